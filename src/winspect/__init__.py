@@ -1,0 +1,56 @@
+"""Find defects in pictures of parts with no training: WinCLIP, zero-shot and few-shot.
+
+>>> import winspect
+>>> winspect.__version__ != ""
+True
+
+``winspect.WinCLIP`` is what most programs need. Importing the package imports neither torch nor open_clip; they come
+with the first use of a name that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from winspect import errors
+from winspect._version import __version__
+from winspect.errors import PictureError, WinspectError
+
+if TYPE_CHECKING:
+    from winspect.predictor import ConstantMapWarning, WinCLIP
+    from winspect.prompts import PromptEnsemble
+    from winspect.recipes import RECIPES, Recipe
+    from winspect.results import Result
+
+__all__ = [
+    "RECIPES",
+    "ConstantMapWarning",
+    "PictureError",
+    "PromptEnsemble",
+    "Recipe",
+    "Result",
+    "WinCLIP",
+    "WinspectError",
+    "__version__",
+    "errors",
+]
+
+_LAZY = {
+    "ConstantMapWarning": "predictor",
+    "PromptEnsemble": "prompts",
+    "RECIPES": "recipes",
+    "Recipe": "recipes",
+    "Result": "results",
+    "WinCLIP": "predictor",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'winspect' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"winspect.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

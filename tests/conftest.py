@@ -1,0 +1,44 @@
+"""What every test starts from: an own cache folder, no network, one thread, a small architecture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from checkpoints import SMALL, register_small, save_checkpoint
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """No test reads or writes the user's cache, and none reaches a hub."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WINSPECT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("WINSPECT_MODEL", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory) -> Path:
+    """Random weights of a small plain ViT that open_clip knows as ``checkpoints.SMALL``."""
+    register_small()
+    return save_checkpoint(SMALL, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def small_model(small_checkpoint):
+    """A predictor on the small architecture."""
+    from winspect import WinCLIP
+
+    return WinCLIP(SMALL, weights=small_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def textile() -> list[Path]:
+    """Twelve real pictures of fabric, six of them good."""
+    return sorted((EXAMPLES / "textile").glob("*.jpg"))

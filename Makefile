@@ -24,7 +24,7 @@ types: $(VENV)/.test
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest --cov --cov-report=
 	$(BIN)/python -m coverage report --fail-under=95 \
-	    --include='*/winspect/encoder.py,*/winspect/text.py,*/winspect/windows.py,*/winspect/scoring.py,*/winspect/fusion.py,*/winspect/judge.py,*/winspect/prompts.py,*/winspect/images.py,*/winspect/weights/*'
+	    --include='*/winspect/encoder.py,*/winspect/text.py,*/winspect/windows.py,*/winspect/scoring.py,*/winspect/fusion.py,*/winspect/judge.py,*/winspect/prompts.py,*/winspect/images.py,*/winspect/decoding.py,*/winspect/sources.py,*/winspect/weights/*'
 	$(BIN)/python -m coverage report | tail -1
 
 # The encoder against open_clip itself, once more on the oldest release we accept (it was sequence-first).

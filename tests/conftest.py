@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from checkpoints import SMALL, register_small, save_checkpoint
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -11,6 +11,7 @@ and the window's patches alone pass through the tower.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,13 @@ class Block(nn.Module):
         ArchitectureError: the block is not open_clip's plain one (attention other than ``nn.MultiheadAttention``).
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    ln_1: nn.Module
+    ln_2: nn.Module
+    mlp: nn.Module
+    ls_1: nn.Module
+    ls_2: nn.Module
+
+    def __init__(self, block: Any) -> None:
         super().__init__()
         attention = getattr(block, "attn", None)
         if not isinstance(attention, nn.MultiheadAttention) or attention.in_proj_weight is None:
@@ -43,7 +50,7 @@ class Block(nn.Module):
         self.ls_2 = getattr(block, "ls_2", nn.Identity())
 
     def project(self, x: Tensor, *, class_token_only: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the tokens x (..., length, width); queries of the first token alone on request."""
+        """Queries, keys and values of tokens (..., length, width); queries of the first token alone on request."""
         weight, bias = self.attention.in_proj_weight, self.attention.in_proj_bias
         normed = self.ln_1(x)
         if not class_token_only:
@@ -84,7 +91,7 @@ class Block(nn.Module):
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
 
-def _check_plain_vit(visual: nn.Module) -> None:
+def _check_plain_vit(visual: Any) -> None:
     """Refuse every image tower whose class token is not the pooled output, or whose parts we would skip."""
     parts = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post", "proj")
     missing = [part for part in parts if getattr(visual, part, None) is None]
@@ -123,7 +130,14 @@ class ImageTower(nn.Module):
         ArchitectureError: not a plain ViT with class-token pooling.
     """
 
-    def __init__(self, visual: nn.Module) -> None:
+    conv1: Any
+    ln_pre: nn.Module
+    ln_post: nn.Module
+    class_embedding: nn.Parameter
+    positional_embedding: nn.Parameter
+    proj: nn.Parameter
+
+    def __init__(self, visual: Any) -> None:
         super().__init__()
         _check_plain_vit(visual)
         self.conv1, self.ln_pre, self.ln_post = visual.conv1, visual.ln_pre, visual.ln_post
@@ -173,7 +187,8 @@ class ImageTower(nn.Module):
             return x[:, sequences].flatten(0, 1)
 
         x = gather(tokens)
-        projected: tuple[Tensor, ...] | None = tuple(gather(part) for part in self.blocks[0].project(tokens))
+        first: Any = self.blocks[0]
+        projected: tuple[Tensor, ...] | None = tuple(gather(part) for part in first.project(tokens))
         for block in self.blocks:
             x = block(x, projected=projected, class_token_only=block is self.blocks[-1])
             projected = None

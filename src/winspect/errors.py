@@ -88,6 +88,10 @@ class PictureError(WinspectError, OSError):
         self.reason = reason
         super().__init__(f"{self.path}: {reason}")
 
+    def __reduce__(self) -> tuple[type[PictureError], tuple[str, str]]:
+        # OSError's own way of pickling knows one argument only; worker processes send these errors home.
+        return type(self), (self.path, self.reason)
+
 
 class WeightsError(WinspectError):
     """The weights cannot be had or used."""

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -65,12 +66,15 @@ class TextTower(nn.Module):
         tokenizer: its tokenizer, a call from texts to int64 (texts, context length).
     """
 
+    text: Any
+    clip: Any
+
     def __init__(self, clip: nn.Module, tokenizer: Callable[[Sequence[str]], Tensor]) -> None:
         super().__init__()
         self.clip, self.tokenizer = clip, tokenizer
         self.text = getattr(clip, "text", clip)
         blocks = getattr(getattr(self.text, "transformer", None), "resblocks", None)
-        self.is_plain = (
+        self.is_plain = bool(
             blocks is not None
             and getattr(self.text, "cls_emb", None) is None
             and getattr(self.text, "attn_mask", None) is not None
@@ -78,7 +82,7 @@ class TextTower(nn.Module):
             and getattr(self.text, "text_pool_type", getattr(self.text, "pool_type", "argmax")) == "argmax"
             and isinstance(getattr(self.text, "text_projection", None), Tensor)
         )
-        self.blocks = [Block(block) for block in blocks] if self.is_plain else []
+        self.blocks = [Block(block) for block in blocks or ()] if self.is_plain else []
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of texts, float32 (texts, embedding), not normalised.

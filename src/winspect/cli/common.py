@@ -1,0 +1,92 @@
+"""Options that verbs share. What was not given is not passed on: defaults live in the library."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.errors import SettingsError
+
+if TYPE_CHECKING:
+    from winspect.predictor import WinCLIP
+
+EXIT_DONE, EXIT_CHECK_SAID_NO, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+MODEL_VARIABLE = "WINSPECT_MODEL"
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None = None) -> None:
+    """``--model``, ``--weights``, ``--recipe`` and the others that say what judges."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help=model_help
+        or f"an open_clip architecture, or winspect-tiny, the bundled model (default: ${MODEL_VARIABLE} or ViT-B-16-plus-240)",
+    )
+    group.add_argument("--weights", metavar="TAG|FILE", help="a pretrained tag, or a .pt, .bin or .safetensors file")
+    group.add_argument("--recipe", metavar="paper|tiles|log", help="how scores are made (default: the model's own)")
+    group.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        dest="settings",
+        default=[],
+        help="one setting of the recipe: temperature, scales, stride, tile_stride, text_average, fusion",
+    )
+    group.add_argument("--prompts", metavar="FILE", help="own states and templates (YAML)")
+    group.add_argument("--device", metavar="auto|cpu|cuda|npu:0", help="where the model runs (default: auto)")
+    group.add_argument("--precision", metavar="fp32|bf16|fp16", help="what the image tower runs in (default: fp32)")
+    group.add_argument("--engine", metavar="auto|torch", help="what runs the image tower (default: auto)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="tiles per pass at most (default: the device's)")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="threads that decode and resize (default: one per core)"
+    )
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """``--json`` and ``--verbose``."""
+    parser.add_argument("--json", action="store_true", help="JSON alone on stdout; everything else on stderr")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what was chosen, on stderr")
+
+
+def _parse_settings(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {pair}: need NAME=VALUE, as in --set temperature=0.05")
+        try:
+            # scales=2,3 is a list, as scales=[2,3] is.
+            settings[name] = yaml.safe_load(f"[{value}]" if name == "scales" and not value.startswith("[") else value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {pair}: not a number, word or list") from error
+    return settings
+
+
+def load_model(args: argparse.Namespace, **defaults: Any) -> WinCLIP:
+    """The predictor that the options describe."""
+    from winspect.predictor import WinCLIP
+
+    names = ("weights", "recipe", "prompts", "device", "precision", "engine", "batch_size", "workers")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    model = args.model or defaults.pop("model", None) or os.environ.get(MODEL_VARIABLE)
+    if model:
+        given["model"] = model
+    settings = _parse_settings(args.settings)
+    return WinCLIP(**{**defaults, **given}, settings=settings)
+
+
+def expand_references(patterns: list[str]) -> list[Path]:
+    """The reference pictures that ``--reference`` names."""
+    from winspect.errors import ReferencesError, SourceError
+    from winspect.sources import find_pictures
+
+    try:
+        return find_pictures(patterns)
+    except SourceError as error:
+        raise ReferencesError(f"--reference: {error}") from error

@@ -1,0 +1,71 @@
+"""``winspect demo``: the main job on real pictures, with the bundled model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.cli.common import EXIT_DONE, add_model_options, add_output_options, load_model
+
+if TYPE_CHECKING:
+    from winspect.demo import Judged
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "demo",
+        help="judge real pictures with the bundled model and write a report",
+        description="Judge 32 real pictures of fabric and solar cells, zero-shot and few-shot, and write a report.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
+    add_model_options(parser, model_help="default: winspect-tiny, the bundled model")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration; returns the exit code."""
+    from winspect.demo import DEMO_SETS, judge_sets, run_demo
+    from winspect.weights import TINY
+
+    sets = [make() for make in DEMO_SETS]
+    began = time.perf_counter()
+    args.model = args.model or TINY
+    model = load_model(args)
+    print(f"winspect: {model.model} loaded in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    judged = list(judge_sets(model, sets))
+    report = run_demo(args.out, model, judged)
+    rows = [_row(part) for part in judged]
+    if args.json:
+        print(json.dumps({"schema": 1, **model.describe(), "sets": rows, "out": str(args.out), "report": str(report)}))
+    else:
+        _print_table(judged, rows)
+    print(f"winspect: heat maps, predictions.jsonl and the report are in {args.out}; open {report}", file=sys.stderr)
+    return EXIT_DONE
+
+
+def _row(part: Judged) -> dict[str, Any]:
+    return {
+        "set": part.data.title,
+        "shots": part.shots,
+        "pictures": len(part.results),
+        "image_auroc": part.image_auroc,
+        "ms_per_picture": round(1000 * part.seconds / len(part.results), 1),
+    }
+
+
+def _print_table(judged: list[Judged], rows: list[dict[str, Any]]) -> None:
+    for part in judged:
+        print(f"\n{part.data.title}, {'zero-shot' if not part.shots else f'{part.shots}-shot'}")
+        for result, (path, defective) in zip(part.results, part.data.pictures, strict=True):
+            print(f"  {result.anomaly_score:.4f}  {'defective' if defective else 'good':9}  {path.name}")
+    print(f"\n{'set':14}{'shots':>6}{'pictures':>10}{'image AUROC':>13}{'ms/picture':>12}")
+    for row in rows:
+        auroc = "undefined" if row["image_auroc"] is None else f"{row['image_auroc']:.3f}"
+        print(f"{row['set']:14}{row['shots']:6}{row['pictures']:10}{auroc:>13}{row['ms_per_picture']:12.1f}")
+    print("(few pictures: rough figures; those of the whole sets are in the bundled model's card)")

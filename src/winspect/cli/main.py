@@ -1,0 +1,60 @@
+"""``winspect VERB``: finds the verb, runs it, turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from winspect._version import __version__
+from winspect.cli import demo, predict, weights
+from winspect.cli.common import EXIT_INTERRUPTED, EXIT_USAGE
+from winspect.errors import WinspectError
+
+VERBS = (demo, predict, weights)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every verb."""
+    parser = argparse.ArgumentParser(
+        prog="winspect",
+        description="Find defects in pictures of parts with no training (WinCLIP), or with a few good samples.",
+        epilog="exit codes: 0 done; 1 a check said no; 2 wrong use; 3 done, but some inputs failed (each named)",
+    )
+    parser.add_argument("--version", action="version", version=f"winspect {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add_parser(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns its exit code."""
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING,
+        format="winspect: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.captureWarnings(True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends a run as Ctrl-C does
+    try:
+        return args.run(args)
+    except WinspectError as error:
+        print(f"winspect: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("winspect: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""``winspect predict``: judge one picture or thousands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.cli.common import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    add_model_options,
+    add_output_options,
+    expand_references,
+    load_model,
+)
+from winspect.errors import ReferencesError, SettingsError
+
+if TYPE_CHECKING:
+    from winspect.predictor import WinCLIP
+    from winspect.reports.recorder import Recorder
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "predict",
+        help="judge pictures",
+        description="Judge pictures. Scores run from 0 to 1; 1 is most anomalous. Without --reference zero-shot, "
+        "with it few-shot.",
+    )
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="files, folders (searched recursively) and globs"
+    )
+    parser.add_argument(
+        "--class", dest="category_name", metavar="NAME", help="what the part is called (default: object)"
+    )
+    parser.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples: judge few-shot")
+    parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
+    parser.add_argument("--threshold", type=float, metavar="SCORE", help="scores from here on are anomalous")
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--out", type=Path, metavar="DIR", help="write predictions.jsonl, predictions.csv and heat maps"
+    )
+    results.add_argument("--no-overlays", action="store_true", help="no heat maps over the pictures")
+    results.add_argument("--raw-maps", action="store_true", help="also write each map as float32 .npz")
+    results.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    add_model_options(parser)
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the pictures; returns the exit code."""
+    from winspect.reports.recorder import still_to_do, to_row
+    from winspect.sources import find_pictures
+
+    _check_options(args)
+    pictures = find_pictures(args.pictures)
+    references = expand_references(args.reference) if args.reference else []
+    model = load_model(args)
+    category = {} if args.category_name is None else {"category_name": args.category_name}
+    if references:
+        references = references[: model.reference(references, **category, shots=args.shots)]
+    with ExitStack() as stack:
+        # Rows may wait for their heat maps in the recorder; the printer is closed, and so sums up, after it.
+        printer = stack.enter_context(_Printer(args, total=len(pictures)))
+        recorder = stack.enter_context(_recorder(args, model, references)) if args.out else None
+        if recorder:
+            pictures = list(still_to_do(pictures, recorder))
+            printer.skip(len(recorder.done), recorder.failed)
+        try:
+            keep = recorder is not None and recorder.overlays
+            for result in model.predict_many(pictures, **category, keep_pictures=keep):
+                printer.show(recorder.add(result) if recorder else to_row(result, threshold=args.threshold))
+        except KeyboardInterrupt:
+            printer.interrupted = True
+    return printer.exit_code
+
+
+def _recorder(args: argparse.Namespace, model: WinCLIP, references: list[Path]) -> Recorder:
+    from winspect.reports.recorder import Recorder
+
+    run = {**model.describe(), "class": args.category_name, "references": [str(path) for path in references]}
+    return Recorder(
+        args.out,
+        {**run, "threshold": args.threshold},
+        overlays=not args.no_overlays,
+        raw_maps=args.raw_maps,
+        threshold=args.threshold,
+        resume=args.resume,
+    )
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.shots is not None and not args.reference:
+        raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
+    if not args.out and (args.resume or args.raw_maps):
+        raise SettingsError(f"{'--resume' if args.resume else '--raw-maps'} needs --out DIR")
+
+
+class _Printer:
+    """What the terminal, or a program, sees of a run: rows as they come on stdout, progress on stderr.
+
+    With ``--json``, stdout is one JSON document, written row by row, that is whole however the run ends.
+    """
+
+    def __init__(self, args: argparse.Namespace, total: int) -> None:
+        self.args, self.total = args, total
+        self.judged = self.failed = self.skipped = 0
+        self.interrupted = False
+
+    def __enter__(self) -> _Printer:
+        from tqdm import tqdm
+
+        self.began = time.perf_counter()
+        self.progress = tqdm(total=self.total, unit="picture", file=sys.stderr, disable=None, leave=False)
+        if self.args.json:
+            sys.stdout.write('{"schema": 1, "results": [')
+        return self
+
+    def skip(self, rows: int, failed: int) -> None:
+        """Rows that are there already."""
+        self.skipped, self.failed = rows, failed
+        self.progress.update(rows)
+
+    def show(self, row: dict[str, Any]) -> None:
+        """The next row."""
+        self.judged += 1
+        self.failed += row["error"] is not None
+        if self.args.json:
+            sys.stdout.write(("," if self.judged > 1 else "") + "\n  " + json.dumps(row, ensure_ascii=False))
+        elif row["error"]:
+            self.progress.write(f"winspect: failed: {row['error']['message']}", file=sys.stderr)
+        else:
+            verdict = "" if row["verdict"] is None else f"  {row['verdict']:9}"
+            self.progress.write(f"{row['anomaly_score']:.4f}{verdict}  {row['path']}", file=sys.stdout)
+        self.progress.update()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.progress.close()
+        seconds = time.perf_counter() - self.began
+        done = self.skipped + self.judged
+        out = str(self.args.out) if self.args.out else None
+        if self.args.json:
+            summary = {
+                "pictures": self.total,
+                "done": done,
+                "resumed": self.skipped,
+                "failed": self.failed,
+                "interrupted": self.interrupted or kind is not None,
+                "seconds": round(seconds, 3),
+                "out": out,
+            }
+            sys.stdout.write("\n], " + json.dumps(summary)[1:] + "\n")
+        sys.stdout.flush()
+        if kind is None:
+            where = f"; results in {out}" if out else ""
+            print(
+                f"winspect: {done} of {self.total} pictures in {seconds:.1f} s, {self.failed} failed{where}",
+                file=sys.stderr,
+            )
+            if self.interrupted:
+                hint = "the same command with --resume goes on" if out else "with --out DIR a run can be resumed"
+                print(f"winspect: interrupted after {done} of {self.total} pictures; {hint}", file=sys.stderr)
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 when pictures failed, or 130 after an interruption."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        return EXIT_SOME_FAILED if self.failed else EXIT_DONE

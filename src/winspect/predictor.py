@@ -1,0 +1,271 @@
+"""WinCLIP: what a user holds. Load once, show it good samples if there are any, predict."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from winspect._version import __version__
+from winspect.embeddings import Embeddings
+from winspect.encoder import ImageTower
+from winspect.engines import TorchEngine, check_engine, resolve_device, resolve_precision
+from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.images import Prepared, prepare, prepare_many
+from winspect.judge import PictureScores, References, judge
+from winspect.prompts import PromptEnsemble, check_class_name
+from winspect.recipes import Recipe, get_recipe
+from winspect.results import Result
+from winspect.text import TextCache, TextEncoder, TextTower
+from winspect.weights import DEFAULT_MODEL, TINY, cache_folder, load
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CLASS = "object"
+
+# Maps whose values differ by less than this are constant: no real picture gives one.
+_CONSTANT_MAP_RANGE = 1e-6
+
+Picture = str | PathLike[str] | np.ndarray | Any
+"""A file, an array (see :func:`winspect.images.read_rgb`), or a Pillow image."""
+
+
+class ConstantMapWarning(UserWarning):
+    """Every map of a batch is constant: the windows are broken, or the pictures are blank."""
+
+
+class WinCLIP:
+    """Zero-shot and few-shot anomaly detection with a frozen CLIP.
+
+    Args:
+        model: an open_clip architecture, or ``winspect-tiny``, the bundled model.
+        weights: a pretrained tag of that architecture or a weights file; None for the model's default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``npu:N``.
+        precision: what the image tower runs in: ``fp32``, ``bf16`` or ``fp16``. Text and scores are always float32.
+        engine: ``auto`` or ``torch``.
+        recipe: ``paper``, ``tiles``, ``log`` or a :class:`~winspect.recipes.Recipe`; None for the model's default
+            (``paper``; ``log`` for the bundled model).
+        settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.
+        prompts: own states and templates, or a YAML file of them.
+        batch_size: tiles per pass of the image tower at most; None for the device's default.
+        workers: threads that decode and resize; None for one per core, at most 8.
+        cache_dir: where downloaded weights and text embeddings are kept; None for the user's cache folder.
+
+    Raises:
+        WinspectError: see :mod:`winspect.errors`; nothing is ever replaced in silence.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        weights: str | PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        engine: str = "auto",
+        recipe: str | Recipe | None = None,
+        settings: Mapping[str, Any] | None = None,
+        prompts: PromptEnsemble | str | PathLike[str] | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+    ) -> None:
+        for name, number in (("batch_size", batch_size), ("workers", workers)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
+        self.engine_name = check_engine(engine)
+        self.precision = precision
+        dtype, torch_device = resolve_precision(precision), resolve_device(device)
+        self.recipe = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
+        self.prompts = prompts if isinstance(prompts, PromptEnsemble) else _read_prompts(prompts)
+        self.workers = workers
+
+        loaded = load(model, weights, cache_dir=cache_dir)
+        self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
+        self.weights = loaded.tag
+        clip: Any = loaded.model
+        tower = ImageTower(clip.visual).eval()
+        self.grid_hw = tower.grid_hw
+        self.has_stem = hasattr(tower.conv1, "stem_features")
+        if self.recipe.fusion == "log" and not self.has_stem:
+            raise SettingsError(f"fusion log needs a model with stem features such as {TINY}; use recipe paper")
+        cache = TextCache(cache_folder(cache_dir) / "text", self.weights_sha256)
+        self._text = TextEncoder(TextTower(clip, loaded.tokenizer).eval(), self.prompts, cache)
+        self._engine = TorchEngine(tower, torch_device, dtype, batch_size)
+        self._references: dict[str, References] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+        return {
+            "winspect": __version__,
+            "model": self.model,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "recipe": asdict(self.recipe),
+            "prompts": asdict(self.prompts),
+            "engine": self.engine_name,
+            "precision": self.precision,
+            "device": self.device.type,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the image tower runs."""
+        return self._engine.device
+
+    def reference(
+        self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, *, shots: int | None = None
+    ) -> int:
+        """Show good samples of a class, in place of those shown before: it is judged few-shot from now on.
+
+        Args:
+            pictures: good samples, at least one.
+            category_name: the class they belong to.
+            shots: how many of them to use, the first ones; None for all.
+
+        Returns:
+            The number of samples used.
+
+        Raises:
+            ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
+        """
+        key = check_class_name(category_name)
+        pictures = [pictures] if isinstance(pictures, str | PathLike) else list(pictures)
+        wanted = 1 if shots is None else shots
+        if wanted < 1 or len(pictures) < wanted:
+            raise ReferencesError(
+                f"asked for {wanted} reference pictures of {category_name!r}, found {len(pictures)}; need at least one "
+                "good sample, and as many as asked for"
+            )
+        parts = []
+        for item in self._prepare(pictures[:shots]):
+            if isinstance(item, PictureError):
+                raise ReferencesError(f"cannot use a reference picture: {item}") from item
+            parts.append(self._encode(item.tiles, patches=True))
+        self._references[key] = References.collect(parts)
+        return len(pictures[:shots])
+
+    def prepare_class(self, category_name: str) -> None:
+        """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        self._class_text(category_name)
+
+    def forget(self, category_name: str = DEFAULT_CLASS) -> None:
+        """Drop the references of a class: it is judged zero-shot again."""
+        self._references.pop(check_class_name(category_name), None)
+
+    def predict(self, picture: Picture, category_name: str = DEFAULT_CLASS, *, keep_picture: bool = False) -> Result:
+        """Judge one picture.
+
+        Args:
+            picture: a file, a Pillow image, or an array (height, width[, 3]) in RGB order.
+            category_name: what the part is called, as in ``"metal nut"``.
+            keep_picture: keep the decoded picture in the result.
+
+        Raises:
+            PictureError: the picture cannot be used.
+            ClassNameError: the class name cannot be put into a prompt.
+        """
+        text = self._class_text(category_name)
+        item = prepare(picture, self.preprocess, keep_rgb=keep_picture, **self._cut)
+        return self._judge([item], category_name, text)[0]
+
+    def predict_many(
+        self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, *, keep_pictures: bool = False
+    ) -> Iterator[Result]:
+        """Judge any number of pictures, in order, in constant memory.
+
+        Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
+        result with an ``error``; the others go on.
+
+        Raises:
+            ClassNameError: at once, before any picture is read.
+        """
+        return self._stream(pictures, category_name, self._class_text(category_name), keep_pictures)
+
+    def _stream(
+        self, pictures: Iterable[Picture], category_name: str, text: torch.Tensor, keep_pictures: bool
+    ) -> Iterator[Result]:
+        waiting: list[Prepared | PictureError] = []
+        tiles = 0
+        for item in self._prepare(pictures, keep_rgb=keep_pictures):
+            waiting.append(item)
+            tiles += 0 if isinstance(item, PictureError) else len(item.tiles)
+            if tiles >= self._engine.batch_size:
+                yield from self._judge(waiting, category_name, text)
+                waiting, tiles = [], 0
+        yield from self._judge(waiting, category_name, text)
+
+    @property
+    def _cut(self) -> dict[str, Any]:
+        """How pictures are cut into tiles, as options of :func:`winspect.images.prepare`."""
+        return {"recipe": "tiles" if self.recipe.tiling else "paper", "stride_fraction": self.recipe.tile_stride}
+
+    def _prepare(self, pictures: Iterable[Picture], *, keep_rgb: bool = False) -> Iterator[Prepared | PictureError]:
+        return prepare_many(pictures, self.preprocess, workers=self.workers, keep_rgb=keep_rgb, **self._cut)
+
+    def _class_text(self, category_name: str) -> torch.Tensor:
+        text = self._text(category_name)
+        chosen = text.raw if self.recipe.text_average == "raw" else text.normalised
+        return chosen.to(self.device)
+
+    def _encode(self, tiles: np.ndarray, *, patches: bool) -> Embeddings:
+        return self._engine.encode(
+            torch.from_numpy(tiles), scales=self.recipe.scales, stride=self.recipe.stride, patches=patches
+        )
+
+    def _judge(self, items: Sequence[Prepared | PictureError], category_name: str, text: torch.Tensor) -> list[Result]:
+        """Results of prepared pictures, in order; their tiles share the encoder's batches."""
+        usable = [item for item in items if isinstance(item, Prepared)]
+        scores = iter(self._score(usable, check_class_name(category_name), text) if usable else ())
+        results = [
+            Result(item.path, category_name, error=item)
+            if isinstance(item, PictureError)
+            else _result(item, category_name, next(scores))
+            for item in items
+        ]
+        _warn_if_constant(results)
+        return results
+
+    def _score(self, items: Sequence[Prepared], key: str, text: torch.Tensor) -> list[PictureScores]:
+        references = self._references.get(key)
+        embeddings = self._encode(np.concatenate([item.tiles for item in items]), patches=references is not None)
+        with torch.inference_mode():
+            return judge(embeddings, text, references, self.recipe, self.grid_hw, [len(item.tiles) for item in items])
+
+
+def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:
+    return PromptEnsemble() if path is None else PromptEnsemble.from_yaml(Path(path))
+
+
+def _result(item: Prepared, category_name: str, scores: PictureScores) -> Result:
+    return Result(
+        path=item.name,
+        category_name=category_name,
+        anomaly_score=scores.score,
+        tile_maps=scores.tile_maps,
+        tile_boxes=tuple(item.boxes),
+        size_wh=item.size_wh,
+        picture_rgb=item.rgb,
+    )
+
+
+def _warn_if_constant(results: Sequence[Result]) -> None:
+    maps = [result.tile_maps for result in results if result.tile_maps is not None]
+    if maps and all(np.ptp(tile_map) < _CONSTANT_MAP_RANGE for tile_maps in maps for tile_map in tile_maps):
+        warnings.warn(
+            f"all anomaly maps of {len(maps)} pictures from {results[0].path} on are constant: the pictures are "
+            "blank, or the windows of this model are broken; do not trust these maps",
+            ConstantMapWarning,
+            stacklevel=3,
+        )

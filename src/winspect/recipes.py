@@ -1,0 +1,94 @@
+"""Recipes: the named settings that turn embeddings into scores.
+
+``paper`` follows WinCLIP (arXiv 2303.14814); ``tiles`` is the pipeline of square tiles along the longer edge.
+Every choice is a field of :class:`Recipe`, and any of them can be set by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from winspect.errors import SettingsError
+
+TEXT_AVERAGES = ("raw", "normalised")
+FUSIONS = ("sum", "log")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a picture is cut, compared with text and references, and scored.
+
+    Attributes:
+        name: what it is called in results.
+        tiling: cut a picture that is not square into square tiles along its longer edge; else it is resized whole.
+        tile_stride: step between tiles, as a fraction of their side, above 0 to 1.
+        temperature: tau of the class score, above 0 (0.07 in the paper; 0.01 is CLIP's logit scale of 100).
+        text_average: ``raw`` averages prompt embeddings as they are; ``normalised`` L2-normalises before and after.
+        scales: sides of the windows in patches; (2, 3) in the paper.
+        stride: step between windows in patches, 1 to the smallest scale.
+        fusion: how zero-shot scores and references meet: ``sum`` is the paper's equation 6, ``log`` the bundled
+            model's (see :mod:`winspect.fusion`), which needs a model with stem features.
+    """
+
+    name: str
+    tiling: bool = False
+    tile_stride: float = 0.8
+    temperature: float = 0.07
+    text_average: str = "raw"
+    scales: tuple[int, ...] = (2, 3)
+    stride: int = 1
+    fusion: str = "sum"
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, name: str, need: str) -> None:
+            if not ok:
+                raise SettingsError(f"{name}: got {getattr(self, name)!r}, need {need}")
+
+        def is_number(value: object) -> bool:
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+        check(is_number(self.temperature) and self.temperature > 0, "temperature", "a number above 0, such as 0.07")
+        check(is_number(self.tile_stride) and 0 < self.tile_stride <= 1, "tile_stride", "a number above 0, up to 1")
+        check(self.text_average in TEXT_AVERAGES, "text_average", f"one of {', '.join(TEXT_AVERAGES)}")
+        check(self.fusion in FUSIONS, "fusion", f"one of {', '.join(FUSIONS)}")
+        object.__setattr__(self, "scales", tuple(self.scales))
+        whole = all(isinstance(scale, int) and scale >= 1 for scale in self.scales)
+        check(whole and len(set(self.scales)) == len(self.scales), "scales", "different whole numbers from 1")
+        widest = min(self.scales, default=1)
+        check(
+            isinstance(self.stride, int) and 1 <= self.stride <= widest, "stride", f"a whole number from 1 to {widest}"
+        )
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "paper": Recipe("paper"),
+        "tiles": Recipe("tiles", tiling=True, temperature=0.01, text_average="normalised"),
+        "log": Recipe("log", fusion="log"),
+    }
+)
+
+
+def get_recipe(recipe: str | Recipe, settings: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name, with some settings replaced.
+
+    >>> get_recipe("paper", {"temperature": 0.05}).temperature
+    0.05
+
+    Raises:
+        SettingsError: an unknown name or setting, or a value out of range.
+    """
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise SettingsError(f"got the recipe {recipe!r}, need one of {', '.join(RECIPES)}")
+        recipe = RECIPES[recipe]
+    changes = dict(settings or {})
+    known = [field.name for field in fields(Recipe) if field.name != "name"]
+    unknown = [str(name) for name in changes if name not in known]
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
+    return replace(recipe, **changes)

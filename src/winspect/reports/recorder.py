@@ -1,0 +1,226 @@
+"""Results on disk as they come: ``predictions.jsonl``, heat maps, raw maps, and at the end ``predictions.csv``.
+
+A row is written when everything it names is on disk, in input order, and flushed at once: whatever stops a run,
+the rows that are there are whole, and ``--resume`` goes on behind them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+
+from winspect.errors import OutputError
+from winspect.reports.files import make_folder, output_error, replacing
+from winspect.reports.heatmaps import heat_overlay, save_png
+from winspect.results import Result
+
+ROWS_FILE, TABLE_FILE, RUN_FILE, MAPS_FOLDER = "predictions.jsonl", "predictions.csv", "run.json", "maps"
+COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error")
+
+# Heat maps under way at a time; bounds memory when writing is slower than judging.
+_WRITERS = 2
+_MOST_WAITING = 8
+
+
+def to_row(result: Result, *, threshold: float | None = None, map_file: str | None = None) -> dict[str, Any]:
+    """A result as a row of ``predictions.jsonl``. The verdict is null without a threshold."""
+    verdict = None
+    if result.anomaly_score is not None and threshold is not None:
+        verdict = "anomalous" if result.anomaly_score >= threshold else "normal"
+    error = result.error and {"type": type(result.error).__name__, "message": str(result.error)}
+    return {
+        "path": result.path,
+        "class": result.category_name,
+        "anomaly_score": result.anomaly_score,
+        "verdict": verdict,
+        "threshold": threshold,
+        "map": map_file,
+        "error": error,
+    }
+
+
+class Recorder:
+    """Writes the results of one run into a folder. Use it in a with-block.
+
+    Args:
+        folder: made when it is not there.
+        run: what was run: model, weights, recipe, class, references. Kept in ``run.json``; resuming compares it.
+        overlays: write a heat map over each picture to ``maps/``.
+        raw_maps: write each map as float32 ``.npz`` (``anomaly_map``: height x width) to ``maps/``.
+        threshold: scores from here on are anomalous.
+        resume: keep the rows that are there.
+
+    Raises:
+        OutputError: the folder cannot be written, or it holds another run and ``resume`` was asked for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run: dict[str, Any],
+        *,
+        overlays: bool = True,
+        raw_maps: bool = False,
+        threshold: float | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.folder = make_folder(folder)
+        self.overlays, self.raw_maps, self.threshold = overlays, raw_maps, threshold
+        run = json.loads(json.dumps(run))
+        if resume:
+            _check_same_run(folder / RUN_FILE, run)
+        self.done, self.failed = _whole_rows(folder / ROWS_FILE) if resume else ([], 0)
+        with replacing(folder / RUN_FILE) as temporary:
+            temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+        if overlays or raw_maps:
+            make_folder(folder / MAPS_FOLDER)
+        self._count = len(self.done)
+        self._waiting: deque[tuple[dict[str, Any], Future[None]]] = deque()
+
+    def __enter__(self) -> Recorder:
+        path = self.folder / ROWS_FILE
+        try:
+            self._rows: TextIO = path.open("a" if self.done else "w", encoding="utf-8")
+        except OSError as error:
+            raise output_error(path, error) from error
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="winspect-writer")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            # After an error in writing nothing more can be written; after an interruption what is done is kept.
+            if not isinstance(error, OutputError):
+                self._write_rows(leave=0)
+        finally:
+            self._writers.shutdown(wait=True, cancel_futures=True)
+            try:
+                self._rows.close()
+            except OSError as close_error:
+                if error is None:
+                    raise output_error(self.folder / ROWS_FILE, close_error) from close_error
+        if error is None:
+            self._write_table()
+
+    def add(
+        self,
+        result: Result,
+        *,
+        score_range: tuple[float, float] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Take the next result, and return its row, which reaches the file once its maps are written.
+
+        Args:
+            score_range: of the heat map's colours; see :func:`winspect.reports.heatmaps.heat_overlay`.
+            extra: further entries of the row.
+        """
+        has_map = result.error is None and (self.overlays or self.raw_maps)
+        stem = f"{self._count:06d}_{Path(result.path).stem[:80]}"
+        name = f"{MAPS_FOLDER}/{stem}.{'png' if self.overlays else 'npz'}" if has_map else None
+        row = {**to_row(result, threshold=self.threshold, map_file=name), **(extra or {})}
+        self._count += 1
+        self._waiting.append((row, self._writers.submit(self._write_maps, result, stem, score_range)))
+        self._write_rows(leave=_MOST_WAITING)
+        return row
+
+    def _write_maps(self, result: Result, stem: str, score_range: tuple[float, float] | None) -> None:
+        if result.anomaly_map is None:
+            return
+        folder = self.folder / MAPS_FOLDER
+        if self.overlays and result.picture_rgb is not None:
+            save_png(heat_overlay(result.picture_rgb, result.anomaly_map, score_range), folder / f"{stem}.png")
+        if self.raw_maps:
+            with replacing(folder / f"{stem}.npz") as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, anomaly_map=result.anomaly_map)
+
+    def _write_rows(self, leave: int) -> None:
+        try:
+            while len(self._waiting) > leave:
+                row, maps = self._waiting[0]
+                maps.result()
+                self._rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+                self._rows.flush()
+                self._waiting.popleft()
+        except OSError as error:
+            raise error if isinstance(error, OutputError) else output_error(self.folder / ROWS_FILE, error) from error
+
+    def _write_table(self) -> None:
+        rows = self.folder / ROWS_FILE
+        with (
+            replacing(self.folder / TABLE_FILE) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            with rows.open(encoding="utf-8") as lines:
+                for line in lines:
+                    row = json.loads(line)
+                    row["error"] = row["error"] and row["error"]["message"]
+                    table.writerow([row[column] for column in COLUMNS])
+
+
+def _check_same_run(path: Path, run: dict[str, Any]) -> None:
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path}: cannot read the run to go on with ({error}); start again without --resume"
+        ) from error
+    different = sorted(key for key in {*earlier, *run} if earlier.get(key) != run.get(key))
+    if different:
+        raise OutputError(
+            f"{path}: this folder holds another run (different {', '.join(different)}); choose another --out, "
+            "or start again without --resume"
+        )
+
+
+def _whole_rows(path: Path) -> tuple[list[str], int]:
+    """The paths of the rows in a file, and how many failed; a last line that was cut is removed from it."""
+    done, failed, whole = [], 0, 0
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                row = json.loads(line)
+                done.append(row["path"])
+                failed += row["error"] is not None
+                whole += len(line)
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    except FileNotFoundError:
+        return [], 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path}: line {len(done) + 1} is not a row of predictions; start again without --resume"
+        ) from error
+    except OSError as error:
+        raise output_error(path, error) from error
+    return done, failed
+
+
+def still_to_do(pictures: Sequence[Path], recorder: Recorder) -> Sequence[Path]:
+    """The pictures behind those that a resumed run has judged already.
+
+    Raises:
+        OutputError: the rows are not those of the first pictures.
+    """
+    done = recorder.done
+    if done != [str(picture) for picture in pictures[: len(done)]]:
+        raise OutputError(
+            "the pictures are not those of the run to go on with (some were added, removed or renamed); "
+            "choose another --out, or start again without --resume"
+        )
+    return pictures[len(done) :]

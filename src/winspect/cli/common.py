@@ -20,12 +20,9 @@ MODEL_VARIABLE = "WINSPECT_MODEL"
 def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None = None) -> None:
     """``--model``, ``--weights``, ``--recipe`` and the others that say what judges."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        metavar="NAME",
-        help=model_help
-        or f"an open_clip architecture, or winspect-tiny, the bundled model (default: ${MODEL_VARIABLE} or ViT-B-16-plus-240)",
-    )
+    default = f"default: ${MODEL_VARIABLE} or ViT-B-16-plus-240"
+    model_help = model_help or f"an open_clip architecture, or winspect-tiny, the bundled model ({default})"
+    group.add_argument("--model", metavar="NAME", help=model_help)
     group.add_argument("--weights", metavar="TAG|FILE", help="a pretrained tag, or a .pt, .bin or .safetensors file")
     group.add_argument("--recipe", metavar="paper|tiles|log", help="how scores are made (default: the model's own)")
     group.add_argument(

@@ -32,7 +32,7 @@ def resident_mb() -> float:
 def measure(model: WinCLIP, pictures: list[Path]) -> dict:
     """One run over the pictures, heat maps written."""
     encoder_s = 0.0
-    encode = model._engine.encode
+    encode = model.engine.encode
 
     def timed(*args, **kwargs):
         nonlocal encoder_s
@@ -42,7 +42,7 @@ def measure(model: WinCLIP, pictures: list[Path]) -> dict:
         finally:
             encoder_s += time.perf_counter() - began
 
-    model._engine.encode = timed  # type: ignore[method-assign]
+    model.engine.encode = timed
     memory = []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder), model.describe()) as recorder:
@@ -51,7 +51,7 @@ def measure(model: WinCLIP, pictures: list[Path]) -> dict:
             if number % 50 == 49:
                 memory.append(round(resident_mb(), 1))
     wall_s = time.perf_counter() - began
-    model._engine.encode = encode  # type: ignore[method-assign]
+    model.engine.encode = encode
     return {
         "wall_s": round(wall_s, 2),
         "encoder_s": round(encoder_s, 2),
@@ -75,7 +75,8 @@ def main() -> None:
     rounds = [measure(model, pictures) for _ in range(args.rounds)]
     middle = sorted(rounds, key=lambda r: r["outside_encoder"])[len(rounds) // 2]
     machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-    report = {"machine": machine, "torch": torch.__version__, "pictures": args.pictures, "median": middle, "rounds": rounds}
+    report = {"machine": {**machine, "torch": torch.__version__}, "pictures": args.pictures, "median": middle}
+    report["rounds"] = rounds
     print(json.dumps(report, indent=2))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -98,7 +98,7 @@ class WinCLIP:
             raise SettingsError(f"fusion log needs a model with stem features such as {TINY}; use recipe paper")
         cache = TextCache(cache_folder(cache_dir) / "text", self.weights_sha256)
         self._text = TextEncoder(TextTower(clip, loaded.tokenizer).eval(), self.prompts, cache)
-        self._engine = TorchEngine(tower, torch_device, dtype, batch_size)
+        self.engine = TorchEngine(tower, torch_device, dtype, batch_size)
         self._references: dict[str, References] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class WinCLIP:
     @property
     def device(self) -> torch.device:
         """Where the image tower runs."""
-        return self._engine.device
+        return self.engine.device
 
     def reference(
         self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, *, shots: int | None = None
@@ -201,7 +201,7 @@ class WinCLIP:
         for item in self._prepare(pictures, keep_rgb=keep_pictures):
             waiting.append(item)
             tiles += 0 if isinstance(item, PictureError) else len(item.tiles)
-            if tiles >= self._engine.batch_size:
+            if tiles >= self.engine.batch_size:
                 yield from self._judge(waiting, category_name, text)
                 waiting, tiles = [], 0
         yield from self._judge(waiting, category_name, text)
@@ -220,7 +220,7 @@ class WinCLIP:
         return chosen.to(self.device)
 
     def _encode(self, tiles: np.ndarray, *, patches: bool) -> Embeddings:
-        return self._engine.encode(
+        return self.engine.encode(
             torch.from_numpy(tiles), scales=self.recipe.scales, stride=self.recipe.stride, patches=patches
         )
 

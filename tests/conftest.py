@@ -12,6 +12,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+def pytest_report_header():
+    """Which releases are held to the tests."""
+    import open_clip
+    import torch
+
+    return f"open_clip {open_clip.__version__}, torch {torch.__version__}"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
     """No test reads or writes the user's cache, and none reaches a hub."""

@@ -152,7 +152,7 @@ class WinCLIP:
         self._references[key] = References.collect(parts)
         return len(pictures[:shots])
 
-    def prepare_class(self, category_name: str) -> None:
+    def prepare_class(self, category_name: str = DEFAULT_CLASS) -> None:
         """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.
 
         Raises:

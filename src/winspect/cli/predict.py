@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,17 +67,15 @@ def run(args: argparse.Namespace) -> int:
     category = {} if args.category_name is None else {"category_name": args.category_name}
     if references:
         references = references[: model.reference(references, **category, shots=args.shots)]
-    with ExitStack() as stack:
-        # Rows may wait for their heat maps in the recorder; the printer is closed, and so sums up, after it.
-        printer = stack.enter_context(_Printer(args, total=len(pictures)))
-        recorder = stack.enter_context(_recorder(args, model, references)) if args.out else None
-        if recorder:
-            pictures = list(still_to_do(pictures, recorder))
-            printer.skip(len(recorder.done), recorder.failed)
+    model.prepare_class(**category)
+    recorder = _recorder(args, model, references) if args.out else None
+    to_do = still_to_do(pictures, recorder) if recorder else pictures
+    with _Printer(args, len(pictures), recorder) as printer:
         try:
-            keep = recorder is not None and recorder.overlays
-            for result in model.predict_many(pictures, **category, keep_pictures=keep):
-                printer.show(recorder.add(result) if recorder else to_row(result, threshold=args.threshold))
+            with recorder or nullcontext():
+                keep = recorder is not None and recorder.overlays
+                for result in model.predict_many(to_do, **category, keep_pictures=keep):
+                    printer.show(recorder.add(result) if recorder else to_row(result, threshold=args.threshold))
         except KeyboardInterrupt:
             printer.interrupted = True
     return printer.exit_code
@@ -110,24 +108,22 @@ class _Printer:
     With ``--json``, stdout is one JSON document, written row by row, that is whole however the run ends.
     """
 
-    def __init__(self, args: argparse.Namespace, total: int) -> None:
-        self.args, self.total = args, total
-        self.judged = self.failed = self.skipped = 0
+    def __init__(self, args: argparse.Namespace, total: int, recorder: Recorder | None) -> None:
+        self.args, self.total, self.recorder = args, total, recorder
+        self.judged = 0
+        self.resumed, self.failed = (len(recorder.done), recorder.failed) if recorder else (0, 0)
         self.interrupted = False
 
     def __enter__(self) -> _Printer:
         from tqdm import tqdm
 
         self.began = time.perf_counter()
-        self.progress = tqdm(total=self.total, unit="picture", file=sys.stderr, disable=None, leave=False)
+        self.progress = tqdm(
+            total=self.total, initial=self.resumed, unit="picture", file=sys.stderr, disable=None, leave=False
+        )
         if self.args.json:
             sys.stdout.write('{"schema": 1, "results": [')
         return self
-
-    def skip(self, rows: int, failed: int) -> None:
-        """Rows that are there already."""
-        self.skipped, self.failed = rows, failed
-        self.progress.update(rows)
 
     def show(self, row: dict[str, Any]) -> None:
         """The next row."""
@@ -145,13 +141,13 @@ class _Printer:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.progress.close()
         seconds = time.perf_counter() - self.began
-        done = self.skipped + self.judged
+        done = self.recorder.written if self.recorder else self.judged
         out = str(self.args.out) if self.args.out else None
         if self.args.json:
             summary = {
                 "pictures": self.total,
                 "done": done,
-                "resumed": self.skipped,
+                "resumed": self.resumed,
                 "failed": self.failed,
                 "interrupted": self.interrupted or kind is not None,
                 "seconds": round(seconds, 3),

@@ -58,6 +58,10 @@ class Recorder:
         threshold: scores from here on are anomalous.
         resume: keep the rows that are there.
 
+    Attributes:
+        done: paths of the rows that were there; ``failed``: how many of them have an error.
+        written: rows in the file, those included.
+
     Raises:
         OutputError: the folder cannot be written, or it holds another run and ``resume`` was asked for.
     """
@@ -82,7 +86,7 @@ class Recorder:
             temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
         if overlays or raw_maps:
             make_folder(folder / MAPS_FOLDER)
-        self._count = len(self.done)
+        self.written = self._count = len(self.done)
         self._waiting: deque[tuple[dict[str, Any], Future[None]]] = deque()
 
     def __enter__(self) -> Recorder:
@@ -98,8 +102,10 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # After an error in writing nothing more can be written; after an interruption what is done is kept.
-            if not isinstance(error, OutputError):
+            # After an error in judging, what was judged before it is kept. After an error in writing nothing more
+            # can be written; and an interruption may have come in the middle of writing a row, so that only what is
+            # in the file is sure: resuming judges the few others again.
+            if error is None or (isinstance(error, Exception) and not isinstance(error, OutputError)):
                 self._write_rows(leave=0)
         finally:
             self._writers.shutdown(wait=True, cancel_futures=True)
@@ -151,6 +157,7 @@ class Recorder:
                 self._rows.write(json.dumps(row, ensure_ascii=False) + "\n")
                 self._rows.flush()
                 self._waiting.popleft()
+                self.written += 1
         except OSError as error:
             raise error if isinstance(error, OutputError) else output_error(self.folder / ROWS_FILE, error) from error
 

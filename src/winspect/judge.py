@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from winspect.embeddings import Embeddings
+from winspect.fusion import FusionSettings, GoodSamples, log_fusion
 from winspect.recipes import Recipe
 from winspect.scoring import class_score, combine, few_shot_map, zero_shot_map
 
 
 @dataclass(frozen=True)
 class References:
-    """What is kept of the good samples of a class: every vector, one row each.
+    """What is kept of the good samples of a class: every vector of all their tiles, one row each.
 
     Attributes:
         patches: (rows, width); windows: scale -> (rows, embedding).
+        log_fusion: what the log fusion keeps; None for models without stem features.
     """
 
     patches: Tensor
     windows: Mapping[int, Tensor]
+    log_fusion: GoodSamples | None
 
     @classmethod
     def collect(cls, samples: Sequence[Embeddings]) -> References:
-        """The vectors of all tiles of all samples."""
-        together = Embeddings.concatenate(samples).map(lambda tensor: tensor.flatten(0, -2))
-        assert together.patches is not None  # encoded with patches=True by the predictor
-        return cls(patches=together.patches, windows=together.windows)
+        """From the embeddings of the samples, made with ``patches=True``."""
+        together = Embeddings.concatenate(samples)
+        if together.patches is None:
+            raise ValueError("references need embeddings with patch tokens; encode with patches=True")
+        return cls(
+            patches=together.patches.flatten(0, 1),
+            windows={scale: windows.flatten(0, 1) for scale, windows in together.windows.items()},
+            log_fusion=None if together.stem is None else GoodSamples.collect(samples),
+        )
 
 
 @dataclass(frozen=True)
@@ -51,48 +59,54 @@ def judge(
     references: References | None,
     recipe: Recipe,
     grid_hw: tuple[int, int],
-    tiles_per_picture: list[int],
+    tiles_per_picture: Sequence[int],
+    fusion: FusionSettings | None = None,
 ) -> list[PictureScores]:
     """Scores and maps of pictures, each a run of consecutive tiles.
 
     A picture's zero-shot score is the arithmetic mean of its tiles', its association the maximum over its tiles.
+    Log fusion scores each tile; the picture's score is the maximum.
 
     Args:
         embeddings: of all tiles, in order.
         text: (2, embedding), normal and anomalous.
         references: good samples of the class, or None for zero-shot.
+        fusion: the model's settings of log fusion, for a recipe that uses it.
     """
 
     def score(vectors: Tensor) -> Tensor:
         return class_score(vectors, text, temperature=recipe.temperature)
 
-    image_scores = score(embeddings.image)
+    tiles = list(tiles_per_picture)
+    scores = score(embeddings.image)
     window_scores = {scale: score(windows) for scale, windows in embeddings.windows.items()}
-    zero_shot = zero_shot_map(image_scores, window_scores, grid_hw, stride=recipe.stride)
-    associations = None
-    if references is not None and embeddings.patches is not None:
-        associations = few_shot_map(
-            embeddings.patches,
-            embeddings.windows,
-            references.patches,
-            references.windows,
-            grid_hw,
-            stride=recipe.stride,
-        )
-    per_picture = zip(
-        image_scores.split(tiles_per_picture),
-        zero_shot.split(tiles_per_picture),
-        [None] * len(tiles_per_picture) if associations is None else associations.split(tiles_per_picture),
-        strict=True,
-    )
-    return [_combine_tiles(*tiles) for tiles in per_picture]
+    maps = zero_shot_map(scores, window_scores, grid_hw, stride=recipe.stride)
+    if references is None:
+        return [_picture(own.mean(), own_maps) for own, own_maps in _split(tiles, scores, maps)]
+    if recipe.fusion == "log" and fusion is not None and references.log_fusion is not None:
+        fused, maps = log_fusion(embeddings, scores, maps, references.log_fusion, fusion)
+        return [_picture(own.amax(), own_maps) for own, own_maps in _split(tiles, fused, maps)]
+    associations = _associations(embeddings, references, recipe, grid_hw)
+    return [_sum(*own) for own in _split(tiles, scores, maps, associations)]
 
 
-def _combine_tiles(image_scores: Tensor, zero_shot: Tensor, associations: Tensor | None) -> PictureScores:
-    def as_one_map(maps: Tensor) -> Tensor:
-        return maps.flatten(0, 1)[None]  # the tiles of one picture, one above the other
+def _split(tiles: list[int], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The rows of each picture."""
+    return zip(*(tensor.split(tiles) for tensor in tensors), strict=True)
 
-    score, maps = combine(
-        image_scores.mean()[None], as_one_map(zero_shot), None if associations is None else as_one_map(associations)
-    )
-    return PictureScores(float(score), maps.reshape(zero_shot.shape).cpu().numpy())
+
+def _picture(score: Tensor, maps: Tensor) -> PictureScores:
+    return PictureScores(float(score), maps.cpu().numpy())
+
+
+def _associations(embeddings: Embeddings, references: References, recipe: Recipe, grid_hw: tuple[int, int]) -> Tensor:
+    if embeddings.patches is None:
+        raise ValueError("few-shot scores need embeddings with patch tokens; encode with patches=True")
+    known = (references.patches, references.windows)
+    return few_shot_map(embeddings.patches, embeddings.windows, *known, grid_hw, stride=recipe.stride)
+
+
+def _sum(scores: Tensor, maps: Tensor, associations: Tensor) -> PictureScores:
+    """The paper's sum for one picture, whose tiles' maps may stand one above the other."""
+    score, summed = combine(scores.mean()[None], maps.flatten(0, 1)[None], associations.flatten(0, 1)[None])
+    return _picture(score, summed.reshape(maps.shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from winspect.embeddings import Embeddings
 from winspect.encoder import ImageTower
 from winspect.engines import TorchEngine, check_engine, resolve_device, resolve_precision
 from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.fusion import FusionSettings
 from winspect.images import Prepared, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
 from winspect.prompts import PromptEnsemble, check_class_name
 from winspect.recipes import Recipe, get_recipe
 from winspect.results import Result
 from winspect.text import TextCache, TextEncoder, TextTower
-from winspect.weights import DEFAULT_MODEL, TINY, cache_folder, load
+from winspect.weights import DEFAULT_MODEL, TINY, LoadedCLIP, cache_folder, load
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class WinCLIP:
         self.engine_name = check_engine(engine)
         self.precision = precision
         dtype, torch_device = resolve_precision(precision), resolve_device(device)
-        self.recipe = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
+        chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else _read_prompts(prompts)
         self.workers = workers
 
@@ -93,9 +94,7 @@ class WinCLIP:
         clip: Any = loaded.model
         tower = ImageTower(clip.visual).eval()
         self.grid_hw = tower.grid_hw
-        self.has_stem = hasattr(tower.conv1, "stem_features")
-        if self.recipe.fusion == "log" and not self.has_stem:
-            raise SettingsError(f"fusion log needs a model with stem features such as {TINY}; use recipe paper")
+        self.recipe, self._fusion = _own_settings(chosen, loaded, settings or {})
         cache = TextCache(cache_folder(cache_dir) / "text", self.weights_sha256)
         self._text = TextEncoder(TextTower(clip, loaded.tokenizer).eval(), self.prompts, cache)
         self.engine = TorchEngine(tower, torch_device, dtype, batch_size)
@@ -241,11 +240,27 @@ class WinCLIP:
         references = self._references.get(key)
         embeddings = self._encode(np.concatenate([item.tiles for item in items]), patches=references is not None)
         with torch.inference_mode():
-            return judge(embeddings, text, references, self.recipe, self.grid_hw, [len(item.tiles) for item in items])
+            tiles = [len(item.tiles) for item in items]
+            return judge(embeddings, text, references, self.recipe, self.grid_hw, tiles, self._fusion)
 
 
 def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:
     return PromptEnsemble() if path is None else PromptEnsemble.from_yaml(Path(path))
+
+
+def _own_settings(
+    recipe: Recipe, loaded: LoadedCLIP, settings: Mapping[str, Any]
+) -> tuple[Recipe, FusionSettings | None]:
+    """What a model brings along for the recipe ``log``: its temperature, and its weights of the parts."""
+    if recipe.fusion != "log":
+        return recipe, None
+    if "log_fusion" not in loaded.scoring:
+        raise SettingsError(
+            f"fusion log is calibrated for {TINY} alone, not for {loaded.name}; use recipe paper or tiles"
+        )
+    if "temperature" not in settings:
+        recipe = replace(recipe, temperature=loaded.scoring["temperature"])
+    return recipe, FusionSettings(**loaded.scoring["log_fusion"])
 
 
 def _result(item: Prepared, category_name: str, scores: PictureScores) -> Result:

@@ -29,8 +29,7 @@ unit: $(VENV)/.test
 
 # The encoder against open_clip itself, once more on the oldest release we accept (it was sequence-first).
 oldest: $(OLDEST)/.done
-	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -m open_clip_versions tests \
-	    -W 'ignore:Importing from timm:FutureWarning'
+	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -m open_clip_versions tests
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -95,7 +95,10 @@ class WinCLIP:
         tower = ImageTower(clip.visual).eval()
         self.grid_hw = tower.grid_hw
         self.recipe, self._fusion = _own_settings(chosen, loaded, settings or {})
-        cache = TextCache(cache_folder(cache_dir) / "text", self.weights_sha256)
+        # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
+        activation = type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__
+        identity = f"{self.weights_sha256}/{self.model}/{activation}"
+        cache = TextCache(cache_folder(cache_dir) / "text", identity)
         self._text = TextEncoder(TextTower(clip, loaded.tokenizer).eval(), self.prompts, cache)
         self.engine = TorchEngine(tower, torch_device, dtype, batch_size)
         self._references: dict[str, References] = {}

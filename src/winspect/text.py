@@ -119,19 +119,20 @@ class TextTower(nn.Module):
 
 
 class TextCache:
-    """Text embeddings of classes on disk, one small file per weights and prompts.
+    """Text embeddings of classes on disk, one small file per tower and prompts.
 
     Args:
         folder: where the files go; made on first use.
-        weights_sha256: part of the key, so that other weights never meet old embeddings.
+        identity: of the text tower: weights, architecture, activation. Part of the key, so that another tower never
+            meets these embeddings.
     """
 
-    def __init__(self, folder: Path, weights_sha256: str) -> None:
-        self.folder, self.weights_sha256 = folder, weights_sha256
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder, self.identity = folder, identity
 
     def path(self, normal: Sequence[str], anomalous: Sequence[str]) -> Path:
         """The file of these prompts."""
-        key = json.dumps([_CACHE_VERSION, self.weights_sha256, list(normal), list(anomalous)])
+        key = json.dumps([_CACHE_VERSION, self.identity, list(normal), list(anomalous)])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
 
     def read(self, path: Path) -> ClassText | None:

@@ -1,0 +1,164 @@
+"""open_clip's architectures: which ones WinCLIP can use, and building them without random weights.
+
+Models are built on PyTorch's ``meta`` device, where tensors have shapes but no memory; the checkpoint's tensors are
+then put in their place. Nothing is ever initialised at random, and the peak memory is the weights themselves.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.version import __version__ as open_clip_version
+from torch import nn
+
+from winspect.errors import ArchitectureError
+from winspect.weights.names import DEFAULT_MODEL, TINY
+
+
+def list_architectures() -> list[str]:
+    """Names of open_clip's architectures that WinCLIP's windows can use, in open_clip's order."""
+    return [name for name in open_clip.list_models() if _obstacle(open_clip.get_model_config(name)) is None]
+
+
+def architecture(name: str) -> dict[str, Any]:
+    """open_clip's configuration of an architecture, a fresh copy.
+
+    Raises:
+        ArchitectureError: open_clip does not know the name, or WinCLIP cannot use the architecture.
+    """
+    known = open_clip.list_models()
+    spelled = name.replace("/", "-")
+    if spelled not in known:
+        by_lower = {other.lower(): other for other in [*known, TINY]}
+        close = [by_lower[match] for match in get_close_matches(spelled.lower(), by_lower, n=4)]
+        hint = f"did you mean {' or '.join(close)}?" if close else "`winspect weights list --all` names them all"
+        raise ArchitectureError(
+            f"unknown model {name!r}: wanted {TINY!r} or one of open_clip's {len(known)} architectures, "
+            f"such as {DEFAULT_MODEL!r}; {hint}"
+        )
+    config: dict[str, Any] = open_clip.get_model_config(spelled)
+    obstacle = _obstacle(config)
+    if obstacle:
+        raise ArchitectureError(
+            f"model {name!r} cannot be used: {obstacle}, and WinCLIP's windows need a plain ViT whose class token "
+            f"gives the embedding; choose such a one, for example {DEFAULT_MODEL!r}"
+        )
+    return config
+
+
+def _obstacle(config: dict[str, Any]) -> str | None:
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    pooling = vision.get("pool_type", "tok")
+    if vision.get("timm_model_name"):
+        return f"its image tower is timm's {vision['timm_model_name']}"
+    if isinstance(vision.get("layers"), list):
+        return "its image tower is a ResNet"
+    if "multimodal_cfg" in config or vision.get("attentional_pool") or vision.get("global_average_pool"):
+        return "its image tower pools over all tokens"
+    if pooling != "tok":
+        return f"its image tower pools by {pooling!r}"
+    if text.get("hf_model_name"):
+        return f"its text tower is the transformers model {text['hf_model_name']}"
+    return None
+
+
+def image_size(config: dict[str, Any]) -> int:
+    """Side in pixels of the architecture's square input."""
+    size = config["vision_cfg"].get("image_size", 224)
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    if height != width:
+        raise ArchitectureError(f"the architecture's input is {height} x {width}; wanted a square one")
+    return int(height)
+
+
+def context_length(config: dict[str, Any]) -> int:
+    """Number of tokens of the architecture's text input."""
+    return int(config["text_cfg"].get("context_length", 77))
+
+
+def build_on_meta(config: dict[str, Any], *, quick_gelu: bool = False) -> nn.Module:
+    """An open_clip model without memory: every parameter and buffer lies on the ``meta`` device.
+
+    Args:
+        config: from :func:`architecture`.
+        quick_gelu: build with OpenAI's ``x * sigmoid(1.702 x)`` even where the configuration does not say so. It
+            must be what the weights were trained with: the other activation loads without complaint and is wrong.
+    """
+    config = dict(config)
+    custom_text = config.pop("custom_text", False)
+    if quick_gelu:
+        config["quick_gelu"] = True
+    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    with torch.device("meta"):
+        model: nn.Module = kind(**config)
+    return model
+
+
+def fill_buffers(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give memory to the buffers that no checkpoint holds: the text tower's causal mask.
+
+    Raises:
+        ArchitectureError: another buffer is without content; this version of open_clip is newer than winspect.
+    """
+    for module_name, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if not buffer.is_meta:
+                continue
+            if name != "attn_mask":
+                where = f"{module_name}.{name}".lstrip(".")
+                raise ArchitectureError(
+                    f"open_clip {open_clip_version} computes the buffer {where!r}, which winspect does not know; "
+                    'install a version it knows: pip install "open_clip_torch<4"'
+                )
+            mask = torch.full(buffer.shape, float("-inf"), dtype=dtype).triu_(1)
+            module.register_buffer(name, mask, persistent=False)
+
+
+def architectures_like(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """Architectures with the sizes of a checkpoint, from the shapes of its tensors; [] where none is known.
+
+    Args:
+        shapes: tensor name (open_clip's) -> shape.
+    """
+    found = _sizes_of_checkpoint(shapes)
+    if found is None:
+        return []
+    return [name for name in list_architectures() if _sizes_of_config(open_clip.get_model_config(name)) == found]
+
+
+_Sizes = tuple[int, ...]  # embedding, image: width, patch, positions, layers; text: positions, width, layers
+
+
+def _sizes_of_config(config: dict[str, Any]) -> _Sizes:
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    patch = vision.get("patch_size", 16)
+    return (
+        config["embed_dim"],
+        vision.get("width", 768),
+        patch,
+        (image_size(config) // patch) ** 2 + 1,
+        vision.get("layers", 12),
+        context_length(config),
+        text.get("width", 512),
+        text.get("layers", 12),
+    )
+
+
+def _sizes_of_checkpoint(shapes: dict[str, tuple[int, ...]]) -> _Sizes | None:
+    try:
+        width, _, patch, _ = shapes["visual.conv1.weight"]
+        positions, _ = shapes["visual.positional_embedding"]
+        _, embedding = shapes["visual.proj"]
+        text_positions, text_width = shapes["positional_embedding"]
+    except (KeyError, ValueError):
+        return None
+    layers = _count_layers(shapes, "visual.transformer.resblocks.")
+    text_layers = _count_layers(shapes, "transformer.resblocks.")
+    return embedding, width, patch, positions, layers, text_positions, text_width, text_layers
+
+
+def _count_layers(shapes: dict[str, tuple[int, ...]], prefix: str) -> int:
+    return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})

@@ -1,0 +1,247 @@
+"""The bundled model's architecture: an ordinary open_clip CLIP whose patch embedding is a small frozen network.
+
+``visual.conv1``, in CLIP one 16 x 16 convolution, is here a :class:`HybridPatchEmbed`: the first five stages of
+EfficientNet-Lite0 (ImageNet weights, Apache-2.0, see NOTICE), their maps pooled to the 15 x 15 grid, and a linear
+layer. It maps ``(B, 3, 240, 240)`` to ``(B, width, 15, 15)`` as CLIP's convolution does, so that WinCLIP's windows,
+and anything else that reads an open_clip vision transformer, work on it unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from winspect.errors import WeightsCorruptError, WeightsMismatchError, WeightsMissingError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKEN_WEIGHT = "token_embedding.weight"
+TOKEN_ROWS, TOKEN_INDEX = "token_embedding.rows", "token_embedding.index"
+
+STEM_CHANNELS = 24 + 40 + 112
+"""Channels of a stem token: the stride-4, stride-8 and stride-16 maps side by side."""
+
+# (blocks, kernel, stride of the first block, channels out) of EfficientNet-Lite0's stages 1 to 4 (arXiv 1905.11946,
+# table 1, without squeeze-and-excitation); every block widens its input six times.
+_STAGES = ((2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112))
+_TAPPED_STAGES = (0, 1, 3)
+_WIDEN = 6
+_CPU_CHUNK = 2
+
+
+class _Conv(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding and, unless ``linear``, a ReLU6 behind it.
+
+    TensorFlow puts the odd pixel of padding at the right and bottom; torch's own ``padding`` is symmetric, and with
+    it every map of a strided network is shifted by half a pixel.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, groups: int = 1, linear: bool = False
+    ) -> None:
+        super().__init__(c_in, c_out, kernel, stride=stride, groups=groups, padding=kernel // 2 if stride == 1 else 0)
+        self.linear = linear
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.stride[0] > 1:
+            pad_h, pad_w = (_same_padding(n, self.kernel_size[0], self.stride[0]) for n in x.shape[-2:])
+            x = F.pad(x, (*pad_w, *pad_h))
+        x = super().forward(x)
+        return x if self.linear else F.relu6(x, inplace=not torch.is_grad_enabled())
+
+
+def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2
+
+
+class _InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow; the input is added where its shape is kept (arXiv 1801.04381)."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = c_in * _WIDEN
+        self.widen = _Conv(c_in, wide, 1)
+        self.filter = _Conv(wide, wide, kernel, stride=stride, groups=wide)
+        self.narrow = _Conv(wide, c_out, 1, linear=True)
+        self.keeps_shape = stride == 1 and c_in == c_out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.narrow(self.filter(self.widen(x)))
+        return out + x if self.keeps_shape else out
+
+
+class Stem(nn.Module):
+    """EfficientNet-Lite0 up to stride 16, batch norms folded into the convolutions. Frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            _Conv(3, 32, 3, stride=2), _Conv(32, 32, 3, groups=32), _Conv(32, 16, 1, linear=True)
+        )
+        stages, channels = [], 16
+        for blocks, kernel, stride, c_out in _STAGES:
+            stage = [_InvertedResidual(channels, c_out, kernel, stride)]
+            stage += [_InvertedResidual(c_out, c_out, kernel, 1) for _ in range(blocks - 1)]
+            stages.append(nn.Sequential(*stage))
+            channels = c_out
+        self.stages = nn.ModuleList(stages)
+        self.requires_grad_(False)
+
+    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """``(B, 3, H, W)`` normalised pixels to the stride-4, -8 and -16 maps (24, 40 and 112 channels)."""
+        x = self.first(pixels.contiguous(memory_format=torch.channels_last))
+        maps = []
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if number in _TAPPED_STAGES:
+                maps.append(x)
+        return maps
+
+
+class HybridPatchEmbed(nn.Module):
+    """Pixels to patch tokens: the frozen stem, its maps on one grid, standardised; layer norm; a linear layer.
+
+    Args:
+        width: channels of the vision transformer behind it.
+        grid: side of the square token grid.
+    """
+
+    stem_mean: torch.Tensor
+    stem_std: torch.Tensor
+
+    def __init__(self, width: int, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.stem = Stem()
+        self.register_buffer("stem_mean", torch.zeros(STEM_CHANNELS))
+        self.register_buffer("stem_std", torch.ones(STEM_CHANNELS))
+        self.norm = nn.LayerNorm(STEM_CHANNELS)
+        self.linear = nn.Linear(STEM_CHANNELS, width)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, S, S)`` normalised pixels to ``(B, width, grid, grid)`` patch embeddings."""
+        return self.project(self.stem_features(pixels))
+
+    def stem_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, S, S)`` normalised pixels to ``(B, 176, grid, grid)`` stem maps, each channel standardised by the
+        mean and deviation it has over the training pictures."""
+        # A few pictures at a time keep the maps in a CPU's cache, six times as fast; a traced graph must not be cut.
+        cut = pixels.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+        features = torch.cat(
+            [
+                torch.cat([F.adaptive_avg_pool2d(x, self.grid) for x in self.stem(some)], dim=1)
+                for some in pixels.split(_CPU_CHUNK if cut else len(pixels))
+            ]
+        )
+        return (features - self.stem_mean[:, None, None]) / self.stem_std[:, None, None]
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """``(B, 176, grid, grid)`` stem maps to ``(B, width, grid, grid)``: the trained half of the patch embedding."""
+        return self.linear(self.norm(features.movedim(1, -1))).movedim(-1, 1)
+
+
+def build_tiny(config: Mapping[str, Any]) -> open_clip.model.CLIP:
+    """An open_clip CLIP after ``config["model_cfg"]``, its ``visual.conv1`` a :class:`HybridPatchEmbed`.
+
+    The weights are random, the token embedding zero; the caller's random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = open_clip.model.CLIP(**config["model_cfg"])
+        visual = model.visual
+        visual.conv1 = HybridPatchEmbed(config["model_cfg"]["vision_cfg"]["width"], visual.grid_size[0])
+        nn.init.zeros_(model.token_embedding.weight)
+    return model.eval()
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """``config.json`` of a tiny model's folder.
+
+    Raises:
+        WeightsMissingError: the file is not there.
+        WeightsCorruptError: it is not JSON, or lacks ``model_cfg``.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsMissingError(
+            f"{path}: not found; a tiny model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        ) from None
+    except ValueError as error:
+        raise WeightsCorruptError(f"{path}: not a JSON file ({error}); install the package again") from None
+    if not isinstance(config, dict) or "model_cfg" not in config:
+        raise WeightsCorruptError(f'{path}: no "model_cfg" in it; install the package again')
+    return config
+
+
+def load_tiny(folder: str | Path) -> open_clip.model.CLIP:
+    """The tiny model in ``folder`` (``config.json`` and ``model.safetensors``), float32, on the CPU, in eval mode.
+
+    Raises:
+        WeightsMissingError: a file is not there.
+        WeightsCorruptError: a file cannot be read.
+        WeightsMismatchError: the tensors are not those of the architecture in ``config.json``; names them.
+    """
+    model = build_tiny(read_config(folder))
+    path = Path(folder) / WEIGHTS_FILE
+    if not path.is_file():
+        raise WeightsMissingError(f"{path}: not found; a tiny model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsCorruptError(f"{path}: cannot be read ({error}); install the package again") from None
+    model.load_state_dict(_checked_state(tensors, model, path))
+    return model.eval()
+
+
+def _checked_state(tensors: dict[str, torch.Tensor], model: nn.Module, path: Path) -> dict[str, torch.Tensor]:
+    wanted = model.state_dict()
+    rows, index = tensors.pop(TOKEN_ROWS, None), tensors.pop(TOKEN_INDEX, None)
+    table = torch.zeros_like(wanted[TOKEN_WEIGHT])
+    if rows is not None and index is not None:
+        fits = rows.shape == (len(index), table.shape[1]) and bool((index >= 0).all() & (index < len(table)).all())
+        if not fits:
+            raise WeightsMismatchError(
+                f"{path}: {TOKEN_ROWS} is {tuple(rows.shape)} for {len(index)} tokens and a "
+                f"{tuple(table.shape)} vocabulary; the file is not of this architecture"
+            )
+        table[index.long()] = rows.to(table.dtype)
+        tensors[TOKEN_WEIGHT] = table
+    state = {name: tensor.to(wanted[name].dtype) if name in wanted else tensor for name, tensor in tensors.items()}
+    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & state.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    if missing or unexpected or reshaped:
+        raise WeightsMismatchError(
+            f"{path}: not the tensors of this architecture: missing {missing or 'none'}, "
+            f"unexpected {unexpected or 'none'}, of another shape {reshaped or 'none'}"
+        )
+    return state
+
+
+def save_tiny(model: nn.Module, config: Mapping[str, Any], folder: str | Path) -> None:
+    """Write ``config.json`` and ``model.safetensors`` (float16) to ``folder``.
+
+    Of the token embedding only the rows that are not zero are kept: the model knows no other words.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
+    table = state.pop(TOKEN_WEIGHT)
+    index = table.any(dim=1).nonzero()[:, 0]
+    state[TOKEN_INDEX], state[TOKEN_ROWS] = index.int(), table[index].contiguous()
+    (folder / WEIGHTS_FILE).write_bytes(save(state, metadata={"format": "pt"}))
+    (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,149 @@
+"""A small architecture that open_clip builds in no time, checkpoints of it, and a file server that misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+SMALL = "ViT-small-test"
+SMALL_CONFIG = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def small_architecture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """open_clip knows the small architecture; nothing outside the test's folder is read or written."""
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, SMALL, SMALL_CONFIG)
+    monkeypatch.setenv("WINSPECT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("WINSPECT_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    return SMALL
+
+
+@pytest.fixture
+def original() -> nn.Module:
+    """The small model as open_clip itself builds it: the oracle."""
+    torch.manual_seed(0)
+    return open_clip.CLIP(**SMALL_CONFIG).eval()
+
+
+@pytest.fixture
+def checkpoint(original: nn.Module, tmp_path: Path) -> Path:
+    """The oracle's weights as ``torch.save`` writes them."""
+    path = tmp_path / "small.pt"
+    torch.save(original.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def small_tag(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make open_clip list a pretrained tag of the small architecture."""
+
+    def add(name: str, **config: object) -> None:
+        full = {"url": "", "hf_hub": "", "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), **config}
+        known = open_clip.pretrained._PRETRAINED
+        monkeypatch.setitem(known, SMALL, {**known.get(SMALL, {}), name: full})
+
+    return add
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves ``content`` at any path. The attributes say how it misbehaves; ``requests`` records what it was asked.
+
+    Attributes:
+        ranges: whether it honours Range; if not, it always sends the whole file.
+        etag: its ETag, or None for none.
+        send_length: whether it says how long the file is.
+        cut_after: for each request to come, after how many bytes to cut the connection (None: not).
+        stall_s: how long it then keeps a cut connection open without a word.
+        statuses: for each request to come, the status to answer with (200: serve).
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = content
+        self.ranges = True
+        self.etag: str | None = '"v1"'
+        self.send_length = True
+        self.cut_after: list[int | None] = []
+        self.stall_s = 0.0
+        self.statuses: list[int] = []
+        self.requests: list[SimpleNamespace] = []
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hung up is what some tests are about."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        server, asked = self.server, self.headers.get("Range")
+        server.requests.append(SimpleNamespace(path=self.path, range=asked, if_range=self.headers.get("If-Range")))
+        status = server.statuses.pop(0) if server.statuses else 200
+        if status != 200:
+            self.send_error(status)
+            return
+        body, total = server.content, len(server.content)
+        unchanged = self.headers.get("If-Range") in (None, server.etag)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges and unchanged else 0
+        if start >= total > 0:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if server.send_length:
+            self.send_header("Content-Length", str(total - start))
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.end_headers()
+        cut = server.cut_after.pop(0) if server.cut_after else None
+        self.wfile.write(body[start:] if cut is None else body[start : start + cut])
+        if cut is not None:
+            time.sleep(server.stall_s)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], FileServer]]:
+    """Start a file server; retries do not wait."""
+    monkeypatch.setattr("winspect.weights.download.BACKOFF_S", 0.0)
+    servers: list[tuple[FileServer, threading.Thread]] = []
+
+    def start(content: bytes) -> FileServer:
+        server = FileServer(content)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()

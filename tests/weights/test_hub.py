@@ -1,0 +1,158 @@
+"""Tags on the Hugging Face hub, through its own library, against a small hub of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.utils import are_progress_bars_disabled
+from safetensors.torch import save_file
+
+from winspect import weights
+from winspect.errors import WeightsCorruptError, WeightsMissingError
+from winspect.weights import hub
+from winspect.weights.download import DownloadError
+
+SMALL = "ViT-small-test"
+REPO = "someone/model"
+COMMIT = "c" * 40
+
+
+class _Hub(BaseHTTPRequestHandler):
+    files: dict[str, bytes]
+    lie = False
+    down = False
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        kind, _, name = self.path.partition("/resolve/main/")
+        content = self.files.get(name) if kind == f"/{REPO}" else None
+        if self.down or content is None:
+            self.send_response(500 if self.down else 404)
+            if not self.down:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{"0" * 64 if self.lie else hashlib.sha256(content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    handler = type("Hub", (_Hub,), {"files": {}})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Where releases before 1.0 keep their own copy:
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    handler.endpoint = endpoint
+    yield handler
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def safetensors_bytes(original, tmp_path) -> bytes:
+    save_file(original.state_dict(), tmp_path / "w.safetensors")
+    return (tmp_path / "w.safetensors").read_bytes()
+
+
+def test_the_safe_file_is_fetched_verified_and_found_again(fake_hub, small_tag, safetensors_bytes, original, tmp_path):
+    fake_hub.files = {"open_clip_model.safetensors": safetensors_bytes, "open_clip_pytorch_model.bin": b"not this"}
+    small_tag("hubbed", hf_hub=f"{REPO}/")
+    loaded = weights.load(SMALL, "hubbed", progress=False)
+    assert loaded.path == tmp_path / "cache" / "weights" / "someone--model" / "open_clip_model.safetensors"
+    assert loaded.sha256 == hashlib.sha256(safetensors_bytes).hexdigest()
+    assert torch.equal(loaded.model.visual.proj, original.visual.proj)
+    assert weights.load(SMALL, "hubbed", offline=True).sha256 == loaded.sha256
+
+
+def test_where_there_is_no_safe_file_the_other_is_fetched(fake_hub, small_tag, checkpoint):
+    fake_hub.files = {"open_clip_pytorch_model.bin": checkpoint.read_bytes()}
+    small_tag("hubbed", hf_hub=f"{REPO}/")
+    assert weights.resolve(SMALL, "hubbed", progress=False).path.name == "open_clip_pytorch_model.bin"
+    assert weights.find(SMALL, "hubbed").present
+
+
+def test_a_repository_without_weights_is_said_to_have_none(fake_hub, small_tag):
+    small_tag("hubbed", hf_hub=f"{REPO}/")
+    with pytest.raises(WeightsMissingError, match=r"has none of open_clip_model\.safetensors, open_clip_pytorch"):
+        weights.resolve(SMALL, "hubbed")
+
+
+def test_a_hub_in_trouble_gives_the_help_for_being_offline(fake_hub, small_tag, tmp_path):
+    fake_hub.down = True
+    small_tag("hubbed", hf_hub=f"{REPO}/")
+    with pytest.raises(WeightsMissingError) as caught:
+        weights.resolve(SMALL, "hubbed")
+    assert f"Fetch {fake_hub.endpoint}/{REPO}/resolve/main/open_clip_model.safetensors" in str(caught.value)
+    assert f"put it at {tmp_path}/cache/weights/someone--model/open_clip_model.safetensors" in str(caught.value)
+
+
+def test_a_file_that_is_not_the_hub_s_is_removed(fake_hub, small_tag, safetensors_bytes, tmp_path):
+    fake_hub.files, fake_hub.lie = {"open_clip_model.safetensors": safetensors_bytes}, True
+    small_tag("hubbed", hf_hub=f"{REPO}/")
+    with pytest.raises(WeightsCorruptError, match=f"expected {'0' * 64}, got "):
+        weights.resolve(SMALL, "hubbed", progress=False)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_file_put_there_by_hand_is_used(small_tag, safetensors_bytes, tmp_path):
+    small_tag("hubbed", hf_hub=f"{REPO}/")
+    path = weights.find(SMALL, "hubbed").path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(safetensors_bytes)
+    assert weights.load(SMALL, "hubbed", offline=True).path == path
+
+
+def test_the_hub_s_own_cache_is_used(monkeypatch, tmp_path):
+    (tmp_path / "blob.bin").write_bytes(b"x")
+    answers = {"a.safetensors": None, "a.bin": str(tmp_path / "blob.bin")}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda _, file: answers[file])
+    assert hub.find_file(REPO, ("a.safetensors", "a.bin"), tmp_path / "none") == tmp_path / "blob.bin"
+
+
+def test_a_hub_that_was_told_to_stay_offline_is_an_error(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise huggingface_hub.utils.LocalEntryNotFoundError("")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    with pytest.raises(DownloadError, match="LocalEntryNotFoundError"):
+        hub.fetch(REPO, ("a.bin",), tmp_path)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_progress_bars_are_off_only_meanwhile(wanted):
+    before = are_progress_bars_disabled()
+    with hub._progress_bars(wanted):
+        assert are_progress_bars_disabled() == (before or not wanted)
+    assert are_progress_bars_disabled() == before
+
+
+def test_a_hash_of_another_kind_is_not_compared(tmp_path: Path):
+    (tmp_path / "w").write_bytes(b"x")
+    assert hub._verified(tmp_path / "w", "not-a-sha256") == hashlib.sha256(b"x").hexdigest()

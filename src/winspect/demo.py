@@ -1,4 +1,4 @@
-"""The demonstration: real pictures of two products, judged zero-shot and few-shot by the bundled model.
+"""The demonstration: pictures of two products, photographed cells and simulated fabric, judged zero-shot and few-shot by the bundled model.
 
 The pictures come from two packages (``pip install "winspect[demo]"``) and are taken at even steps through each set,
 not chosen by how well they do.
@@ -68,7 +68,7 @@ def textile_set() -> DemoSet:
     half = PICTURES_PER_LABEL // 2
     defective = _at_even_steps(local, half) + _at_even_steps(everywhere, PICTURES_PER_LABEL - half)
     return DemoSet(
-        title="Textile",
+        title="Textile (simulated fabric)",
         category_name="textile",
         source="package conformal-clip-data, Megahed et al. (arXiv 2501.12596), MIT licence",
         **_choose(sorted(data.nominal_dir().glob("*.jpg")), defective),
@@ -167,7 +167,7 @@ def _gallery(parts: Sequence[Judged], maps: dict[tuple[str, int, str], str], out
     for number, (path, defective) in enumerate(data.pictures):
         pictures.append(
             Picture(
-                name=path.name,
+                name=f"{path.parent.name}/{path.name}",
                 label="defective" if defective else "good",
                 file=path,
                 overlays=tuple(out / maps[data.title, part.shots, str(path)] for part in parts),

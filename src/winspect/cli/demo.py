@@ -1,4 +1,4 @@
-"""``winspect demo``: the main job on real pictures, with the bundled model."""
+"""``winspect demo``: the main job on pictures of two products, with the bundled model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "demo",
-        help="judge real pictures with the bundled model and write a report",
-        description="Judge 32 real pictures of fabric and solar cells, zero-shot and few-shot, and write a report.",
+        help="judge pictures of two products with the bundled model and write a report",
+        description="Judge 32 pictures, of solar cells and of simulated fabric, zero-shot and few-shot, and write a report.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
     add_model_options(parser, model_help="default: winspect-tiny, the bundled model")
@@ -63,9 +63,11 @@ def _print_table(judged: list[Judged], rows: list[dict[str, Any]]) -> None:
     for part in judged:
         print(f"\n{part.data.title}, {'zero-shot' if not part.shots else f'{part.shots}-shot'}")
         for result, (path, defective) in zip(part.results, part.data.pictures, strict=True):
-            print(f"  {result.anomaly_score:.4f}  {'defective' if defective else 'good':9}  {path.name}")
-    print(f"\n{'set':14}{'shots':>6}{'pictures':>10}{'image AUROC':>13}{'ms/picture':>12}")
+            print(
+                f"  {result.anomaly_score:.4f}  {'defective' if defective else 'good':9}  {path.parent.name}/{path.name}"
+            )
+    print(f"\n{'set':28}{'shots':>6}{'pictures':>10}{'image AUROC':>13}{'ms/picture':>12}")
     for row in rows:
         auroc = "undefined" if row["image_auroc"] is None else f"{row['image_auroc']:.3f}"
-        print(f"{row['set']:14}{row['shots']:6}{row['pictures']:10}{auroc:>13}{row['ms_per_picture']:12.1f}")
+        print(f"{row['set']:28}{row['shots']:6}{row['pictures']:10}{auroc:>13}{row['ms_per_picture']:12.1f}")
     print("(few pictures: rough figures; those of the whole sets are in the bundled model's card)")

@@ -1,4 +1,4 @@
-"""The demonstration: pictures of two products, photographed cells and simulated fabric, judged zero-shot and few-shot by the bundled model.
+"""The demonstration: two products, photographed and simulated, judged zero-shot and few-shot by the bundled model.
 
 The pictures come from two packages (``pip install "winspect[demo]"``) and are taken at even steps through each set,
 not chosen by how well they do.

@@ -20,7 +20,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "demo",
         help="judge pictures of two products with the bundled model and write a report",
-        description="Judge 32 pictures, of solar cells and of simulated fabric, zero-shot and few-shot, and write a report.",
+        description="Judge 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
     add_model_options(parser, model_help="default: winspect-tiny, the bundled model")
@@ -63,9 +63,8 @@ def _print_table(judged: list[Judged], rows: list[dict[str, Any]]) -> None:
     for part in judged:
         print(f"\n{part.data.title}, {'zero-shot' if not part.shots else f'{part.shots}-shot'}")
         for result, (path, defective) in zip(part.results, part.data.pictures, strict=True):
-            print(
-                f"  {result.anomaly_score:.4f}  {'defective' if defective else 'good':9}  {path.parent.name}/{path.name}"
-            )
+            label = "defective" if defective else "good"
+            print(f"  {result.anomaly_score:.4f}  {label:9}  {path.parent.name}/{path.name}")
     print(f"\n{'set':28}{'shots':>6}{'pictures':>10}{'image AUROC':>13}{'ms/picture':>12}")
     for row in rows:
         auroc = "undefined" if row["image_auroc"] is None else f"{row['image_auroc']:.3f}"

@@ -49,7 +49,7 @@ def test_association_by_hand():
 def test_association_does_not_depend_on_chunks(monkeypatch):
     queries, references = torch.randn(3, 11, 8), torch.randn(5, 8)
     whole = association(queries, references)
-    monkeypatch.setattr("winspect.scoring._ASSOCIATION_CHUNK", 4)
+    monkeypatch.setattr("winspect.scoring._LARGEST_COSINE_MATRIX", 4 * 5)
     torch.testing.assert_close(association(queries, references), whole)
     assert whole.shape == (3, 11)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from winspect._version import __version__
 from winspect.embeddings import Embeddings
@@ -26,6 +28,7 @@ from winspect.recipes import Recipe, get_recipe
 from winspect.results import Result
 from winspect.text import TextCache, TextEncoder, TextTower
 from winspect.weights import DEFAULT_MODEL, TINY, LoadedCLIP, cache_folder, load
+from winspect.windows import window_indices
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,9 @@ _CONSTANT_MAP_RANGE = 1e-6
 
 Picture = str | PathLike[str] | np.ndarray | Any
 """A file, an array (see :func:`winspect.images.read_rgb`), or a Pillow image."""
+
+
+_ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
 
 
 class ConstantMapWarning(UserWarning):
@@ -94,7 +100,9 @@ class WinCLIP:
         clip: Any = loaded.model
         tower = ImageTower(clip.visual).eval()
         self.grid_hw = tower.grid_hw
-        self.recipe, self._fusion = _own_settings(chosen, loaded, settings or {})
+        self.recipe, self._fusion = _own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
+        for scale in self.recipe.scales:
+            window_indices(self.grid_hw, scale, self.recipe.stride)  # refuses what does not fit, before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
         activation = type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__
         identity = f"{self.weights_sha256}/{self.model}/{activation}"
@@ -123,12 +131,12 @@ class WinCLIP:
         return self.engine.device
 
     def reference(
-        self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, *, shots: int | None = None
+        self, pictures: Iterable[Picture] | Picture, category_name: str = DEFAULT_CLASS, *, shots: int | None = None
     ) -> int:
         """Show good samples of a class, in place of those shown before: it is judged few-shot from now on.
 
         Args:
-            pictures: good samples, at least one.
+            pictures: good samples, at least one; a single one need not be in a list.
             category_name: the class they belong to.
             shots: how many of them to use, the first ones; None for all.
 
@@ -139,7 +147,7 @@ class WinCLIP:
             ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
         """
         key = check_class_name(category_name)
-        pictures = [pictures] if isinstance(pictures, str | PathLike) else list(pictures)
+        pictures = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
         wanted = 1 if shots is None else shots
         if wanted < 1 or len(pictures) < wanted:
             raise ReferencesError(
@@ -180,7 +188,10 @@ class WinCLIP:
         """
         text = self._class_text(category_name)
         item = prepare(picture, self.preprocess, keep_rgb=keep_picture, **self._cut)
-        return self._judge([item], category_name, text)[0]
+        (result,) = self._judge([item], category_name, text)
+        if result.error is not None:
+            raise result.error
+        return result
 
     def predict_many(
         self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, *, keep_pictures: bool = False
@@ -202,7 +213,7 @@ class WinCLIP:
         tiles = 0
         for item in self._prepare(pictures, keep_rgb=keep_pictures):
             waiting.append(item)
-            tiles += 0 if isinstance(item, PictureError) else len(item.tiles)
+            tiles += 1 if isinstance(item, PictureError) else len(item.tiles)  # so that errors never pile up
             if tiles >= self.engine.batch_size:
                 yield from self._judge(waiting, category_name, text)
                 waiting, tiles = [], 0
@@ -233,7 +244,7 @@ class WinCLIP:
         results = [
             Result(item.path, category_name, error=item)
             if isinstance(item, PictureError)
-            else _result(item, category_name, next(scores))
+            else _result(item, category_name, next(scores), self.precision)
             for item in items
         ]
         _warn_if_constant(results)
@@ -252,21 +263,24 @@ def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:
 
 
 def _own_settings(
-    recipe: Recipe, loaded: LoadedCLIP, settings: Mapping[str, Any]
+    recipe: Recipe, loaded: LoadedCLIP, settings: Mapping[str, Any], *, named: bool
 ) -> tuple[Recipe, FusionSettings | None]:
-    """What a model brings along for the recipe ``log``: its temperature, and its weights of the parts."""
+    """What a model brings along for the recipe ``log``, named so or by default: its temperature, the parts' weights."""
     if recipe.fusion != "log":
         return recipe, None
     if "log_fusion" not in loaded.scoring:
         raise SettingsError(
             f"fusion log is calibrated for {TINY} alone, not for {loaded.name}; use recipe paper or tiles"
         )
-    if "temperature" not in settings:
+    if named and "temperature" not in settings:
         recipe = replace(recipe, temperature=loaded.scoring["temperature"])
     return recipe, FusionSettings(**loaded.scoring["log_fusion"])
 
 
-def _result(item: Prepared, category_name: str, scores: PictureScores) -> Result:
+def _result(item: Prepared, category_name: str, scores: PictureScores, precision: str) -> Result:
+    if not (math.isfinite(scores.score) and np.isfinite(scores.tile_maps).all()):
+        reason = f"the model's score in {precision} is not a number: use precision fp32 or bf16, or check the weights"
+        return Result(item.name, category_name, error=PictureError(item.name, reason))
     return Result(
         path=item.name,
         category_name=category_name,

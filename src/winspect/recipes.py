@@ -51,17 +51,19 @@ class Recipe:
         def is_number(value: object) -> bool:
             return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
+        def is_count(value: object) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
         check(is_number(self.temperature) and self.temperature > 0, "temperature", "a number above 0, such as 0.07")
         check(is_number(self.tile_stride) and 0 < self.tile_stride <= 1, "tile_stride", "a number above 0, up to 1")
         check(self.text_average in TEXT_AVERAGES, "text_average", f"one of {', '.join(TEXT_AVERAGES)}")
         check(self.fusion in FUSIONS, "fusion", f"one of {', '.join(FUSIONS)}")
+        check(isinstance(self.tiling, bool), "tiling", "true or false")
+        is_list = isinstance(self.scales, list | tuple) and all(is_count(scale) for scale in self.scales)
+        check(is_list and len(set(self.scales)) == len(self.scales), "scales", "a list of different whole numbers")
         object.__setattr__(self, "scales", tuple(self.scales))
-        whole = all(isinstance(scale, int) and scale >= 1 for scale in self.scales)
-        check(whole and len(set(self.scales)) == len(self.scales), "scales", "different whole numbers from 1")
-        widest = min(self.scales, default=1)
-        check(
-            isinstance(self.stride, int) and 1 <= self.stride <= widest, "stride", f"a whole number from 1 to {widest}"
-        )
+        narrowest = min(self.scales, default=1)
+        check(is_count(self.stride) and self.stride <= narrowest, "stride", f"a whole number from 1 to {narrowest}")
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -14,7 +14,7 @@ from winspect.errors import PictureError
 from winspect.scoring import upsample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """The judgement of one picture. Reads as an object or as a mapping: ``result["anomaly_score"]``.
 

@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate, normalize
 
 from winspect.windows import harmonic_mean, spread_to_patches
 
-# Rows of the cosine matrix computed at a time: bounds memory however many references there are.
-_ASSOCIATION_CHUNK = 8192
+# Entries of the cosine matrix computed at a time (64 MB): bounds memory however many references there are.
+_LARGEST_COSINE_MATRIX = 2**24
 
 
 def class_score(embeddings: Tensor, text: Tensor, *, temperature: float) -> Tensor:
@@ -63,7 +63,8 @@ def association(queries: Tensor, references: Tensor) -> Tensor:
     """
     flat = normalize(queries, dim=-1).flatten(0, 1)
     known = normalize(references, dim=-1).T
-    nearest = torch.cat([(rows @ known).amax(dim=1) for rows in flat.split(_ASSOCIATION_CHUNK)])
+    rows_at_a_time = max(1, _LARGEST_COSINE_MATRIX // len(references))
+    nearest = torch.cat([(rows @ known).amax(dim=1) for rows in flat.split(rows_at_a_time)])
     # Rounding can put the cosine of equal vectors a hair above 1.
     return (0.5 * (1 - nearest)).clamp(0, 1).reshape(queries.shape[:2])
 

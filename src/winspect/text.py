@@ -138,11 +138,12 @@ class TextCache:
     def read(self, path: Path) -> ClassText | None:
         """The embeddings in a file, or None when it is not there or not whole (it is written anew then)."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 raw, normalised = (torch.from_numpy(arrays[name]) for name in ("raw", "normalised"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile) as error:
+            # RuntimeError: damage that looks like a zip file's encryption, or like a newer kind of it
             logger.warning("%s: unreadable text cache (%s); encoding the prompts again", path, error)
             return None
         return ClassText(raw=raw, normalised=normalised)
@@ -152,8 +153,13 @@ class TextCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
-                np.savez(file, raw=text.raw.numpy(), normalised=text.normalised.numpy())
-            os.replace(file.name, path)
+                temporary = Path(file.name)
+                try:
+                    np.savez(file, raw=text.raw.numpy(), normalised=text.normalised.numpy())
+                except BaseException:
+                    temporary.unlink()
+                    raise
+            os.replace(temporary, path)
         except OSError as error:
             logger.warning("%s: cannot keep text embeddings (%s); they are encoded anew next time", self.folder, error)
 

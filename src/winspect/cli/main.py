@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from winspect._version import __version__
 from winspect.cli import demo, predict, weights
-from winspect.cli.common import EXIT_INTERRUPTED, EXIT_USAGE
+from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
 
 VERBS = (demo, predict, weights)
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         force=True,
     )
     logging.captureWarnings(True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name must not stop a run
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends a run as Ctrl-C does
     try:
         return args.run(args)
@@ -52,8 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        mute_stdout()
+        return EXIT_DONE
+    except OSError as error:
+        print(f"winspect: error: cannot write the output: {error}", file=sys.stderr)
+        mute_stdout()
+        return EXIT_USAGE
 
 
 if __name__ == "__main__":

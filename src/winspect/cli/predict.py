@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from contextlib import nullcontext
@@ -18,8 +19,9 @@ from winspect.cli.common import (
     add_output_options,
     expand_references,
     load_model,
+    mute_stdout,
 )
-from winspect.errors import ReferencesError, SettingsError
+from winspect.errors import ReferencesError, SettingsError, SourceError
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -57,12 +59,14 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge the pictures; returns the exit code."""
-    from winspect.reports.recorder import still_to_do, to_row
     from winspect.sources import find_pictures
 
     _check_options(args)
-    pictures = find_pictures(args.pictures)
+    pictures = _without_results(find_pictures(args.pictures), args.out)
     references = expand_references(args.reference) if args.reference else []
+    # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
+    from winspect.reports.recorder import still_to_do, to_row
+
     model = load_model(args)
     category = {} if args.category_name is None else {"category_name": args.category_name}
     if references:
@@ -81,13 +85,33 @@ def run(args: argparse.Namespace) -> int:
     return printer.exit_code
 
 
+def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
+    """The pictures but for the heat maps of an earlier run, where the results lie in the folder that is searched."""
+    if out is None:
+        return pictures
+    from winspect.reports.files import MAPS_FOLDER
+
+    maps = (out / MAPS_FOLDER).resolve()
+    kept = [picture for picture in pictures if picture.parent.resolve() != maps]
+    if not kept:
+        raise SourceError(f"all {len(pictures)} pictures are heat maps in {maps}: name the pictures, or another --out")
+    return kept
+
+
 def _recorder(args: argparse.Namespace, model: WinCLIP, references: list[Path]) -> Recorder:
     from winspect.reports.recorder import Recorder
 
-    run = {**model.describe(), "class": args.category_name, "references": [str(path) for path in references]}
+    run = {
+        **model.describe(),
+        "class": args.category_name,
+        "references": [str(path) for path in references],
+        "threshold": args.threshold,
+        "overlays": not args.no_overlays,
+        "raw_maps": args.raw_maps,
+    }
     return Recorder(
         args.out,
-        {**run, "threshold": args.threshold},
+        run,
         overlays=not args.no_overlays,
         raw_maps=args.raw_maps,
         threshold=args.threshold,
@@ -98,6 +122,8 @@ def _recorder(args: argparse.Namespace, model: WinCLIP, references: list[Path]) 
 def _check_options(args: argparse.Namespace) -> None:
     if args.shots is not None and not args.reference:
         raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
+    if args.threshold is not None and not math.isfinite(args.threshold):
+        raise SettingsError(f"--threshold: got {args.threshold}, need a score such as 0.5")
     if not args.out and (args.resume or args.raw_maps):
         raise SettingsError(f"{'--resume' if args.resume else '--raw-maps'} needs --out DIR")
 
@@ -126,19 +152,28 @@ class _Printer:
         return self
 
     def show(self, row: dict[str, Any]) -> None:
-        """The next row."""
+        """The next row. When its reader goes away, a run that writes to a folder goes on."""
+        try:
+            self._show(row)
+        except BrokenPipeError:
+            if self.recorder is None:
+                raise
+            mute_stdout()
+
+    def _show(self, row: dict[str, Any]) -> None:
         self.judged += 1
         self.failed += row["error"] is not None
         if self.args.json:
-            sys.stdout.write(("," if self.judged > 1 else "") + "\n  " + json.dumps(row, ensure_ascii=False))
+            sys.stdout.write(("," if self.judged > 1 else "") + "\n  " + json.dumps(row))
         elif row["error"]:
             self.progress.write(f"winspect: failed: {row['error']['message']}", file=sys.stderr)
         else:
             verdict = "" if row["verdict"] is None else f"  {row['verdict']:9}"
             self.progress.write(f"{row['anomaly_score']:.4f}{verdict}  {row['path']}", file=sys.stdout)
+        sys.stdout.flush()  # a program that reads along sees each row when it is there
         self.progress.update()
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.progress.close()
         seconds = time.perf_counter() - self.began
         done = self.recorder.written if self.recorder else self.judged
@@ -149,9 +184,10 @@ class _Printer:
                 "done": done,
                 "resumed": self.resumed,
                 "failed": self.failed,
-                "interrupted": self.interrupted or kind is not None,
+                "interrupted": self.interrupted,
                 "seconds": round(seconds, 3),
                 "out": out,
+                "error": error and str(error),
             }
             sys.stdout.write("\n], " + json.dumps(summary)[1:] + "\n")
         sys.stdout.flush()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from winspect.errors import OutputError
+
+MAPS_FOLDER = "maps"
+"""Where heat maps and raw maps lie in a folder of results."""
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -37,7 +40,8 @@ def make_folder(path: Path) -> Path:
         probe.write_bytes(b"winspect")
         probe.unlink()
     except OSError as error:
-        probe.unlink(missing_ok=True) if path.is_dir() else None
+        with suppress(OSError):
+            probe.unlink()
         raise output_error(path, error) from error
     return path
 

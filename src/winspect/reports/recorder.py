@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
 from winspect.errors import OutputError
-from winspect.reports.files import make_folder, output_error, replacing
+from winspect.reports.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.reports.heatmaps import heat_overlay, save_png
 from winspect.results import Result
 
-ROWS_FILE, TABLE_FILE, RUN_FILE, MAPS_FOLDER = "predictions.jsonl", "predictions.csv", "run.json", "maps"
+ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
 COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error")
 
 # Heat maps under way at a time; bounds memory when writing is slower than judging.
@@ -87,28 +87,30 @@ class Recorder:
         if overlays or raw_maps:
             make_folder(folder / MAPS_FOLDER)
         self.written = self._count = len(self.done)
-        self._waiting: deque[tuple[dict[str, Any], Future[None]]] = deque()
+        self._waiting: deque[Future[None]] = deque()
+        self._is_whole = True  # no row has failed to be written: the next may follow
 
     def __enter__(self) -> Recorder:
         path = self.folder / ROWS_FILE
         try:
-            self._rows: TextIO = path.open("a" if self.done else "w", encoding="utf-8")
+            self._rows: TextIO = _open_text(path, "a" if self.done else "w")
         except OSError as error:
             raise output_error(path, error) from error
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="winspect-writer")
+        # One thread keeps the rows in order; and Ctrl-C, which reaches the main thread alone, cannot cut a row.
+        self._scribe = ThreadPoolExecutor(1, thread_name_prefix="winspect-scribe")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # After an error in judging, what was judged before it is kept. After an error in writing nothing more
-            # can be written; and an interruption may have come in the middle of writing a row, so that only what is
-            # in the file is sure: resuming judges the few others again.
-            if error is None or (isinstance(error, Exception) and not isinstance(error, OutputError)):
-                self._write_rows(leave=0)
+            # After an interruption what was judged before it is kept; after an error in writing nothing more can be.
+            if not isinstance(error, OutputError):
+                self._wait(leave=0)
         finally:
             self._writers.shutdown(wait=True, cancel_futures=True)
+            self._scribe.shutdown(wait=True)
             try:
                 self._rows.close()
             except OSError as close_error:
@@ -130,13 +132,15 @@ class Recorder:
             score_range: of the heat map's colours; see :func:`winspect.reports.heatmaps.heat_overlay`.
             extra: further entries of the row.
         """
-        has_map = result.error is None and (self.overlays or self.raw_maps)
-        stem = f"{self._count:06d}_{Path(result.path).stem[:80]}"
-        name = f"{MAPS_FOLDER}/{stem}.{'png' if self.overlays else 'npz'}" if has_map else None
+        has_overlay = self.overlays and result.picture_rgb is not None
+        has_map = result.error is None and (has_overlay or self.raw_maps)
+        stem = f"{self._count:06d}_{_short_stem(result.path)}"
+        name = f"{MAPS_FOLDER}/{stem}.{'png' if has_overlay else 'npz'}" if has_map else None
         row = {**to_row(result, threshold=self.threshold, map_file=name), **(extra or {})}
         self._count += 1
-        self._waiting.append((row, self._writers.submit(self._write_maps, result, stem, score_range)))
-        self._write_rows(leave=_MOST_WAITING)
+        maps = self._writers.submit(self._write_maps, result, stem, score_range)
+        self._waiting.append(self._scribe.submit(self._write_row, row, maps))
+        self._wait(leave=_MOST_WAITING)
         return row
 
     def _write_maps(self, result: Result, stem: str, score_range: tuple[float, float] | None) -> None:
@@ -149,23 +153,29 @@ class Recorder:
             with replacing(folder / f"{stem}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, anomaly_map=result.anomaly_map)
 
-    def _write_rows(self, leave: int) -> None:
+    def _wait(self, leave: int) -> None:
+        while len(self._waiting) > leave:
+            self._waiting[0].result()
+            self._waiting.popleft()
+
+    def _write_row(self, row: dict[str, Any], maps: Future[None]) -> None:
+        if not self._is_whole:
+            return
+        self._is_whole = False
+        maps.result()
         try:
-            while len(self._waiting) > leave:
-                row, maps = self._waiting[0]
-                maps.result()
-                self._rows.write(json.dumps(row, ensure_ascii=False) + "\n")
-                self._rows.flush()
-                self._waiting.popleft()
-                self.written += 1
+            self._rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._rows.flush()
         except OSError as error:
-            raise error if isinstance(error, OutputError) else output_error(self.folder / ROWS_FILE, error) from error
+            raise output_error(self.folder / ROWS_FILE, error) from error
+        self.written += 1
+        self._is_whole = True
 
     def _write_table(self) -> None:
         rows = self.folder / ROWS_FILE
         with (
             replacing(self.folder / TABLE_FILE) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
+            _open_text(temporary, "w", newline="") as file,
         ):
             table = csv.writer(file)
             table.writerow(COLUMNS)
@@ -174,6 +184,16 @@ class Recorder:
                     row = json.loads(line)
                     row["error"] = row["error"] and row["error"]["message"]
                     table.writerow([row[column] for column in COLUMNS])
+
+
+def _open_text(path: Path, mode: str, newline: str | None = None) -> TextIO:
+    # File names may hold bytes that are no UTF-8; what Python makes of them can be written escaped, as JSON does too.
+    return cast(TextIO, path.open(mode, encoding="utf-8", errors="backslashreplace", newline=newline))
+
+
+def _short_stem(path: str) -> str:
+    """The name of a picture without its ending, short enough to be part of a file name on any system."""
+    return Path(path).stem.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
 
 
 def _check_same_run(path: Path, run: dict[str, Any]) -> None:

@@ -1,0 +1,461 @@
+"""The predictor as a program uses it: one picture, streams, references, classes; what it refuses, and what it says.
+
+Its numbers are held to the slow oracle in test_oracle.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import SMALL
+from PIL import Image
+
+from winspect import ConstantMapWarning, PromptEnsemble, Recipe, WinCLIP
+from winspect.errors import (
+    ClassNameError,
+    DeviceError,
+    EngineError,
+    PictureError,
+    PrecisionError,
+    ReferencesError,
+    SettingsError,
+    SourceError,
+    WeightsMissingError,
+)
+
+
+def part(seed: int, height: int = 70, width: int = 90) -> np.ndarray:
+    """A picture of noise with a bright spot, uint8 (height, width, 3)."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(60, 160, (height, width, 3), dtype=np.uint8)
+    row, column = random.integers(0, height - 20, 2)
+    pixels[row : row + 20, column : column + 20] = 230
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    return [part(seed) for seed in range(7)]
+
+
+@pytest.fixture(scope="module")
+def scores(small_model, pictures) -> list[float]:
+    """Each picture judged alone."""
+    return [small_model.predict(picture).anomaly_score for picture in pictures]
+
+
+@pytest.fixture
+def new_model(small_checkpoint):
+    """A predictor of one's own: references and settings do not reach other tests."""
+
+    def build(**options) -> WinCLIP:
+        return WinCLIP(SMALL, weights=small_checkpoint, device="cpu", **options)
+
+    return build
+
+
+def scores_of(results) -> list[float]:
+    return [result.anomaly_score for result in results]
+
+
+# One picture
+
+
+def test_the_call_that_programs_rely_on(textile):
+    model = WinCLIP("winspect-tiny", device="cpu", recipe="paper")
+    results = model.predict(str(textile[0]), category_name="textile")
+    assert type(results["anomaly_score"]) is float
+    assert results["anomaly_score"] == results.anomaly_score
+    assert 0 <= results.anomaly_score <= 1
+    with Image.open(textile[0]) as picture:
+        assert results.anomaly_map.shape == picture.size[::-1]
+    assert results.anomaly_map.dtype == np.float32
+    assert results.path == str(textile[0])
+    assert results.category_name == "textile"
+    assert results.error is None
+
+
+def test_a_file_an_array_and_an_image_are_the_same_picture(small_model, tmp_path):
+    rgb = part(1)
+    Image.fromarray(rgb).save(tmp_path / "part.png")
+    sources = [tmp_path / "part.png", str(tmp_path / "part.png"), rgb, Image.fromarray(rgb)]
+    assert len({small_model.predict(source).anomaly_score for source in sources}) == 1
+
+
+def test_predict_raises_where_a_stream_would_go_on(small_model, tmp_path):
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(PictureError, match=r"empty\.png: .*0 bytes"):
+        small_model.predict(tmp_path / "empty.png")
+
+
+def test_the_picture_is_kept_only_on_request(small_model):
+    rgb = part(2)
+    assert small_model.predict(rgb).picture_rgb is None
+    np.testing.assert_array_equal(small_model.predict(rgb, keep_picture=True).picture_rgb, rgb)
+    (kept,) = small_model.predict_many([rgb], keep_pictures=True)
+    np.testing.assert_array_equal(kept.picture_rgb, rgb)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 200), (200, 40), (64, 64)])
+def test_tiles_cover_the_picture(new_model, height, width):
+    result = new_model(recipe="tiles").predict(part(3, height, width))
+    covered = np.zeros((height, width), bool)
+    for x0, y0, x1, y1 in result.tile_boxes:
+        covered[y0:y1, x0:x1] = True
+    assert covered.all()
+    assert len(result.tile_boxes) == (1 if height == width else 6)
+    assert result.anomaly_map.shape == (height, width)
+    assert np.isfinite(result.anomaly_map).all()
+
+
+def test_a_square_picture_is_one_tile_of_either_cut(new_model):
+    square = part(4, 64, 64)
+    tiled = new_model(recipe="tiles").predict(square)
+    whole = new_model(recipe="tiles", settings={"tiling": False}).predict(square)
+    assert tiled.anomaly_score == whole.anomaly_score
+    np.testing.assert_array_equal(tiled.anomaly_map, whole.anomaly_map)
+
+
+@pytest.mark.parametrize("name", ["", "   ", "{x}", "x" * 500, "a\nb", 7])
+def test_class_names_that_fit_no_prompt(small_model, name):
+    for call in (small_model.predict, small_model.predict_many, small_model.reference):
+        with pytest.raises(ClassNameError):
+            call([part(0)] if call != small_model.predict else part(0), name)
+    with pytest.raises(ClassNameError):
+        small_model.forget(name)
+
+
+# Streams
+
+
+def test_a_stream_gives_what_each_picture_gives_alone(small_model, pictures, scores):
+    np.testing.assert_allclose(scores_of(small_model.predict_many(pictures)), scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 50])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batch_size_and_workers_change_nothing(new_model, pictures, scores, batch_size, workers):
+    model = new_model(batch_size=batch_size, workers=workers)
+    results = list(model.predict_many(pictures))
+    np.testing.assert_allclose(scores_of(results), scores, rtol=0, atol=1e-6)
+
+
+def test_tiles_of_several_pictures_share_batches_and_stay_apart(new_model):
+    shapes = [(40, 90), (90, 40), (50, 50), (40, 120)]
+    parts = [part(seed, *shape) for seed, shape in enumerate(shapes)]
+    model = new_model(recipe="tiles", batch_size=5)
+    alone = [model.predict(picture) for picture in parts]
+    for together, single in zip(model.predict_many(parts), alone, strict=True):
+        assert together.anomaly_score == pytest.approx(single.anomaly_score, abs=1e-6)
+        np.testing.assert_allclose(together.anomaly_map, single.anomaly_map, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_bad_pictures_keep_their_places(new_model, pictures, scores, tmp_path, batch_size):
+    bad = [tmp_path / name for name in ("first.png", "second.png", "last.png")]
+    sources = [bad[0], *pictures[:3], bad[1], bad[1], *pictures[3:], bad[2]]
+    results = list(new_model(batch_size=batch_size).predict_many(sources))
+    assert [result.path for result in results if result.error] == [str(bad[n]) for n in (0, 1, 1, 2)]
+    assert [result.error is not None for result in results] == [source in bad for source in map(_as_path, sources)]
+    good = scores_of(result for result in results if result.error is None)
+    np.testing.assert_allclose(good, scores, rtol=0, atol=1e-6)
+    for result in results:
+        if result.error:
+            assert result.anomaly_score is result.anomaly_map is None
+            assert "no such file" in str(result.error)
+
+
+def _as_path(source):
+    return source if isinstance(source, os.PathLike) else None
+
+
+def test_no_pictures_give_no_results(small_model):
+    assert list(small_model.predict_many([])) == []
+
+
+def test_only_bad_pictures(small_model, tmp_path):
+    results = list(small_model.predict_many([tmp_path / "a.png", tmp_path / "b.png"]))
+    assert [type(result.error) for result in results] == [PictureError] * 2
+
+
+def test_a_stream_reads_only_a_bounded_way_ahead(new_model):
+    """Endless input: memory stays constant only if the look-ahead does."""
+    taken = itertools.count()
+    last = 0
+
+    def endless():
+        nonlocal last
+        while True:
+            last = next(taken) + 1
+            yield part(last % 3)
+
+    results = new_model(batch_size=2, workers=1).predict_many(endless())
+    assert last == 0  # nothing is read before the first result is asked for
+    for given in range(1, 30):
+        next(results)
+        assert last <= given + 2 + 4  # a batch of 2, and two pictures waiting for each worker and in the works
+    results.close()
+
+
+def test_an_endless_stream_of_bad_pictures_is_bounded_too(new_model, tmp_path):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        yield part(0)
+        while taken < 5000:
+            taken += 1
+            yield tmp_path / "gone.png"
+
+    results = new_model(batch_size=4, workers=1).predict_many(endless())
+    assert next(results).error is None
+    assert taken < 20
+    results.close()
+
+
+def test_leaving_a_stream_early_stops_its_threads(new_model, pictures):
+    model = new_model(batch_size=1)
+    for _ in model.predict_many(pictures):
+        break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("winspect-pictures")]
+
+
+def test_a_stream_of_one_path_is_a_mistake(small_model):
+    with pytest.raises(SourceError, match="put it into a list"):
+        list(small_model.predict_many("part.png"))
+
+
+def test_a_class_name_is_refused_before_any_picture_is_read(small_model):
+    def pictures():
+        raise AssertionError("read")
+        yield
+
+    with pytest.raises(ClassNameError):
+        small_model.predict_many(pictures(), "{}")
+
+
+# Classes and references
+
+
+def test_each_class_has_its_own_prompts(small_model):
+    rgb = part(5)
+    candle, nut = (small_model.predict(rgb, name).anomaly_score for name in ("candle", "metal nut"))
+    assert candle != nut
+    assert small_model.predict(rgb, "candle").anomaly_score == candle
+    assert small_model.predict(rgb, "metal_nut").anomaly_score == nut
+
+
+def test_references_belong_to_their_class(new_model):
+    model, rgb = new_model(), part(6)
+    before = {name: model.predict(rgb, name).anomaly_score for name in ("candle", "metal_nut", "object")}
+    assert model.reference([part(1), part(2)], "metal_nut") == 2
+    after = {name: model.predict(rgb, name).anomaly_score for name in before}
+    assert after["candle"] == before["candle"]
+    assert after["object"] == before["object"]
+    assert after["metal_nut"] != before["metal_nut"]
+    assert model.predict(rgb, "metal nut").anomaly_score == after["metal_nut"]
+    model.forget("metal nut")
+    assert model.predict(rgb, "metal_nut").anomaly_score == before["metal_nut"]
+    model.forget("metal nut")  # nothing to forget is no error
+
+
+def test_what_was_shown_as_good_is_less_anomalous(new_model):
+    model, good, other = new_model(), part(1), part(2)
+    zero_shot = model.predict(good)
+    model.reference([good])
+    known, unknown = model.predict(good), model.predict(other)
+    # Seen before: the association is 0, so that half of the zero-shot score is left (the method's equation 6).
+    assert known.anomaly_score == pytest.approx(zero_shot.anomaly_score / 2, abs=1e-4)
+    assert unknown.anomaly_map.max() > known.anomaly_map.max()
+
+
+def test_showing_again_replaces(new_model):
+    model, rgb = new_model(), part(6)
+    model.reference([part(1)])
+    first = model.predict(rgb).anomaly_score
+    model.reference([part(2)])
+    assert model.predict(rgb).anomaly_score != first
+    model.reference([part(1)])
+    assert model.predict(rgb).anomaly_score == first
+
+
+def test_shots_are_the_first_ones(new_model):
+    model, rgb = new_model(), part(6)
+    assert model.reference([part(1), part(2), part(3)], shots=2) == 2
+    two = model.predict(rgb).anomaly_score
+    model.reference([part(1), part(2)])
+    assert model.predict(rgb).anomaly_score == two
+
+
+def test_a_reference_may_be_one_picture(new_model, tmp_path):
+    model, rgb = new_model(), part(1)
+    Image.fromarray(rgb).save(tmp_path / "good.png")
+    model.reference([rgb])
+    expected = model.predict(part(6)).anomaly_score
+    for single in (tmp_path / "good.png", str(tmp_path / "good.png"), rgb, Image.fromarray(rgb)):
+        assert model.reference(single) == 1
+        assert model.predict(part(6)).anomaly_score == expected
+
+
+def test_references_may_come_from_a_generator(new_model):
+    assert new_model().reference(part(seed) for seed in range(2)) == 2
+
+
+@pytest.mark.parametrize(("count", "shots"), [(0, None), (2, 3), (2, 0), (2, -1)])
+def test_fewer_references_than_asked(new_model, count, shots):
+    model = new_model()
+    with pytest.raises(ReferencesError, match=rf"asked for {1 if shots is None else shots} .*found {count}"):
+        model.reference([part(seed) for seed in range(count)], "candle", shots=shots)
+
+
+def test_an_unreadable_reference_leaves_the_earlier_ones(new_model, tmp_path):
+    model, rgb = new_model(), part(6)
+    model.reference([part(1)])
+    before = model.predict(rgb).anomaly_score
+    with pytest.raises(ReferencesError, match=r"cannot use a reference picture: .*gone\.png: no such file"):
+        model.reference([part(2), tmp_path / "gone.png"])
+    assert model.predict(rgb).anomaly_score == before
+
+
+def test_references_of_other_sizes_and_tiles(new_model):
+    model = new_model(recipe="tiles")
+    model.reference([part(1, 40, 100), part(2, 64, 64)])
+    result = model.predict(part(3, 100, 40))
+    assert 0 <= result.anomaly_score <= 1
+    assert result.anomaly_map.shape == (100, 40)
+
+
+# What is said
+
+
+class _BlankTower(torch.nn.Module):
+    """Windows that all look the same, as when they attend to each other."""
+
+    def __init__(self, tower):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels, **options):
+        return self.tower(pixels, **options).map(lambda x: x if x.ndim == 2 else x[:, :1].expand_as(x))
+
+
+def test_constant_maps_are_said(new_model, pictures):
+    model = new_model(batch_size=3)
+    model.engine.tower = _BlankTower(model.engine.tower)
+    with pytest.warns(ConstantMapWarning, match="do not trust these maps"):
+        model.predict(pictures[0])
+    with pytest.warns(ConstantMapWarning, match="all anomaly maps of 3 pictures from <array> on are constant"):
+        list(model.predict_many(pictures[:3]))
+
+
+def test_one_map_that_varies_is_enough(new_model, pictures):
+    model = new_model(batch_size=2)
+    whole, blank = model.engine.tower, _BlankTower(model.engine.tower)
+
+    class FirstIsBlank(torch.nn.Module):
+        def forward(self, pixels, **options):
+            first, rest = blank(pixels[:1], **options), whole(pixels[1:], **options)
+            return type(first).concatenate([first, rest])
+
+    model.engine.tower = FirstIsBlank()
+    results = list(model.predict_many(pictures[:2]))  # warnings are errors here
+    assert np.ptp(results[0].tile_maps) == 0
+    assert np.ptp(results[1].tile_maps) > 0
+
+
+def test_a_picture_of_one_colour_has_no_constant_map(small_model):
+    """Positions alone tell its windows apart: the warning means broken windows, not plain pictures."""
+    small_model.predict(np.full((64, 64, 3), 128, np.uint8))
+
+
+def test_scores_that_are_no_numbers_are_an_error(new_model):
+    model = new_model()
+    tower = model.engine.tower
+    model.engine.tower = lambda pixels, **options: tower(pixels, **options).map(lambda x: x * float("nan"))
+    with pytest.raises(PictureError, match=r"<array>: .* in fp32 is not a number: use precision fp32 or bf16"):
+        model.predict(part(0))
+    (result,) = model.predict_many([part(0)])
+    assert (type(result.error), result.anomaly_score) == (PictureError, None)
+
+
+def test_describe_names_what_decides_scores(new_model, small_checkpoint):
+    model = new_model(precision="bf16", recipe="tiles", settings={"temperature": 0.5})
+    described = model.describe()
+    assert described["model"] == SMALL
+    assert described["weights"] == small_checkpoint.name
+    assert len(described["weights_sha256"]) == 64
+    assert described["recipe"]["name"] == "tiles"
+    assert described["recipe"]["temperature"] == 0.5
+    assert (described["engine"], described["precision"], described["device"]) == ("torch", "bf16", "cpu")
+    assert len(described["prompts"]["templates"]) == 22
+
+
+# Settings
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close(new_model, pictures, scores, precision):
+    half = scores_of(new_model(precision=precision).predict_many(pictures))
+    assert half != scores
+    np.testing.assert_allclose(half, scores, rtol=0, atol=0.1)
+
+
+def test_settings_of_a_recipe_reach_the_scores(new_model):
+    rgb = part(5)
+    base = new_model().predict(rgb)
+    colder = new_model(settings={"temperature": 0.02}).predict(rgb)
+    # The logit of a score is a difference of cosines over the temperature.
+    assert _logit(colder) == pytest.approx(_logit(base) * 0.07 / 0.02, rel=1e-3)
+    no_windows = new_model(settings={"scales": ()}, recipe=Recipe("own", temperature=0.07))
+    with pytest.warns(ConstantMapWarning):
+        assert no_windows.predict(rgb).anomaly_score == pytest.approx(base.anomaly_score, abs=1e-6)
+
+
+def _logit(result):
+    return np.log(result.anomaly_score / (1 - result.anomaly_score))
+
+
+def test_own_prompts_from_a_file_or_an_object(new_model, tmp_path):
+    own = PromptEnsemble(normal_states=["clean {}"], anomalous_states=["dirty {}"], templates=["a {}"])
+    (tmp_path / "own.yaml").write_text(
+        "normal_states: ['clean {}']\nanomalous_states: ['dirty {}']\ntemplates: ['a {}']\n"
+    )
+    by_object, by_file = (new_model(prompts=prompts).predict(part(1)) for prompts in (own, tmp_path / "own.yaml"))
+    assert by_object.anomaly_score == by_file.anomaly_score
+    assert by_object.anomaly_score != new_model().predict(part(1)).anomaly_score
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"device": "gpu"}, DeviceError, "'gpu', need auto, cpu, cuda"),
+        ({"device": "cuda:99"}, DeviceError, "'cuda:99', but .* found"),
+        ({"precision": "fp8"}, PrecisionError, "'fp8', need one of fp32, bf16, fp16"),
+        ({"precision": "int8"}, PrecisionError, "use fp32, bf16 or fp16"),
+        ({"engine": "onnx"}, EngineError, "'onnx', need one of auto, torch"),
+        ({"recipe": "soup"}, SettingsError, "'soup', need one of paper, tiles, log"),
+        ({"recipe": "log"}, SettingsError, "winspect-tiny.*use recipe paper"),
+        ({"settings": {"colour": 1}}, SettingsError, "unknown setting colour; known are tiling"),
+        ({"settings": {"temperature": 0}}, SettingsError, "temperature: got 0"),
+        ({"prompts": "nowhere.yaml"}, SettingsError, "nowhere.yaml: cannot read"),
+        ({"batch_size": 0}, SettingsError, "batch_size: got 0"),
+        ({"batch_size": 2.0}, SettingsError, "batch_size: got 2.0"),
+        ({"workers": -1}, SettingsError, "workers: got -1"),
+        ({"weights": "nowhere.pt"}, WeightsMissingError, "nowhere.pt"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(small_checkpoint, options, error, words):
+    with pytest.raises(error, match=words):
+        WinCLIP(**{"model": SMALL, "weights": small_checkpoint, "device": "cpu", **options})
+
+
+def test_a_scale_that_does_not_fit_is_refused_at_once(new_model):
+    """Not at the first picture: by then a run has begun."""
+    with pytest.raises(SettingsError, match="scale 9 does not fit a grid of 4x4"):
+        new_model(settings={"scales": (2, 9)})

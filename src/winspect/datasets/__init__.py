@@ -1,0 +1,64 @@
+"""Data sets: where the pictures are, what they show, and where the defects are.
+
+>>> sorted(KINDS)
+['elpv', 'folder', 'manifest', 'mvtec', 'textile', 'visa']
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from winspect.datasets.folder import open_folder
+from winspect.datasets.items import LABELS, SPLITS, Dataset, Item
+from winspect.datasets.manifest import open_manifest
+from winspect.datasets.masks import load_mask
+from winspect.datasets.mvtec import open_mvtec
+from winspect.datasets.packaged import open_elpv, open_textile
+from winspect.datasets.visa import open_visa
+from winspect.errors import SettingsError
+
+__all__ = ["KINDS", "LABELS", "SPLITS", "Dataset", "Item", "load_mask", "open_dataset"]
+
+logger = logging.getLogger(__name__)
+
+KINDS: dict[str, Callable[..., Dataset]] = {
+    "visa": open_visa,
+    "mvtec": open_mvtec,
+    "folder": open_folder,
+    "manifest": open_manifest,
+    "elpv": open_elpv,
+    "textile": open_textile,
+}
+"""Kind of data set -> what opens it. ``elpv`` and ``textile`` need no root: they install as packages."""
+_PACKAGED = ("elpv", "textile")
+
+
+def open_dataset(
+    kind: str, root: str | os.PathLike[str] | None = None, *, categories: Sequence[str] | None = None
+) -> Dataset:
+    """Open a data set. No picture is read; those named but not there are counted in the log.
+
+    Args:
+        kind: one of :data:`KINDS`; each one's layout is in the module of its name.
+        root: its folder, or the manifest's file. ``elpv`` and ``textile`` default to the installed package.
+        categories: only these; default: all. A root without categories of its own takes one name from here.
+
+    Raises:
+        SettingsError: an unknown kind, or no root where one is needed.
+        SourceError: no such data set there, or no such category (says which there are).
+        MissingExtraError: the package with the pictures is not installed.
+    """
+    if kind not in KINDS:
+        raise SettingsError(f"got the data set {kind!r}, need one of {', '.join(KINDS)}")
+    if root is None and kind not in _PACKAGED:
+        raise SettingsError(f"the data set {kind} needs a root: the folder it is in (--root)")
+    if isinstance(categories, str):
+        categories = [categories]
+    dataset = KINDS[kind](None if root is None else Path(root), categories)
+    gone = dataset.missing()
+    if gone:
+        logger.warning("%s names %d files that are not there, as %s", dataset.root, len(gone), gone[0])
+    return dataset

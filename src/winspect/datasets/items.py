@@ -1,0 +1,122 @@
+"""One picture of a data set, and a data set as a list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from winspect.errors import SettingsError, SourceError
+
+SPLITS = ("train", "test")
+LABELS = ("normal", "anomalous")
+GOOD = "good"
+"""The ``defect_type`` of normal pictures."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture and what is known about it.
+
+    Attributes:
+        path: the picture. Whether it is there and readable shows when it is read.
+        category: the product, as in ``"candle"``; underscores stand for spaces in prompts.
+        split: ``"train"`` (references may be drawn from it) or ``"test"`` (judged).
+        label: ``"normal"`` or ``"anomalous"``.
+        defect_type: ``"good"`` for normal pictures, else what the data set calls the defect.
+        mask: where the defect is, or None: see :func:`winspect.datasets.load_mask`. None for normal pictures.
+
+    Raises:
+        SettingsError: an unknown split or label, or a normal picture with a defect or a mask.
+    """
+
+    path: Path
+    category: str
+    split: str
+    label: str
+    defect_type: str = GOOD
+    mask: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise SettingsError(f"{self.path}: got split {self.split!r}, need one of {', '.join(SPLITS)}")
+        if self.label not in LABELS:
+            raise SettingsError(f"{self.path}: got label {self.label!r}, need one of {', '.join(LABELS)}")
+        if not self.is_anomalous and (self.defect_type != GOOD or self.mask is not None):
+            extra = f"the defect {self.defect_type!r}" if self.mask is None else f"the mask {self.mask}"
+            raise SettingsError(f"{self.path}: labelled normal, but has {extra}: label it anomalous, or drop that")
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the picture shows a defect."""
+        return self.label == "anomalous"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures of one or several categories.
+
+    Attributes:
+        name: the kind it was opened as, as in ``"visa"``.
+        root: the folder or file it was read from.
+        categories: in the data set's own order. A category that has no pictures stays in the list.
+        items: every picture, category after category.
+    """
+
+    name: str
+    root: Path
+    categories: tuple[str, ...]
+    items: tuple[Item, ...]
+
+    def select(
+        self, *, category: str | None = None, split: str | None = None, label: str | None = None
+    ) -> tuple[Item, ...]:
+        """The pictures that match everything given, in order.
+
+        Raises:
+            SourceError: the data set has no such category; says which it has.
+            SettingsError: an unknown split or label.
+        """
+        if category is not None:
+            choose_categories(self.categories, [category], self.root)
+        for value, known in ((split, SPLITS), (label, LABELS)):
+            if value is not None and value not in known:
+                raise SettingsError(f"got {value!r}, need one of {', '.join(known)}")
+        return tuple(
+            item
+            for item in self.items
+            if (category is None or item.category == category)
+            and (split is None or item.split == split)
+            and (label is None or item.label == label)
+        )
+
+    def reference_pool(self, category: str) -> tuple[Item, ...]:
+        """The normal pictures that few-shot references may be drawn from.
+
+        Those of the train split. A data set without one (a plain folder) offers its normal test pictures; those
+        drawn must then not be judged as well.
+        """
+        normals = self.select(category=category, label="normal")
+        return tuple(item for item in normals if item.split == "train") or normals
+
+    def missing(self) -> tuple[Path, ...]:
+        """Pictures and masks that the data set names but that are not there, in order."""
+        named = (path for item in self.items for path in (item.path, item.mask) if path is not None)
+        return tuple(path for path in named if not path.is_file())
+
+
+def choose_categories(exist: Sequence[str], wanted: Sequence[str] | None, root: Path) -> tuple[str, ...]:
+    """The wanted categories in the data set's order; all of them when None.
+
+    Raises:
+        SourceError: one does not exist; says which do.
+    """
+    if wanted is None:
+        return tuple(exist)
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    unknown = [name for name in wanted if name not in exist]
+    if unknown or not wanted:
+        got = ", ".join(repr(name) for name in unknown) or "an empty list"
+        raise SourceError(f"{root}: got category {got}, but it has: {', '.join(exist)}")
+    return tuple(name for name in exist if name in wanted)

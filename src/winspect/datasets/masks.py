@@ -1,0 +1,107 @@
+"""Ground truth masks: files -> where the defect is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from winspect.datasets.items import Item
+from winspect.errors import PictureError
+
+# JPEG is not among them: its compression puts values above 0 around every defect.
+_FORMATS = ("PNG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "PPM")
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def load_mask(item: Item, size_wh: tuple[int, int]) -> np.ndarray:
+    """Where an item's picture is defective.
+
+    Args:
+        item: a normal item has no defect anywhere, and needs no mask.
+        size_wh: the picture's (width, height) in pixels; the mask must have the same.
+
+    Returns:
+        bool (H, W), True where defective: wherever the file's value is above 0.
+
+    Raises:
+        PictureError: an anomalous item has no mask, or the mask is missing, unreadable or of another size.
+    """
+    width, height = size_wh
+    if not item.is_anomalous:
+        return np.zeros((height, width), dtype=bool)
+    if item.mask is None:
+        raise PictureError(item.path, "anomalous, but the data set has no mask for it: add one, or skip pixel metrics")
+    return read_mask(item.mask, size_wh=size_wh)
+
+
+def read_mask(path: Path, *, size_wh: tuple[int, int] | None = None) -> np.ndarray:
+    """A mask file as bool (H, W), True where its value is above 0.
+
+    In colour any channel counts, alpha does not. In a palette the indices count, unless index 0 has a colour: then
+    the colours do.
+
+    Args:
+        path: PNG, BMP, TIFF, GIF, lossless WebP or PNM.
+        size_wh: refuse another (width, height), before anything is decoded.
+
+    Raises:
+        PictureError: it is missing, unreadable, lossy or of another size.
+    """
+    try:
+        return decode_mask(path.read_bytes(), path, size_wh=size_wh)
+    except FileNotFoundError as error:
+        raise PictureError(path, "the mask is not there: get the data set's masks, or skip pixel metrics") from error
+    except PictureError:
+        raise
+    except OSError as error:
+        raise PictureError(path, f"the mask cannot be read ({error.strerror}): check the file") from error
+
+
+def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | None = None) -> np.ndarray:
+    """As :func:`read_mask`, from a file's bytes; ``name`` is for errors."""
+    if data.startswith(b"\xff\xd8\xff"):
+        raise PictureError(name, "a JPEG as mask: its compression blurs the defect's edge: save it as PNG")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if size_wh is not None and image.size != size_wh:
+                got, need = "x".join(map(str, image.size)), "x".join(map(str, size_wh))
+                raise PictureError(name, f"the mask has {got} pixels, its picture {need}: get the matching mask")
+            return _above_zero(image)
+    except PictureError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes can raise anything
+        problem = f"the mask is damaged or not a picture ({type(error).__name__}: {error})"
+        raise PictureError(name, f"{problem}: get or copy it again") from error
+
+
+def _above_zero(image: Image.Image) -> np.ndarray:
+    image.load()
+    if image.mode == "P" and any((image.getpalette("RGB") or [0])[:3]):
+        image = image.convert("RGBA").convert("RGB")  # going straight, Pillow warns about transparency
+    values = np.asarray(image)
+    if values.ndim == 3:
+        colours = values[:, :, :-1] if image.mode in ("LA", "RGBA", "PA") else values
+        return np.asarray(colours.any(axis=2))
+    return values > 0
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """A mask bool (H, W) as the bytes of an 8-bit PNG: 255 where True, else 0."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def is_binary_mask(path: Path) -> bool:
+    """Whether a file is whole and just what :func:`encode_mask` writes: 8-bit grey with no value but 0 and 255."""
+    try:
+        data = path.read_bytes()
+        if not data.endswith(_PNG_END):  # which Pillow does not miss
+            return False
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return image.mode == "L" and bool(np.isin(np.asarray(image), (0, 255)).all())
+    except Exception:  # as above: whatever is wrong with it, it is not whole
+        return False

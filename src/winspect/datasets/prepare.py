@@ -1,0 +1,263 @@
+"""Making a data set ready: converted into the layout that ``open_dataset`` reads, counted, and checked.
+
+A file is whole or not there, so that an interrupted run is gone on with by running it again: what is there and whole
+is kept. The source is only read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from winspect.datasets import open_dataset
+from winspect.datasets.items import Dataset, Item
+from winspect.datasets.making import make_file, write_file
+from winspect.datasets.masks import load_mask
+from winspect.datasets.official import OFFICIAL, Counts, count_items
+from winspect.datasets.packaged import package_folder, read_cells
+from winspect.datasets.plan import Job, plan_folders, plan_layout, plan_visa
+from winspect.datasets.trees import open_tree
+from winspect.decoding import decode
+from winspect.errors import PictureError, SettingsError, SourceError
+from winspect.reports.files import make_folder
+
+KINDS = ("visa", "mvtec", "elpv", "textile")
+LINKS = ("copy", "hard")
+MANIFEST = "manifest.csv"
+_PACKAGED = ("elpv", "textile")
+
+
+@dataclass
+class Summary:
+    """What was done, and what is there now.
+
+    Attributes:
+        dataset, source, out: what was prepared, from where, to where (None: only verified).
+        written, kept: files made now, and found whole from before (masks included).
+        verified: pictures decoded, each with its mask; 0 where this was not asked for.
+        missing: what is not there, each named: files, or counts other than the official ones.
+        failed: files that could not be used: ``{"path", "type", "message"}``.
+        categories: name -> ``train_normal``, ``test_normal``, ``test_anomalous``, ``masks``, and ``official``: the
+            first three as they should be, or None where no official count is known.
+    """
+
+    dataset: str
+    source: str
+    out: str | None
+    written: int = 0
+    kept: int = 0
+    verified: int = 0
+    missing: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    categories: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing and nothing failed."""
+        return not self.missing and not self.failed
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"schema": 1, **asdict(self), "complete": self.is_complete}
+
+    def fail(self, error: PictureError) -> None:
+        """Take down a file that cannot be used."""
+        self.failed.append({"path": error.path, "type": type(error).__name__, "message": error.reason})
+
+
+def prepare_dataset(
+    kind: str,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    categories: Sequence[str] | None = None,
+    link: str = "copy",
+    verify: bool = False,
+    progress: bool = False,
+) -> Summary:
+    """Convert a data set into ``out``, or check it where it is.
+
+    ``visa`` and ``mvtec`` become the MVTec AD layout (VisA's one defect type is ``bad``, its masks 0 and 255), to be
+    opened as the same kind. ``elpv`` and ``textile`` become plain folders, to be opened as ``folder``, and a manifest.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        source: the data set's folder or, for visa and mvtec, its tar; elpv and textile default to the package.
+        out: the folder to make. Without it nothing is written, and ``verify`` must be given.
+        categories: only these; default: all.
+        link: ``"copy"``, or ``"hard"``: hard links to the source's pictures, which then need no space of their own.
+        verify: decode every picture and mask of the result (without ``out``: of the source).
+        progress: draw bars on stderr.
+
+    Raises:
+        SettingsError: an unknown kind or link, options that do not fit together, or ``out`` and ``source`` inside
+            each other.
+        SourceError: the source is not this data set, is a tar that is cut off, or has no such category.
+        MissingExtraError: the package with the pictures is not installed.
+        OutputError: ``out`` cannot be written, or the disk is full. What was written so far is kept.
+    """
+    if isinstance(categories, str):
+        categories = [categories]
+    place = _check(kind, source, out, link, verify)
+    summary = Summary(kind, str(place), None if out is None else str(out))
+    if out is None:
+        dataset = open_dataset(kind, place, categories=categories)
+        summary.missing += [str(path) for path in dataset.missing()]
+        masks_told = False
+    else:
+        jobs = _convert(kind, place, Path(out), categories, link, summary, progress)
+        dataset = _open_made(kind, Path(out), jobs)
+        masks_told = any(job.is_mask for job in jobs)  # the source names its masks
+    if verify:
+        _verify(dataset, summary, progress)
+    _count(kind, dataset, categories, summary, masks_told=masks_told)
+    return summary
+
+
+def _check(kind: str, source: Any, out: Any, link: str, verify: bool) -> Path:
+    """The source's place, once everything fits together."""
+    if kind not in KINDS:
+        raise SettingsError(f"got the data set {kind!r}, need one of {', '.join(KINDS)}")
+    if link not in LINKS:
+        raise SettingsError(f"got --link {link}, need one of {', '.join(LINKS)}")
+    if source is None and kind not in _PACKAGED:
+        raise SettingsError(f"{kind} is not part of a package: name its folder or tar (--source)")
+    place = package_folder(kind) if source is None else Path(source)
+    if out is None:
+        if not verify:
+            raise SettingsError("nothing to do: name the folder to make (--out), or check the source (--verify)")
+        if place.is_file():
+            raise SettingsError(f"{place}: an archive is checked once it is converted: name a folder (--out)")
+        return place
+    if link == "hard" and place.is_file():
+        raise SettingsError(f"{place}: files in an archive cannot be hard-linked: use --link copy")
+    inner, outer = Path(out).resolve(), place.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise SettingsError(
+            f"--out {out} and --source {place} are inside each other: choose an --out beside the source"
+        )
+    return place
+
+
+def _convert(
+    kind: str,
+    source: Path,
+    out: Path,
+    categories: Sequence[str] | None,
+    link: str,
+    summary: Summary,
+    progress: bool,
+) -> list[Job]:
+    with open_tree(source) as tree:
+        if kind in _PACKAGED:
+            packaged = open_dataset(kind, source, categories=categories)
+            jobs = plan_folders(packaged)
+        else:
+            jobs = (plan_visa if kind == "visa" else plan_layout)(tree, categories)
+        if all(tree.size_bytes(job.source) is None for job in jobs):
+            problem = f"none of the {len(jobs)} files that the data set names is there, as {tree.place(jobs[0].source)}"
+            raise SourceError(f"{source}: {problem}: name the folder that holds them, or get the data set again")
+        make_folder(out)
+        in_turn = sorted(jobs, key=lambda job: tree.position(job.source))
+        for job in tqdm(in_turn, desc=f"prepare {kind}", unit="file", disable=not progress):
+            if tree.size_bytes(job.source) is None:
+                summary.missing.append(tree.place(job.source))
+                continue
+            try:
+                is_new = make_file(job, tree, out / job.target, link)
+            except PictureError as error:
+                summary.fail(error)
+            else:
+                summary.written += is_new
+                summary.kept += not is_new
+    if kind in _PACKAGED:
+        _write_manifest(kind, packaged, out)
+    return jobs
+
+
+def _open_made(kind: str, out: Path, jobs: Sequence[Job]) -> Dataset:
+    """What was made, no more: ``out`` may hold other categories from before."""
+    made = [job for job in jobs if not job.is_mask and (out / job.target).is_file()]
+    if not made:
+        return Dataset(kind, out, (), ())  # every single file failed; the summary names them
+    exist = dict.fromkeys(job.target.partition("/")[0] for job in made)
+    return open_dataset("folder" if kind in _PACKAGED else kind, out, categories=tuple(exist))
+
+
+def _write_manifest(kind: str, dataset: Dataset, out: Path) -> None:
+    """Every picture with its label, and what the package says beyond that."""
+    extra: dict[Path, tuple[str, ...]] = {}
+    names: tuple[str, ...] = ()
+    if kind == "elpv":
+        names = ("probability", "kind")
+        extra = {dataset.root / name: (f"{p:.4f}", cell) for name, p, cell in read_cells(dataset.root)}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "category", "split", "label", "defect_type", *names))
+    for job, item in zip(plan_folders(dataset), dataset.items, strict=True):
+        writer.writerow(
+            (job.target, item.category, item.split, item.label, item.defect_type, *extra.get(item.path, ()))
+        )
+    write_file(out / MANIFEST, text.getvalue().encode())
+
+
+def _verify(dataset: Dataset, summary: Summary, progress: bool) -> None:
+    """Decode every picture that is there, with its mask where the data set has masks at all."""
+    items = [item for item in dataset.items if item.path.is_file()]
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        checks = pool.map(_trouble_with, items)
+        for error in tqdm(checks, total=len(items), desc="verify", unit="picture", disable=not progress):
+            summary.verified += 1
+            if error is not None:
+                summary.fail(error)
+    finally:
+        pool.shutdown(cancel_futures=True)  # so that an interruption does not wait for all that is left
+
+
+def _trouble_with(item: Item) -> PictureError | None:
+    try:
+        size_wh = decode(item.path).size
+        if item.mask is not None and item.mask.is_file():
+            load_mask(item, size_wh)
+    except PictureError as error:
+        return error
+    return None
+
+
+def _count(
+    kind: str, dataset: Dataset, categories: Sequence[str] | None, summary: Summary, *, masks_told: bool
+) -> None:
+    """Compare what is there with the official counts, and each anomalous picture with its mask."""
+    official = OFFICIAL[kind]
+    if kind == "mvtec" and not set(dataset.categories) & set(official):
+        official = {}  # an own data set in this layout
+    wanted = tuple(categories or dict.fromkeys((*dataset.categories, *official)))
+    for category in wanted:
+        items = dataset.select(category=category) if category in dataset.categories else ()
+        there = [item for item in items if item.path.is_file()]
+        counted, should = count_items(there), official.get(category)
+        summary.categories[category] = {
+            **asdict(counted),
+            "masks": sum(item.mask is not None and item.mask.is_file() for item in there),
+            "official": None if should is None else asdict(should),
+        }
+        summary.missing += _differences(category, counted, should)
+        if kind not in _PACKAGED and not masks_told:
+            unmasked = [item for item in there if item.is_anomalous and item.mask is None]
+            summary.missing += [f"{item.path}: no mask for it" for item in unmasked]
+
+
+def _differences(category: str, counted: Counts, should: Counts | None) -> list[str]:
+    if should is None:
+        return []
+    pairs = [(name.replace("_", " "), got, getattr(should, name)) for name, got in asdict(counted).items()]
+    return [f"{category}: {got} {name} pictures, officially {need}" for name, got, need in pairs if got != need]

@@ -1,0 +1,169 @@
+"""Where pictures are prepared from: a folder or a tar, read only, file by file under names with ``/``."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from winspect.datasets.layout import check_root
+from winspect.errors import PictureError, SourceError
+
+_TAR_BLOCK_BYTES = 512
+_TAR_TROUBLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError)
+
+
+class FolderTree:
+    """A folder. Hidden files are not part of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = check_root(root)
+        self.title = root.resolve().name
+
+    def names(self) -> list[str]:
+        """Every file, sorted; links to folders are followed, but not round a loop."""
+        return sorted(_walk(self.root, "", ()))
+
+    def place(self, name: str) -> str:
+        """What to call the file in messages."""
+        return str(self.root / name)
+
+    def path(self, name: str) -> Path | None:
+        """The file itself."""
+        return self.root / name
+
+    def position(self, name: str) -> int:
+        """Where to read it in turn; in a folder any order does."""
+        return 0
+
+    def size_bytes(self, name: str) -> int | None:
+        """The file's size, or None when it is not there."""
+        try:
+            return (self.root / name).stat().st_size
+        except OSError:
+            return None
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise PictureError(self.place(name), f"cannot be read ({error.strerror}): check the file") from error
+
+
+def _walk(root: Path, inside: str, above: tuple[str, ...]) -> Iterator[str]:
+    folder = os.path.join(root, inside)
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be searched ({error.strerror}): check your rights") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if os.path.isdir(entry.path):  # False, unlike entry.is_dir(), for a link that leads back to itself
+            yield from _walk(root, f"{inside}{entry.name}/", (*above, real))
+        else:
+            yield inside + entry.name
+
+
+class TarTree:
+    """A tar, compressed or not. Nothing is ever extracted by the names in it: links and devices are left out, and
+    names that lead outside are refused.
+    """
+
+    def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
+        self.root = path
+        self.title = path.name.partition(".tar")[0]
+        self._tar = tar
+        self._members: dict[str, tarfile.TarInfo] = {}
+        for member in tar.getmembers():
+            parts = member.name.replace("\\", "/").split("/")
+            if ".." in parts or parts[0] == "":
+                raise SourceError(
+                    f"{path}: holds {member.name!r}, which leads outside: get the archive from its makers"
+                )
+            if member.isreg() and not parts[-1].startswith("."):
+                self._members["/".join(part for part in parts if part not in ("", "."))] = member
+
+    def names(self) -> list[str]:
+        """Every file, sorted."""
+        return sorted(self._members)
+
+    def place(self, name: str) -> str:
+        """What to call the file in messages."""
+        return f"{self.root}:{name}"
+
+    def path(self, name: str) -> Path | None:
+        """None: it is not a file of its own."""
+        return None
+
+    def position(self, name: str) -> int:
+        """Where in the tar it is: a compressed tar read out of turn is decompressed from the start again."""
+        member = self._members.get(name)
+        return member.offset_data if member else 0
+
+    def size_bytes(self, name: str) -> int | None:
+        """The file's size, or None when it is not there."""
+        member = self._members.get(name)
+        return member.size if member else None
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        try:
+            file = self._tar.extractfile(self._members[name])
+            return file.read() if file else b""
+        except (KeyError, *_TAR_TROUBLE) as error:
+            raise PictureError(self.place(name), f"cannot be read ({error}): get the archive again") from error
+
+
+Tree = FolderTree | TarTree
+
+
+@contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """A folder or a tar, for the length of a with-block.
+
+    Raises:
+        SourceError: it is not there, not a tar, or a tar that is cut off or holds names that lead outside.
+    """
+    if not path.is_file():
+        yield FolderTree(path)
+        return
+    try:
+        tar = tarfile.open(path, "r:*")  # noqa: SIM115 (closed below; the errors of opening are told apart first)
+    except _TAR_TROUBLE as error:
+        raise SourceError(f"{path}: not a tar, or cut off at its start ({error}): get the archive again") from error
+    with tar:
+        _check_whole(path, tar)
+        yield TarTree(path, tar)
+
+
+def _check_whole(path: Path, tar: tarfile.TarFile) -> None:
+    """Refuse a tar that ends before its end. tarfile itself stops quietly at a header that is cut off or damaged."""
+    again = "get the archive again (a download can go on where it stopped); what was prepared so far is kept"
+    try:
+        count = len(tar.getmembers())
+        fileobj = tar.fileobj
+        if fileobj is None:
+            return
+        fileobj.seek(tar.offset)
+        end = fileobj.read(_TAR_BLOCK_BYTES)
+    except _TAR_TROUBLE as error:
+        raise SourceError(f"{path}: the archive is cut off or damaged ({error}): {again}") from error
+    if end and end != bytes(_TAR_BLOCK_BYTES):
+        raise SourceError(f"{path}: the archive is cut off or damaged after {count} files: {again}")

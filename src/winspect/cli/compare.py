@@ -1,0 +1,53 @@
+"""``winspect compare``: does another engine, precision or device judge as the baseline does?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from winspect.cli.common import EXIT_CHECK_SAID_NO, EXIT_DONE, add_output_options
+from winspect.errors import SettingsError
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "compare",
+        help="compare two evaluations, or one with published figures",
+        description="Compare two evaluations category by category and picture by picture. A verdict flips when a "
+        "picture is called anomalous in one run alone, each run taking its own threshold of the largest F1.",
+        epilog="exit codes: 0 every category is within the tolerance; 1 one is not; 2 wrong use, or runs with other "
+        "data, recipe or shots",
+    )
+    parser.add_argument("baseline", type=Path, metavar="BASELINE", help="results.json or its folder")
+    parser.add_argument("other", type=Path, nargs="?", metavar="OTHER", help="results.json or its folder")
+    parser.add_argument("--against", metavar="NAME", help="compare BASELINE with a published table instead")
+    parser.add_argument(
+        "--tolerance", type=float, metavar="FRACTION", help="difference allowed, either way (default: 0.01, one point)"
+    )
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; returns the exit code."""
+    if (args.other is None) == (args.against is None):
+        raise SettingsError("compare needs BASELINE and either OTHER or --against NAME")
+    from winspect.comparison import compare_published, compare_runs
+    from winspect.evaluation import open_run
+
+    tolerance = {} if args.tolerance is None else {"tolerance": args.tolerance}
+    if args.against is not None:
+        from winspect.evaluation.published import get_table
+
+        comparison = compare_published(open_run(args.baseline), get_table(args.against), **tolerance)
+    else:
+        comparison = compare_runs(open_run(args.baseline), open_run(args.other), **tolerance)
+    if args.json:
+        print(json.dumps(comparison.to_json(), indent=2))
+    else:
+        from winspect.cli.tables import print_comparison
+
+        print_comparison(comparison)
+    return EXIT_DONE if comparison.within else EXIT_CHECK_SAID_NO

@@ -1,0 +1,154 @@
+"""``winspect evaluate``: figures of a data set, reproducible and resumable."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.cli.common import (
+    EXIT_CHECK_SAID_NO,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    add_model_options,
+    add_output_options,
+    load_model,
+)
+from winspect.errors import SettingsError, SourceError
+
+if TYPE_CHECKING:
+    from winspect.datasets import Dataset
+
+_FAILURES_SHOWN = 20
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "evaluate",
+        help="measure how well a data set is judged",
+        description="Judge a data set and write results.json, scores.csv and timing.json. The same command goes on "
+        "with an interrupted run.",
+        epilog="exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 wrong use; 3 done, but some pictures "
+        "failed (each named)",
+    )
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        metavar="visa|mvtec|folder|manifest|elpv|textile",
+        help="what kind of data set it is",
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where it is (elpv, textile: default the package)")
+    parser.add_argument("--categories", metavar="A,B", help="only these categories (default: all)")
+    parser.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="NAME",
+        help="this category alone; for a data set of one category, what its part is called in the prompts",
+    )
+    parser.add_argument(
+        "--shots", type=int, metavar="K", help="reference pictures per category (default: 0, zero-shot)"
+    )
+    draws = parser.add_mutually_exclusive_group()
+    draws.add_argument("--seed", type=int, metavar="S", help="of the draw of references (default: 0)")
+    draws.add_argument("--seeds", metavar="S,S", help="several draws: means and standard deviations")
+    results = parser.add_argument_group("results")
+    results.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    results.add_argument("--overlays", action="store_true", help="write heat maps over the pictures")
+    results.add_argument("--raw-maps", action="store_true", help="write each map as float32 .npz")
+    results.add_argument("--fresh", action="store_true", help="start again, whatever is in --out")
+    add_model_options(parser)
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate the data set; returns the exit code."""
+    given = {"shots": args.shots, "seeds": _seeds(args)}
+    dataset, class_name = open_for(args.dataset, args.root, args.categories, args.class_name)
+    # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
+    from winspect.evaluation import evaluate
+
+    model = load_model(args)
+    try:
+        results = evaluate(
+            model,
+            dataset,
+            args.out,
+            class_name=class_name,
+            overlays=args.overlays,
+            raw_maps=args.raw_maps,
+            fresh=args.fresh,
+            progress=True,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    except KeyboardInterrupt:
+        print(f"winspect: interrupted; the same command goes on with what is in {args.out}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if args.json:
+        print(json.dumps(results, indent=2))
+    else:
+        from winspect.cli.tables import print_figures, print_published
+
+        print_figures(results)
+        print_published(results)
+    return _say_trouble(results, args.out)
+
+
+def open_for(
+    kind: str, root: Path | None, categories: str | None, class_name: str | None
+) -> tuple[Dataset, str | None]:
+    """The data set with the chosen categories, and the class for its prompts where that is not the category's name.
+
+    Raises:
+        SourceError: no such data set, or no such category; says which there are.
+    """
+    from winspect.datasets import open_dataset
+
+    wanted = None if categories is None else [name.strip() for name in categories.split(",") if name.strip()]
+    dataset = open_dataset(kind, root, categories=wanted)
+    if class_name is None:
+        return dataset, None
+    if class_name in dataset.categories:
+        one = dataset if len(dataset.categories) == 1 else open_dataset(kind, root, categories=[class_name])
+        return one, None
+    if len(dataset.categories) == 1:
+        return dataset, class_name
+    raise SourceError(
+        f"--class {class_name}: no such category; {dataset.root} has: {', '.join(dataset.categories)}. With one "
+        "category (--categories NAME) it is the name for the prompts"
+    )
+
+
+def _seeds(args: argparse.Namespace) -> list[int] | None:
+    if args.seeds is None:
+        return None if args.seed is None else [args.seed]
+    try:
+        return [int(seed) for seed in args.seeds.split(",")]
+    except ValueError as error:
+        raise SettingsError(f"--seeds {args.seeds}: need whole numbers with commas, as in 0,1,2") from error
+
+
+def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
+    """Alarms and failed pictures on stderr; returns the exit code."""
+    categories = results["categories"]
+    # A picture that fails for one seed fails for all: it is named once.
+    failures = {
+        (name, own["path"]): own["message"] for name, category in categories.items() for own in category["failed"]
+    }
+    alarms = {name: category["alarm"] for name, category in categories.items() if category["alarm"]}
+    judged = sum(category["n_normal"] + category["n_anomalous"] for category in categories.values())
+    print(f"winspect: {judged} pictures judged, {len(failures)} failed; results in {out}", file=sys.stderr)
+    for (name, _), message in list(failures.items())[:_FAILURES_SHOWN]:
+        print(f"winspect: failed: {name}: {message}", file=sys.stderr)
+    if len(failures) > _FAILURES_SHOWN:
+        print(f"winspect: and {len(failures) - _FAILURES_SHOWN} more, in results.json", file=sys.stderr)
+    for name, alarm in alarms.items():
+        print(f"winspect: ALARM: {name}: {alarm}. Its figures are null; do not use its maps", file=sys.stderr)
+    if alarms:
+        return EXIT_CHECK_SAID_NO
+    return EXIT_SOME_FAILED if failures else EXIT_DONE

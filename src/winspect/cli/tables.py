@@ -1,0 +1,146 @@
+"""Figures as text. Percent, two places; a dash is undefined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from winspect.comparison import Comparison, Pair
+
+TITLES = {
+    "image_auroc": "image AUROC",
+    "image_aupr": "image AUPR",
+    "image_f1_max": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_aupr": "pixel AUPR",
+    "pixel_aupro": "pixel AUPRO",
+    "pixel_f1_max": "pixel F1-max",
+}
+_MAIN = ("image_auroc", "pixel_auroc")
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """The first column to the left, the others to the right; the first row is the heading."""
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+
+
+def percent(figure: float | None, deviation: float | None = None) -> str:
+    """A fraction in percent.
+
+    >>> percent(0.9576), percent(0.5, 0.012), percent(None)
+    ('95.76', '50.00 ± 1.20', '-')
+    """
+    if figure is None:
+        return "-"
+    return f"{100 * figure:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+
+
+def fraction(figure: float | None, *, signed: bool = False) -> str:
+    """A fraction with four places; no minus before a zero.
+
+    >>> fraction(-0.00001, signed=True), fraction(0.25, signed=True), fraction(None)
+    ('0.0000', '+0.2500', '-')
+    """
+    if figure is None:
+        return "-"
+    rounded = round(figure, 4) or 0.0
+    return f"{rounded:+.4f}" if signed and rounded else f"{rounded:.4f}"
+
+
+def print_figures(results: Mapping[str, Any]) -> None:
+    """The table of categories and their mean, and why what is undefined is so."""
+    seeds = results["seeds"]
+    shots = "zero-shot" if not results["shots"] else f"{results['shots']}-shot"
+    drawn = "" if not results["shots"] else f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    how = f"{results['model']}, recipe {results['recipe']}, {results['engine']} {results['precision']}"
+    print(f"{results['dataset']}, {shots}{drawn}: {how} (percent{', mean ± deviation' * (len(seeds) > 1)})\n")
+    rows = [["category", "normal", "defective", *TITLES.values()]]
+    for name, category in results["categories"].items():
+        rows.append([name, str(category["n_normal"]), str(category["n_anomalous"]), *_cells(category)])
+    totals = [str(sum(c[key] for c in results["categories"].values())) for key in ("n_normal", "n_anomalous")]
+    if len(results["categories"]) > 1:
+        rows.append(["mean", *totals, *_cells({**results["mean"], "std": results.get("std", {})})])
+    _print_table(rows)
+    for name, category in results["categories"].items():
+        for reason in dict.fromkeys(category["reasons"].values()):
+            metrics = [TITLES[metric] for metric, own in category["reasons"].items() if own == reason]
+            print(f"- {name}: no {', '.join(metrics)}: {reason}")
+
+
+def _cells(figures: Mapping[str, Any]) -> list[str]:
+    return [percent(figures[metric], figures.get("std", {}).get(metric)) for metric in TITLES]
+
+
+def print_published(results: Mapping[str, Any]) -> None:
+    """Published figures beside ours, for each table that was made the same way; nothing where there is none."""
+    from winspect.evaluation import matching_tables
+
+    for table, entry in matching_tables(results):
+        print(f"\nours / published / difference (percent): {table.name}, {table.title} ({'; '.join(table.sources)})\n")
+        ours = results["categories"]
+        rows = [(name, ours[name], entry.categories[name]) for name in ours if name in entry.categories]
+        if not entry.categories or set(entry.categories) == set(ours):
+            rows.append(("mean", results["mean"], entry.mean))
+        metrics = [metric for metric in TITLES if any(metric in figures for _, _, figures in rows)]
+        lines = [["category", *(TITLES[metric] for metric in metrics)]]
+        lines += [
+            [name, *(_beside(own[metric], figures.get(metric)) for metric in metrics)] for name, own, figures in rows
+        ]
+        _print_table(lines)
+
+
+def _beside(ours: float | None, published: float | None) -> str:
+    if published is None:
+        return percent(ours)
+    difference = "-" if ours is None else f"{100 * (ours - published):+.2f}"
+    return f"{percent(ours)} / {percent(published)} / {difference}"
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The categories of both runs, the worst of them, the pictures, and the verdict."""
+    for role, where, how in zip(
+        ("baseline", "other"), (comparison.baseline, comparison.other), comparison.how, strict=True
+    ):
+        print(f"{role}: {where} ({how})")
+    print()
+    heading = ["category"]
+    for metric in _MAIN:
+        heading += [TITLES[metric], "other", "difference"]
+    rows = [[*heading, "largest score difference", "Spearman", "flips"]]
+    for name, category in comparison.categories.items():
+        rows.append([name, *_both(category.figures), *_picture_cells(category.pictures)])
+    if len(comparison.categories) > 1:
+        rows.append(["mean", *_both(comparison.mean), *_picture_cells(comparison.pictures)])
+    _print_table(rows)
+    if comparison.worst is not None:
+        name, metric, pair = comparison.worst
+        change = f"{fraction(pair.baseline)} to {fraction(pair.other)}, {fraction(pair.difference, signed=True)}"
+        print(f"\nworst: {name}, {TITLES[metric]}: {change}")
+    for name, category in comparison.categories.items():
+        for reason in category.reasons:
+            print(f"- {name}: {reason}")
+    verdict = "every category is within" if comparison.within else "NOT every category is within"
+    print(f"{verdict} {comparison.tolerance:g}")
+
+
+def _both(figures: Mapping[str, Pair]) -> list[str]:
+    cells = []
+    for metric in _MAIN:
+        pair = figures.get(metric)
+        cells += (
+            ["-"] * 3
+            if pair is None
+            else [fraction(pair.baseline), fraction(pair.other), fraction(pair.difference, signed=True)]
+        )
+    return cells
+
+
+def _picture_cells(pictures: Any) -> list[str]:
+    if pictures is None:
+        return ["-"] * 3
+    flips = "-" if pictures.flips is None else str(pictures.flips)
+    return [fraction(pictures.largest_difference), fraction(pictures.spearman), flips]

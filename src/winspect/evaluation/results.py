@@ -1,0 +1,227 @@
+"""``results.json`` and the scores beside it: what they hold, how they are made from categories, how they are read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from winspect.errors import UsageError
+
+SCHEMA = 1
+RESULTS_FILE, SCORES_FILE, TIMING_FILE = "results.json", "scores.csv", "timing.json"
+IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1_max")
+PIXEL_METRICS = ("pixel_auroc", "pixel_aupr", "pixel_aupro", "pixel_f1_max")
+METRICS = (*IMAGE_METRICS, *PIXEL_METRICS)
+SCORE_COLUMNS = ("path", "category", "label", "defect_type", "score", "seed", "map")
+
+_KEYS = {
+    "dataset": str,
+    "recipe": str,
+    "model": str,
+    "engine": str,
+    "precision": str,
+    "device": str,
+    "shots": int,
+    "seed": int,
+    "categories": dict,
+    "mean": dict,
+    "scores": str,
+}
+
+# What a reader looks for stands above the figures; the other settings, which are long, below them.
+_FIRST = ("dataset", "recipe", "model", "weights", "weights_sha256", "engine", "precision", "device", "shots", "seeds")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One picture of one run.
+
+    Attributes:
+        path: below the data set's root. ``label``: "normal" or "anomalous".
+        score: 1 is most anomalous; None when the picture could not be judged.
+    """
+
+    path: str
+    category: str
+    label: str
+    defect_type: str
+    score: float | None
+    seed: int
+
+    @property
+    def key(self) -> tuple[int, str, str]:
+        """What the same picture is found by in another run."""
+        return self.seed, self.category, self.path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A results file that was read and checked.
+
+    Attributes:
+        path: of the file. ``results``: what it holds.
+    """
+
+    path: Path
+    results: Mapping[str, Any]
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        """The per-image scores beside it, in the order of the file.
+
+        Raises:
+            UsageError: the file is missing or damaged.
+        """
+        path = self.path.parent / self.results["scores"]
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                return [_score(row) for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}: cannot read the scores ({error}); run winspect evaluate again") from error
+
+
+def _score(row: dict[str, str]) -> Score:
+    score = float(row["score"]) if row["score"] else None
+    return Score(row["path"], row["category"], row["label"], row["defect_type"], score, int(row["seed"]))
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Read the results of an evaluation.
+
+    Args:
+        path: a ``results.json``, or the folder it is in.
+
+    Raises:
+        UsageError: it is not there, not JSON, of another schema, or a key is missing or of the wrong kind.
+    """
+    file = Path(path) / RESULTS_FILE if Path(path).is_dir() else Path(path)
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{file}: no such results; winspect evaluate --out writes them when it is done") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot read results ({error}); need the {RESULTS_FILE} of an evaluation") from error
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        got = results.get("schema") if isinstance(results, dict) else type(results).__name__
+        raise UsageError(f"{file}: got results of schema {got!r}, need {SCHEMA}; evaluate again with this release")
+    for key, kind in _KEYS.items():
+        if not isinstance(results.get(key), kind) or isinstance(results[key], bool):
+            raise UsageError(f"{file}: {key} is {results.get(key)!r}, need {kind.__name__}; evaluate again")
+    for name, figures in (*results["categories"].items(), ("mean", results["mean"])):
+        _check_figures(f"{file}: {name}", figures)
+    return Run(file, results)
+
+
+def _check_figures(where: str, figures: object) -> None:
+    if not isinstance(figures, dict):
+        raise UsageError(f"{where}: got {figures!r}, need figures; evaluate again")
+    for metric in METRICS:
+        figure = figures.get(metric)
+        is_number = isinstance(figure, int | float) and not isinstance(figure, bool)
+        if figure is not None and not (is_number and math.isfinite(figure) and 0 <= figure <= 1):
+            raise UsageError(f"{where}: {metric} is {figure!r}, need a fraction from 0 to 1 or null; evaluate again")
+
+
+def assemble(settings: Mapping[str, Any], parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What ``results.json`` holds, from the parts of every category, one per seed.
+
+    With several seeds a figure is the mean over seeds, ``std`` the sample standard deviation, and ``by_seed`` holds the
+    figures themselves. A category's figure is null when any seed's is, the mean null when any category's is: a mean
+    over fewer would pass for one over all.
+    """
+    seeds = settings["seeds"]
+    categories = {name: _category(name_parts, seeds) for name, name_parts in parts.items()}
+    means = [
+        {metric: _mean([name_parts[number]["figures"][metric] for name_parts in parts.values()]) for metric in METRICS}
+        for number in range(len(seeds))
+    ]
+    results = {
+        "schema": SCHEMA,
+        **{key: settings[key] for key in _FIRST},
+        "seed": seeds[0],
+        "machine": describe_machine(settings["device"]),
+        "categories": categories,
+        "mean": {metric: _mean([figures[metric] for figures in means]) for metric in METRICS},
+        "mean_reasons": _mean_reasons(categories),
+        "scores": SCORES_FILE,
+        **{key: value for key, value in settings.items() if key not in _FIRST},
+    }
+    if len(seeds) > 1:
+        results["std"] = {metric: _deviation([figures[metric] for figures in means]) for metric in METRICS}
+    return results
+
+
+def _category(parts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    def over_seeds(metric: str) -> list[float | None]:
+        return [part["figures"][metric] for part in parts]
+
+    reasons: dict[str, str] = {}
+    for part in reversed(parts):  # the first seed's reason stands
+        reasons |= part["reasons"]
+    category = {
+        "n_normal": parts[0]["n_normal"],
+        "n_anomalous": parts[0]["n_anomalous"],
+        **{metric: _mean(over_seeds(metric)) for metric in METRICS},
+        "reasons": reasons,
+        "alarm": next((part["alarm"] for part in parts if part["alarm"]), None),
+        "n_failed": len({failure["path"] for part in parts for failure in part["failed"]}),
+        "failed": [
+            {**failure, "seed": seed} for seed, part in zip(seeds, parts, strict=True) for failure in part["failed"]
+        ],
+        "references": {str(seed): part["references"] for seed, part in zip(seeds, parts, strict=True)},
+    }
+    if len(seeds) > 1:
+        category["std"] = {metric: _deviation(over_seeds(metric)) for metric in METRICS}
+        category["by_seed"] = {str(seed): part["figures"] for seed, part in zip(seeds, parts, strict=True)}
+    return category
+
+
+def _mean(figures: Sequence[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(figures) else None
+
+
+def _deviation(figures: Sequence[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return statistics.stdev(known) if len(known) == len(figures) > 1 else None
+
+
+def _mean_reasons(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    undefined = {metric: [name for name in categories if categories[name][metric] is None] for metric in METRICS}
+    return {metric: f"undefined for {', '.join(names)}" for metric, names in undefined.items() if names}
+
+
+def score_rows(parts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int]) -> Iterable[list[Any]]:
+    """The lines of the scores file, in the order of `SCORE_COLUMNS`."""
+    for category, name_parts in parts.items():
+        for seed, part in zip(seeds, name_parts, strict=True):
+            for row in part["rows"]:
+                named = {**row, "category": category, "seed": seed}
+                yield [named[column] for column in SCORE_COLUMNS]
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """What figures were made on: system, processor, cores, releases."""
+    import numpy as np
+    import open_clip
+    import torch
+
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "accelerator": torch.cuda.get_device_name() if device == "cuda" else None,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "open_clip": open_clip.__version__,
+        "numpy": np.__version__,
+    }

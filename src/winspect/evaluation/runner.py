@@ -1,0 +1,243 @@
+"""The whole evaluation: category after category, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from winspect.datasets import Dataset
+from winspect.errors import OutputError, SettingsError
+from winspect.evaluation.category import MapWriter, judge_category
+from winspect.evaluation.results import (
+    RESULTS_FILE,
+    SCHEMA,
+    SCORE_COLUMNS,
+    SCORES_FILE,
+    TIMING_FILE,
+    assemble,
+    score_rows,
+)
+from winspect.evaluation.shots import Draw, draw, relative_name
+from winspect.prompts import check_class_name
+from winspect.reports.files import MAPS_FOLDER, make_folder, replacing
+
+if TYPE_CHECKING:
+    from winspect.predictor import WinCLIP
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE, PARTS_FOLDER = "evaluation.json", "categories"
+
+
+def evaluate(
+    model: WinCLIP,
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    *,
+    class_name: str | None = None,
+    shots: int = 0,
+    seeds: Sequence[int] = (0,),
+    overlays: bool = False,
+    raw_maps: bool = False,
+    fresh: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Judge a data set and write ``results.json``, ``scores.csv`` and ``timing.json``.
+
+    Memory holds the scores and small maps of one category. Each category is written as it is done, and the same call
+    goes on behind those that are there; what it writes is then, byte for byte, what an uninterrupted run writes.
+
+    Args:
+        model: says what judges; references that it was shown are dropped.
+        dataset: opened with the categories to evaluate.
+        out: folder for the results.
+        class_name: for the prompts, in place of the category's name; for a data set of one category only.
+        shots: reference pictures per category; 0 for zero-shot. See :func:`winspect.evaluation.shots.draw`.
+        seeds: of the draws; several give means and standard deviations. Zero-shot draws nothing: its seed is 0.
+        overlays, raw_maps: also write heat maps over the pictures (.png), and float maps (.npz).
+        fresh: start again, whatever is in ``out``.
+        progress: a bar on stderr.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        SettingsError: a setting is out of range.
+        ReferencesError: a category has fewer normal pictures than ``shots``.
+        ClassNameError: a category's name cannot be put into a prompt.
+        OutputError: ``out`` cannot be written, or holds an evaluation with other settings; says which.
+    """
+    _check(dataset, class_name, shots, seeds)
+    seeds = list(seeds) if shots else [0]
+    draws = {(name, seed): draw(dataset, name, shots=shots, seed=seed) for name in dataset.categories for seed in seeds}
+    folder = make_folder(Path(out))
+    settings = {
+        **_describe(model),
+        "dataset": dataset.name,
+        "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset)},
+        "class": class_name,
+        "shots": shots,
+        "seeds": seeds,
+        "pixel_side": model.preprocess.size,
+        "overlays": overlays,
+        "raw_maps": raw_maps,
+    }
+    store = _Parts(folder, settings, list(dataset.categories), fresh=fresh)
+    with _bar(draws, store, progress) as advance:
+        for (name, seed), drawn in draws.items():
+            if store.is_done(name, seed):
+                continue
+            stem = store.stem(name, seed)
+            part = judge_category(
+                model,
+                drawn,
+                root=dataset.root,
+                class_name=class_name or name,
+                writer=MapWriter(folder, f"{MAPS_FOLDER}/{stem}", overlays, raw_maps),
+                advance=advance,
+            )
+            if part["alarm"]:
+                logger.warning("ALARM: %s: %s", name, part["alarm"])
+            store.write(name, seed, part)
+    return store.finish()
+
+
+def _check(dataset: Dataset, class_name: str | None, shots: int, seeds: Sequence[int]) -> None:
+    if shots < 0:
+        raise SettingsError(f"shots: got {shots}, need a whole number from 0")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise SettingsError(f"seeds: got {list(seeds)}, need one or several different whole numbers")
+    if len(seeds) > 1 and not shots:
+        raise SettingsError(f"got {len(seeds)} seeds for zero-shot, which draws nothing; give one seed, or some shots")
+    if class_name is not None and len(dataset.categories) != 1:
+        raise SettingsError(
+            f"got the class {class_name!r} for {len(dataset.categories)} categories; need one category: "
+            f"{', '.join(dataset.categories)}"
+        )
+    for name in dataset.categories:
+        check_class_name(class_name or name)
+
+
+def _describe(model: WinCLIP) -> dict[str, Any]:
+    """The model's own description, with the recipe's name apart from its settings."""
+    described = model.describe()
+    return {**described, "recipe": model.recipe.name, "recipe_settings": described["recipe"]}
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A hash of the names, splits, labels and masks of all pictures: whether two runs saw the same data."""
+    digest = hashlib.sha256()
+    for item in dataset.items:
+        mask = "" if item.mask is None else relative_name(item.mask, dataset.root)
+        fields = (relative_name(item.path, dataset.root), item.category, item.split, item.label, item.defect_type, mask)
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()
+
+
+class _Parts:
+    """The categories that are done, each in a file of its own that is whole or not there."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], categories: Sequence[str], *, fresh: bool) -> None:
+        self.folder, self.parts = folder, folder / PARTS_FOLDER
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.categories, self.seeds = categories, settings["seeds"]
+        wanted = {"schema": SCHEMA, **self.settings, "categories": list(categories)}
+        earlier = None if fresh else self._earlier()
+        if earlier is None:
+            self._clear()
+        elif earlier != wanted:
+            raise OutputError(_refusal(folder, earlier, wanted))
+        make_folder(self.parts)
+        _write_json(folder / SETTINGS_FILE, wanted)
+
+    def _earlier(self) -> dict[str, Any] | None:
+        path = self.folder / SETTINGS_FILE
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path}: cannot read the run to go on with ({error}); use --fresh") from error
+        return earlier if isinstance(earlier, dict) else {}
+
+    def _clear(self) -> None:
+        files = [self.folder / name for name in (RESULTS_FILE, SCORES_FILE, TIMING_FILE)]
+        for path in (*files, *self.parts.glob("*.json")):
+            path.unlink(missing_ok=True)
+
+    def stem(self, category: str, seed: int) -> str:
+        """A file name for a category, whatever it is called."""
+        return f"{quote(category, safe=' ')}-seed{seed}"
+
+    def _path(self, category: str, seed: int) -> Path:
+        return self.parts / f"{self.stem(category, seed)}.json"
+
+    def is_done(self, category: str, seed: int) -> bool:
+        return self._path(category, seed).exists()
+
+    def write(self, category: str, seed: int, part: Mapping[str, Any]) -> None:
+        _write_json(self._path(category, seed), part)
+
+    def _read(self, category: str, seed: int) -> dict[str, Any]:
+        path = self._path(category, seed)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path}: cannot be read ({error}); delete it and run again") from error
+
+    def finish(self) -> dict[str, Any]:
+        """Put the parts together: the files of the whole run."""
+        parts = {name: [self._read(name, seed) for seed in self.seeds] for name in self.categories}
+        with (
+            replacing(self.folder / SCORES_FILE) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(SCORE_COLUMNS)
+            table.writerows(score_rows(parts, self.seeds))
+        seconds = {
+            self.stem(name, seed): {key: part[key] for key in ("seconds", "metrics_seconds")}
+            for name, name_parts in parts.items()
+            for seed, part in zip(self.seeds, name_parts, strict=True)
+        }
+        _write_json(self.folder / TIMING_FILE, {"schema": SCHEMA, "categories": seconds})
+        results = assemble(self.settings, parts)
+        _write_json(self.folder / RESULTS_FILE, results)
+        return results
+
+
+@contextmanager
+def _bar(draws: Mapping[tuple[str, int], Draw], store: _Parts, shown: bool) -> Iterator[Callable[[], object]]:
+    """Progress over all pictures; gives what to call after each."""
+    from tqdm import tqdm
+
+    done = sum(len(drawn.tested) for key, drawn in draws.items() if store.is_done(*key))
+    total = sum(len(drawn.tested) for drawn in draws.values())
+    # disable=None: no bar where stderr is not a terminal.
+    bar = tqdm(total=total, initial=done, unit="picture", file=sys.stderr, leave=False, disable=None if shown else True)
+    with bar:
+        yield bar.update
+
+
+def _write_json(path: Path, value: object) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _refusal(folder: Path, earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    def short(value: object) -> str:
+        text = json.dumps(value)
+        return text if len(text) <= 80 else "..."
+
+    different = sorted(key for key in {*earlier, *wanted} if earlier.get(key) != wanted.get(key))
+    told = "; ".join(f"{key}: {short(earlier.get(key))} there, {short(wanted.get(key))} asked for" for key in different)
+    return f"{folder}: holds an evaluation with other settings ({told}); choose another --out, or start again: --fresh"

@@ -1,0 +1,361 @@
+"""``winspect evaluate`` and ``winspect compare`` as a user meets them: output, refusals, exit codes, sudden death."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from checkpoints import SMALL
+from miniature import make_folder, make_mvtec
+
+from winspect.cli import compare, evaluate, prepare
+from winspect.cli import main as cli_main
+from winspect.encoder import ImageTower
+from winspect.evaluation import matching_tables, published_tables
+from winspect.evaluation.published import get_table
+
+ROOT = Path(__file__).parents[1]
+CODE = "import sys; from winspect.cli import evaluate, main; main.VERBS = (evaluate,); sys.exit(main.main())"
+
+
+@pytest.fixture
+def cli(capsys, small_checkpoint, monkeypatch):
+    """Run ``winspect`` in this process, evaluations on the small model; logging and signals are put back."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli_main, "VERBS", tuple(dict.fromkeys((*cli_main.VERBS, evaluate, compare))))
+
+    def run(verb, *arguments):
+        model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu") if verb == "evaluate" else ()
+        capsys.readouterr()
+        code = cli_main.main([verb, *map(str, (*arguments, *model))])
+        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+
+    yield run
+    logging.captureWarnings(False)
+    signal.signal(signal.SIGTERM, before[2])
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    return make_mvtec(tmp_path_factory.mktemp("parts"))
+
+
+def results_in(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+# evaluate
+
+
+def test_the_table_names_every_category_and_the_mean(cli, parts, tmp_path):
+    done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path)
+    assert done.code == 0
+    results = results_in(tmp_path)
+    lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line}
+    assert lines["bolt"][:2] == ["4", "4"]
+    assert lines["mean"][:2] == ["8", "8"]
+    for name, figures in (("metal_nut", results["categories"]["metal_nut"]), ("mean", results["mean"])):
+        assert lines[name][2] == f"{100 * figures['image_auroc']:.2f}"
+        assert lines[name][7] == f"{100 * figures['pixel_aupro']:.2f}"
+    assert "published" not in done.out
+    assert "16 pictures judged, 0 failed" in done.err
+
+
+def test_json_alone_on_stdout(cli, tmp_path):
+    root = make_folder(tmp_path / "parts", categories=("fabric_7",))
+    arguments = ("evaluate", "--dataset", "folder", "--root", root, "--class", "textile", "--json")
+    done = cli(*arguments, "--out", tmp_path / "out")
+    assert done.code == 0
+    results = json.loads(done.out)
+    assert results == results_in(tmp_path / "out")
+    # A data set of one category: --class is what its part is called.
+    assert (list(results["categories"]), results["class"]) == (["fabric_7"], "textile")
+    plain = cli(*arguments[:5], "--json", "--out", tmp_path / "plain")
+    assert json.loads(plain.out)["categories"]["fabric_7"] != results["categories"]["fabric_7"]
+
+
+def test_one_category_of_several_by_class(cli, parts, tmp_path):
+    done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--class", "bolt", "--out", tmp_path, "--json")
+    results = json.loads(done.out)
+    assert (list(results["categories"]), results["class"]) == (["bolt"], None)
+
+
+def test_categories_and_seeds(cli, parts, tmp_path):
+    given = ("--dataset", "mvtec", "--root", parts, "--categories", "metal_nut", "--class", "nut")
+    done = cli("evaluate", *given, "--shots", "1", "--seeds", "0,1", "--out", tmp_path)
+    results = results_in(tmp_path)
+    assert (done.code, results["seeds"], results["class"], list(results["categories"])) == (
+        0,
+        [0, 1],
+        "nut",
+        ["metal_nut"],
+    )
+    assert "1-shot, seeds 0, 1" in done.out
+    assert "±" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--categories", "screw"), "got category 'screw', but it has: bolt, metal_nut"),
+        (("--class", "screw"), "--class screw: no such category; .* has: bolt, metal_nut"),
+        (("--shots", "9"), "asked for 9 reference pictures of 'bolt', found 5"),
+        (("--shots", "1", "--seeds", "0,x"), "--seeds 0,x: need whole numbers"),
+        (("--seeds", "0,1"), "zero-shot, which draws nothing"),
+        (("--recipe", "nothing"), "got the recipe 'nothing'"),
+        (("--dataset", "nothing"), "got the data set 'nothing', need one of visa"),
+    ],
+)
+def test_wrong_use_ends_with_2(arguments, message, cli, parts, tmp_path):
+    done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path / "out", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert re.search(message, done.err)
+
+
+def test_failed_pictures_end_with_3(cli, tmp_path):
+    root = make_mvtec(tmp_path / "parts")
+    (root / "bolt/test/scratch/003.png").write_bytes(b"")
+    done = cli("evaluate", "--dataset", "mvtec", "--root", root, "--out", tmp_path / "out")
+    assert done.code == 3
+    assert "15 pictures judged, 1 failed" in done.err
+    assert "failed: bolt: " in done.err and "003.png" in done.err
+    given = ("--dataset", "mvtec", "--root", root, "--shots", "1", "--seeds", "0,1")
+    assert "15 pictures judged, 1 failed" in cli("evaluate", *given, "--out", tmp_path / "few").err
+    assert results_in(tmp_path / "few")["categories"]["bolt"]["n_failed"] == 1
+
+
+def test_null_figures_are_dashes_with_a_reason(cli, tmp_path):
+    done = cli("evaluate", "--dataset", "folder", "--root", make_folder(tmp_path / "parts"), "--out", tmp_path / "out")
+    line = next(line for line in done.out.splitlines() if line.startswith("bolt"))
+    assert line.split()[-4:] == ["-"] * 4
+    assert "- bolt: no pixel AUROC, pixel AUPR, pixel AUPRO, pixel F1-max: the data set has no masks" in done.out
+
+
+def test_an_alarm_is_loud_and_ends_with_1(cli, parts, tmp_path, monkeypatch):
+    whole = ImageTower.window_embeddings
+    monkeypatch.setattr(
+        ImageTower, "window_embeddings", lambda *a, **o: (w := whole(*a, **o)).mean(1, keepdim=True).expand_as(w)
+    )
+    done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path)
+    assert done.code == 1
+    assert "winspect: ALARM: bolt: all window embeddings" in done.err
+    assert "alarm: all window embeddings" in done.out
+    assert results_in(tmp_path)["categories"]["bolt"]["pixel_auroc"] is None
+    # Going on with what is there says so again.
+    assert cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path).code == 1
+
+
+def test_an_interruption_says_how_to_go_on(cli, parts, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("winspect.evaluation.runner.judge_category", interrupted)
+        done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path)
+    assert done.code == 130
+    assert "the same command goes on" in done.err
+    assert cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path).code == 0
+
+
+def test_published_figures_stand_beside_ours(cli, parts, tmp_path, capsys):
+    from winspect.cli.tables import print_published
+
+    cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path)
+    results = results_in(tmp_path)
+    results["categories"] = {"carpet": results["categories"]["bolt"]}
+    results["categories"]["carpet"]["image_auroc"] = 0.99
+    results["model"] = "ViT-B-16-plus-240"
+    print_published(results)
+    out = capsys.readouterr().out
+    assert "99.00 / 100.00 / -1.00" in out
+    assert "Jeong et al., CVPR 2023" in out
+    assert "mean" not in [line.split()[0] for line in out.splitlines() if line and "/ 91.80 /" in line]
+    assert len(matching_tables(results)) == 2
+
+
+def test_sudden_death_half_way_changes_no_figure(tmp_path):
+    """SIGKILL once the first category is done, then the same command again, on the bundled model."""
+    parts = make_mvtec(tmp_path / "parts", categories=("bolt",), train=1, good=2, defective=2)
+    make_mvtec(parts, categories=("metal_nut",), train=1, good=16, defective=16)  # long enough to be killed in
+    options = ("--model", "winspect-tiny", "--recipe", "paper", "--device", "cpu", "--batch-size", "1")
+
+    def start(out):
+        command = [
+            sys.executable,
+            "-c",
+            CODE,
+            "evaluate",
+            "--dataset",
+            "mvtec",
+            "--root",
+            parts,
+            "--out",
+            out,
+            *options,
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    killed = tmp_path / "killed"
+    done = killed / "categories" / "bolt-seed0.json"
+    process = start(killed)
+    deadline = time.monotonic() + 60
+    while not done.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert done.exists() and not (killed / "results.json").exists()
+    written = done.stat().st_mtime_ns
+    for out in (killed, tmp_path / "whole"):
+        process = start(out)
+        assert process.communicate()[1] is not None
+        assert process.returncode == 0
+    assert done.stat().st_mtime_ns == written  # the finished category was not judged again
+    for name in ("results.json", "scores.csv"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+# The reproduction page
+
+
+PAGE = (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_commands_are_understood(monkeypatch):
+    monkeypatch.setattr(cli_main, "VERBS", tuple(dict.fromkeys((*cli_main.VERBS, prepare, evaluate, compare))))
+    lines = [line[2:] for line in PAGE.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 2 + 4 + 2 * 8
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "winspect"
+        args = cli_main.build_parser().parse_args(arguments)
+        if args.verb == "evaluate" and args.precision is None:
+            shots = args.shots or 0
+            assert str(args.out) == f"runs/{args.dataset}-{args.recipe}-{shots}"
+            assert (args.seeds is None) == (shots == 0)
+
+
+def test_the_page_gives_the_published_figures_and_claims_none():
+    metrics = ("image_auroc", "image_aupr", "image_f1_max", "pixel_auroc", "pixel_aupro", "pixel_f1_max")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("|")]
+    for table in published_tables().values():
+        for entry in table.entries:
+            cells = [f"{100 * entry.mean[metric]:.4g}" if metric in entry.mean else "" for metric in metrics]
+            found = [
+                [cell and f"{float(cell):.4g}" for cell in row[2:-1]]
+                for row in rows
+                if row[:2] == [f"{table.recipe}, {entry.shots}-shot", table.name]
+            ]
+            assert cells in found
+    assert {row[-1] for row in rows} <= {"not measured", "measured by this project", "---"}
+
+
+# compare
+
+
+@pytest.fixture(scope="module")
+def run_folder(parts, small_model, tmp_path_factory):
+    from winspect.datasets import open_dataset
+    from winspect.evaluation import evaluate as judge
+
+    out = tmp_path_factory.mktemp("run")
+    judge(small_model, open_dataset("mvtec", parts), out)
+    return out
+
+
+def test_a_run_against_itself_ends_with_0(cli, run_folder):
+    done = cli("compare", run_folder, run_folder / "results.json")
+    assert done.code == 0
+    assert "0.0000" in done.out
+    assert "worst: bolt, image AUROC" in done.out
+    assert "every category is within 0.01" in done.out
+    answer = json.loads(cli("compare", run_folder, run_folder, "--json").out)
+    assert (answer["within"], answer["worst"]["difference"], answer["pictures"]["flips"]) == (True, 0.0, 0)
+
+
+def test_shuffled_scores_end_with_1(cli, run_folder, tmp_path):
+    results = results_in(run_folder)
+    with (run_folder / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [row["score"] for row in rows]
+    random.Random(3).shuffle(scores)
+    with (tmp_path / "scores.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows({**row, "score": score} for row, score in zip(rows, scores, strict=True))
+    from winspect.metrics import image_metrics
+
+    for name, category in results["categories"].items():
+        own = [
+            (float(s), r["label"] == "anomalous") for r, s in zip(rows, scores, strict=True) if r["category"] == name
+        ]
+        category.update(image_metrics(*zip(*own, strict=True)))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    done = cli("compare", run_folder, tmp_path)
+    assert done.code == 1
+    assert "NOT every category is within 0.01" in done.out
+    assert cli("compare", run_folder, tmp_path, "--tolerance", "1").code == 0
+
+
+def test_compare_against_a_published_table(cli, run_folder, tmp_path):
+    entry = get_table("winclip").entry("visa", 1)
+    results = {**results_in(run_folder), "model": "ViT-B-16-plus-240", "dataset": "visa", "shots": 1}
+    results["mean"] = {**results["mean"], **entry.mean}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    done = cli("compare", tmp_path, "--against", "winclip")
+    assert (done.code, done.err) == (0, "")
+    assert "baseline: winclip" in done.out
+    results["mean"]["image_auroc"] = 0.5
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert cli("compare", tmp_path, "--against", "winclip").code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "either OTHER or --against"),
+        (("--against", "nothing"), "need one of winclip (WinCLIP, as published), accurate-winclip"),
+        (("--against", "winclip"), "different model (winspect-test-vit, published ViT-B-16-plus-240)"),
+        (("nowhere",), "no such results"),
+    ],
+)
+def test_wrong_comparisons_end_with_2(arguments, message, cli, run_folder):
+    done = cli("compare", run_folder, *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+
+
+def test_other_schema_and_other_shots_end_with_2(cli, run_folder, tmp_path):
+    for change, message in (({"schema": 7}, "schema 7, need 1"), ({"shots": 4}, "different shots (0 and 4)")):
+        (tmp_path / "results.json").write_text(json.dumps({**results_in(run_folder), **change}))
+        done = cli("compare", run_folder, tmp_path)
+        assert (done.code, message in done.err) == (2, True)
+
+
+def test_comparing_needs_no_torch(run_folder):
+    code = (
+        "import sys; from winspect.cli import compare, main; main.VERBS = (compare,); "
+        f"code = main.main(['compare', {str(run_folder)!r}, {str(run_folder)!r}]); "
+        "sys.exit('torch' in sys.modules or code)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

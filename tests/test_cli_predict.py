@@ -19,9 +19,8 @@ import pytest
 from checkpoints import SMALL
 from PIL import Image
 
-from winspect import WinCLIP
+from winspect import WinCLIP, heatmaps
 from winspect.cli.main import main
-from winspect.reports import heatmaps
 from winspect.reports.recorder import COLUMNS
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from winspect.errors import OutputError
-from winspect.reports.heatmaps import SMALLEST_SPAN, heat_overlay, heat_range, save_png
+from winspect.heatmaps import SMALLEST_SPAN, heat_overlay, heat_range, save_png
 
 GREY = np.full((20, 30, 3), 120, np.uint8)
 

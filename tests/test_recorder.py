@@ -14,8 +14,8 @@ from PIL import Image
 
 from winspect import Result
 from winspect.errors import OutputError, PictureError
+from winspect.files import make_folder, output_error, replacing
 from winspect.reports import recorder as module
-from winspect.reports.files import make_folder, output_error, replacing
 from winspect.reports.recorder import Recorder, still_to_do, to_row
 
 RUN = {"model": "small", "recipe": {"scales": (2, 3)}}

@@ -31,7 +31,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "evaluate",
         help="measure how well a data set is judged",
-        description="Judge a data set and write results.json, scores.csv and timing.json. The same command goes on "
+        description="Judge a data set and write results.json, scores.csv, timing.json and "
+        "report.html. The same command goes on "
         "with an interrupted run.",
         epilog="exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 wrong use; 3 done, but some pictures "
         "failed (each named)",
@@ -60,6 +61,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     results.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     results.add_argument("--overlays", action="store_true", help="write heat maps over the pictures")
     results.add_argument("--raw-maps", action="store_true", help="write each map as float32 .npz")
+    results.add_argument("--no-report", action="store_true", help="no report.html")
     results.add_argument("--fresh", action="store_true", help="start again, whatever is in --out")
     add_model_options(parser)
     add_output_options(parser)
@@ -72,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     dataset, class_name = open_for(args.dataset, args.root, args.categories, args.class_name)
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.evaluation import evaluate
+    from winspect.reports.evaluation_report import read_parts, write_evaluation_report
 
     model = load_model(args)
     try:
@@ -86,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
             progress=True,
             **{name: value for name, value in given.items() if value is not None},
         )
+        if not args.no_report:
+            write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
     except KeyboardInterrupt:
         print(f"winspect: interrupted; the same command goes on with what is in {args.out}", file=sys.stderr)
         return EXIT_INTERRUPTED

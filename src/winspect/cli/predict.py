@@ -89,7 +89,7 @@ def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
     """The pictures but for the heat maps of an earlier run, where the results lie in the folder that is searched."""
     if out is None:
         return pictures
-    from winspect.reports.files import MAPS_FOLDER
+    from winspect.files import MAPS_FOLDER
 
     maps = (out / MAPS_FOLDER).resolve()
     kept = [picture for picture in pictures if picture.parent.resolve() != maps]

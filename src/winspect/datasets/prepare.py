@@ -27,7 +27,7 @@ from winspect.datasets.plan import Job, plan_folders, plan_layout, plan_visa
 from winspect.datasets.trees import open_tree
 from winspect.decoding import decode
 from winspect.errors import PictureError, SettingsError, SourceError
-from winspect.reports.files import make_folder
+from winspect.files import make_folder
 
 KINDS = ("visa", "mvtec", "elpv", "textile")
 LINKS = ("copy", "hard")

@@ -19,9 +19,9 @@ from winspect.evaluation.alarms import embedding_alarm, map_alarm, map_spread
 from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
+from winspect.files import make_folder, replacing
+from winspect.heatmaps import heat_overlay, save_png
 from winspect.metrics import Ranking, rank_scores
-from winspect.reports.files import make_folder, replacing
-from winspect.reports.heatmaps import heat_overlay, save_png
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -91,7 +91,7 @@ def judge_category(
     """
     began = time.perf_counter()
     references = [relative_name(item.path, root) for item in drawn.references]
-    truth = PixelTruth(drawn.tested, model.preprocess.size)
+    truth = PixelTruth(drawn.tested, model.preprocess.size, root)
     judged, alarm, stopped = _Judged(), None, None
     try:
         if drawn.references:

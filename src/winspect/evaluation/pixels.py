@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from winspect.datasets import Item, load_mask
 from winspect.errors import PictureError
+from winspect.evaluation.shots import relative_name
 from winspect.metrics import Ranking, rank_pixels
 from winspect.results import Result
 from winspect.scoring import upsample
@@ -23,18 +25,18 @@ class PixelTruth:
 
     Args:
         items: the pictures to be judged.
-        side: pixels.
+        side: pixels. ``root``: of the data set; reasons name files from there.
 
     Attributes:
         reason: why there are no pixel figures, or None.
     """
 
-    def __init__(self, items: Sequence[Item], side: int) -> None:
-        self.side = side
+    def __init__(self, items: Sequence[Item], side: int, root: Path) -> None:
+        self.side, self.root = side, root
         self._maps: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
         self._all_good = np.zeros((side, side), bool)
-        self.reason = _no_masks(items)
+        self.reason = _no_masks(items, root)
 
     def add(self, item: Item, result: Result) -> None:
         """Take the map of a picture that was judged, and its mask from disk.
@@ -46,7 +48,7 @@ class PixelTruth:
         try:
             mask = self._read(item, result.size_wh) if item.is_anomalous else self._all_good
         except PictureError as error:
-            self.drop(str(error))
+            self.drop(f"{relative_name(Path(error.path), self.root)}: {error.reason}")
             return
         self._maps.append(square_map(result, self.side))
         self._masks.append(mask)
@@ -83,7 +85,7 @@ def square_map(result: Result, side: int) -> np.ndarray:
     return upsample(torch.from_numpy(whole)[None], (side, side))[0].numpy()
 
 
-def _no_masks(items: Sequence[Item]) -> str | None:
+def _no_masks(items: Sequence[Item], root: Path) -> str | None:
     defective = [item for item in items if item.is_anomalous]
     without = [item for item in defective if item.mask is None]
     if not without:
@@ -91,6 +93,6 @@ def _no_masks(items: Sequence[Item]) -> str | None:
     if len(without) == len(defective):
         return "the data set has no masks for this category"
     return (
-        f"{len(without)} of {len(defective)} defective pictures have no mask, as {without[0].path}: pixel figures need "
-        "one for each"
+        f"{len(without)} of {len(defective)} defective pictures have no mask, as "
+        f"{relative_name(without[0].path, root)}: pixel figures need one for each"
     )

@@ -27,8 +27,8 @@ from winspect.evaluation.results import (
     score_rows,
 )
 from winspect.evaluation.shots import Draw, draw, relative_name
+from winspect.files import MAPS_FOLDER, make_folder, replacing
 from winspect.prompts import check_class_name
-from winspect.reports.files import MAPS_FOLDER, make_folder, replacing
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -96,7 +96,7 @@ def evaluate(
         for (name, seed), drawn in draws.items():
             if store.is_done(name, seed):
                 continue
-            stem = store.stem(name, seed)
+            stem = part_stem(name, seed)
             part = judge_category(
                 model,
                 drawn,
@@ -131,6 +131,16 @@ def _describe(model: WinCLIP) -> dict[str, Any]:
     """The model's own description, with the recipe's name apart from its settings."""
     described = model.describe()
     return {**described, "recipe": model.recipe.name, "recipe_settings": described["recipe"]}
+
+
+def part_stem(category: str, seed: int) -> str:
+    """A file name for a category, whatever it is called."""
+    return f"{quote(category, safe=' ')}-seed{seed}"
+
+
+def part_path(folder: Path, category: str, seed: int) -> Path:
+    """Where an evaluation in a folder keeps one category for one seed."""
+    return folder / PARTS_FOLDER / f"{part_stem(category, seed)}.json"
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -174,21 +184,14 @@ class _Parts:
         for path in (*files, *self.parts.glob("*.json")):
             path.unlink(missing_ok=True)
 
-    def stem(self, category: str, seed: int) -> str:
-        """A file name for a category, whatever it is called."""
-        return f"{quote(category, safe=' ')}-seed{seed}"
-
-    def _path(self, category: str, seed: int) -> Path:
-        return self.parts / f"{self.stem(category, seed)}.json"
-
     def is_done(self, category: str, seed: int) -> bool:
-        return self._path(category, seed).exists()
+        return part_path(self.folder, category, seed).exists()
 
     def write(self, category: str, seed: int, part: Mapping[str, Any]) -> None:
-        _write_json(self._path(category, seed), part)
+        _write_json(part_path(self.folder, category, seed), part)
 
     def _read(self, category: str, seed: int) -> dict[str, Any]:
-        path = self._path(category, seed)
+        path = part_path(self.folder, category, seed)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -205,7 +208,7 @@ class _Parts:
             table.writerow(SCORE_COLUMNS)
             table.writerows(score_rows(parts, self.seeds))
         seconds = {
-            self.stem(name, seed): {key: part[key] for key in ("seconds", "metrics_seconds")}
+            part_stem(name, seed): {key: part[key] for key in ("seconds", "metrics_seconds")}
             for name, name_parts in parts.items()
             for seed, part in zip(self.seeds, name_parts, strict=True)
         }

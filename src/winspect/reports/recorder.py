@@ -18,8 +18,8 @@ from typing import Any, TextIO, cast
 import numpy as np
 
 from winspect.errors import OutputError
-from winspect.reports.files import MAPS_FOLDER, make_folder, output_error, replacing
-from winspect.reports.heatmaps import heat_overlay, save_png
+from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
+from winspect.heatmaps import heat_overlay, save_png
 from winspect.results import Result
 
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
@@ -129,7 +129,7 @@ class Recorder:
         """Take the next result, and return its row, which reaches the file once its maps are written.
 
         Args:
-            score_range: of the heat map's colours; see :func:`winspect.reports.heatmaps.heat_overlay`.
+            score_range: of the heat map's colours; see :func:`winspect.heatmaps.heat_overlay`.
             extra: further entries of the row.
         """
         has_overlay = self.overlays and result.picture_rgb is not None

@@ -1,20 +1,14 @@
-"""The HTML report: one file with everything in it, no scripts, no network."""
+"""The HTML report of the demonstration: one file with everything in it, no scripts, no network."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from winspect._version import __version__
 from winspect.decoding import decode
-from winspect.reports.files import replacing
-
-_THUMBNAIL_SIDE = 240
+from winspect.reports.pages import THUMBNAIL_SIDE, data_uri, write_page
 
 
 @dataclass(frozen=True)
@@ -50,10 +44,8 @@ class Gallery:
 def thumbnail(path: Path) -> str:
     """A picture as a data URI, at most 240 pixels a side."""
     image = decode(path)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return data_uri(image)
 
 
 def write_report(path: Path, *, title: str, settings: Mapping[str, Any], galleries: Sequence[Gallery]) -> Path:
@@ -62,19 +54,5 @@ def write_report(path: Path, *, title: str, settings: Mapping[str, Any], galleri
     Raises:
         OutputError: the file cannot be written.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("winspect", "reports"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["thumbnail"] = thumbnail
-    text = environment.get_template("report.html").render(
-        title=title,
-        settings=settings,
-        galleries=galleries,
-        version=__version__,
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+    filters = {"thumbnail": thumbnail}
+    return write_page(path, "report.html", filters=filters, title=title, settings=settings, galleries=galleries)

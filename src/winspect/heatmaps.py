@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from winspect.reports.files import replacing
+from winspect.files import replacing
 
 # Anchors of the heat colours from low to high (RGB): yellow, orange, red, dark magenta. The low end is transparent,
 # so that what is normal stays visible as it is.

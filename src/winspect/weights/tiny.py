@@ -27,8 +27,10 @@ WEIGHTS_FILE = "model.safetensors"
 TOKEN_WEIGHT = "token_embedding.weight"
 TOKEN_ROWS, TOKEN_INDEX = "token_embedding.rows", "token_embedding.index"
 
-STEM_CHANNELS = 24 + 40 + 112
-"""Channels of a stem token: the stride-4, stride-8 and stride-16 maps side by side."""
+STEM_LEVELS = (24, 40, 112)
+"""Channels of the stride-4, stride-8 and stride-16 maps."""
+STEM_CHANNELS = sum(STEM_LEVELS)
+"""Channels of a stem token: the three maps side by side."""
 
 # (blocks, kernel, stride of the first block, channels out) of EfficientNet-Lite0's stages 1 to 4 (arXiv 1905.11946,
 # table 1, without squeeze-and-excitation); every block widens its input six times.
@@ -36,6 +38,7 @@ _STAGES = ((2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112))
 _TAPPED_STAGES = (0, 1, 3)
 _WIDEN = 6
 _CPU_CHUNK = 2
+_ODDNESS_NEAREST, _ODDNESS_FLOOR = 3, 0.05
 
 
 class _Conv(nn.Conv2d):
@@ -111,6 +114,8 @@ class Stem(nn.Module):
 class HybridPatchEmbed(nn.Module):
     """Pixels to patch tokens: the frozen stem, its maps on one grid, standardised; layer norm; a linear layer.
 
+    Beside its features the linear layer sees how odd each patch is in its picture (:func:`oddness_in_picture`).
+
     Args:
         width: channels of the vision transformer behind it.
         grid: side of the square token grid.
@@ -126,7 +131,7 @@ class HybridPatchEmbed(nn.Module):
         self.register_buffer("stem_mean", torch.zeros(STEM_CHANNELS))
         self.register_buffer("stem_std", torch.ones(STEM_CHANNELS))
         self.norm = nn.LayerNorm(STEM_CHANNELS)
-        self.linear = nn.Linear(STEM_CHANNELS, width)
+        self.linear = nn.Linear(STEM_CHANNELS + 2 * len(STEM_LEVELS), width)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """``(B, 3, S, S)`` normalised pixels to ``(B, width, grid, grid)`` patch embeddings."""
@@ -147,7 +152,36 @@ class HybridPatchEmbed(nn.Module):
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """``(B, 176, grid, grid)`` stem maps to ``(B, width, grid, grid)``: the trained half of the patch embedding."""
-        return self.linear(self.norm(features.movedim(1, -1))).movedim(-1, 1)
+        tokens = features.flatten(2).transpose(1, 2)
+        oddness = oddness_in_picture(tokens, self.grid).to(tokens.dtype)
+        together = torch.cat([self.norm(tokens), oddness, oddness - oddness.mean(dim=1, keepdim=True)], dim=2)
+        return self.linear(together).transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+def oddness_in_picture(tokens: torch.Tensor, grid: int) -> torch.Tensor:
+    """How little each patch looks like the rest of its own picture, at each level of the stem.
+
+    The logarithm of the mean distance to the three nearest patches of the picture that are not neighbours. A few
+    attention layers cannot easily find nearest patches themselves.
+
+    Args:
+        tokens: ``(B, grid * grid, 176)`` stem features.
+
+    Returns:
+        float32 ``(B, grid * grid, 3)``.
+    """
+    rows, columns = torch.meshgrid(*(torch.arange(grid, device=tokens.device),) * 2, indexing="ij")
+    rows, columns = rows.flatten(), columns.flatten()
+    near = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
+    levels = []
+    for level in tokens.float().split(STEM_LEVELS, dim=2):
+        squares = level.square().sum(dim=2)
+        # In place of cdist, which not every engine has.
+        distances = squares[:, :, None] + squares[:, None] - 2 * level @ level.transpose(1, 2)
+        distances = (distances.clamp_min(0) / level.shape[2] + _ODDNESS_FLOOR**2).sqrt()
+        nearest = distances.masked_fill(near, torch.inf).topk(_ODDNESS_NEAREST, dim=2, largest=False).values
+        levels.append(nearest.mean(dim=2).log())
+    return torch.stack(levels, dim=2)
 
 
 def build_tiny(config: Mapping[str, Any]) -> open_clip.model.CLIP:

@@ -1,0 +1,225 @@
+"""The bundled model on real pictures it was never trained or chosen on: ``python -m benchmarks.bundled_model``.
+
+Two sets that come as packages (``pip install "winspect[demo]"``): woven textile (1000 good, 500 with a local and 500
+with a global change) and solar cells in electroluminescence (2624, of which those with a defect probability of at
+least 0.5 count as defective). Prints the model card's table: image AUROC zero-shot, 1-shot and 4-shot (mean and
+standard deviation over draws of the references, which are then left out), beside baselines that need no training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from training.measure import auroc
+from winspect.embeddings import Embeddings
+from winspect.encoder import ImageTower
+from winspect.engines import TorchEngine
+from winspect.errors import PictureError
+from winspect.fusion import FusionSettings, GoodSamples, crowding, log_fusion, look_distance, stem_distance
+from winspect.images import prepare_many
+from winspect.prompts import PromptEnsemble
+from winspect.scoring import class_score, combine, few_shot_map, zero_shot_map
+from winspect.text import TextEncoder, TextTower
+from winspect.weights import TINY, load
+from winspect.weights import tiny as tiny_files
+
+SHOTS = (1, 4)
+DEFECTIVE_FROM = 0.5
+GRID_HW = (15, 15)
+Scores = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Pictures with labels, and the subsets that are reported: name -> which pictures belong to it."""
+
+    name: str
+    class_name: str
+    paths: list[Path]
+    defective: np.ndarray
+    subsets: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """All pictures of a set: embeddings of one tile each, and 30 x 30 thumbnails (pictures, 2700)."""
+
+    embeddings: Embeddings
+    thumbnails: Tensor
+    text: Tensor
+
+
+def textile() -> RealSet:
+    """Package conformal-clip-data (MIT)."""
+    from conformal_clip_data import global_dir, local_dir, nominal_dir
+
+    folders = [sorted(folder().glob("*.jpg")) for folder in (nominal_dir, local_dir, global_dir)]
+    kind = np.repeat([0, 1, 2], [len(folder) for folder in folders])
+    subsets = {"all": kind >= 0, "local": kind != 2, "global": kind != 1}
+    return RealSet("textile", "textile", [path for paths in folders for path in paths], kind > 0, subsets)
+
+
+def solar_cells() -> RealSet:
+    """Package elpv-dataset (pictures CC BY-NC-SA 4.0)."""
+    import elpv_dataset
+
+    folder = Path(elpv_dataset.__file__).parent / "data"
+    with open(folder / "labels.csv", encoding="utf-8") as file:
+        rows = [line.split() for line in file if line.strip()]
+    kind = np.array([row[2] for row in rows])
+    defective = np.array([float(row[1]) >= DEFECTIVE_FROM for row in rows])
+    subsets = {"all": kind != "", "mono": kind == "mono", "poly": kind == "poly"}
+    return RealSet("solar cells", "solar cell", [folder / row[0] for row in rows], defective, subsets)
+
+
+def encode(pictures: RealSet) -> Encoded:
+    """Embed every picture once, whole, as recipe ``paper`` does."""
+    loaded = load(TINY)
+    engine = TorchEngine(ImageTower(loaded.model.visual).eval(), torch.device("cpu"), torch.float32)
+    embeddings, thumbnails = [], []
+    for item in prepare_many(pictures.paths, loaded.preprocess):
+        if isinstance(item, PictureError):
+            raise item
+        tile = torch.from_numpy(item.tiles)
+        embeddings.append(engine.encode(tile, scales=(2, 3), stride=1, patches=True))
+        thumbnails.append(avg_pool2d(tile, 8).flatten(1))
+    text = TextEncoder(TextTower(loaded.model, loaded.tokenizer).eval(), PromptEnsemble(), None)(pictures.class_name)
+    return Encoded(Embeddings.concatenate(embeddings), torch.cat(thumbnails), text.raw)
+
+
+def chosen(embeddings: Embeddings, rows: Sequence[int] | Tensor) -> Embeddings:
+    """Some pictures of a set."""
+    return embeddings.map(lambda tensor: tensor[rows])
+
+
+def local_deviation(stem: Tensor) -> Tensor:
+    """A baseline without text and without references: (batch, patches, channels) to (batch,).
+
+    The distance of the oddest patch to the nearest patches of the same picture that are not its neighbours.
+    """
+    return torch.stack([crowding(picture[None]).amax() for picture in stem])
+
+
+def zero_shot(encoded: Encoded, temperature: float) -> tuple[Tensor, Tensor]:
+    """Image scores (pictures,) and maps (pictures, 15, 15)."""
+    embeddings = encoded.embeddings
+    images, *windows = (
+        class_score(vectors, encoded.text, temperature=temperature)
+        for vectors in (embeddings.image, *embeddings.windows.values())
+    )
+    return images, zero_shot_map(images, dict(zip(embeddings.windows, windows, strict=True)), GRID_HW)
+
+
+def few_shot(encoded: Encoded, shots: Sequence[int], zero: tuple[Tensor, Tensor], settings: FusionSettings) -> Scores:
+    """Scores of every picture by every method, pictures ``shots`` being the references."""
+    embeddings, references = encoded.embeddings, chosen(encoded.embeddings, list(shots))
+    good = GoodSamples.collect([references])
+    association = few_shot_map(
+        embeddings.patches,
+        embeddings.windows,
+        references.patches.flatten(0, 1),
+        {scale: windows.flatten(0, 1) for scale, windows in references.windows.items()},
+        GRID_HW,
+    )
+    stem = stem_distance(embeddings.stem, good, crowding_power=0.0)
+    thumbnails = torch.cdist(encoded.thumbnails, encoded.thumbnails[list(shots)])
+    return {
+        name: value.numpy()
+        for name, value in {
+            "log fusion": log_fusion(embeddings, *zero, good, settings)[0],
+            "paper's sum": combine(*zero, association)[0],
+            "baseline: stem features": stem.amax(dim=1),
+            "baseline: stem mean and deviation": look_distance(embeddings.stem, good),
+            "baseline: 30 x 30 pixels": thumbnails.amin(dim=1),
+        }.items()
+    }
+
+
+def subset_aurocs(scores: np.ndarray, pictures: RealSet, left_out: Sequence[int] = ()) -> dict[str, float]:
+    """Image AUROC within each subset, the references left out."""
+    tested = np.ones(len(scores), bool)
+    tested[list(left_out)] = False
+    return {
+        name: auroc(scores[tested & rows & pictures.defective], scores[tested & rows & ~pictures.defective])
+        for name, rows in pictures.subsets.items()
+    }
+
+
+def measure(pictures: RealSet, draws: int) -> dict[str, Any]:
+    """Every figure of one set: method -> shots -> subset -> [mean, standard deviation over draws]."""
+    config = tiny_files.read_config(Path(tiny_files.__file__).parent / TINY)
+    settings = FusionSettings(**config["log_fusion"])
+    encoded = encode(pictures)
+    zero = zero_shot(encoded, config["temperature"])
+    found: dict[str, dict[str, dict[str, list[float]]]] = {
+        name: {"0": {subset: [value, 0.0] for subset, value in subset_aurocs(scores.numpy(), pictures).items()}}
+        for name, scores in {
+            "zero-shot": zero[0],
+            "zero-shot, largest of the map": zero[1].flatten(1).amax(dim=1),
+            "baseline: local deviation": local_deviation(encoded.embeddings.stem),
+        }.items()
+    }
+    for shots in SHOTS:
+        runs = [_one_draw(pictures, encoded, zero, settings, shots, draw) for draw in range(draws)]
+        for name in runs[0]:
+            found.setdefault(name, {})[str(shots)] = {
+                subset: [float(np.mean(values)), float(np.std(values))]
+                for subset in pictures.subsets
+                for values in [[run[name][subset] for run in runs]]
+            }
+    return {"pictures": len(pictures.paths), "defective": int(pictures.defective.sum()), "image_auroc": found}
+
+
+def _one_draw(
+    pictures: RealSet, encoded: Encoded, zero: tuple[Tensor, Tensor], settings: FusionSettings, shots: int, draw: int
+) -> dict[str, dict[str, float]]:
+    good = np.flatnonzero(~pictures.defective)
+    references = np.random.default_rng(draw).choice(good, shots, replace=False).tolist()
+    scores = few_shot(encoded, references, zero, settings)
+    return {name: subset_aurocs(values, pictures, references) for name, values in scores.items()}
+
+
+def table(name: str, figures: dict[str, Any]) -> str:
+    """The figures of one set in Markdown, a row per method."""
+    subsets = list(next(iter(next(iter(figures["image_auroc"].values())).values())))
+    lines = [
+        f"**{name}**: {figures['pictures']} pictures, {figures['defective']} defective",
+        "",
+        "| method | references | " + " | ".join(subsets) + " |",
+        "|---|---|" + "---|" * len(subsets),
+    ]
+    for method, by_shots in figures["image_auroc"].items():
+        for shots, values in by_shots.items():
+            cells = [
+                f"{mean:.3f}" + (f" ± {deviation:.3f}" if shots != "0" else "") for mean, deviation in values.values()
+            ]
+            lines.append(f"| {method} | {shots} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bundled_model", description=__doc__)
+    parser.add_argument("--draws", type=int, default=5, help="draws of the references")
+    parser.add_argument("--json", type=Path, help="also write all figures here")
+    args = parser.parse_args()
+    figures = {}
+    for pictures in (textile(), solar_cells()):
+        figures[pictures.name] = measure(pictures, args.draws)
+        print(table(pictures.name, figures[pictures.name]), end="\n\n", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The bundled model's few-shot score: distances to good samples and the zero-shot judgement, added as logarithms.
+
+Tensors only. WinCLIP adds a zero-shot score to a distance (equation 6 of arXiv 2303.14814). A small model's zero-shot
+score is often close to 0 or 1, and then drowns every distance. Here logarithms are added: a patch counts as
+anomalous by how many *times* farther it is from every good sample than good patches usually are.
+
+For a patch q with stem features f and patch token t, and good patches r::
+
+    stem(q)  = min over r of  log( |f - f_r| / sqrt(C) )  -  crowding * log s_r
+    patch(q) = log( (1 - max over r of cos(t, t_r)) / 2 )
+    window(q, scale) = log of the paper's association map of that window scale
+    map(q)   = a_stem stem(q) + a_patch patch(q) + a_window (sum over scales of window(q, scale))
+               + a_zero logit(zero-shot map at q)
+    image    = max over q of map(q) + a_image logit(zero-shot score) + a_look log(look)
+
+s_r says how alone the good patch r is among the good patches: its mean distance to the three nearest that are not its
+neighbours in the picture. In a busy texture every patch is far from its nearest, and a distance says less. ``look`` is
+the distance of the picture's mean and deviation of each stem channel to the nearest good picture's: it sees changes of
+the whole texture that no single patch shows. The weights were chosen on generated products of families that the
+model was not trained on; see :class:`FusionSettings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from winspect.embeddings import Embeddings
+from winspect.scoring import association
+from winspect.windows import spread_to_patches
+
+_NEAREST_GOOD = 3
+_SMALLEST_DISTANCE = 1e-4
+_SMALLEST_CROWDING = 0.1
+_SMALLEST_PROBABILITY = 1e-6
+# Rows of a distance matrix computed at a time: bounds memory however many references there are.
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """Weights of the parts, and the scale of the result. All were fitted on held-out generated products.
+
+    Attributes:
+        stem, patch, window, zero_shot: weights of the parts of the map; ``window`` for each window scale.
+        image_zero_shot, look: weights of the two further parts of the image score.
+        crowding: how far a busy texture's own distances are divided out, 0 (not) to 1 (wholly).
+        image_centre, map_centre: the values that become 0.5, half way between good and defective.
+        image_scale, map_scale: the logits that one unit of the sum is worth.
+        more_references: what is added for each doubling of the references: the nearest of many is always nearer.
+    """
+
+    stem: float = 2.0
+    patch: float = 1.0
+    window: float = 0.25
+    zero_shot: float = 0.05
+    image_zero_shot: float = 0.1
+    look: float = 1.0
+    crowding: float = 0.5
+    image_centre: float = 0.0
+    map_centre: float = 0.0
+    image_scale: float = 1.0
+    map_scale: float = 1.0
+    more_references: float = 0.0
+
+
+@dataclass(frozen=True)
+class GoodSamples:
+    """What the log fusion keeps of K good samples of a class, all on one device.
+
+    Attributes:
+        stem: (K * patches, channels) stem features; crowding: (K * patches,) how alone each of them is.
+        patches: (K * patches, width) last-layer patch tokens; windows: scale -> (K * windows, embedding).
+        looks: (K, 2 * channels) mean and deviation of each stem channel.
+    """
+
+    stem: Tensor
+    crowding: Tensor
+    patches: Tensor
+    windows: Mapping[int, Tensor]
+    looks: Tensor
+
+    @classmethod
+    def collect(cls, samples: Sequence[Embeddings]) -> GoodSamples:
+        """All tiles of all samples, encoded with ``patches=True`` by a model that has stem features.
+
+        Raises:
+            ValueError: no samples, or embeddings without patch tokens or stem features.
+        """
+        if not samples or any(sample.stem is None or sample.patches is None for sample in samples):
+            raise ValueError("log fusion needs one good sample or more, encoded with patch tokens and stem features")
+        together = Embeddings.concatenate(samples)
+        stem, patches = together.stem, together.patches
+        assert stem is not None and patches is not None  # checked above; says so to the type checker
+        return cls(
+            stem=stem.flatten(0, 1),
+            crowding=crowding(stem),
+            patches=patches.flatten(0, 1),
+            windows={scale: windows.flatten(0, 1) for scale, windows in together.windows.items()},
+            looks=look(stem),
+        )
+
+    def __len__(self) -> int:
+        return len(self.looks)
+
+
+def look(stem: Tensor) -> Tensor:
+    """Mean and deviation of each channel over a picture: (batch, patches, channels) to (batch, 2 * channels)."""
+    return torch.cat([stem.mean(dim=1), stem.std(dim=1)], dim=1)
+
+
+def crowding(stem: Tensor) -> Tensor:
+    """How alone each patch of the good samples is: its mean distance to the three nearest others, at least 0.1.
+
+    The patch itself and its eight neighbours in its own picture do not count: they show the same spot.
+
+    Args:
+        stem: (K, patches, channels) of a square grid of patches.
+
+    Returns:
+        (K * patches,) distances in standard deviations of a channel.
+    """
+    samples, patches, channels = stem.shape
+    side = round(patches**0.5)
+    flat = stem.flatten(0, 1)
+    spot = torch.arange(samples * patches, device=stem.device)
+    sample, row, column = spot // patches, spot % patches // side, spot % side
+    found = []
+    for some in spot.split(_CHUNK):
+        distances = torch.cdist(flat[some], flat) / channels**0.5
+        same = (
+            (sample[some, None] == sample)
+            & ((row[some, None] - row).abs() <= 1)
+            & ((column[some, None] - column).abs() <= 1)
+        )
+        nearest = distances.masked_fill(same, torch.inf).topk(_NEAREST_GOOD, dim=1, largest=False).values
+        found.append(nearest.mean(dim=1))
+    return torch.cat(found).clamp_min(_SMALLEST_CROWDING)
+
+
+def stem_distance(stem: Tensor, good: GoodSamples, crowding_power: float) -> Tensor:
+    """``stem(q)`` of the module's formula: (batch, patches, channels) to (batch, patches) logarithms."""
+    batch, patches, channels = stem.shape
+    allowance = crowding_power * good.crowding.log()
+    rows = [
+        ((torch.cdist(some, good.stem) / channels**0.5).clamp_min(_SMALLEST_DISTANCE).log() - allowance).amin(dim=1)
+        for some in stem.flatten(0, 1).split(_CHUNK)
+    ]
+    return torch.cat(rows).reshape(batch, patches)
+
+
+def look_distance(stem: Tensor, good: GoodSamples) -> Tensor:
+    """Root mean square distance of each picture's look to the nearest good sample's: (batch,)."""
+    distances = torch.cdist(look(stem), good.looks) / good.looks.shape[1] ** 0.5
+    return distances.amin(dim=1)
+
+
+def log_fusion(
+    embeddings: Embeddings,
+    image_scores: Tensor,
+    zero_shot_maps: Tensor,
+    good: GoodSamples,
+    settings: FusionSettings,
+    *,
+    stride: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Few-shot image scores and maps of a batch of tiles, by the module's formula.
+
+    Args:
+        embeddings: the tiles', with patch tokens and stem features.
+        image_scores: (batch,) zero-shot scores, 0 to 1.
+        zero_shot_maps: (batch, rows, columns), 0 to 1.
+        good: of the same class, on the same device, with the same window scales.
+        stride: step between windows, in patches.
+
+    Returns:
+        Image scores (batch,) and maps (batch, rows, columns), 0 to 1, 1 most anomalous. 0.5 is where good and
+        defective held-out generated pictures (patches, for the maps) are equally likely, if there are as many of both;
+        the same for any number of references.
+    """
+    images, maps = fused_sums(embeddings, image_scores, zero_shot_maps, good, settings, stride=stride)
+    more = settings.more_references * math.log2(len(good))
+    return (
+        torch.sigmoid(settings.image_scale * (images + more - settings.image_centre)),
+        torch.sigmoid(settings.map_scale * (maps + more - settings.map_centre)),
+    )
+
+
+def fused_sums(
+    embeddings: Embeddings,
+    image_scores: Tensor,
+    zero_shot_maps: Tensor,
+    good: GoodSamples,
+    settings: FusionSettings,
+    *,
+    stride: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """``image`` and ``map`` of the module's formula, before they are brought to 0 to 1; see :func:`log_fusion`."""
+    stem, patches = embeddings.stem, embeddings.patches
+    if stem is None or patches is None:
+        raise ValueError("log fusion needs embeddings with patch tokens and stem features; encode with patches=True")
+    grid_hw = (zero_shot_maps.shape[1], zero_shot_maps.shape[2])
+    maps = (
+        settings.stem * stem_distance(stem, good, settings.crowding)
+        + settings.patch * _log(association(patches, good.patches))
+        + settings.zero_shot * _logit(zero_shot_maps.flatten(1))
+    )
+    for scale, windows in embeddings.windows.items():
+        spread = spread_to_patches(association(windows, good.windows[scale]), grid_hw, scale, stride)
+        maps = maps + settings.window * _log(spread.flatten(1))
+    images = (
+        maps.amax(dim=1)
+        + settings.image_zero_shot * _logit(image_scores)
+        + settings.look * _log(look_distance(stem, good))
+    )
+    return images, maps.reshape(zero_shot_maps.shape)
+
+
+def _log(distances: Tensor) -> Tensor:
+    return distances.clamp_min(_SMALLEST_DISTANCE).log()
+
+
+def _logit(probabilities: Tensor) -> Tensor:
+    return torch.logit(probabilities, eps=_SMALLEST_PROBABILITY)

@@ -1,0 +1,176 @@
+"""Bring the packaged model's few-shot scores to a fixed meaning, and measure it on held-out generated products.
+
+``python -m training.calibrate`` makes products of the held-out families that nothing was chosen on, ten pictures each,
+fits the last settings of :class:`winspect.fusion.FusionSettings` on half of them, writes them to the model's
+``config.json``, and prints the other half's figures. A score of 0.5 then is where both are equally likely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor
+
+from training.data import normalised, patch_coverage
+from training.generator import HELDOUT, make_pair
+from training.losses import PATCH_COVERAGE
+from training.measure import auroc
+from training.publish import PACKAGE_FOLDER
+from winspect.embeddings import Embeddings
+from winspect.encoder import ImageTower
+from winspect.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
+from winspect.prompts import PromptEnsemble
+from winspect.scoring import class_score, zero_shot_map
+from winspect.text import TextEncoder, TextTower
+from winspect.weights import tiny
+
+FIRST_SEED = 8_000_000
+GOOD_TESTED, MOST_SHOTS = 4, 4
+SHOTS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One product: its pictures' scores, good ones first, the defective one last.
+
+    Attributes:
+        images: method -> shots -> (pictures,); maps: method -> shots -> (patches,) of the defective picture.
+        good_maps: shots -> (pictures - 1, patches) log fusion of the good ones.
+        coverage: (patches,) how much of each patch the mask covers.
+    """
+
+    images: dict[str, dict[int, Tensor]]
+    maps: dict[str, dict[int, Tensor]]
+    good_maps: dict[int, Tensor]
+    coverage: np.ndarray
+
+
+def judge_product(tower: ImageTower, text: Tensor, temperature: float, number: int, settings: FusionSettings) -> Judged:
+    """Make product ``number`` and score its pictures: log fusion's sums, zero-shot, and the baselines."""
+    pair = make_pair(HELDOUT[number % len(HELDOUT)], FIRST_SEED + number, references=GOOD_TESTED + MOST_SHOTS)
+    pictures = np.concatenate([pair.reference_rgb, pair.clean_rgb[None], pair.defect_rgb[None]])
+    with torch.inference_mode():
+        everything = tower(normalised(pictures), patches=True)
+        tested = everything.rows(MOST_SHOTS, len(pictures))
+        stem = _stem(tested)
+        scores = class_score(tested.image, text, temperature=temperature)
+        windows = {k: class_score(v, text, temperature=temperature) for k, v in tested.windows.items()}
+        zero_maps = zero_shot_map(scores, windows, tower.grid_hw)
+        alone = torch.stack([crowding(picture[None]) for picture in stem])
+        judged = Judged({}, {}, {}, patch_coverage(pair.mask))
+        _add(judged, "zero-shot", 0, scores, zero_maps.flatten(1))
+        _add(judged, "baseline: local deviation", 0, alone.amax(dim=1), alone)
+        for shots in SHOTS:
+            good = GoodSamples.collect([everything.rows(0, shots)])
+            images, maps = fused_sums(tested, scores, zero_maps, good, settings)
+            _add(judged, "log fusion", shots, images, maps.flatten(1))
+            judged.good_maps[shots] = maps.flatten(1)[:-1]
+            plain = stem_distance(stem, good, 0.0)
+            _add(judged, "baseline: stem features", shots, plain.amax(dim=1), plain)
+    return judged
+
+
+def _stem(embeddings: Embeddings) -> Tensor:
+    if embeddings.stem is None:
+        raise ValueError("this model has no stem features; calibrate the bundled one")
+    return embeddings.stem
+
+
+def _add(judged: Judged, method: str, shots: int, images: Tensor, maps: Tensor) -> None:
+    judged.images.setdefault(method, {})[shots] = images
+    judged.maps.setdefault(method, {})[shots] = maps[-1]
+
+
+def figures(products: Sequence[Judged]) -> dict[str, dict[str, list[float]]]:
+    """method -> shots -> image AUROC within a product, over all products, and pixel AUROC within a picture."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for method, by_shots in products[0].images.items():
+        for shots in by_shots:
+            scores = torch.stack([product.images[method][shots] for product in products]).numpy()
+            within = [auroc(row[-1:], row[:-1]) for row in scores]
+            pixels = [
+                auroc(
+                    one.maps[method][shots].numpy()[one.coverage >= PATCH_COVERAGE], _good_patches(one, method, shots)
+                )
+                for one in products
+                if (one.coverage >= PATCH_COVERAGE).any() and (one.coverage == 0).any()
+            ]
+            pooled = auroc(scores[:, -1], scores[:, :-1].ravel())
+            found.setdefault(method, {})[str(shots)] = [float(np.mean(within)), pooled, float(np.mean(pixels))]
+    return found
+
+
+def _good_patches(product: Judged, method: str, shots: int) -> np.ndarray:
+    return product.maps[method][shots].numpy()[product.coverage == 0]
+
+
+def fit(products: Sequence[Judged], settings: FusionSettings) -> FusionSettings:
+    """Settings whose scores are the chance of a defect, were half of all pictures (patches) defective."""
+    goods = {shots: torch.stack([one.images["log fusion"][shots][:-1] for one in products]).mean() for shots in SHOTS}
+    more = float((goods[1] - goods[4]) / 2)
+    images, bad_images, patches, bad_patches = [], [], [], []
+    for one in products:
+        for shots in SHOTS:
+            shift = more * float(np.log2(shots))
+            images.append(one.images["log fusion"][shots] + shift)
+            bad_images.append(torch.arange(len(images[-1])) == len(images[-1]) - 1)
+            known = torch.from_numpy((one.coverage >= PATCH_COVERAGE) | (one.coverage == 0))
+            patches += [one.maps["log fusion"][shots][known] + shift, one.good_maps[shots].flatten() + shift]
+            bad = torch.from_numpy(one.coverage >= PATCH_COVERAGE)[known]
+            bad_patches += [bad, torch.zeros(one.good_maps[shots].numel(), dtype=torch.bool)]
+    image_scale, image_centre = _logistic(torch.cat(images), torch.cat(bad_images))
+    map_scale, map_centre = _logistic(torch.cat(patches), torch.cat(bad_patches))
+    return replace(
+        settings,
+        more_references=round(more, 3),
+        image_scale=round(image_scale, 3),
+        image_centre=round(image_centre, 3),
+        map_scale=round(map_scale, 3),
+        map_centre=round(map_centre, 3),
+    )
+
+
+def _logistic(values: Tensor, bad: Tensor, *, rounds: int = 50) -> tuple[float, float]:
+    """Scale a and centre c of sigmoid(a (x - c)), both sides weighing the same; Newton's method."""
+    x = torch.stack([values.double(), torch.ones(len(values), dtype=torch.float64)], dim=1)
+    weight = torch.where(bad, 0.5 / bad.sum(), 0.5 / (~bad).sum()).double()
+    beta = torch.zeros(2, dtype=torch.float64)
+    for _ in range(rounds):
+        chance = torch.sigmoid(x @ beta)
+        gradient = x.T @ (weight * (chance - bad.double()))
+        curvature = (x * (weight * chance * (1 - chance))[:, None]).T @ x + 1e-9 * torch.eye(2, dtype=torch.float64)
+        beta = beta - torch.linalg.solve(curvature, gradient)
+    return float(beta[0]), float(-beta[1] / beta[0])
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.calibrate", description=__doc__)
+    parser.add_argument("--products", type=int, default=120)
+    parser.add_argument("--model", type=Path, default=PACKAGE_FOLDER, help="folder whose config.json is completed")
+    args = parser.parse_args()
+    config = tiny.read_config(args.model)
+    model = tiny.load_tiny(args.model)
+    tower = ImageTower(model.visual).eval()
+    text = TextEncoder(TextTower(model, open_clip.SimpleTokenizer()).eval(), PromptEnsemble(), None)("object").raw
+    settings = FusionSettings()
+    products = [judge_product(tower, text, config["temperature"], n, settings) for n in range(args.products)]
+    fitted, measured = products[: len(products) // 2], products[len(products) // 2 :]
+    config["log_fusion"] = asdict(fit(fitted, settings))
+    (args.model / tiny.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(config["log_fusion"], indent=2))
+    print("| method | references | image AUROC, one product | all products | pixel AUROC |\n|---|---|---|---|---|")
+    for method, by_shots in figures(measured).items():
+        for shots, values in by_shots.items():
+            print(f"| {method} | {shots} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -77,9 +77,18 @@ def solar_cells() -> RealSet:
     with open(folder / "labels.csv", encoding="utf-8") as file:
         rows = [line.split() for line in file if line.strip()]
     kind = np.array([row[2] for row in rows])
-    defective = np.array([float(row[1]) >= DEFECTIVE_FROM for row in rows])
-    subsets = {"all": kind != "", "mono": kind == "mono", "poly": kind == "poly"}
-    return RealSet("solar cells", "solar cell", [folder / row[0] for row in rows], defective, subsets)
+    probability = np.array([float(row[1]) for row in rows])
+    subsets = {
+        "all": probability >= 0,
+        "experts certain": (probability == 0) | (probability == 1),
+        "mono": kind == "mono",
+        "poly": kind == "poly",
+    }
+    paths = [folder / row[0] for row in rows]
+    return RealSet("solar cells", "solar cell", paths, probability >= DEFECTIVE_FROM, subsets)
+
+
+SETS = {"textile": textile, "solar": solar_cells}
 
 
 def encode(pictures: RealSet) -> Encoded:
@@ -211,10 +220,11 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bundled_model", description=__doc__)
     parser.add_argument("--draws", type=int, default=5, help="draws of the references")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--json", type=Path, help="also write all figures here")
     args = parser.parse_args()
     figures = {}
-    for pictures in (textile(), solar_cells()):
+    for pictures in (SETS[name]() for name in args.sets):
         figures[pictures.name] = measure(pictures, args.draws)
         print(table(pictures.name, figures[pictures.name]), end="\n\n", flush=True)
     if args.json:

@@ -2,13 +2,14 @@
 
 ``python -m training.calibrate`` makes products of the held-out families that nothing was chosen on, ten pictures each,
 fits the last settings of :class:`winspect.fusion.FusionSettings` on half of them, writes them to the model's
-``config.json``, and prints the other half's figures. A score of 0.5 then is where both are equally likely.
+``config.json``, and prints the other half's figures. A score of 0.5 is where good and defective are as likely.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from winspect.weights import tiny
 FIRST_SEED = 8_000_000
 GOOD_TESTED, MOST_SHOTS = 4, 4
 SHOTS = (1, 2, 4)
+DEFECTIVE_PATCHES = 0.05
+"""The share of defective patches that maps suppose; with one half, most of a good picture would be tinted."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _good_patches(product: Judged, method: str, shots: int) -> np.ndarray:
 
 
 def fit(products: Sequence[Judged], settings: FusionSettings) -> FusionSettings:
-    """Settings whose scores are the chance of a defect, were half of all pictures (patches) defective."""
+    """Settings whose scores are the chance of a defect, were half of all pictures, or one in 20 patches, defective."""
     goods = {shots: torch.stack([one.images["log fusion"][shots][:-1] for one in products]).mean() for shots in SHOTS}
     more = float((goods[1] - goods[4]) / 2)
     images, bad_images, patches, bad_patches = [], [], [], []
@@ -127,6 +130,7 @@ def fit(products: Sequence[Judged], settings: FusionSettings) -> FusionSettings:
             bad_patches += [bad, torch.zeros(one.good_maps[shots].numel(), dtype=torch.bool)]
     image_scale, image_centre = _logistic(torch.cat(images), torch.cat(bad_images))
     map_scale, map_centre = _logistic(torch.cat(patches), torch.cat(bad_patches))
+    map_centre += math.log(1 / DEFECTIVE_PATCHES - 1) / map_scale
     return replace(
         settings,
         more_references=round(more, 3),

@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--products", type=int, default=5000, help="generated training products, four pictures each")
     parser.add_argument("--heldout", type=int, default=500, help="products of families that are never trained on")
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that generate pictures")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

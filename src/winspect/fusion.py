@@ -49,7 +49,7 @@ class FusionSettings:
         stem, patch, window, zero_shot: weights of the parts of the map; ``window`` for each window scale.
         image_zero_shot, look: weights of the two further parts of the image score.
         crowding: how far a busy texture's own distances are divided out, 0 (not) to 1 (wholly).
-        image_centre, map_centre: the values that become 0.5, half way between good and defective.
+        image_centre, map_centre: the sums that become 0.5.
         image_scale, map_scale: the logits that one unit of the sum is worth.
         more_references: what is added for each doubling of the references: the nearest of many is always nearer.
     """
@@ -178,9 +178,9 @@ def log_fusion(
         stride: step between windows, in patches.
 
     Returns:
-        Image scores (batch,) and maps (batch, rows, columns), 0 to 1, 1 most anomalous. 0.5 is where good and
-        defective held-out generated pictures (patches, for the maps) are equally likely, if there are as many of both;
-        the same for any number of references.
+        Image scores (batch,) and maps (batch, rows, columns), 0 to 1, 1 most anomalous, the same for any number of
+        references. On held-out generated products 0.5 is where a picture is as likely good as defective if half of
+        them are, and a patch if one in twenty is.
     """
     images, maps = fused_sums(embeddings, image_scores, zero_shot_maps, good, settings, stride=stride)
     more = settings.more_references * math.log2(len(good))

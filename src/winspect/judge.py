@@ -84,7 +84,8 @@ def judge(
     if references is None:
         return [_picture(own.mean(), own_maps) for own, own_maps in _split(tiles, scores, maps)]
     if recipe.fusion == "log" and fusion is not None and references.log_fusion is not None:
-        fused, maps = log_fusion(embeddings, scores, maps, references.log_fusion, fusion)
+        good = references.log_fusion
+        fused, maps = log_fusion(embeddings, scores, maps, good, fusion, stride=recipe.stride)
         return [_picture(own.amax(), own_maps) for own, own_maps in _split(tiles, fused, maps)]
     associations = _associations(embeddings, references, recipe, grid_hw)
     return [_sum(*own) for own in _split(tiles, scores, maps, associations)]

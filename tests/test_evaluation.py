@@ -19,11 +19,11 @@ from winspect.datasets import open_dataset
 from winspect.encoder import ImageTower
 from winspect.errors import OutputError, ReferencesError, SettingsError, SourceError, UsageError
 from winspect.evaluation import METRICS, draw, evaluate, matching_tables, open_run, published_tables
-from winspect.evaluation.alarms import map_alarm, map_spread, mean_cosine
+from winspect.evaluation.alarms import map_alarm, mean_cosine
 from winspect.evaluation.pixels import _nearest, square_map
 from winspect.evaluation.published import differences, get_table
 from winspect.evaluation.results import IMAGE_METRICS, PIXEL_METRICS
-from winspect.results import Result
+from winspect.results import Result, map_spread
 
 CONTRACT = {
     "schema": int,

@@ -25,7 +25,7 @@ from winspect.images import Prepared, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
 from winspect.prompts import PromptEnsemble, check_class_name
 from winspect.recipes import Recipe, get_recipe
-from winspect.results import Result
+from winspect.results import CONSTANT_SPREAD, Result, map_spread
 from winspect.text import TextCache, TextEncoder, TextTower
 from winspect.weights import DEFAULT_MODEL, TINY, LoadedCLIP, cache_folder, load
 from winspect.windows import window_indices
@@ -33,9 +33,6 @@ from winspect.windows import window_indices
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS = "object"
-
-# Maps whose values differ by less than this are constant: no real picture gives one.
-_CONSTANT_MAP_RANGE = 1e-6
 
 Picture = str | PathLike[str] | np.ndarray | Any
 """A file, an array (see :func:`winspect.images.read_rgb`), or a Pillow image."""
@@ -294,7 +291,7 @@ def _result(item: Prepared, category_name: str, scores: PictureScores, precision
 
 def _warn_if_constant(results: Sequence[Result]) -> None:
     maps = [result.tile_maps for result in results if result.tile_maps is not None]
-    if maps and all(np.ptp(tile_map) < _CONSTANT_MAP_RANGE for tile_maps in maps for tile_map in tile_maps):
+    if maps and all(map_spread(tile_maps) < CONSTANT_SPREAD for tile_maps in maps):
         warnings.warn(
             f"all anomaly maps of {len(maps)} pictures from {results[0].path} on are constant: the pictures are "
             "blank, or the windows of this model are broken; do not trust these maps",

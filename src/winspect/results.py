@@ -13,6 +13,22 @@ import torch
 from winspect.errors import PictureError
 from winspect.scoring import upsample
 
+CONSTANT_SPREAD = 1e-3
+"""A map is constant when the log odds of its most and its least anomalous patch differ by less than this. Measured:
+photographs give 0.07 and more, evenly coloured pictures 0.03 and more, windows that attend to each other 0. Log odds,
+because differences between scores near 0 or 1 are tiny for sound maps too."""
+
+
+def map_spread(tile_maps: np.ndarray) -> float:
+    """How far a picture's patches differ: the largest difference of log odds within one of its tiles.
+
+    Args:
+        tile_maps: (tiles, rows, columns), 0 to 1.
+    """
+    scores = np.clip(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), 1e-30, 1 - 1e-8)
+    log_odds = np.log(scores) - np.log1p(-scores)
+    return float(np.ptp(log_odds, axis=1).max())
+
 
 @dataclass(frozen=True, eq=False)
 class Result:

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from winspect.errors import PictureError
 from winspect.images import prepare
+from winspect.results import CONSTANT_SPREAD
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -26,31 +27,15 @@ EQUAL_COSINE = 0.99999
 0.007 and more, evenly coloured pictures 0.0002 and more (position embeddings keep their windows apart), windows that
 attend to each other 0 up to rounding, in fp32 and in bf16."""
 
-CONSTANT_SPREAD = 1e-3
-"""A map is constant when the log odds of its most and its least anomalous patch differ by less than this. Measured:
-photographs give 0.07 and more, evenly coloured pictures 0.03 and more, windows that attend to each other 0. Log odds,
-because differences between scores near 0 or 1 are tiny for sound maps too."""
-
 PROBES = 2
 """Pictures per category whose window embeddings are looked at: a pass each, which is little beside the category's."""
-
-
-def map_spread(tile_maps: np.ndarray) -> float:
-    """How far a picture's patches differ: the largest difference of log odds within one of its tiles.
-
-    Args:
-        tile_maps: (tiles, rows, columns), 0 to 1.
-    """
-    scores = np.clip(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), 1e-30, 1 - 1e-8)
-    log_odds = np.log(scores) - np.log1p(-scores)
-    return float(np.ptp(log_odds, axis=1).max())
 
 
 def map_alarm(spreads: Sequence[float]) -> str | None:
     """The alarm for the maps of a category, when more than half of them are constant; else None.
 
     Args:
-        spreads: `map_spread` of each picture.
+        spreads: :func:`winspect.results.map_spread` of each picture.
     """
     constant = sum(spread < CONSTANT_SPREAD for spread in spreads)
     if 2 * constant <= len(spreads):

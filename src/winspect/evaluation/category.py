@@ -15,13 +15,14 @@ import numpy as np
 
 from winspect.datasets import Item
 from winspect.errors import PictureError, ReferencesError
-from winspect.evaluation.alarms import embedding_alarm, map_alarm, map_spread
+from winspect.evaluation.alarms import embedding_alarm, map_alarm
 from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
 from winspect.files import make_folder, replacing
 from winspect.heatmaps import heat_overlay, save_png
 from winspect.metrics import Ranking, rank_scores
+from winspect.results import map_spread
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP

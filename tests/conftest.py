@@ -14,10 +14,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def pytest_report_header():
     """Which releases are held to the tests."""
-    import open_clip
     import torch
+    from open_clip.version import __version__
 
-    return f"open_clip {open_clip.__version__}, torch {torch.__version__}"
+    return f"open_clip {__version__}, torch {torch.__version__}"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -171,7 +171,7 @@ def test_score_differences_and_flips_by_hand(baseline, other):
 def test_a_picture_that_failed_in_one_run_is_not_within(baseline, other):
     change_scores(other, lambda rows: rows[3].update(score=""))
     comparison = compared(baseline, other)
-    assert comparison.categories["bolt"].reasons == ("1 pictures were judged in one run only",)
+    assert "1 pictures were judged in one run only" in comparison.categories["bolt"].reasons
     assert comparison.pictures.failed_in_one == 1
     assert comparison.pictures.count == 23
     change_scores(other, lambda rows: [row.update(score="") for row in rows])
@@ -308,3 +308,22 @@ def test_a_run_of_another_kind_is_refused(baseline):
         compare_published(open_run(baseline), get_table("winclip"))
     with pytest.raises(UsageError, match=r"different recipe .*; different data set and shots \(mvtec 0-shot"):
         compare_published(open_run(baseline), get_table("tiles-ascend"))
+
+
+def test_scores_that_are_not_the_results_own_are_not_within(baseline, tmp_path):
+    """Only the scores file is shuffled: the figures beside it are no longer its own."""
+    folder = tmp_path / "copy"
+    shutil.copytree(open_run(baseline).path.parent, folder)
+    lines = (folder / "scores.csv").read_text().splitlines()
+    rows = list(csv.DictReader(lines))
+    scores = sorted((row["score"] for row in rows), reverse=True)
+    for row, score in zip(sorted(rows, key=lambda row: row["label"]), scores, strict=True):
+        row["score"] = score
+    with (folder / "scores.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    comparison = compare_runs(open_run(baseline), open_run(folder))
+    assert not comparison.within
+    reasons = [reason for category in comparison.categories.values() for reason in category.reasons]
+    assert any("the two files differ in origin" in reason for reason in reasons)

@@ -9,14 +9,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from winspect.comparison.pictures import Pictures, look_at, matched
 from winspect.errors import SettingsError, UsageError
 from winspect.evaluation.published import Table, differences
 from winspect.evaluation.results import METRICS, Run
+from winspect.metrics import auroc
 
 SAME_KEYS = ("dataset", "recipe", "recipe_settings", "prompts", "class", "shots", "seeds")
 """What two runs must share to be compared, beside the pictures and references themselves."""
 
+# The scores file holds every digit, so that the figure made from it again is the same up to summation.
+_SAME_FIGURE = 1e-9
 # Differences of decimal fractions are not exact in binary: 0.85 - 0.84 > 0.01.
 _ROUNDING = 1e-12
 
@@ -139,6 +144,11 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
             for role, category in (("baseline", own), ("other", others))
             if category.get("alarm")
         ]
+        reasons += [
+            f"{role}: {contradiction}"
+            for role, run in (("baseline", baseline), ("other", other))
+            if (contradiction := _contradiction(run, name)) is not None
+        ]
         if pictures.failed_in_one:
             reasons.append(f"{pictures.failed_in_one} pictures were judged in one run only")
         categories[name] = Category(figures, pictures, (*reasons, *_beyond(figures, tolerance)))
@@ -147,6 +157,27 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
     every = look_at(list(both.values()))
     how = _judge(baseline), _judge(other)
     return Comparison(str(baseline.path), str(other.path), how, tolerance, categories, mean, every)
+
+
+def _contradiction(run: Run, category: str) -> str | None:
+    """How a category's image AUROC and the scores file beside it contradict each other, or None.
+
+    A run with an alarm has no figure to hold its scores to.
+    """
+    recorded = run.results["categories"][category]["image_auroc"]
+    judged = [score for score in run.scores if score.category == category and score.score is not None]
+    by_seed = []
+    for seed in sorted({score.seed for score in judged}):
+        own = [score for score in judged if score.seed == seed]
+        scores = np.array([score.score for score in own], np.float64)
+        by_seed.append(auroc(scores, np.array([score.label == "anomalous" for score in own])))
+    defined = [figure for figure in by_seed if figure is not None]
+    if recorded is None or len(defined) != len(by_seed) or not defined:
+        return None
+    ours = sum(defined) / len(defined)
+    if abs(ours - recorded) <= _SAME_FIGURE:
+        return None
+    return f"its scores give an image AUROC of {ours:.4f}, its results {recorded:.4f}: the two files differ in origin"
 
 
 def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Comparison:

@@ -11,13 +11,15 @@ from torch import nn
 from training import losses
 from training.data import CLEAN, DEFECT, FIRST_REFERENCE, PairSet
 from training.model import PromptTokens, average_prompts, embed, encode_prompts, logits, to_text_space, transform
+from winspect import metrics
 
 
 def auroc(bad: np.ndarray, good: np.ndarray) -> float:
-    """Chance that a score of ``bad`` is above one of ``good``, ties counting half."""
-    ordered = np.sort(good)
-    below = np.searchsorted(ordered, bad, side="left") + np.searchsorted(ordered, bad, side="right")
-    return float(below.mean() / (2 * len(ordered)))
+    """Chance that a score of ``bad`` is above one of ``good``, ties counting half; both need one score or more."""
+    figure = metrics.auroc(np.concatenate([bad, good]), np.arange(len(bad) + len(good)) < len(bad))
+    if figure is None:
+        raise ValueError(f"got {len(bad)} defective and {len(good)} good scores; need one of each or more")
+    return figure
 
 
 def family_mean_auroc(bad: np.ndarray, good: np.ndarray, families: Sequence[str]) -> float:

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import os
-import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import UsageError
+from winspect.machine import describe_machine
 
 SCHEMA = 1
 RESULTS_FILE, SCORES_FILE, TIMING_FILE = "results.json", "scores.csv", "timing.json"
@@ -207,21 +207,3 @@ def score_rows(parts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence
             for row in part["rows"]:
                 named = {**row, "category": category, "seed": seed}
                 yield [named[column] for column in SCORE_COLUMNS]
-
-
-def describe_machine(device: str) -> dict[str, Any]:
-    """What figures were made on: system, processor, cores, releases."""
-    import numpy as np
-    import open_clip
-    import torch
-
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "accelerator": torch.cuda.get_device_name() if device == "cuda" else None,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "open_clip": open_clip.__version__,
-        "numpy": np.__version__,
-    }

@@ -1,0 +1,288 @@
+"""The machine figures are made on, and what its processor can do. Importing this imports neither torch nor numpy.
+
+What the system does not tell is None, never a guess. Memory is in MB of 10^6 bytes throughout.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from winspect._version import __version__
+
+MB = 1_000_000
+
+_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+
+_X86 = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_ARM = ("arm_bf16", "arm_i8mm")
+
+# macOS names what a processor has one by one; a name it does not know is not known to be absent.
+_MAC_NAMES = {
+    "avx2": "hw.optional.avx2_0",
+    "avx512f": "hw.optional.avx512f",
+    "avx512_vnni": "hw.optional.avx512vnni",
+    "arm_bf16": "hw.optional.arm.FEAT_BF16",
+    "arm_i8mm": "hw.optional.arm.FEAT_I8MM",
+}
+_MAC_BRAND = "machdep.cpu.brand_string"
+
+# PyTorch spells some in its own way.
+_TORCH_NAMES = {"avx512f": "avx512_f", "arm_bf16": "bf16", "arm_i8mm": "i8mm"}
+
+_DISTRIBUTIONS = {
+    "torch": ("torch",),
+    "torchvision": ("torchvision",),
+    "open_clip": ("open_clip_torch",),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
+    "nncf": ("nncf",),
+    "torch_npu": ("torch_npu",),
+    "numpy": ("numpy",),
+    "pillow": ("pillow",),
+}
+
+
+@dataclass(frozen=True)
+class CPUFeatures:
+    """What a processor can do. True and False are what the system says; None is not known.
+
+    Attributes:
+        name: the maker's, such as "AMD EPYC".
+        cores: logical cores this process may use: its affinity, and its container's quota rounded up.
+        avx2, avx512f, avx512_vnni, avx512_bf16, amx_bf16, amx_int8: of x86; False on another architecture.
+        arm_bf16, arm_i8mm: of ARM; False on another architecture.
+    """
+
+    name: str | None
+    cores: int
+    avx2: bool | None = None
+    avx512f: bool | None = None
+    avx512_vnni: bool | None = None
+    avx512_bf16: bool | None = None
+    amx_bf16: bool | None = None
+    amx_int8: bool | None = None
+    arm_bf16: bool | None = None
+    arm_i8mm: bool | None = None
+
+    @property
+    def native_bf16(self) -> bool | None:
+        """Whether it multiplies bfloat16 in hardware: AVX-512-BF16, AMX or ARM's BF16; None where that is not known."""
+        units = (self.avx512_bf16, self.amx_bf16, self.arm_bf16)
+        return True if any(units) else None if None in units else False
+
+    @property
+    def flags(self) -> dict[str, bool | None]:
+        """The features by name, in a fixed order."""
+        return {name: getattr(self, name) for name in (*_X86, *_ARM)}
+
+
+def cpu_features() -> CPUFeatures:
+    """This machine's processor: from the kernel on Linux and macOS, elsewhere from PyTorch, which is imported then."""
+    if sys.platform.startswith("linux"):
+        return _from_cpuinfo(_read(_PROC / "cpuinfo"), usable_cores())
+    if sys.platform == "darwin":
+        return _from_sysctl(_sysctl(_MAC_BRAND, *_MAC_NAMES.values()), platform.machine(), usable_cores())
+    return _from_torch(usable_cores())
+
+
+def usable_cores() -> int:
+    """Logical cores this process may use, at least 1: its affinity, and its container's quota rounded up."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota()
+    return affinity if quota is None else min(affinity, math.ceil(quota))
+
+
+def memory_mb() -> int | None:
+    """Memory this process may use, in MB: the machine's, or its container's limit if that is less."""
+    sizes = list(_memory_limits())
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(sizes) // MB if sizes else None
+
+
+def peak_rss_mb() -> float | None:
+    """The most memory this process has held at once, in MB.
+
+    Linux's own high-water mark is preferred to getrusage's: that one counts from the process that started this one,
+    so that a small program started by a large one looks as large.
+    """
+    if mark := re.search(r"^VmHWM:\s*(\d+) kB", _read(_PROC / "self/status"), re.MULTILINE):
+        return int(mark[1]) * 1024 / MB
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / MB  # bytes on macOS, KiB elsewhere
+
+
+def current_rss_mb() -> float | None:
+    """The memory this process holds now, in MB; None where /proc/self/statm is not to be had."""
+    fields = _read(_PROC / "self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / MB if len(fields) > 1 else None
+
+
+def versions() -> dict[str, str | None]:
+    """Releases of winspect, Python and the libraries it runs on; None where not installed. Imports none of them."""
+    return {
+        "winspect": __version__,
+        "python": platform.python_version(),
+        **{name: _installed(distributions) for name, distributions in _DISTRIBUTIONS.items()},
+    }
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """What figures were made on: system, processor, cores, memory, releases.
+
+    Args:
+        device: where the encoder ran, such as ``cpu``, ``cuda`` or ``npu:0``.
+    """
+    import torch
+
+    cpu, releases = cpu_features(), versions()
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cpu": cpu.name,
+        "cpu_features": " ".join(name for name, has in cpu.flags.items() if has),
+        "cores": cpu.cores,
+        "memory_mb": memory_mb(),
+        "accelerator": _accelerator(device),
+        "python": releases["python"],
+        "torch": str(torch.__version__),  # with its build, which the installed package's own version leaves out
+        **{name: releases[name] for name in ("open_clip", "openvino", "onnxruntime", "nncf", "torch_npu", "numpy")},
+    }
+
+
+def _accelerator(device: str) -> str | None:
+    kind, _, number = device.partition(":")
+    if kind not in ("cuda", "npu"):
+        return None
+    import torch
+
+    return str(getattr(torch, kind).get_device_name(int(number or 0)))
+
+
+def _installed(distributions: tuple[str, ...]) -> str | None:
+    from importlib import metadata  # slow to import, and `winspect --help` needs none of it
+
+    for name in distributions:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
+
+
+def _read(path: Path) -> str:
+    """A file of the kernel's; "" where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+# Processors
+
+
+def _features(cores: int, name: str | None, known: Mapping[str, bool | None], architecture: str) -> CPUFeatures:
+    """``known`` for the architecture's own features, "x86" or "arm"; the other's are absent."""
+    foreign = {"x86": _ARM, "arm": _X86}.get(architecture, ())
+    return CPUFeatures(name or None, cores, **{**known, **dict.fromkeys(foreign, False)})
+
+
+def _from_cpuinfo(text: str, cores: int) -> CPUFeatures:
+    """From Linux's /proc/cpuinfo: ``flags`` on x86, ``Features`` on ARM."""
+    lines: dict[str, str] = {}
+    for line in text.splitlines():  # the first core stands for all: the kernel states what all of them have
+        key, colon, value = line.partition(":")
+        if colon:
+            lines.setdefault(key.strip(), value.strip())
+    if "flags" in lines:
+        words = set(lines["flags"].split())
+        return _features(cores, lines.get("model name"), {name: name in words for name in _X86}, "x86")
+    if "Features" in lines:
+        words = set(lines["Features"].split())
+        known = {name: name.removeprefix("arm_") in words for name in _ARM}
+        return _features(cores, lines.get("model name") or _arm_name(lines), known, "arm")
+    return _features(cores, lines.get("model name"), {}, "")
+
+
+def _arm_name(lines: Mapping[str, str]) -> str | None:
+    """ARM's kernel states numbers instead of a name."""
+    maker, part = lines.get("CPU implementer"), lines.get("CPU part")
+    return f"ARM implementer {maker}, part {part}" if maker and part else None
+
+
+def _sysctl(*names: str) -> dict[str, str]:
+    """What macOS says about these names; those it does not know are left out."""
+    try:
+        done = subprocess.run(["sysctl", *names], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    pairs = (line.partition(":") for line in done.stdout.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _from_sysctl(lines: Mapping[str, str], architecture: str, cores: int) -> CPUFeatures:
+    known = {name: lines[key] == "1" for name, key in _MAC_NAMES.items() if key in lines}
+    return _features(cores, lines.get(_MAC_BRAND), known, {"arm64": "arm", "x86_64": "x86"}.get(architecture, ""))
+
+
+def _from_torch(cores: int) -> CPUFeatures:
+    try:
+        import torch
+    except (ImportError, OSError):  # a broken installation fails with either
+        return CPUFeatures(None, cores)
+    if hasattr(torch.cpu, "get_capabilities"):
+        said: Mapping[str, Any] = torch.cpu.get_capabilities()
+        known = {name: said.get(_TORCH_NAMES.get(name, name)) for name in (*_X86, *_ARM)}
+        architecture = {"x86_64": "x86", "aarch64": "arm", "arm64": "arm"}.get(str(said.get("architecture")), "")
+        return _features(cores, said.get("cpu_name"), known, architecture)
+    level = torch.backends.cpu.get_cpu_capability()  # a setting may have lowered it: says what there is, not what not
+    known = {"avx2": True if level in ("AVX2", "AVX512") else None, "avx512f": True if level == "AVX512" else None}
+    return _features(cores, None, known, "")
+
+
+# Limits of a container, in both versions of Linux's control groups
+
+
+def _cgroup_folders(controller: str) -> list[Path]:
+    """Where limits on this process stand: its own group, and those around it."""
+    folders = []
+    for line in _read(_PROC / "self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = _CGROUP / controller if controllers else _CGROUP
+        own = root / path.lstrip("/")
+        folders += [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
+    return folders
+
+
+def _cpu_quota() -> float | None:
+    """Cores' worth of time this process may use; None without a limit."""
+    quotas = []
+    for folder in _cgroup_folders("cpu"):
+        fields = _read(folder / "cpu.max").split()
+        fields = fields or [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
+        if len(fields) == 2 and all(field.isdigit() and int(field) for field in fields):  # not "max", not -1
+            quotas.append(int(fields[0]) / int(fields[1]))
+    return min(quotas, default=None)
+
+
+def _memory_limits() -> Iterator[int]:
+    """Bytes; version 1 states a number beyond any machine for no limit."""
+    for folder in _cgroup_folders("memory"):
+        for file in ("memory.max", "memory.limit_in_bytes"):
+            limit = _read(folder / file).strip()
+            if limit.isdigit():
+                yield int(limit)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from checkpoints import SMALL, build
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from winspect.encoder import Block, ImageTower
 from winspect.errors import ArchitectureError
@@ -125,3 +127,27 @@ def test_towers_that_windows_cannot_use_are_refused(change, message):
     change(visual)
     with pytest.raises(ArchitectureError, match=message):
         ImageTower(visual)
+
+
+class HostReads(TorchDispatchMode):
+    """Operators that read a tensor of the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(isinstance(x, torch.Tensor) and x.device.type == "cpu" for x in tree_leaves((args, kwargs))):
+            self.found.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_pass_copies_nothing_from_the_host():
+    """A captured graph must not; the first pass of a shape may. The meta device stands for an accelerator."""
+    tower = ImageTower(build(SMALL).visual).to("meta")
+    pixels = torch.zeros(2, 3, 64, 64, device="meta")
+    with torch.inference_mode():
+        tower(pixels, patches=True)
+        with HostReads() as reads:
+            tower(pixels, patches=True)
+    assert reads.found == []

@@ -10,7 +10,8 @@ and the window's patches alone pass through the tower.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -87,7 +88,11 @@ class Block(nn.Module):
         attended = scaled_dot_product_attention(
             split_heads(queries), split_heads(keys), split_heads(values), is_causal=causal
         )
-        x = x + self.ls_1(self.attention.out_proj(attended.transpose(1, 2).flatten(2)))
+        return self.follow(x, attended.transpose(1, 2).flatten(2))
+
+    def follow(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention, token by token: both (..., width), the attended values before their projection."""
+        x = x + self.ls_1(self.attention.out_proj(attended))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
 
@@ -117,6 +122,16 @@ def _check_plain_vit(visual: Any) -> None:
 def _to_sequence(grid: Tensor) -> Tensor:
     """(batch, channels, rows, columns) to (batch, rows * columns, channels)."""
     return grid.flatten(2).transpose(1, 2)
+
+
+@lru_cache(maxsize=64)
+def _window_sequences(grid_hw: tuple[int, int], scale: int, stride: int, device: torch.device) -> Tensor:
+    """Token numbers of every window, the class token (token 0) first: int64 (windows, 1 + scale * scale).
+
+    Kept on the device: a graph that is being captured must not copy from the host.
+    """
+    with torch.inference_mode(False):
+        return torch.nn.functional.pad(window_indices(grid_hw, scale, stride).to(device) + 1, (1, 0))
 
 
 class ImageTower(nn.Module):
@@ -180,8 +195,7 @@ class ImageTower(nn.Module):
         The first block's ln_1 and projection are per token, so they are computed once per token and gathered;
         of the last block only the class token is read.
         """
-        indices = window_indices(self.grid_hw, scale, stride).to(tokens.device) + 1
-        sequences = torch.nn.functional.pad(indices, (1, 0))  # the class token is token 0 of every window
+        sequences = _window_sequences(self.grid_hw, scale, stride, tokens.device)
 
         def gather(x: Tensor) -> Tensor:
             return x[:, sequences].flatten(0, 1)
@@ -192,10 +206,16 @@ class ImageTower(nn.Module):
         for block in self.blocks:
             x = block(x, projected=projected, class_token_only=block is self.blocks[-1])
             projected = None
-        return self.pooled(x).unflatten(0, (len(tokens), len(indices)))
+        return self.pooled(x).unflatten(0, (len(tokens), len(sequences)))
 
     def forward(
-        self, pixels: Tensor, *, scales: Sequence[int] = (2, 3), stride: int = 1, patches: bool = False
+        self,
+        pixels: Tensor,
+        *,
+        scales: Sequence[int] = (2, 3),
+        stride: int = 1,
+        patches: bool = False,
+        before_blocks: Callable[[Tensor], None] | None = None,
     ) -> Embeddings:
         """Embed a batch of normalised pictures.
 
@@ -205,8 +225,12 @@ class ImageTower(nn.Module):
             stride: step between windows, in patches.
             patches: also return what few-shot inspection compares: patch tokens, and stem features where the
                 tower has them.
+            before_blocks: called with the tokens before the first block runs; where an accelerator is told to
+                prefetch the blocks' weights.
         """
         tokens, stem = self.tokens(pixels)
+        if before_blocks is not None:
+            before_blocks(tokens)
         x = tokens
         for block in self.blocks:
             x = block(x, class_token_only=block is self.blocks[-1] and not patches)

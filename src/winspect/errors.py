@@ -71,6 +71,10 @@ class EngineError(UsageError):
     """An engine that is unknown or cannot run here."""
 
 
+class EngineBuildError(EngineError):
+    """An engine that is installed, but cannot build this model's graph."""
+
+
 class MissingExtraError(UsageError):
     """An optional dependency is not installed. The message names the extra that brings it."""
 

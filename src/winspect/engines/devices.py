@@ -63,14 +63,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(kind, number)
 
 
-def resolve_precision(name: str) -> torch.dtype:
-    """``fp32``, ``bf16`` or ``fp16`` to the dtype the image tower runs in.
+def dtype_of(precision: str) -> torch.dtype:
+    """``fp32``, ``bf16`` or ``fp16`` to torch's dtype.
 
     Raises:
-        PrecisionError: unknown, or not to be had in this engine.
+        PrecisionError: unknown, or not one of torch's.
     """
-    if name == "int8":
+    if precision == "int8":
         raise PrecisionError("precision int8 is not available in the torch engine; use fp32, bf16 or fp16")
-    if name not in _DTYPES:
-        raise PrecisionError(f"got the precision {name!r}, need one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+    if precision not in _DTYPES:
+        raise PrecisionError(f"got the precision {precision!r}, need one of {', '.join(_DTYPES)}")
+    return _DTYPES[precision]

@@ -2,83 +2,83 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from winspect.embeddings import Embeddings
 from winspect.encoder import ImageTower
-from winspect.errors import DeviceMemoryError
-
-logger = logging.getLogger(__name__)
+from winspect.engines.ascend import WeightPrefetch
+from winspect.engines.base import Engine
+from winspect.engines.captured_graphs import BUCKETS, BucketedGraphs
+from winspect.engines.devices import dtype_of
+from winspect.engines.timing import OperatorTime, torch_times
+from winspect.errors import DeviceError
 
 # Tiles per pass. More does not make a CPU faster and costs memory; a GPU needs more to be busy.
 DEFAULT_BATCH_SIZES = {"cpu": 4, "cuda": 32, "npu": 32}
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device, or the machine, has no memory left."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    signs = ("out of memory", "can't allocate memory", "not enough memory")  # GPUs; the CPU on Linux, on Windows
-    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
-
-
-class TorchEngine:
-    """Embeds tiles in batches; halves the batch when memory runs out, and says so.
+class TorchEngine(Engine):
+    """The tower as torch runs it, operator by operator.
 
     Args:
         tower: the image tower; moved to the device and cast to the precision.
         device: where it runs.
-        dtype: what it runs in. Embeddings come back as float32 whatever it is.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
         batch_size: tiles per pass at most; None for the device's default.
+        prefetch: ask an Ascend NPU for the weights before the first block (:class:`WeightPrefetch`).
+        graphs: run passes as captured graphs, on CUDA or Ascend (:class:`BucketedGraphs`).
+        buckets: with ``graphs``, the batch sizes they are captured for; the largest limits ``batch_size``.
+
+    Raises:
+        DeviceError: ``prefetch`` on a device that is no Ascend NPU.
+        EngineError: ``graphs`` on a device that has none.
     """
 
+    name = "torch"
+
     def __init__(
-        self, tower: ImageTower, device: torch.device, dtype: torch.dtype, batch_size: int | None = None
+        self,
+        tower: ImageTower,
+        device: torch.device,
+        precision: str = "fp32",
+        batch_size: int | None = None,
+        *,
+        prefetch: bool = False,
+        graphs: bool = False,
+        buckets: Sequence[int] = BUCKETS,
     ) -> None:
-        self.tower = tower.to(device=device, dtype=dtype)
-        self.device, self.dtype = device, dtype
-        self.batch_size = batch_size or DEFAULT_BATCH_SIZES[device.type]
-
-    def encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
-        """Embed normalised tiles, float32 (tiles, 3, height, width) on the CPU.
-
-        Returns:
-            float32 embeddings on the engine's device, in the order of the tiles.
-
-        Raises:
-            DeviceMemoryError: not even one tile fits.
-        """
-        parts, start = [], 0
-        while start < len(tiles):
-            part = tiles[start : start + self.batch_size]
-            try:
-                parts.append(self._encode(part, scales=scales, stride=stride, patches=patches))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve(len(part), error)
-            else:
-                start += len(part)
-        return Embeddings.concatenate(parts)
+        if prefetch and device.type != "npu":
+            raise DeviceError(f"got weight prefetch on {device}, need an Ascend NPU; use npu:0, or another plan")
+        self.dtype = dtype_of(precision)
+        super().__init__(
+            tower.to(device=device, dtype=self.dtype),
+            precision=precision,
+            device=device,
+            batch_size=batch_size or DEFAULT_BATCH_SIZES[device.type],
+        )
+        # Only now: on its way to a device a tower gets new weights.
+        self.prefetch = WeightPrefetch(self.tower) if prefetch else None
+        self.graphs = BucketedGraphs(self._pass, device, buckets=buckets) if graphs else None
+        if self.graphs is not None:
+            self.batch_size = min(self.batch_size, self.graphs.buckets[-1])
 
     def _encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
         with torch.inference_mode():
             pixels = tiles.to(device=self.device, dtype=self.dtype)
-            embeddings = self.tower(pixels, scales=scales, stride=stride, patches=patches)
-            return embeddings.map(Tensor.float)
+            run = self._pass if self.graphs is None else self.graphs
+            return run(pixels, scales=scales, stride=stride, patches=patches).map(Tensor.float)
 
-    def _halve(self, failed_size: int, error: BaseException) -> None:
-        if failed_size <= 1:
-            raise DeviceMemoryError(
-                f"not even one tile fits into the memory of {self.device} ({error}); "
-                "free memory, use a smaller model, or --device cpu"
-            ) from error
-        self.batch_size = failed_size // 2
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).empty_cache()
-        logger.warning("out of memory on %s with %d tiles; going on with %d", self.device, failed_size, self.batch_size)
+    def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
+        """Operators' own times for all tiles together; see :meth:`encode` for the arguments."""
+        return torch_times(lambda: self.encode(tiles, scales=scales, stride=stride, patches=patches), self.device)
+
+    def _pass(self, pixels: Tensor, **options: Any) -> Embeddings:
+        if self.prefetch is None:
+            return self.tower(pixels, **options)
+        embeddings = self.tower(pixels, before_blocks=self.prefetch, **options)
+        self.prefetch.join()
+        return embeddings

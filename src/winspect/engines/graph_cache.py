@@ -1,0 +1,108 @@
+"""Graphs that are slow to make, kept on disk: whole and verified, or made anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from winspect.weights.cache import hash_file, write_json
+
+logger = logging.getLogger(__name__)
+
+LIMIT_BYTES = 8_000_000_000
+"""All graphs together; the ones not used for longest are removed first."""
+
+_MANIFEST = "manifest.json"
+
+
+class GraphCache:
+    """Folders of files, one per key.
+
+    Args:
+        folder: where they lie; made on first use.
+        identity: of the weights: hash, architecture, activation. Part of every key.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder, self.identity = folder, identity
+        self._temporary: list[tempfile.TemporaryDirectory[str]] = []
+
+    def get(self, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """The folder of a key, its files verified by their SHA-256; made where it is missing or damaged.
+
+        Args:
+            key: everything that decides the content, as JSON: engine and its version, precision, layout ...
+            make: writes the files into the folder it is given.
+
+        Returns:
+            The folder. Where the cache cannot be written, a temporary one that lives as long as this object.
+        """
+        key = {**key, "weights": self.identity}
+        place = self.folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        if _is_whole(place):
+            return place
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(dir=self.folder, prefix=".making-"))
+        except OSError as error:
+            logger.warning("%s: cannot keep graphs (%s); they are made anew next time", self.folder, error)
+            self._temporary.append(tempfile.TemporaryDirectory(prefix="winspect-"))
+            made = place = Path(self._temporary[-1].name)
+        try:
+            make(made)
+            files = {path.name: hash_file(path) for path in sorted(made.iterdir())}
+            write_json(made / _MANIFEST, {"key": key, "files": files})
+            if made != place:
+                _put(made, place)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        self._prune(keep=place)
+        return place
+
+    def _prune(self, keep: Path) -> None:
+        with suppress(OSError):
+            folders = [path for path in self.folder.iterdir() if (path / _MANIFEST).is_file() and path != keep]
+            sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in [*folders, keep]}
+            used = sum(sizes.values())
+            for path in sorted(folders, key=lambda path: (path / _MANIFEST).stat().st_mtime):
+                if used <= LIMIT_BYTES:
+                    return
+                shutil.rmtree(path, ignore_errors=True)
+                used -= sizes[path]
+
+
+def _is_whole(place: Path) -> bool:
+    manifest = place / _MANIFEST
+    if not place.exists():
+        return False
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        damaged = [name for name, sha256 in files.items() if hash_file(place / name) != sha256]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        damaged = [f"{_MANIFEST}: {error}"]
+    if damaged:
+        logger.warning("%s: damaged graph cache (%s); making it anew", place, ", ".join(damaged))
+        shutil.rmtree(place, ignore_errors=True)
+        return False
+    with suppress(OSError):
+        os.utime(manifest)  # used now: see _prune
+    return True
+
+
+def _put(made: Path, place: Path) -> None:
+    """Rename; where another process was first, keep what it made, which is the same."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not _is_whole(place):
+            raise
+        shutil.rmtree(made, ignore_errors=True)

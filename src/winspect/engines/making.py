@@ -1,0 +1,52 @@
+"""From a choice to an engine that runs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from winspect.encoder import ImageTower
+from winspect.engines.base import Engine
+from winspect.engines.choice import Choice
+from winspect.engines.graph_cache import GraphCache
+from winspect.engines.torch_engine import TorchEngine
+
+
+def make_engine(
+    choice: Choice,
+    tower: ImageTower,
+    *,
+    cache: GraphCache,
+    batch_size: int | None = None,
+    prefetch: bool = False,
+    calibration: Tensor | None = None,
+) -> Engine:
+    """The engine of a choice. Graphs are built when tiles are first encoded.
+
+    Args:
+        choice: what was decided.
+        tower: the image tower in float32, on the CPU.
+        cache: of graphs.
+        batch_size: tiles per pass at most; None for the engine's default.
+        prefetch: prefetch weights, on an Ascend NPU.
+        calibration: normalised tiles that int8 is calibrated on.
+
+    Raises:
+        WinspectError: the engine cannot be made.
+    """
+    if choice.engine == "torch":
+        return TorchEngine(tower, choice.device, choice.precision, batch_size, prefetch=prefetch)
+    if choice.engine == "onnx":
+        from winspect.engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(tower, cache=cache, batch_size=batch_size)
+    if choice.precision == "int8":
+        from winspect.engines.quantised import QuantisedEngine
+
+        if calibration is None:
+            raise ValueError("int8 needs calibration tiles")
+        return QuantisedEngine(tower, calibration=calibration, cache=cache)
+    from winspect.engines.openvino_engine import OpenVINOEngine
+
+    return OpenVINOEngine(
+        tower, precision=choice.precision, device=choice.openvino_device, batch_size=batch_size, cache=cache
+    )

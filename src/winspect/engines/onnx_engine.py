@@ -1,0 +1,195 @@
+"""The ONNX Runtime engine: the tower as an ONNX graph, float32, on the CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from winspect.encoder import ImageTower
+from winspect.engines.graph import GRAPH_VERSION, Layout, Node, build_tower
+from winspect.engines.graph_cache import GraphCache
+from winspect.engines.memory import page_out
+from winspect.engines.static import Graph, StaticEngine
+from winspect.engines.timing import OperatorTime, onnxruntime_times
+from winspect.errors import MissingExtraError
+
+_OPSET = 20  # the first with Gelu
+_WEIGHTS_FILE = "tower.weights"
+
+
+class OnnxOperators:
+    """Collects a graph; see :class:`winspect.engines.graph.Operators`. Weights go into a file beside it."""
+
+    def __init__(self) -> None:
+        self._onnx = _onnx()
+        self.scope = ""
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.initializers: list[Any] = []
+        self._columns: dict[str, int] = {}
+
+    def save(self, folder: Path) -> None:
+        """Write ``tower.onnx`` and its weights."""
+        helper = self._onnx.helper
+        graph = helper.make_graph(self.nodes, "image_tower", self.inputs, self.outputs, self.initializers)
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        self._onnx.save_model(
+            model, folder / "tower.onnx", save_as_external_data=True, location=_WEIGHTS_FILE, size_threshold=1024
+        )
+
+    def _node(self, kind: str, inputs: Sequence[str], outputs: int = 1, columns: int = 0, **attributes: Any) -> Any:
+        names = [f"{kind.lower()}_{len(self.nodes)}_{index}" for index in range(outputs)]
+        name = f"{self.scope}/{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(self._onnx.helper.make_node(kind, list(inputs), names, name=name, **attributes))
+        for name in names:
+            self._columns[name] = columns or self._columns.get(inputs[0], 0)
+        return names if outputs > 1 else names[0]
+
+    def _constant(self, values: np.ndarray) -> str:
+        name = f"constant_{len(self.initializers)}"
+        self.initializers.append(self._onnx.numpy_helper.from_array(values, name))
+        return name
+
+    def _numbers(self, *values: int) -> str:
+        return self._constant(np.array(values, np.int64))
+
+    def input(self, name: str, shape: tuple[int, int]) -> Node:
+        kind = self._onnx.TensorProto.FLOAT
+        self.inputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape)))
+        self._columns[name] = shape[1]
+        return name
+
+    def output(self, name: str, x: Node) -> None:
+        self.nodes.append(self._onnx.helper.make_node("Identity", [x], [name]))
+        kind = self._onnx.TensorProto.FLOAT
+        self.outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, None))
+
+    def linear(self, x: Node, weight: np.ndarray, bias: np.ndarray | None) -> Node:
+        # A copy in the runtime's own order, transposed now rather than at every start.
+        product = self._node("MatMul", [x, self._constant(np.ascontiguousarray(weight.T))], columns=len(weight))
+        return product if bias is None else self._node("Add", [product, self._constant(bias)])
+
+    def layer_norm(self, x: Node, weight: np.ndarray, bias: np.ndarray, eps: float) -> Node:
+        return self._node("LayerNormalization", [x, self._constant(weight), self._constant(bias)], epsilon=eps)
+
+    def activation(self, x: Node, kind: str) -> Node:
+        if kind == "gelu":
+            return self._node("Gelu", [x])
+        steep = self._node("Mul", [x, self._constant(np.float32(1.702).reshape(()))])
+        return self._node("Mul", [x, self._node("Sigmoid", [steep])])
+
+    def add(self, x: Node, y: Node) -> Node:
+        return self._node("Add", [x, y])
+
+    def scale(self, x: Node, factors: np.ndarray) -> Node:
+        return self._node("Mul", [x, self._constant(factors)])
+
+    def take_rows(self, x: Node, rows: np.ndarray) -> Node:
+        return self._node("Gather", [x, self._constant(rows)], axis=0)
+
+    def split_rows(self, x: Node, lengths: Sequence[int]) -> list[Node]:
+        if len(lengths) == 1:
+            return [x]
+        return self._node("Split", [x, self._numbers(*lengths)], outputs=len(lengths), axis=0)
+
+    def split_columns(self, x: Node, parts: int) -> list[Node]:
+        columns = self._columns[x] // parts
+        return self._node("Split", [x], outputs=parts, columns=columns, axis=1, num_outputs=parts)
+
+    def join_rows(self, parts: Sequence[Node]) -> Node:
+        return parts[0] if len(parts) == 1 else self._node("Concat", parts, axis=0)
+
+    def attention(self, queries: Node, keys: Node, values: Node, *, sequences: int, heads: int) -> Node:
+        width = self._columns[queries]
+        shape = self._numbers(sequences, -1, width)
+        parts = [self._node("Reshape", [part, shape]) for part in (queries, keys, values)]
+        # ONNX Runtime's own fused operator: short windows in single operators take it several times as long.
+        mixed = self._node("MultiHeadAttention", parts, columns=width, domain="com.microsoft", num_heads=heads)
+        return self._node("Reshape", [mixed, self._numbers(-1, width)], columns=width)
+
+
+class OnnxEngine(StaticEngine):
+    """See :class:`~winspect.engines.static.StaticEngine`.
+
+    Args:
+        tower: in float32, on the CPU.
+        cache: where graphs are kept; a graph of ONNX has its weights beside it.
+
+    Raises:
+        MissingExtraError: the onnx package, which writes graphs, is not installed.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self,
+        tower: ImageTower,
+        *,
+        cache: GraphCache,
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(tower, precision="fp32", batch_size=batch_size)
+        self._cache, self._threads = cache, threads or torch.get_num_threads()
+
+    def _build(self, layout: Layout) -> Graph:
+        graph = OnnxGraph(self._session(layout, self._session_options()))
+        page_out(self.tower.blocks.parameters())
+        return graph
+
+    def _session_options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        # Otherwise the runtime keeps the largest memory it ever needed.
+        options.enable_cpu_mem_arena = False
+        return options
+
+    def _session(self, layout: Layout, options: Any) -> Any:
+        def make(folder: Path) -> None:
+            operators = OnnxOperators()
+            build_tower(self.tower, layout, operators)
+            operators.save(folder)
+
+        key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": repr(layout), "opset": _OPSET}
+        path = self._cache.get(key, make) / "tower.onnx"
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
+        with tempfile.TemporaryDirectory(prefix="winspect-") as folder:
+            options = self._session_options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = self._session(layout, options)
+            for batch in batches:
+                OnnxGraph(session)(batch)
+            return onnxruntime_times(session.end_profiling())
+
+
+class OnnxGraph:
+    """An ONNX Runtime session; a call runs it."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self._names = [output.name for output in session.get_outputs()]
+
+    def __call__(self, tokens: np.ndarray) -> Mapping[str, np.ndarray]:
+        return dict(zip(self._names, self.session.run(self._names, {"tokens": tokens}), strict=True))
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.helper
+        import onnx.numpy_helper
+    except ModuleNotFoundError as error:
+        raise MissingExtraError('engine onnx needs onnx to write its graphs: pip install "winspect[onnx]"') from error
+    return onnx

@@ -1,0 +1,136 @@
+"""The OpenVINO engine: static graphs on the CPU (fp32, bf16, int8) or another of OpenVINO's devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+
+from winspect.encoder import ImageTower
+from winspect.engines.graph import GRAPH_VERSION, Layout
+from winspect.engines.graph_cache import GraphCache
+from winspect.engines.memory import page_out
+from winspect.engines.openvino_graph import openvino_model
+from winspect.engines.static import Graph, StaticEngine
+from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
+from winspect.errors import DeviceError
+
+_COMPILED = "tower.blob"
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+
+
+class CompiledGraph:
+    """A compiled OpenVINO model with its one request; a call runs it. Not for two threads at once.
+
+    Args:
+        compiled: the model.
+        weights: arrays whose memory it reads; they must live as long as it does.
+    """
+
+    def __init__(self, compiled: ov.CompiledModel, weights: Sequence[np.ndarray] = ()) -> None:
+        self._weights = weights
+        self.request = compiled.create_infer_request()
+        self._names = [output.any_name for output in compiled.outputs]
+
+    def __call__(self, tokens: np.ndarray) -> Mapping[str, np.ndarray]:
+        self.request.set_input_tensor(ov.Tensor(tokens, shared_memory=True))
+        self.request.infer()
+        return {name: self.request.get_tensor(name).data for name in self._names}
+
+
+class OpenVINOEngine(StaticEngine):
+    """See :class:`~winspect.engines.static.StaticEngine`.
+
+    Args:
+        tower: in float32, on the CPU.
+        precision: ``fp32``, ``bf16``, ``fp16`` (devices other than the CPU), or ``int8``.
+        device: OpenVINO's name of a device: ``CPU``, ``GPU``, ``GPU.1``, ``NPU`` ...
+        batch_size: see :class:`~winspect.engines.static.StaticEngine`.
+        threads: of the CPU; None for as many as torch uses.
+        cache: where graphs compiled for other devices than the CPU are kept. The CPU's are compiled anew: that takes
+            a second even for a large tower, no longer than reading them, and reading them takes twice the memory.
+
+    Raises:
+        DeviceError: OpenVINO does not find that device.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        tower: ImageTower,
+        *,
+        precision: str = "fp32",
+        device: str = "CPU",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        cache: GraphCache | None = None,
+    ) -> None:
+        super().__init__(tower, precision=precision, batch_size=batch_size)
+        self._cache = cache
+        self.openvino_device = check_openvino_device(device)
+        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        if device == "CPU":
+            self._options["INFERENCE_NUM_THREADS"] = threads or torch.get_num_threads()
+
+    def _model(self, layout: Layout) -> ov.Model:
+        """The graph of a layout, before it is compiled."""
+        return openvino_model(self.tower, layout)
+
+    def _build(self, layout: Layout) -> Graph:
+        if self._cache is None or self.openvino_device == "CPU":
+            compiled = self._compiled(layout)
+        else:
+            compiled = self._from_cache(layout, self._cache)
+        page_out(self.tower.blocks.parameters())
+        return CompiledGraph(compiled)
+
+    def _compiled(self, layout: Layout, **options: Any) -> ov.CompiledModel:
+        return ov.Core().compile_model(self._model(layout), self.openvino_device, {**self._options, **options})
+
+    def _from_cache(self, layout: Layout, cache: GraphCache) -> ov.CompiledModel:
+        core = ov.Core()
+        key = {
+            "kind": "openvino",
+            "graph": GRAPH_VERSION,
+            "layout": repr(layout),
+            "openvino": ov.__version__,
+            "device": core.get_property(self.openvino_device, "FULL_DEVICE_NAME"),
+            "options": self._options,
+        }
+        folder = cache.get(key, lambda made: _export(self._compiled(layout), made / _COMPILED))
+        return core.import_model((folder / _COMPILED).read_bytes(), self.openvino_device, self._options)
+
+    def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
+        compiled = self._compiled(layout, PERF_COUNT=True)
+        graph, fused, times = CompiledGraph(compiled), openvino_fused(compiled), []
+        graph(batches[0])  # the first run also makes what later ones reuse
+        for batch in batches:
+            graph(batch)
+            times += openvino_times(graph.request.profiling_info, fused)
+        return times
+
+
+def _export(compiled: ov.CompiledModel, path: Path) -> None:
+    path.write_bytes(compiled.export_model())
+
+
+def openvino_devices() -> Sequence[str]:
+    """Names of the devices OpenVINO finds here, ``CPU`` among them."""
+    return list(ov.Core().available_devices)
+
+
+def check_openvino_device(name: str) -> str:
+    """A name of one of OpenVINO's devices that is there.
+
+    Raises:
+        DeviceError: it is not.
+    """
+    found = openvino_devices()
+    if name not in found and f"{name}.0" not in found:
+        raise DeviceError(f"got the device openvino:{name}, but OpenVINO finds {', '.join(found)} here")
+    return name

@@ -1,0 +1,113 @@
+"""Engines that run static graphs: one graph per layout, built when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from winspect.embeddings import Embeddings
+from winspect.encoder import ImageTower
+from winspect.engines.base import Engine, is_out_of_memory
+from winspect.engines.graph import IMAGE, PATCHES, Layout, window_output
+from winspect.engines.timing import OperatorTime
+from winspect.errors import ArchitectureError, EngineBuildError, WinspectError
+
+Graph = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""A compiled graph: tokens float32 (batch * tokens, width) to its outputs, arrays of its own or views that the next
+call overwrites."""
+
+IMAGE_BATCH = 4
+"""Tiles per graph for image embeddings alone, on a CPU: 226 rows are too few for a matrix product at full speed.
+With windows one tile is 2,896 rows, and more gain nothing."""
+
+
+class StaticEngine(Engine):
+    """Patch embedding in torch, in float32; the tower from behind ln_pre to the embeddings as a static graph.
+
+    A graph with patch tokens serves calls that need none, so that a model is in memory once, not twice.
+
+    Args:
+        tower: the image tower in float32 on the CPU. It stays in use: graphs may share its memory.
+        precision: what the graph runs in.
+        batch_size: tiles per graph at most; None for one with windows and :data:`IMAGE_BATCH` without.
+    """
+
+    def __init__(self, tower: ImageTower, *, precision: str, batch_size: int | None = None) -> None:
+        super().__init__(tower, precision=precision, device=torch.device("cpu"), batch_size=batch_size or IMAGE_BATCH)
+        self._windowed_batch = batch_size or 1
+        self._graphs: dict[Layout, Graph] = {}
+        self._one_at_a_time = threading.Lock()  # a graph has one set of buffers
+
+    @abstractmethod
+    def _build(self, layout: Layout) -> Graph:
+        """Compile a graph, or read it from the cache."""
+
+    @abstractmethod
+    def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
+        """Run batches through a graph of its own that keeps the times of its operators."""
+
+    def tiles_per_pass(self, scales: Sequence[int]) -> int:
+        """Tiles per graph where there are enough of them."""
+        return min(self.batch_size, self._windowed_batch if scales else self.batch_size)
+
+    def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
+        """Operators' own times for all tiles together; see :meth:`encode` for the arguments."""
+        layout = self._layout(len(tiles), scales, stride, patches)
+        with torch.inference_mode():
+            tokens, _ = self.tower.tokens(tiles)
+        return self._timed(layout, [_filled_up(part, layout.batch) for part in tokens.split(layout.batch)])
+
+    def _layout(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
+        # One tile alone never waits for the places of others; a last, shorter batch is filled up.
+        batch = 1 if tiles == 1 else self.tiles_per_pass(scales)
+        return Layout(self.tower.grid_hw, tuple(scales), stride, patches, batch)
+
+    def _encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+        with self._one_at_a_time, torch.inference_mode():
+            graph, layout = self._graph(self._layout(len(tiles), scales, stride, patches))
+            tokens, stem = self.tower.tokens(tiles)
+            parts = [self._run(graph, layout, part) for part in tokens.split(layout.batch)]
+        embeddings = Embeddings.concatenate(parts)
+        return Embeddings(
+            embeddings.image, embeddings.windows, embeddings.patches if patches else None, stem if patches else None
+        )
+
+    def _graph(self, wanted: Layout) -> tuple[Graph, Layout]:
+        for layout, graph in self._graphs.items():
+            if layout == wanted or layout == wanted.with_patches():
+                return graph, layout
+        self._graphs.pop(wanted.without_patches(), None)
+        try:
+            self._graphs[wanted] = self._build(wanted)
+        except Exception as error:
+            is_ours = isinstance(error, WinspectError) and not isinstance(error, ArchitectureError)
+            if is_ours or is_out_of_memory(error):
+                raise
+            raise EngineBuildError(f"engine {self.name} cannot build its graph: {error}") from error
+        return self._graphs[wanted], wanted
+
+    def _run(self, graph: Graph, layout: Layout, tokens: Tensor) -> Embeddings:
+        """Embeddings of up to ``layout.batch`` tiles."""
+        outputs = graph(_filled_up(tokens, layout.batch))
+
+        def tensor(name: str) -> Tensor:
+            return torch.from_numpy(outputs[name].copy()).unflatten(0, (layout.batch, -1))[: len(tokens)]
+
+        return Embeddings(
+            image=tensor(IMAGE).flatten(0, 1),
+            windows={scale: tensor(window_output(scale)) for scale in layout.scales},
+            patches=tensor(PATCHES) if layout.patches else None,
+        )
+
+
+def _filled_up(tokens: Tensor, batch: int) -> np.ndarray:
+    """Tokens (tiles, tokens, width) as a matrix of ``batch`` tiles' rows, zeros where tiles are missing."""
+    missing = batch - len(tokens)
+    if missing:
+        tokens = torch.nn.functional.pad(tokens, (0, 0, 0, 0, 0, missing))
+    return np.ascontiguousarray(tokens.flatten(0, 1).numpy())

@@ -27,6 +27,7 @@ def own_cache(tmp_path_factory):
         patch.setenv("WINSPECT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.delenv("WINSPECT_MODEL", raising=False)
+        patch.delenv("WINSPECT_PRECISION", raising=False)
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,14 +19,15 @@ from PIL import Image
 from winspect._version import __version__
 from winspect.embeddings import Embeddings
 from winspect.encoder import ImageTower
-from winspect.engines import TorchEngine, check_engine, resolve_device, resolve_precision
-from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.engines import Engine, choose
+from winspect.errors import EngineBuildError, PictureError, ReferencesError, SettingsError, WeightsCorruptError
 from winspect.fusion import FusionSettings
 from winspect.images import Prepared, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
 from winspect.prompts import PromptEnsemble, check_class_name
 from winspect.recipes import Recipe, get_recipe
 from winspect.results import CONSTANT_SPREAD, Result, map_spread
+from winspect.starting import Starter, check_plan
 from winspect.text import TextCache, TextEncoder, TextTower
 from winspect.weights import DEFAULT_MODEL, TINY, LoadedCLIP, cache_folder, load
 from winspect.windows import window_indices
@@ -33,6 +35,9 @@ from winspect.windows import window_indices
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS = "object"
+
+PRECISION_VARIABLE = "WINSPECT_PRECISION"
+"""The environment variable that names the precision where the caller does not."""
 
 Picture = str | PathLike[str] | np.ndarray | Any
 """A file, an array (see :func:`winspect.images.read_rgb`), or a Pillow image."""
@@ -52,14 +57,20 @@ class WinCLIP:
         model: an open_clip architecture, or ``winspect-tiny``, the bundled model.
         weights: a pretrained tag of that architecture or a weights file; None for the model's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``npu:N``.
-        precision: what the image tower runs in: ``fp32``, ``bf16`` or ``fp16``. Text and scores are always float32.
-        engine: ``auto`` or ``torch``.
+        precision: what the image tower runs in: ``fp32``, ``bf16``, ``fp16`` or ``int8``, which must pass the precision
+            gate (see :mod:`winspect.gate`). None is fp32, or bf16 where the CPU has it natively and these weights have
+            passed the gate on this machine; ``auto`` asks the gate now, once. Text and scores are always float32.
+        engine: ``auto``, ``torch``, ``openvino`` or ``onnx``.
+        plan: ``serial`` (a tile per pass, decoding in between), ``tile-batch`` (tiles of several pictures together,
+            decoding beside them), ``prefetch`` (the same, and an Ascend NPU prefetches weights); auto is tile-batch.
+        gate: ``check``, or ``skip`` to run int8 whatever it does to scores; it is a warning then.
         recipe: ``paper``, ``tiles``, ``log`` or a :class:`~winspect.recipes.Recipe`; None for the model's default
             (``paper``; ``log`` for the bundled model).
         settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.
         prompts: own states and templates, or a YAML file of them.
         batch_size: tiles per pass of the image tower at most; None for the device's default.
         workers: threads that decode and resize; None for one per core, at most 8.
+        int8_pictures: at least 8 pictures of the parts to be inspected, to calibrate int8 on; None for a bundled set.
         cache_dir: where downloaded weights and text embeddings are kept; None for the user's cache folder.
 
     Raises:
@@ -72,41 +83,82 @@ class WinCLIP:
         *,
         weights: str | PathLike[str] | None = None,
         device: str = "auto",
-        precision: str = "fp32",
+        precision: str | None = None,
         engine: str = "auto",
+        plan: str = "auto",
+        gate: str = "check",
         recipe: str | Recipe | None = None,
         settings: Mapping[str, Any] | None = None,
         prompts: PromptEnsemble | str | PathLike[str] | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        int8_pictures: Iterable[Picture] | None = None,
         cache_dir: str | PathLike[str] | None = None,
     ) -> None:
         for name, number in (("batch_size", batch_size), ("workers", workers)):
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
-        self.engine_name = check_engine(engine)
-        self.precision = precision
-        dtype, torch_device = resolve_precision(precision), resolve_device(device)
+        check_plan(plan, gate)
+        choice = choose(engine, precision or os.environ.get(PRECISION_VARIABLE) or "auto", device)
+        for reason in choice.reasons:
+            logger.info("%s", reason)
         chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else _read_prompts(prompts)
+        self.plan = plan
         self.workers = workers
 
         loaded = load(model, weights, cache_dir=cache_dir)
         self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
         self.weights = loaded.tag
-        clip: Any = loaded.model
-        tower = ImageTower(clip.visual).eval()
+        visual: Any = loaded.model.visual
+        tower = ImageTower(visual).eval()
         self.grid_hw = tower.grid_hw
         self.recipe, self._fusion = _own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
         for scale in self.recipe.scales:
             window_indices(self.grid_hw, scale, self.recipe.stride)  # refuses what does not fit, before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
-        activation = type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__
+        activation = type(visual.transformer.resblocks[0].mlp.gelu).__name__
         identity = f"{self.weights_sha256}/{self.model}/{activation}"
-        cache = TextCache(cache_folder(cache_dir) / "text", identity)
-        self._text = TextEncoder(TextTower(clip, loaded.tokenizer).eval(), self.prompts, cache)
-        self.engine = TorchEngine(tower, torch_device, dtype, batch_size)
+        cache = cache_folder(cache_dir)
+
+        def load_text_tower() -> TextTower:
+            # Loaded again, not kept: its weights are half of the model's, and a class is encoded once.
+            again = load(model, weights, cache_dir=cache_dir, offline=True)
+            if again.sha256 != self.weights_sha256:
+                raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
+            return TextTower(again.model, again.tokenizer).eval()
+
+        self._text = TextEncoder(load_text_tower, self.prompts, TextCache(cache / "text", identity))
         self._references: dict[str, References] = {}
+        self._may_fall_back = engine == "auto" and not device.startswith("openvino:")  # named, if by its device
+        self._starter = Starter(
+            choice=choice,
+            tower=tower,
+            identity=identity,
+            folder=cache,
+            preprocess=self.preprocess,
+            recipe=self.recipe,
+            judge=self._judge_for_the_gate,
+            batch_size=batch_size,
+            plan=plan,
+            int8_tiles=None if int8_pictures is None else self._int8_tiles(int8_pictures),
+        )
+        try:
+            self.engine, self.gate = self._starter.start(precision or os.environ.get(PRECISION_VARIABLE), gate)
+        except EngineBuildError as error:
+            self.engine, self.gate = self._fall_back(error), None
+
+    def _int8_tiles(self, pictures: Iterable[Picture]) -> np.ndarray:
+        tiles = []
+        for item in self._prepare(pictures):
+            if isinstance(item, PictureError):
+                raise ReferencesError(f"cannot calibrate int8 on a picture: {item}") from item
+            tiles.append(item.tiles)
+        return np.concatenate(tiles) if tiles else np.empty((0, 3, 1, 1), np.float32)
+
+    def _judge_for_the_gate(self, embeddings: Embeddings) -> list[PictureScores]:
+        text = self._averaged_text(DEFAULT_CLASS).to(embeddings.image.device)
+        return judge(embeddings, text, None, self.recipe, self.grid_hw, [1] * len(embeddings.image), self._fusion)
 
     def describe(self) -> dict[str, Any]:
         """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
@@ -117,10 +169,20 @@ class WinCLIP:
             "weights_sha256": self.weights_sha256,
             "recipe": asdict(self.recipe),
             "prompts": asdict(self.prompts),
-            "engine": self.engine_name,
+            "engine": self.engine.name,
             "precision": self.precision,
             "device": self.device.type,
         }
+
+    @property
+    def engine_name(self) -> str:
+        """What runs the image tower."""
+        return self.engine.name
+
+    @property
+    def precision(self) -> str:
+        """What the image tower runs in."""
+        return self.engine.precision
 
     @property
     def device(self) -> torch.device:
@@ -191,30 +253,44 @@ class WinCLIP:
         return result
 
     def predict_many(
-        self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, *, keep_pictures: bool = False
+        self,
+        pictures: Iterable[Picture],
+        category_name: str = DEFAULT_CLASS,
+        *,
+        keep_pictures: bool = False,
+        maps: bool = True,
     ) -> Iterator[Result]:
         """Judge any number of pictures, in order, in constant memory.
 
         Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
         result with an ``error``; the others go on.
 
+        Args:
+            maps: False for scores alone. Zero-shot scores of recipes ``paper`` and ``tiles`` need no windows, which
+                are eleven twelfths of the work; other scores need the maps, and results then have them all the same.
+
         Raises:
             ClassNameError: at once, before any picture is read.
         """
-        return self._stream(pictures, category_name, self._class_text(category_name), keep_pictures)
+        return self._stream(pictures, category_name, self._class_text(category_name), keep_pictures, maps)
 
     def _stream(
-        self, pictures: Iterable[Picture], category_name: str, text: torch.Tensor, keep_pictures: bool
+        self, pictures: Iterable[Picture], category_name: str, text: torch.Tensor, keep_pictures: bool, maps: bool
     ) -> Iterator[Result]:
         waiting: list[Prepared | PictureError] = []
         tiles = 0
+        maps = maps or self._scores_need_maps(category_name)
+        enough = self.engine.tiles_per_pass(self.recipe.scales if maps else ())
         for item in self._prepare(pictures, keep_rgb=keep_pictures):
             waiting.append(item)
             tiles += 1 if isinstance(item, PictureError) else len(item.tiles)  # so that errors never pile up
-            if tiles >= self.engine.batch_size:
-                yield from self._judge(waiting, category_name, text)
+            if tiles >= enough:
+                yield from self._judge(waiting, category_name, text, maps=maps)
                 waiting, tiles = [], 0
-        yield from self._judge(waiting, category_name, text)
+        yield from self._judge(waiting, category_name, text, maps=maps)
+
+    def _scores_need_maps(self, category_name: str) -> bool:
+        return self.recipe.fusion != "sum" or check_class_name(category_name) in self._references
 
     @property
     def _cut(self) -> dict[str, Any]:
@@ -222,37 +298,60 @@ class WinCLIP:
         return {"recipe": "tiles" if self.recipe.tiling else "paper", "stride_fraction": self.recipe.tile_stride}
 
     def _prepare(self, pictures: Iterable[Picture], *, keep_rgb: bool = False) -> Iterator[Prepared | PictureError]:
-        return prepare_many(pictures, self.preprocess, workers=self.workers, keep_rgb=keep_rgb, **self._cut)
+        threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
+        return prepare_many(pictures, self.preprocess, keep_rgb=keep_rgb, **threads, **self._cut)
 
     def _class_text(self, category_name: str) -> torch.Tensor:
+        return self._averaged_text(category_name).to(self.device)
+
+    def _averaged_text(self, category_name: str) -> torch.Tensor:
         text = self._text(category_name)
-        chosen = text.raw if self.recipe.text_average == "raw" else text.normalised
-        return chosen.to(self.device)
+        return text.raw if self.recipe.text_average == "raw" else text.normalised
 
-    def _encode(self, tiles: np.ndarray, *, patches: bool) -> Embeddings:
-        return self.engine.encode(
-            torch.from_numpy(tiles), scales=self.recipe.scales, stride=self.recipe.stride, patches=patches
-        )
+    def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+        options: dict[str, Any] = {
+            "scales": self.recipe.scales if maps else (),
+            "stride": self.recipe.stride,
+            "patches": patches,
+        }
+        try:
+            return self.engine.encode(torch.from_numpy(tiles), **options)
+        except EngineBuildError as error:
+            self.engine = self._fall_back(error)
+            return self.engine.encode(torch.from_numpy(tiles), **options)
 
-    def _judge(self, items: Sequence[Prepared | PictureError], category_name: str, text: torch.Tensor) -> list[Result]:
+    def _fall_back(self, error: EngineBuildError) -> Engine:
+        if not self._may_fall_back:
+            raise error
+        return self._starter.fall_back(error)
+
+    def _judge(
+        self,
+        items: Sequence[Prepared | PictureError],
+        category_name: str,
+        text: torch.Tensor,
+        *,
+        maps: bool = True,
+    ) -> list[Result]:
         """Results of prepared pictures, in order; their tiles share the encoder's batches."""
         usable = [item for item in items if isinstance(item, Prepared)]
-        scores = iter(self._score(usable, check_class_name(category_name), text) if usable else ())
+        scores = iter(self._score(usable, check_class_name(category_name), text, maps) if usable else ())
         results = [
             Result(item.path, category_name, error=item)
             if isinstance(item, PictureError)
-            else _result(item, category_name, next(scores), self.precision)
+            else _result(item, category_name, next(scores), self.precision, maps=maps)
             for item in items
         ]
         _warn_if_constant(results)
         return results
 
-    def _score(self, items: Sequence[Prepared], key: str, text: torch.Tensor) -> list[PictureScores]:
+    def _score(self, items: Sequence[Prepared], key: str, text: torch.Tensor, maps: bool) -> list[PictureScores]:
         references = self._references.get(key)
-        embeddings = self._encode(np.concatenate([item.tiles for item in items]), patches=references is not None)
+        tiles = np.concatenate([item.tiles for item in items])
+        embeddings = self._encode(tiles, patches=references is not None, maps=maps)
         with torch.inference_mode():
-            tiles = [len(item.tiles) for item in items]
-            return judge(embeddings, text, references, self.recipe, self.grid_hw, tiles, self._fusion)
+            counts = [len(item.tiles) for item in items]
+            return judge(embeddings, text, references, self.recipe, self.grid_hw, counts, self._fusion)
 
 
 def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:
@@ -274,7 +373,7 @@ def _own_settings(
     return recipe, FusionSettings(**loaded.scoring["log_fusion"])
 
 
-def _result(item: Prepared, category_name: str, scores: PictureScores, precision: str) -> Result:
+def _result(item: Prepared, category_name: str, scores: PictureScores, precision: str, *, maps: bool) -> Result:
     if not (math.isfinite(scores.score) and np.isfinite(scores.tile_maps).all()):
         reason = f"the model's score in {precision} is not a number: use precision fp32 or bf16, or check the weights"
         return Result(item.name, category_name, error=PictureError(item.name, reason))
@@ -282,7 +381,7 @@ def _result(item: Prepared, category_name: str, scores: PictureScores, precision
         path=item.name,
         category_name=category_name,
         anomaly_score=scores.score,
-        tile_maps=scores.tile_maps,
+        tile_maps=scores.tile_maps if maps else None,
         tile_boxes=tuple(item.boxes),
         size_wh=item.size_wh,
         picture_rgb=item.rgb,

@@ -1,7 +1,9 @@
-"""Prompts to text embeddings: CLIP's text tower, run to the longest prompt's end, cached on disk.
+"""Prompts to text embeddings: CLIP's text tower, run once per prefix, cached on disk.
 
-The text tower is causal and only the end-of-text token is read, so tokens after the longest prompt's end cannot
-change any result; stopping there is exact and about four times cheaper than the full 77 tokens.
+The text tower is causal and only the end-of-text token is read. So tokens after a prompt's end cannot change any
+result, and what the tower makes of a token depends on the tokens before it alone: a prefix that prompts share, such as
+"a photo of the", need be computed only once. Both savings are exact. Together they leave about 1,100 of the 18,634
+tokens of WinCLIP's 242 prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from winspect.encoder import Block
 from winspect.errors import ClassNameError
@@ -30,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Raised whenever the same weights and prompts would give other numbers than an older winspect.
 _CACHE_VERSION = 1
-_PROMPTS_PER_BATCH = 64
+_PROMPTS_PER_BATCH = 512
+_GATHERED_NUMBERS = 1 << 23  # of keys, and of values, at a time: 32 MB each
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class ClassText:
 class TextTower(nn.Module):
     """An open_clip text tower, sharing its weights, in float32 on the CPU.
 
-    Towers that are causal and read the end-of-text token run up to the longest prompt's end; any other text tower
-    (Hugging Face models, padding masks) runs as open_clip runs it.
+    Towers that are causal and read the end-of-text token run once per prefix; any other text tower (Hugging Face
+    models, padding masks) runs as open_clip runs it.
 
     Args:
         clip: an open_clip model.
@@ -110,12 +113,72 @@ class TextTower(nn.Module):
     def _encode(self, tokens: Tensor) -> Tensor:
         if not self.is_plain:
             return self.clip.encode_text(tokens)
-        ends = tokens.argmax(dim=-1)  # end-of-text has the highest number of the vocabulary
-        tokens = tokens[:, : int(ends.max()) + 1]
-        x = self.text.token_embedding(tokens) + self.text.positional_embedding[: tokens.shape[1]]
+        prefixes = Prefixes.of(tokens)
+        x = self.text.token_embedding(prefixes.tokens) + self.text.positional_embedding[prefixes.positions]
         for block in self.blocks:
-            x = block(x, causal=True)
-        return self.text.ln_final(x[torch.arange(len(x)), ends]) @ self.text.text_projection
+            x = block.follow(x, _attend_to_prefix(block, x, prefixes))
+        return self.text.ln_final(x[prefixes.ends]) @ self.text.text_projection
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The different prefixes of some prompts: a row for each, which stands for its last token.
+
+    Attributes:
+        tokens: int64 (rows,), the last token of each prefix.
+        positions: int64 (rows,), its place in the prompt, from 0.
+        chains: int64 (rows, longest), the rows of a prefix's own prefixes, itself last, then zeros.
+        ends: int64 (prompts,), the row of each whole prompt, which ends with the end-of-text token.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    chains: Tensor
+    ends: Tensor
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> Prefixes:
+        """From prompts, int64 (prompts, context), each ended by the highest number of the vocabulary."""
+        known: dict[tuple[int, ...], int] = {}
+        chains: list[list[int]] = []
+        ends = []
+        for prompt, end in zip(tokens.tolist(), tokens.argmax(dim=-1).tolist(), strict=True):
+            chain: list[int] = []
+            for length in range(1, end + 2):
+                row = known.setdefault(tuple(prompt[:length]), len(known))
+                chain.append(row)
+                if row == len(chains):
+                    chains.append(list(chain))
+            ends.append(chain[-1])
+        longest = max(map(len, chains))
+        return cls(
+            tokens=torch.tensor([prefix[-1] for prefix in known]),
+            positions=torch.tensor([len(chain) - 1 for chain in chains]),
+            chains=torch.tensor([chain + [0] * (longest - len(chain)) for chain in chains]),
+            ends=torch.tensor(ends),
+        )
+
+
+def _attend_to_prefix(block: Block, x: Tensor, prefixes: Prefixes) -> Tensor:
+    """Causal attention: each row sees the rows of its chain. (rows, width) to (rows, width), before the projection."""
+
+    def split_heads(part: Tensor) -> Tensor:
+        return part.unflatten(-1, (block.heads, -1))
+
+    queries, keys, values = (split_heads(part) for part in block.project(x))
+    longest = prefixes.chains.shape[1]
+    seen = torch.arange(longest) <= prefixes.positions[:, None]
+    attended = []
+    for part in torch.arange(len(x)).split(max(1, _GATHERED_NUMBERS // (longest * x.shape[1]))):
+        own = prefixes.chains[part]
+        mixed = scaled_dot_product_attention(
+            queries[part, :, None],
+            keys[own].transpose(1, 2),
+            values[own].transpose(1, 2),
+            attn_mask=seen[part, None, None],
+        )
+        attended.append(mixed.flatten(1))
+    return torch.cat(attended)
 
 
 class TextCache:
@@ -168,13 +231,13 @@ class TextEncoder:
     """Class names to text embeddings, from memory, from disk, or from the text tower.
 
     Args:
-        tower: the text tower.
+        load_tower: gives the text tower; called only for a class nobody has asked for yet. The tower is not kept.
         prompts: states and templates.
         cache: where embeddings are kept between processes; None keeps them in memory alone.
     """
 
-    def __init__(self, tower: TextTower, prompts: PromptEnsemble, cache: TextCache | None) -> None:
-        self.tower, self.prompts, self.cache = tower, prompts, cache
+    def __init__(self, load_tower: Callable[[], TextTower], prompts: PromptEnsemble, cache: TextCache | None) -> None:
+        self.load_tower, self.prompts, self.cache = load_tower, prompts, cache
         self._known: dict[str, ClassText] = {}
 
     def __call__(self, class_name: str) -> ClassText:
@@ -191,7 +254,7 @@ class TextEncoder:
         path = self.cache.path(normal, anomalous) if self.cache else None
         text = self.cache.read(path) if self.cache and path else None
         if text is None:
-            embeddings = self.tower(normal + anomalous)
+            embeddings = self.load_tower()(normal + anomalous)
             text = ClassText.average(embeddings[: len(normal)], embeddings[len(normal) :])
             if self.cache and path:
                 self.cache.write(path, text)

@@ -40,9 +40,23 @@ def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None
         help="one setting of the recipe: temperature, scales, stride, tile_stride, text_average, fusion",
     )
     group.add_argument("--prompts", metavar="FILE", help="own states and templates (YAML)")
-    group.add_argument("--device", metavar="auto|cpu|cuda|npu:0", help="where the model runs (default: auto)")
-    group.add_argument("--precision", metavar="fp32|bf16|fp16", help="what the image tower runs in (default: fp32)")
-    group.add_argument("--engine", metavar="auto|torch", help="what runs the image tower (default: auto)")
+    group.add_argument(
+        "--device", metavar="auto|cpu|cuda|npu:0|openvino:GPU", help="where the model runs (default: auto)"
+    )
+    group.add_argument(
+        "--precision",
+        metavar="auto|fp32|bf16|fp16|int8",
+        help="what the image tower runs in (default: fp32, or bf16 where these weights have passed the precision gate "
+        "on this CPU; auto asks the gate now)",
+    )
+    group.add_argument("--engine", metavar="auto|torch|openvino|onnx", help="what runs the image tower (default: auto)")
+    group.add_argument(
+        "--plan", metavar="auto|serial|tile-batch|prefetch", help="how tiles become passes (default: tile-batch)"
+    )
+    group.add_argument(
+        "--int8-pictures", metavar="DIR|FILE", nargs="+", help="pictures of your parts to calibrate int8 on"
+    )
+    group.add_argument("--skip-gate", action="store_true", help="run int8 even where its scores differ from fp32's")
     group.add_argument("--batch-size", type=int, metavar="N", help="tiles per pass at most (default: the device's)")
     group.add_argument(
         "--workers", type=int, metavar="N", help="threads that decode and resize (default: one per core)"
@@ -75,8 +89,12 @@ def load_model(args: argparse.Namespace, **defaults: Any) -> WinCLIP:
     """The predictor that the options describe."""
     from winspect.predictor import WinCLIP
 
-    names = ("weights", "recipe", "prompts", "device", "precision", "engine", "batch_size", "workers")
+    names = ("weights", "recipe", "prompts", "device", "precision", "engine", "plan", "batch_size", "workers")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.int8_pictures:
+        given["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
+    if args.skip_gate:
+        given["gate"] = "skip"
     model = args.model or defaults.pop("model", None) or os.environ.get(MODEL_VARIABLE)
     if model:
         given["model"] = model
@@ -84,12 +102,12 @@ def load_model(args: argparse.Namespace, **defaults: Any) -> WinCLIP:
     return WinCLIP(**{**defaults, **given}, settings=settings)
 
 
-def expand_references(patterns: list[str]) -> list[Path]:
-    """The reference pictures that ``--reference`` names."""
+def expand_references(patterns: list[str], *, option: str = "--reference") -> list[Path]:
+    """The pictures that ``--reference``, or another option, names."""
     from winspect.errors import ReferencesError, SourceError
     from winspect.sources import find_pictures
 
     try:
         return find_pictures(patterns)
     except SourceError as error:
-        raise ReferencesError(f"--reference: {error}") from error
+        raise ReferencesError(f"{option}: {error}") from error

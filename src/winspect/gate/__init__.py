@@ -1,0 +1,16 @@
+"""The precision gate: a faster precision is used only where it judges as fp32 does."""
+
+from winspect.gate.pictures import calibration_pictures, gate_pictures
+from winspect.gate.records import GateRecords
+from winspect.gate.verdict import BARS, Bar, GateResult, Judgements, compare
+
+__all__ = [
+    "BARS",
+    "Bar",
+    "GateRecords",
+    "GateResult",
+    "Judgements",
+    "calibration_pictures",
+    "compare",
+    "gate_pictures",
+]

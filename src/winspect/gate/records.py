@@ -1,0 +1,47 @@
+"""Verdicts of the gate, kept on disk: it takes a minute for a large model, and its outcome does not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from winspect.gate.verdict import GateResult
+from winspect.weights.cache import write_json
+
+logger = logging.getLogger(__name__)
+
+
+class GateRecords:
+    """One small file per key: weights, engine and its version, precision, recipe, pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        return self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
+
+    def read(self, key: Mapping[str, Any]) -> GateResult | None:
+        """The verdict, or None where there is none or it cannot be read."""
+        path = self._path(key)
+        try:
+            note = json.loads(path.read_text(encoding="utf-8"))
+            return GateResult(**{**note["result"], "reasons": tuple(note["result"]["reasons"])})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s: unreadable verdict of the precision gate (%s); judging again", path, error)
+            return None
+
+    def write(self, key: Mapping[str, Any], result: GateResult) -> None:
+        """Keep a verdict. Where that fails, it is only judged again next time."""
+        note = {"key": dict(key), "result": {**result.describe(), "reasons": list(result.reasons)}}
+        del note["result"]["passed"]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._path(key), note)
+        except OSError as error:
+            logger.warning("%s: cannot keep the verdict of the precision gate (%s)", self.folder, error)

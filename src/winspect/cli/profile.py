@@ -1,0 +1,142 @@
+"""``winspect profile``: where the time goes, and what limits it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, add_model_options, add_output_options, load_model
+from winspect.errors import PictureError, SettingsError, SourceError
+
+if TYPE_CHECKING:
+    from winspect.predictor import WinCLIP
+
+PICTURES, MOST_PICTURES = 2, 16
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "profile",
+        help="say where the time goes, by operator class",
+        description="Time the image tower's operators by class (linear, attention, LayerNorm, other) with the chosen "
+        "engine and precision, zero-shot, and hold them against what this machine's matrix products and memory can do.",
+        epilog="exit codes: 0 done; 2 wrong use; 3 done, but some pictures could not be used (each named)",
+    )
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        metavar="PICTURE",
+        help=f"files, folders and globs, of which at most {MOST_PICTURES} at even steps are used (default: {PICTURES} "
+        "of fabric, of winspect[demo])",
+    )
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds, of which the median counts (default: 3)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write profile.json and a picture, profile.svg")
+    add_model_options(parser)
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Profile; returns the exit code."""
+    if args.repeat is not None and args.repeat < 1:
+        raise SettingsError(f"--repeat: got {args.repeat}, need a whole number from 1")
+    pictures = _pictures(args)
+    if args.out:
+        from winspect.files import make_folder
+
+        make_folder(args.out)  # before minutes of work
+    from winspect.profiling import profile, write_profile
+
+    model = load_model(args)
+    usable, failed = _usable(pictures, model)
+    results = profile(model, usable, **({} if args.repeat is None else {"repeat": args.repeat}))
+    written = write_profile(results, args.out) if args.out else []
+    if args.json:
+        print(json.dumps(results, indent=2))
+    else:
+        print_profile(results)
+    for error in failed:
+        print(f"winspect: failed: {error}", file=sys.stderr)
+    for path in written:
+        print(f"winspect: written: {path}", file=sys.stderr)
+    return EXIT_SOME_FAILED if failed else EXIT_DONE
+
+
+def _pictures(args: argparse.Namespace) -> list[Path]:
+    from winspect.benchmark.pictures import at_even_steps, packaged_pictures
+
+    if not args.pictures:
+        return at_even_steps(packaged_pictures(), PICTURES)
+    from winspect.sources import find_pictures
+
+    found = find_pictures(args.pictures)
+    if len(found) > MOST_PICTURES:
+        print(f"winspect: found {len(found)} pictures; {MOST_PICTURES} of them show as much", file=sys.stderr)
+    return at_even_steps(found, MOST_PICTURES)
+
+
+def _usable(pictures: list[Path], model: WinCLIP) -> tuple[list[Path], list[PictureError]]:
+    """The pictures the model can judge, and why it cannot judge the others.
+
+    Raises:
+        SourceError: it can judge none.
+    """
+    from winspect.profiling.collect import prepare_for
+
+    usable, failed = [], []
+    for picture in pictures:
+        try:
+            prepare_for(model, picture)
+        except PictureError as error:
+            failed.append(error)
+        else:
+            usable.append(picture)
+    if not usable:
+        raise SourceError(f"none of {len(pictures)} pictures can be used; the first: {failed[0]}")
+    return usable, failed
+
+
+def print_profile(results: Mapping[str, Any]) -> None:
+    """The tables of classes, of the slowest operators and of the stages."""
+    from winspect.cli.tables import print_table
+    from winspect.profiling.chart import TITLES, figure
+
+    how = f"{results['engine']} {results['precision']} on {results['device']}, recipe {results['recipe']}"
+    count = ", ".join(f"{results[what]} {what[:-1]}{'s' * (results[what] > 1)}" for what in ("pictures", "tiles"))
+    print(f"{results['model']}, {how}: {count}, per picture:\n")
+    heading = ["class", "ms", "share %", "reported %", "GFLOP", "GB", "GFLOP/s", "GB/s", "bound by", "of limit %"]
+    rows = [heading]
+    for name, own in results["classes"].items():
+        reached = None if own["limit_ms"] is None or not own["ms"] else 100 * own["limit_ms"] / own["ms"]
+        rows.append(
+            [
+                TITLES[name],
+                f"{own['ms']:.2f}",
+                f"{100 * own['share']:.1f}",
+                f"{100 * results['reported']['shares'][name]:.1f}",
+                *("-" if own[key] is None else figure(own[key]) for key in ("gflop", "gbyte", "gflop_s", "gbyte_s")),
+                own["bound"] or "-",
+                "-" if reached is None else f"{reached:.0f}",
+            ]
+        )
+    print_table(rows)
+    print(f"\nreported: for {results['reported']['title']}")
+    rates = (("matrix products", "gemm_gflops", "GFLOP/s"), ("memory", "memory_gbyte_s", "GB/s"))
+    limits = (
+        f"{what} {'not known' if results[key] is None else f'{figure(results[key])} {unit}'}"
+        for what, key, unit in rates
+    )
+    print(f"limits of this machine, measured: {', '.join(limits)}")
+    print("of limit: the least time that these allow, over the time; above 100 % operands come from a cache\n")
+    slowest = [["slowest operators", "type", "class", "ms"]]
+    for own in results["operators"][:10]:
+        slowest.append([own["name"], own["kind"], TITLES[own["class"]], f"{own['ms']:.2f}"])
+    print_table(slowest)
+    stages = {**results["rest"], "image tower": results["tower_ms"], "together": results["picture_ms"]}
+    print()
+    print_table([["stage", "ms"], *([name, f"{ms:.2f}"] for name, ms in stages.items())])

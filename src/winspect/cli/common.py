@@ -85,21 +85,26 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def load_model(args: argparse.Namespace, **defaults: Any) -> WinCLIP:
-    """The predictor that the options describe."""
-    from winspect.predictor import WinCLIP
-
-    names = ("weights", "recipe", "prompts", "device", "precision", "engine", "plan", "batch_size", "workers")
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the options that say what judges, as arguments of :class:`winspect.WinCLIP`."""
+    names = ("recipe", "weights", "prompts", "device", "precision", "engine", "plan", "batch_size", "workers")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.int8_pictures:
         given["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.skip_gate:
         given["gate"] = "skip"
-    model = args.model or defaults.pop("model", None) or os.environ.get(MODEL_VARIABLE)
-    if model:
+    if model := args.model or os.environ.get(MODEL_VARIABLE):
         given["model"] = model
-    settings = _parse_settings(args.settings)
-    return WinCLIP(**{**defaults, **given}, settings=settings)
+    if args.settings:
+        given["settings"] = _parse_settings(args.settings)
+    return given
+
+
+def load_model(args: argparse.Namespace) -> WinCLIP:
+    """The predictor that the options describe."""
+    from winspect.predictor import WinCLIP
+
+    return WinCLIP(**model_options(args))
 
 
 def expand_references(patterns: list[str], *, option: str = "--reference") -> list[Path]:

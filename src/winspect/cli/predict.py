@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             with recorder or nullcontext():
                 keep = recorder is not None and recorder.overlays
-                for result in model.predict_many(to_do, **category, keep_pictures=keep):
+                maps = keep or args.raw_maps  # scores alone are much less work
+                for result in model.predict_many(to_do, **category, keep_pictures=keep, maps=maps):
                     printer.show(recorder.add(result) if recorder else to_row(result, threshold=args.threshold))
         except KeyboardInterrupt:
             printer.interrupted = True

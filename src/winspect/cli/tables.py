@@ -20,7 +20,7 @@ TITLES = {
 _MAIN = ("image_auroc", "pixel_auroc")
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
+def print_table(rows: Sequence[Sequence[str]]) -> None:
     """The first column to the left, the others to the right; the first row is the heading."""
     widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
     for row in rows:
@@ -64,7 +64,7 @@ def print_figures(results: Mapping[str, Any]) -> None:
     totals = [str(sum(c[key] for c in results["categories"].values())) for key in ("n_normal", "n_anomalous")]
     if len(results["categories"]) > 1:
         rows.append(["mean", *totals, *_cells({**results["mean"], "std": results.get("std", {})})])
-    _print_table(rows)
+    print_table(rows)
     for name, category in results["categories"].items():
         for reason in dict.fromkeys(category["reasons"].values()):
             metrics = [TITLES[metric] for metric, own in category["reasons"].items() if own == reason]
@@ -90,7 +90,7 @@ def print_published(results: Mapping[str, Any]) -> None:
         lines += [
             [name, *(_beside(own[metric], figures.get(metric)) for metric in metrics)] for name, own, figures in rows
         ]
-        _print_table(lines)
+        print_table(lines)
 
 
 def _beside(ours: float | None, published: float | None) -> str:
@@ -115,7 +115,7 @@ def print_comparison(comparison: Comparison) -> None:
         rows.append([name, *_both(category.figures), *_picture_cells(category.pictures)])
     if len(comparison.categories) > 1:
         rows.append(["mean", *_both(comparison.mean), *_picture_cells(comparison.pictures)])
-    _print_table(rows)
+    print_table(rows)
     if comparison.worst is not None:
         name, metric, pair = comparison.worst
         change = f"{fraction(pair.baseline)} to {fraction(pair.other)}, {fraction(pair.difference, signed=True)}"

@@ -1,0 +1,191 @@
+"""``winspect benchmark``: how fast this machine is, by plan, engine and precision."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from winspect.cli.common import (
+    EXIT_DONE,
+    EXIT_SOME_FAILED,
+    add_model_options,
+    add_output_options,
+    model_options,
+)
+from winspect.errors import SettingsError
+
+IMAGES = 8
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "benchmark",
+        help="measure how fast this machine is",
+        description="Measure plans, engines and precisions in turn on real pictures: images/s of all pictures at once "
+        "(MLPerf's offline) and latency of one after the other (single-stream), peak memory, and how much of the "
+        "machine's own rate of matrix products is reached.",
+        epilog="plans: serial (recipe tiles, one pass per tile), tile-batch (tiles of several pictures share a pass), "
+        "prefetch (tile-batch, and the weights are prefetched to the accelerator's cache), paper (recipe paper: all "
+        "windows, full maps). exit codes: 0 done; 2 wrong use; 3 done, but some combinations or pictures failed (each "
+        "named)",
+    )
+    parser.add_argument(
+        "pictures", nargs="*", metavar="PICTURE", help="files, folders and globs (default: fabric, of winspect[demo])"
+    )
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--plans", metavar="A,B", help="serial, tile-batch, prefetch, paper (default: all)")
+    what.add_argument("--engines", metavar="A,B", help="auto, torch, openvino, onnx (default: auto)")
+    what.add_argument("--precisions", metavar="A,B", help="fp32, bf16, fp16, int8, auto (default: fp32)")
+    what.add_argument("--images", type=int, metavar="N", help=f"pictures, at even steps (default: {IMAGES})")
+    what.add_argument("--rounds", type=int, metavar="R", help="how often everything is measured (default: 5)")
+    what.add_argument("--warm-up", type=int, metavar="W", help="rounds that are run and forgotten first (default: 1)")
+    what.add_argument("--maps", action="store_true", default=None, help="full maps in the plans on tiles, too")
+    what.add_argument(
+        "--isolate", action="store_true", default=None, help="one process at a time: slower, needs least memory"
+    )
+    what.add_argument("--class", dest="category_name", metavar="NAME", help="what the part is called")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json and a bar chart, benchmark.svg")
+    add_model_options(parser)
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure; returns the exit code."""
+    from winspect.benchmark import run_benchmark, write_results
+
+    combinations = _combinations(args)
+    pictures = _pictures(args)
+    if args.out:
+        from winspect.files import make_folder
+
+        make_folder(args.out)  # before minutes of work
+    given = {name: getattr(args, name) for name in ("rounds", "warm_up", "maps", "isolate", "category_name")}
+    results = run_benchmark(
+        combinations,
+        pictures,
+        model=_model_options(args),
+        say=lambda line: print(f"winspect: {line}", file=sys.stderr, flush=True),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    written = write_results(results, args.out) if args.out else []
+    if args.json:
+        print(json.dumps(results, indent=2))
+    else:
+        print_benchmark(results)
+    return _say_trouble(results, written)
+
+
+def _names(given: str | None) -> list[str]:
+    return [name.strip() for name in (given or "").split(",") if name.strip()]
+
+
+def _combinations(args: argparse.Namespace) -> list[Any]:
+    """What is to be measured.
+
+    Raises:
+        SettingsError: an unknown name, an empty list, or options that contradict each other.
+    """
+    from winspect.benchmark.plans import PLANS, combine
+
+    if args.recipe is not None:
+        raise SettingsError(f"--recipe {args.recipe}: a plan has its own recipe; use --plans paper for recipe paper")
+    if args.plan is not None:
+        raise SettingsError(f"--plan {args.plan}: say which plans are measured with --plans {args.plan}")
+    lists = {}
+    for many, one, default in (("engines", "engine", "auto"), ("precisions", "precision", "fp32")):
+        several, single = getattr(args, many), getattr(args, one)
+        if several is not None and single is not None:
+            raise SettingsError(f"got --{many} {several} and --{one} {single}; use --{many} alone")
+        lists[many] = [single or default] if several is None else _names(several)
+    plans = list(PLANS) if args.plans is None else _names(args.plans)
+    chosen = combine(plans, lists["engines"], lists["precisions"])
+    from winspect.benchmark.plans import check_names
+    from winspect.engines import ENGINES, PRECISIONS  # imports torch, which takes seconds
+
+    check_names("engines", lists["engines"], ENGINES)
+    check_names("precisions", lists["precisions"], ("auto", *PRECISIONS))
+    return chosen
+
+
+def _pictures(args: argparse.Namespace) -> list[Path]:
+    from winspect.benchmark.pictures import at_even_steps, packaged_pictures
+    from winspect.sources import find_pictures
+
+    count = IMAGES if args.images is None else args.images
+    if count < 1:
+        raise SettingsError(f"--images: got {count}, need a whole number from 1")
+    found = find_pictures(args.pictures) if args.pictures else packaged_pictures()
+    if args.images is not None and len(found) < count:
+        print(f"winspect: found {len(found)} pictures, fewer than the {count} asked for", file=sys.stderr)
+    return at_even_steps(found, count)
+
+
+def _model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the predictor, for every worker; what the combinations say is not among them."""
+    given = model_options(args)
+    return {name: value for name, value in given.items() if name not in ("recipe", "engine", "precision", "plan")}
+
+
+def print_benchmark(results: Mapping[str, Any]) -> None:
+    """The table of all runs, and what the machine can do."""
+    from winspect.cli.tables import percent, print_table
+
+    pictures, asked = results["pictures"], f"{results['rounds']} rounds, {results['warm_up']} to warm up"
+    count = len(pictures["names"])
+    print(f"{results['model']}: {count} pictures, {sum(pictures['tiles'])} tiles, {asked}\n")
+    rows = [
+        [
+            "plan",
+            "engine",
+            "precision",
+            "maps",
+            "images/s",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+            "x serial",
+            "peak MB",
+            "of GEMM",
+        ]
+    ]
+    for run in results["runs"]:
+        faster, peak, reached = (run[key] for key in ("speedup_vs_serial", "peak_rss_mb", "roofline_fraction"))
+        rows.append(
+            [
+                run["plan"],
+                run["engine"],
+                run["precision"],
+                "full" if run["maps"] else "no",
+                f"{run['images_per_s']:.3f}",
+                *(f"{value:.1f}" for value in run["latency_ms"].values()),
+                "-" if faster is None else f"{faster:.2f}",
+                "-" if peak is None else f"{peak:.0f}",
+                "-" if reached is None else f"{percent(reached)} %",
+            ]
+        )
+    if len(rows) > 1:
+        print_table(rows)
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in results["gemm_gflops"].items() if rate is not None)
+    print(f"\nmatrix products of this machine, the fastest engine's: {rates or 'not measured'} GFLOP/s")
+    if baseline := results["baseline"]:
+        print(f"x serial: against {baseline['plan']}, {baseline['engine']} {baseline['precision']}")
+    for note in dict.fromkeys(f"{run['plan']} is {run['note']}" for run in results["runs"] if run["note"]):
+        print(f"- {note}")
+
+
+def _say_trouble(results: Mapping[str, Any], written: list[Path]) -> int:
+    """What failed, and where the results are, on stderr; returns the exit code."""
+    for failure in results["failed"]:
+        own = f"{failure['plan']} {failure['engine']} {failure['precision']}"
+        print(f"winspect: failed: {own}: {failure['error']['message']}", file=sys.stderr)
+    for picture in results["failed_pictures"]:
+        print(f"winspect: failed: {picture['path']}: {picture['message']}", file=sys.stderr)
+    for path in written:
+        print(f"winspect: written: {path}", file=sys.stderr)
+    return EXIT_SOME_FAILED if results["failed"] or results["failed_pictures"] else EXIT_DONE

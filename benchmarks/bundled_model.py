@@ -94,7 +94,7 @@ SETS = {"textile": textile, "solar": solar_cells}
 def encode(pictures: RealSet) -> Encoded:
     """Embed every picture once, whole, as recipe ``paper`` does."""
     loaded = load(TINY)
-    engine = TorchEngine(ImageTower(loaded.model.visual).eval(), torch.device("cpu"), torch.float32)
+    engine = TorchEngine(ImageTower(loaded.model.visual).eval(), torch.device("cpu"))
     embeddings, thumbnails = [], []
     for item in prepare_many(pictures.paths, loaded.preprocess):
         if isinstance(item, PictureError):
@@ -102,7 +102,9 @@ def encode(pictures: RealSet) -> Encoded:
         tile = torch.from_numpy(item.tiles)
         embeddings.append(engine.encode(tile, scales=(2, 3), stride=1, patches=True))
         thumbnails.append(avg_pool2d(tile, 8).flatten(1))
-    text = TextEncoder(TextTower(loaded.model, loaded.tokenizer).eval(), PromptEnsemble(), None)(pictures.class_name)
+    text = TextEncoder(lambda: TextTower(loaded.model, loaded.tokenizer).eval(), PromptEnsemble(), None)(
+        pictures.class_name
+    )
     return Encoded(Embeddings.concatenate(embeddings), torch.cat(thumbnails), text.raw)
 
 

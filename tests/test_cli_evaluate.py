@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from miniature import make_folder, make_mvtec
 
 from winspect.cli import compare, evaluate, prepare
 from winspect.cli import main as cli_main
-from winspect.encoder import ImageTower
+from winspect.engines import Engine
 from winspect.evaluation import matching_tables, published_tables
 from winspect.evaluation.published import get_table
 
@@ -147,10 +148,14 @@ def test_null_figures_are_dashes_with_a_reason(cli, tmp_path):
 
 
 def test_an_alarm_is_loud_and_ends_with_1(cli, parts, tmp_path, monkeypatch):
-    whole = ImageTower.window_embeddings
-    monkeypatch.setattr(
-        ImageTower, "window_embeddings", lambda *a, **o: (w := whole(*a, **o)).mean(1, keepdim=True).expand_as(w)
-    )
+    whole = Engine.encode
+
+    def blurred(self, *arguments, **options):
+        embeddings = whole(self, *arguments, **options)
+        means = {scale: w.mean(dim=1, keepdim=True).expand_as(w) for scale, w in embeddings.windows.items()}
+        return replace(embeddings, windows=means)
+
+    monkeypatch.setattr(Engine, "encode", blurred)
     done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path)
     assert done.code == 1
     assert "winspect: ALARM: bolt: all window embeddings" in done.err

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from winspect import WinCLIP
 from winspect.datasets import open_dataset
-from winspect.encoder import ImageTower
+from winspect.engines import Engine
 from winspect.errors import OutputError, ReferencesError, SettingsError, SourceError, UsageError
 from winspect.evaluation import METRICS, draw, evaluate, matching_tables, open_run, published_tables
 from winspect.evaluation.alarms import map_alarm, mean_cosine
@@ -312,13 +313,14 @@ def test_an_unreadable_reference_takes_its_category_alone(tmp_path, small_model)
 
 def blur_windows(monkeypatch):
     """Every window gives the mean of all: what windows that attend to each other come to."""
-    whole = ImageTower.window_embeddings
+    whole = Engine.encode
 
     def blurred(self, *arguments, **options):
-        windows = whole(self, *arguments, **options)
-        return windows.mean(dim=1, keepdim=True).expand_as(windows)
+        embeddings = whole(self, *arguments, **options)
+        means = {scale: w.mean(dim=1, keepdim=True).expand_as(w) for scale, w in embeddings.windows.items()}
+        return replace(embeddings, windows=means)
 
-    monkeypatch.setattr(ImageTower, "window_embeddings", blurred)
+    monkeypatch.setattr(Engine, "encode", blurred)
 
 
 @pytest.mark.parametrize("shots", [0, 1])

@@ -163,7 +163,8 @@ def main() -> None:
     config = tiny.read_config(args.model)
     model = tiny.load_tiny(args.model)
     tower = ImageTower(model.visual).eval()
-    text = TextEncoder(TextTower(model, open_clip.SimpleTokenizer()).eval(), PromptEnsemble(), None)("object").raw
+    text_tower = TextTower(model, open_clip.SimpleTokenizer()).eval()
+    text = TextEncoder(lambda: text_tower, PromptEnsemble(), None)("object").raw
     settings = FusionSettings()
     products = [judge_product(tower, text, config["temperature"], n, settings) for n in range(args.products)]
     fitted, measured = products[: len(products) // 2], products[len(products) // 2 :]

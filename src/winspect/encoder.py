@@ -189,11 +189,16 @@ class ImageTower(nn.Module):
         """ln_post of the class token, projected: (sequences, length, width) to (sequences, embedding)."""
         return self.ln_post(x[:, 0]) @ self.proj
 
-    def window_embeddings(self, tokens: Tensor, scale: int, stride: int = 1) -> Tensor:
+    def window_embeddings(
+        self, tokens: Tensor, scale: int, stride: int = 1, *, projected: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Every window of a scale, alone through the tower: (batch, 1 + patches, width) to (batch, windows, embedding).
 
         The first block's ln_1 and projection are per token, so they are computed once per token and gathered;
         of the last block only the class token is read.
+
+        Args:
+            projected: the first block's queries, keys and values of the tokens, when they are known already.
         """
         sequences = _window_sequences(self.grid_hw, scale, stride, tokens.device)
 
@@ -202,10 +207,10 @@ class ImageTower(nn.Module):
 
         x = gather(tokens)
         first: Any = self.blocks[0]
-        projected: tuple[Tensor, ...] | None = tuple(gather(part) for part in first.project(tokens))
+        gathered: tuple[Tensor, ...] | None = tuple(gather(part) for part in projected or first.project(tokens))
         for block in self.blocks:
-            x = block(x, projected=projected, class_token_only=block is self.blocks[-1])
-            projected = None
+            x = block(x, projected=gathered, class_token_only=block is self.blocks[-1])
+            gathered = None
         return self.pooled(x).unflatten(0, (len(tokens), len(sequences)))
 
     def forward(
@@ -231,12 +236,15 @@ class ImageTower(nn.Module):
         tokens, stem = self.tokens(pixels)
         if before_blocks is not None:
             before_blocks(tokens)
+        first: Any = self.blocks[0]
+        projected = first.project(tokens)
         x = tokens
         for block in self.blocks:
-            x = block(x, class_token_only=block is self.blocks[-1] and not patches)
+            last = block is self.blocks[-1] and not patches
+            x = block(x, projected=projected if block is first else None, class_token_only=last)
         return Embeddings(
             image=self.pooled(x),
-            windows={scale: self.window_embeddings(tokens, scale, stride) for scale in scales},
+            windows={scale: self.window_embeddings(tokens, scale, stride, projected=projected) for scale in scales},
             patches=x[:, 1:] if patches else None,
             stem=stem if patches else None,
         )

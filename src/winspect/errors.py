@@ -12,6 +12,7 @@
     │   ├── DeviceError            a device that is unknown or not there
     │   ├── PrecisionError         a precision that is unknown or not to be had on this device
     │   ├── EngineError            an engine that is unknown or not installed
+    │   │   └── EngineBuildError   an engine that is installed, but cannot build this model's graph
     │   └── MissingExtraError      an optional dependency is not installed; names the extra
     ├── PictureError               one picture cannot be used; the run goes on with the others
     ├── WeightsError               the weights cannot be had or used

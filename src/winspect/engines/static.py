@@ -14,7 +14,7 @@ from winspect.embeddings import Embeddings
 from winspect.encoder import ImageTower
 from winspect.engines.base import Engine, is_out_of_memory
 from winspect.engines.graph import IMAGE, PATCHES, Layout, window_output
-from winspect.engines.timing import OperatorTime
+from winspect.engines.timing import OperatorTime, torch_times
 from winspect.errors import ArchitectureError, EngineBuildError, WinspectError
 
 Graph = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -41,6 +41,7 @@ class StaticEngine(Engine):
         super().__init__(tower, precision=precision, device=torch.device("cpu"), batch_size=batch_size or IMAGE_BATCH)
         self._windowed_batch = batch_size or 1
         self._graphs: dict[Layout, Graph] = {}
+        self._alone = 0  # passes of one tile in a row
         self._one_at_a_time = threading.Lock()  # a graph has one set of buffers
 
     @abstractmethod
@@ -57,10 +58,10 @@ class StaticEngine(Engine):
 
     def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
         """Operators' own times for all tiles together; see :meth:`encode` for the arguments."""
-        layout = self._layout(len(tiles), scales, stride, patches)
+        layout, embedded = self._layout(len(tiles), scales, stride, patches), []
         with torch.inference_mode():
-            tokens, _ = self.tower.tokens(tiles)
-        return self._timed(layout, [_filled_up(part, layout.batch) for part in tokens.split(layout.batch)])
+            times = torch_times(lambda: embedded.append(self.tower.tokens(tiles)[0]), self.device)
+        return times + self._timed(layout, [_filled_up(part, layout.batch) for part in embedded[0].split(layout.batch)])
 
     def _layout(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
         # One tile alone never waits for the places of others; a last, shorter batch is filled up.
@@ -90,6 +91,10 @@ class StaticEngine(Engine):
                 raise
             raise EngineBuildError(f"engine {self.name} cannot build its graph: {error}") from error
         return self._graphs[wanted], wanted
+
+    def _halve(self, failed_size: int, error: BaseException) -> None:
+        self._graphs.clear()  # the next ones are smaller
+        super()._halve(failed_size, error)
 
     def _run(self, graph: Graph, layout: Layout, tokens: Tensor) -> Embeddings:
         """Embeddings of up to ``layout.batch`` tiles."""

@@ -20,7 +20,14 @@ from winspect._version import __version__
 from winspect.embeddings import Embeddings
 from winspect.encoder import ImageTower
 from winspect.engines import Engine, choose
-from winspect.errors import EngineBuildError, PictureError, ReferencesError, SettingsError, WeightsCorruptError
+from winspect.errors import (
+    EngineBuildError,
+    PictureError,
+    PrecisionError,
+    ReferencesError,
+    SettingsError,
+    WeightsCorruptError,
+)
 from winspect.fusion import FusionSettings
 from winspect.images import Prepared, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
@@ -63,6 +70,7 @@ class WinCLIP:
         engine: ``auto``, ``torch``, ``openvino`` or ``onnx``.
         plan: ``serial`` (a tile per pass, decoding in between), ``tile-batch`` (tiles of several pictures together,
             decoding beside them), ``prefetch`` (the same, and an Ascend NPU prefetches weights); auto is tile-batch.
+        graphs: capture passes as graphs for fixed batch sizes (CUDA, Ascend; see docs/ascend.md).
         gate: ``check``, or ``skip`` to run int8 whatever it does to scores; it is a warning then.
         recipe: ``paper``, ``tiles``, ``log`` or a :class:`~winspect.recipes.Recipe`; None for the model's default
             (``paper``; ``log`` for the bundled model).
@@ -86,6 +94,7 @@ class WinCLIP:
         precision: str | None = None,
         engine: str = "auto",
         plan: str = "auto",
+        graphs: bool = False,
         gate: str = "check",
         recipe: str | Recipe | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -100,6 +109,11 @@ class WinCLIP:
                 raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
         check_plan(plan, gate)
         choice = choose(engine, precision or os.environ.get(PRECISION_VARIABLE) or "auto", device)
+        if int8_pictures is not None and choice.precision != "int8":
+            raise PrecisionError(
+                f"got int8_pictures with precision {choice.precision}: they calibrate int8 alone; ask for precision "
+                "int8, or leave them out"
+            )
         for reason in choice.reasons:
             logger.info("%s", reason)
         chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
@@ -141,6 +155,7 @@ class WinCLIP:
             judge=self._judge_for_the_gate,
             batch_size=batch_size,
             plan=plan,
+            graphs=graphs,
             int8_tiles=None if int8_pictures is None else self._int8_tiles(int8_pictures),
         )
         try:

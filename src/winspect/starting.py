@@ -50,6 +50,7 @@ class Starter:
         judge: how embeddings of the gate's pictures become scores.
         batch_size: see :class:`~winspect.engines.Engine`.
         plan: one of :data:`PLANS`.
+        graphs: run passes as captured graphs, on CUDA or Ascend.
         int8_tiles: normalised tiles to calibrate int8 on; None for the bundled ones.
     """
 
@@ -62,6 +63,7 @@ class Starter:
     judge: Judge
     batch_size: int | None = None
     plan: str = "auto"
+    graphs: bool = False
     int8_tiles: np.ndarray | None = None
 
     def start(self, precision: str | None, gate: str) -> tuple[Engine, GateResult | None]:
@@ -97,6 +99,7 @@ class Starter:
             cache=GraphCache(self.folder / "graphs", self.identity),
             batch_size=1 if self.plan == "serial" else self.batch_size,
             prefetch=self._prefetches(),
+            graphs=self.graphs,
             calibration=self._calibration() if precision == "int8" else None,
         )
 

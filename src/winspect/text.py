@@ -26,6 +26,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from winspect.encoder import Block
 from winspect.errors import ClassNameError
+from winspect.memory import trim_heap
 from winspect.prompts import PromptEnsemble
 
 logger = logging.getLogger(__name__)
@@ -255,6 +256,7 @@ class TextEncoder:
         text = self.cache.read(path) if self.cache and path else None
         if text is None:
             embeddings = self.load_tower()(normal + anomalous)
+            trim_heap()  # of the tower, which is not kept
             text = ClassText.average(embeddings[: len(normal)], embeddings[len(normal) :])
             if self.cache and path:
                 self.cache.write(path, text)

@@ -53,6 +53,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None
     group.add_argument(
         "--plan", metavar="auto|serial|tile-batch|prefetch", help="how tiles become passes (default: tile-batch)"
     )
+    group.add_argument("--graphs", action="store_true", help="captured graphs for fixed batch sizes (cuda, npu)")
     group.add_argument(
         "--int8-pictures", metavar="DIR|FILE", nargs="+", help="pictures of your parts to calibrate int8 on"
     )
@@ -91,6 +92,8 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.int8_pictures:
         given["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
+    if args.graphs:
+        given["graphs"] = True
     if args.skip_gate:
         given["gate"] = "skip"
     if model := args.model or os.environ.get(MODEL_VARIABLE):

@@ -20,7 +20,7 @@ from winspect.errors import WinspectError
 from winspect.machine import MB, cpu_features, memory_mb, versions
 from winspect.weights import DEFAULT_MODEL, cache_folder
 
-CACHE_PARTS = ("weights", "text", "graphs")
+CACHE_PARTS = ("weights", "text", "graphs", "gate")
 
 _INSTALL = "pip install winspect"
 

@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import tempfile
+import time
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,8 @@ LIMIT_BYTES = 8_000_000_000
 """All graphs together; the ones not used for longest are removed first."""
 
 _MANIFEST = "manifest.json"
+_MAKING = ".making-"
+_STALE_S = 24 * 3600  # whoever has not finished by then has been killed
 
 
 class GraphCache:
@@ -33,7 +37,6 @@ class GraphCache:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder, self.identity = folder, identity
-        self._temporary: list[tempfile.TemporaryDirectory[str]] = []
 
     def get(self, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of a key, its files verified by their SHA-256; made where it is missing or damaged.
@@ -51,11 +54,11 @@ class GraphCache:
             return place
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(dir=self.folder, prefix=".making-"))
+            made = Path(tempfile.mkdtemp(dir=self.folder, prefix=_MAKING))
         except OSError as error:
             logger.warning("%s: cannot keep graphs (%s); they are made anew next time", self.folder, error)
-            self._temporary.append(tempfile.TemporaryDirectory(prefix="winspect-"))
-            made = place = Path(self._temporary[-1].name)
+            made = place = Path(tempfile.mkdtemp(prefix="winspect-"))
+            weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
         try:
             make(made)
             files = {path.name: hash_file(path) for path in sorted(made.iterdir())}
@@ -70,6 +73,9 @@ class GraphCache:
 
     def _prune(self, keep: Path) -> None:
         with suppress(OSError):
+            for half in self.folder.glob(f"{_MAKING}*"):
+                if half.stat().st_mtime < time.time() - _STALE_S:
+                    shutil.rmtree(half, ignore_errors=True)
             folders = [path for path in self.folder.iterdir() if (path / _MANIFEST).is_file() and path != keep]
             sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in [*folders, keep]}
             used = sum(sizes.values())
@@ -87,11 +93,14 @@ def _is_whole(place: Path) -> bool:
     try:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         damaged = [name for name, sha256 in files.items() if hash_file(place / name) != sha256]
+        damaged += [] if files else [f"{_MANIFEST} lists nothing"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         damaged = [f"{_MANIFEST}: {error}"]
     if damaged:
         logger.warning("%s: damaged graph cache (%s); making it anew", place, ", ".join(damaged))
         shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            place.unlink()  # a file where the folder should be
         return False
     with suppress(OSError):
         os.utime(manifest)  # used now: see _prune

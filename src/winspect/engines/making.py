@@ -9,6 +9,8 @@ from winspect.engines.base import Engine
 from winspect.engines.choice import Choice
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.torch_engine import TorchEngine
+from winspect.errors import EngineError
+from winspect.errors import EngineBuildError
 
 
 def make_engine(
@@ -18,6 +20,7 @@ def make_engine(
     cache: GraphCache,
     batch_size: int | None = None,
     prefetch: bool = False,
+    graphs: bool = False,
     calibration: Tensor | None = None,
 ) -> Engine:
     """The engine of a choice. Graphs are built when tiles are first encoded.
@@ -28,13 +31,26 @@ def make_engine(
         cache: of graphs.
         batch_size: tiles per pass at most; None for the engine's default.
         prefetch: prefetch weights, on an Ascend NPU.
+        graphs: run passes as captured graphs, on CUDA or Ascend.
         calibration: normalised tiles that int8 is calibrated on.
 
     Raises:
-        WinspectError: the engine cannot be made.
+        EngineError: ``graphs`` on a device that has none.
+        WinspectError: the engine cannot be made for another reason.
     """
     if choice.engine == "torch":
-        return TorchEngine(tower, choice.device, choice.precision, batch_size, prefetch=prefetch)
+        return TorchEngine(tower, choice.device, choice.precision, batch_size, prefetch=prefetch, graphs=graphs)
+    if graphs:
+        raise EngineError(f"got graphs with engine {choice.engine}; captured graphs need engine torch on cuda or npu")
+    try:
+        return _static_engine(choice, tower, cache, batch_size, calibration)
+    except ImportError as error:
+        raise EngineBuildError(f"engine {choice.engine} cannot be loaded: {error}; install it again") from error
+
+
+def _static_engine(
+    choice: Choice, tower: ImageTower, cache: GraphCache, batch_size: int | None, calibration: Tensor | None
+) -> Engine:
     if choice.engine == "onnx":
         from winspect.engines.onnx_engine import OnnxEngine
 

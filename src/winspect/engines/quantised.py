@@ -100,6 +100,6 @@ def _nncf() -> Any:
         raise MissingExtraError('precision int8 needs NNCF: pip install "winspect[int8]"') from error
     nncf.set_log_level(logging.WARNING)
     for handler in logging.getLogger("nncf").handlers:  # it logs on stdout, which may be about to carry JSON
-        if isinstance(handler, logging.StreamHandler):
+        if type(handler) is logging.StreamHandler:
             handler.stream = sys.stderr
     return nncf

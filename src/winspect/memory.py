@@ -31,3 +31,13 @@ def page_out(tensors: Iterable[Tensor]) -> None:
             end = (storage.data_ptr() + storage.nbytes()) // page * page
             if end > start:
                 advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_PAGEOUT)
+
+
+def trim_heap() -> None:
+    """Give memory that was freed back to the system at once, where the C library can (glibc).
+
+    It keeps some for later; after a job that needed much and will not come again, that is only a larger process.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -39,7 +39,7 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	$(PIP) install -e '.[demo,train,test]'
+	$(PIP) install -e '.[demo,int8,onnx,train,test]'
 	touch $@ $(VENV)/.demo
 
 $(OLDEST)/.done: $(VENV)/.test

@@ -359,9 +359,9 @@ def test_sizes_of_the_cache(examined, cache):
     (cache / "text" / "gone.npz").symlink_to(cache / "nowhere")
     found = examined("--json").report["cache"]
     assert (found["folder"], found["writable"]) == (str(cache), True)
-    assert found["size_mb"] == {"weights": 2.5, "text": 0.002, "graphs": 0.0}
+    assert found["size_mb"] == {"weights": 2.5, "text": 0.002, "graphs": 0.0, "gate": 0.0}
     assert found["free_mb"] > 0
-    assert f"cache       {cache}: weights 2.5 MB, text 0.002 MB, graphs 0 MB; " in examined().out
+    assert f"cache       {cache}: weights 2.5 MB, text 0.002 MB, graphs 0 MB, gate 0 MB; " in examined().out
 
 
 def test_looking_makes_nothing(examined, cache):

@@ -307,9 +307,15 @@ def test_results_among_the_pictures_are_not_judged(cli, parts):
         (["--class", "\U0001f9ea" * 40], ["tokens", "shorter class name"]),
         (["--device", "gpu"], ["'gpu'", "cuda:N"]),
         (["--device", "cuda:97"], ["'cuda:97'", "--device auto or cpu"]),
-        (["--precision", "fp8"], ["'fp8'", "fp32, bf16, fp16"]),
-        (["--precision", "int8"], ["int8", "use fp32"]),
-        (["--engine", "onnx"], ["'onnx'", "torch"]),
+        (["--precision", "fp8"], ["'fp8'", "fp32, bf16, fp16, int8"]),
+        (["--precision", "int8", "--engine", "torch"], ["int8", "needs engine openvino"]),
+        (["--precision", "int8", "--int8-pictures", "nowhere"], ["--int8-pictures", "nowhere", "no such file"]),
+        (["--precision", "fp32", "--int8-pictures", str(ROOT / "examples" / "textile")], ["int8_pictures", "leave"]),
+        (["--engine", "tensorrt"], ["'tensorrt'", "auto, torch, openvino, onnx"]),
+        (["--engine", "onnx", "--precision", "bf16"], ["bf16", "onnx", "fp32"]),
+        (["--device", "openvino:GPU.9"], ["openvino:GPU.9", "CPU"]),
+        (["--engine", "torch", "--device", "openvino:CPU"], ["openvino:CPU", "use engine openvino"]),
+        (["--plan", "paper"], ["'paper'", "serial, tile-batch, prefetch"]),
         (["--recipe", "soup"], ["'soup'", "paper, tiles, log"]),
         (["--recipe", "log"], ["winspect-tiny", "recipe paper"]),
         (["--set", "colour=red"], ["colour", "temperature"]),
@@ -347,6 +353,59 @@ def test_wrong_use_is_refused(cli, parts, small_checkpoint, arguments, words):
     assert refused.err.startswith("winspect: error: ")
     for word in words:
         assert word in refused.err
+
+
+@pytest.mark.parametrize(("engine", "words"), [("openvino", "pip install openvino"), ("onnx", "winspect[onnx]")])
+def test_an_engine_that_is_not_installed(cli, parts, monkeypatch, engine, words):
+    monkeypatch.setattr("winspect.engines.choice.installed", lambda: ("torch",))
+    refused = cli("predict", parts, "--engine", engine)
+    assert refused.code == 2
+    assert refused.out == ""
+    assert words in refused.err
+
+
+def test_precision_int8_without_nncf(cli, parts, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    refused = cli("predict", parts, "--precision", "int8")
+    assert refused.code == 2
+    assert refused.out == ""
+    assert 'pip install "winspect[int8]"' in refused.err
+
+
+@pytest.fixture
+def broken_openvino(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("Check 'shape' failed")
+
+    monkeypatch.setattr("winspect.engines.openvino_engine.OpenVINOEngine._model", fails)
+
+
+def test_an_engine_that_cannot_be_built_is_replaced_with_a_warning(cli, parts, broken_openvino):
+    done = cli("predict", parts, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["done"] == 4
+    assert "engine openvino cannot build its graph: Check 'shape' failed; falling back to engine torch" in done.err
+
+
+def test_an_engine_by_name_that_cannot_be_built_is_an_error(cli, parts, broken_openvino):
+    refused = cli("predict", parts, "--engine", "openvino")
+    assert refused.code == 2
+    assert "winspect: error: engine openvino cannot build its graph" in refused.err
+
+
+def test_what_ran_is_written_down(cli, parts, tmp_path, broken_openvino):
+    """The engine is known before results are written, also where it had to be replaced."""
+    assert cli("predict", parts, "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "run.json").read_text())["engine"] == "torch"
+
+
+@pytest.mark.parametrize("plan", ["serial", "tile-batch", "prefetch"])
+def test_plans_give_the_same_scores(cli, parts, plan, small_model):
+    done = cli("predict", parts, "--json", "--plan", plan, "--engine", "torch", "--batch-size", 3)
+    assert done.code == 0
+    assert ("running as tile-batch" in done.err) == (plan == "prefetch")
+    for row in json.loads(done.out)["results"]:
+        assert row["anomaly_score"] == pytest.approx(small_model.predict(row["path"]).anomaly_score, abs=1e-5)
 
 
 def test_a_folder_without_pictures(cli, tmp_path):

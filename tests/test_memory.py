@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from winspect.engines import memory
-from winspect.memory import page_out
+from winspect import memory
 from winspect.machine import current_rss_mb
+from winspect.memory import page_out, trim_heap
 
 MEGABYTES = 64
 

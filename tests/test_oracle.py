@@ -65,8 +65,9 @@ class Pair:
                 self.clip, text, rgb, recipe, p.size, p.mean, p.std, references=vectors, known=self.known
             )
 
-    def check(self, rgb, recipe, references=()):
-        model = WinCLIP(self.name, weights=self.path, device="cpu", recipe=recipe, prompts=PROMPTS)
+    def check(self, rgb, recipe, references=(), **options):
+        options = {"precision": "fp32", **options}
+        model = WinCLIP(self.name, weights=self.path, device="cpu", recipe=recipe, prompts=PROMPTS, **options)
         if references:
             model.reference(references, "metal_nut")
         result = model.predict(rgb, "metal_nut")
@@ -96,6 +97,18 @@ def test_few_shot_is_the_oracles(pair, recipe):
     # The larger tower judges a square alone: each reference tile costs the oracle many seconds.
     shape = "landscape" if pair.name == SMALL else "square"
     pair.check(picture(shape), recipe, references=[picture(shape, 1), picture("square", 2)])
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnx"])
+@pytest.mark.parametrize("plan", ["serial", "tile-batch"])
+def test_every_engine_and_plan_is_the_oracles(pair, engine, plan):
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+    if pair.name == SMALL:
+        pair.check(picture("landscape"), "tiles", [picture("landscape", 1)], engine=engine, plan=plan)
+    else:
+        pair.check(picture("square"), "paper", engine=engine, plan=plan)
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,20 @@ Its numbers are held to the slow oracle in test_oracle.py.
 
 from __future__ import annotations
 
+import gc
 import itertools
+import logging
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import SMALL
+from checkpoints import SMALL, save_checkpoint
 from PIL import Image
 
-from winspect import ConstantMapWarning, PromptEnsemble, Recipe, WinCLIP
+from winspect import ConstantMapWarning, PromptEnsemble, Recipe, WinCLIP, predictor
 from winspect.errors import (
     ClassNameError,
     DeviceError,
@@ -25,8 +28,12 @@ from winspect.errors import (
     ReferencesError,
     SettingsError,
     SourceError,
+    WeightsCorruptError,
     WeightsMissingError,
 )
+from winspect.machine import cpu_features
+
+native_bf16 = pytest.mark.skipif(not cpu_features().native_bf16, reason="this CPU has no bf16")
 
 
 def part(seed: int, height: int = 70, width: int = 90) -> np.ndarray:
@@ -330,6 +337,151 @@ def test_references_of_other_sizes_and_tiles(new_model):
     assert result.anomaly_map.shape == (100, 40)
 
 
+# Plans
+
+
+def passes_of(model: WinCLIP) -> list[tuple[int, tuple[int, ...]]]:
+    """Notes the tiles and scales of every pass from now on."""
+    passes = []
+    whole = model.engine._encode
+
+    def noting(tiles, *, scales, **options):
+        passes.append((len(tiles), tuple(scales)))
+        return whole(tiles, scales=scales, **options)
+
+    model.engine._encode = noting
+    return passes
+
+
+@pytest.fixture(scope="module")
+def oblong() -> list[np.ndarray]:
+    """Four pictures of one, three, two and four tiles."""
+    return [part(seed, 40, width) for seed, width in enumerate([40, 90, 60, 120])]
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_a_plan_decides_the_passes_and_no_score(new_model, oblong, engine):
+    options = {"engine": engine, "recipe": "tiles", "batch_size": 4}
+    serial, batched = new_model(plan="serial", **options), new_model(plan="tile-batch", **options)
+    passes = passes_of(serial)
+    scores = scores_of(serial.predict_many(oblong))
+    assert passes == [(1, (2, 3))] * 10  # 1 + 3 + 2 + 4 tiles
+    assert [len(result.tile_boxes) for result in serial.predict_many(oblong)] == [1, 3, 2, 4]
+    passes = passes_of(batched)
+    np.testing.assert_allclose(scores_of(batched.predict_many(oblong)), scores, rtol=0, atol=1e-5)
+    # The first two pictures are four tiles; the next two are six, the last of which has a pass of its own.
+    assert [tiles for tiles, _ in passes] == [4, 4, 2]
+    np.testing.assert_allclose(scores_of(new_model(**options).predict_many(oblong)), scores, rtol=0, atol=1e-5)
+
+
+def test_serial_decodes_between_passes(new_model):
+    """One picture after the other: the next is read when the last is done, but for the one that waits its turn."""
+    model = new_model(plan="serial")
+    events = []
+    whole = model.engine._encode
+    model.engine._encode = lambda tiles, **options: (events.append("pass"), whole(tiles, **options))[1]
+
+    def pictures():
+        for number in range(6):
+            events.append("read")
+            yield part(number)
+
+    list(model.predict_many(pictures()))
+    assert events.count("pass") == 6
+    for done in range(6):
+        before = events[: [n for n, event in enumerate(events) if event == "pass"][done]]
+        assert before.count("read") <= done + 3
+
+
+def test_prefetch_on_a_cpu_is_tile_batch_and_says_so(new_model, oblong, caplog):
+    options = {"recipe": "tiles", "batch_size": 4}
+    with caplog.at_level(logging.WARNING):
+        model = new_model(plan="prefetch", **options)
+    assert caplog.messages == [
+        "plan prefetch: cpu has no cache that weights can be prefetched to; running as tile-batch"
+    ]
+    passes = passes_of(model)
+    scores = scores_of(model.predict_many(oblong))
+    assert [tiles for tiles, _ in passes] == [4, 4, 2]
+    expected = scores_of(new_model(plan="tile-batch", **options).predict_many(oblong))
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+
+
+# Scores alone
+
+
+@pytest.mark.parametrize("recipe", ["paper", "tiles"])
+def test_scores_alone_need_no_windows(new_model, oblong, recipe):
+    model = new_model(recipe=recipe)
+    expected = scores_of(model.predict_many(oblong))
+    passes = passes_of(model)
+    results = list(model.predict_many(oblong, maps=False))
+    np.testing.assert_allclose(scores_of(results), expected, rtol=0, atol=1e-5)
+    assert {scales for _, scales in passes} == {()}
+    assert {(result.tile_maps, result.anomaly_map) for result in results} == {(None, None)}
+    assert sum(tiles for tiles, _ in passes) == sum(len(result.tile_boxes) for result in results)
+
+
+def test_few_shot_scores_need_the_maps(new_model, pictures):
+    model = new_model()
+    model.reference([part(9)])
+    expected = scores_of(model.predict_many(pictures))
+    passes = passes_of(model)
+    results = list(model.predict_many(pictures, maps=False))
+    np.testing.assert_allclose(scores_of(results), expected, rtol=0, atol=1e-6)
+    assert {scales for _, scales in passes} == {(2, 3)}
+    assert all(result.anomaly_map is not None for result in results)
+    (of_another_class,) = model.predict_many(pictures[:1], "nut", maps=False)
+    assert of_another_class.anomaly_map is None
+
+
+def test_log_fusion_needs_the_maps(textile):
+    model = WinCLIP("winspect-tiny", device="cpu")
+    passes = passes_of(model)
+    (result,) = model.predict_many(textile[:1], "textile", maps=False)
+    assert result.anomaly_map is not None
+    assert {scales for _, scales in passes} == {(2, 3)}
+
+
+# Text
+
+
+def test_the_text_tower_is_loaded_for_a_new_class_and_not_kept(new_model, monkeypatch, tmp_path):
+    towers = []
+
+    class Noted(predictor.TextTower):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            towers.append(weakref.ref(self))
+
+    monkeypatch.setattr(predictor, "TextTower", Noted)
+    model = new_model(cache_dir=tmp_path)
+    assert towers == []
+    model.predict(part(0), "candle")
+    gc.collect()
+    assert [tower() for tower in towers] == [None]
+    model.predict(part(0), "candle")
+    new_model(cache_dir=tmp_path).predict(part(0), "candle")
+    assert len(towers) == 1
+    model.predict(part(0), "bolt")
+    assert len(towers) == 2
+
+
+def test_weights_that_change_while_in_use(tmp_path):
+    """Text of one model and pictures of another would be compared."""
+    path = save_checkpoint(SMALL, tmp_path)
+    model = WinCLIP(SMALL, weights=path, device="cpu", cache_dir=tmp_path / "cache")
+    model.predict(part(0), "candle")
+    (tmp_path / "other").mkdir()
+    os.replace(save_checkpoint(SMALL, tmp_path / "other", seed=1), path)
+    model.predict(part(0), "candle")  # known already
+    with pytest.raises(WeightsCorruptError, match="the weights have changed while they were in use; start again"):
+        model.predict(part(0), "bolt")
+    path.unlink()
+    with pytest.raises(WeightsMissingError):
+        model.predict(part(0), "screw")
+
+
 # What is said
 
 
@@ -345,7 +497,7 @@ class _BlankTower(torch.nn.Module):
 
 
 def test_constant_maps_are_said(new_model, pictures):
-    model = new_model(batch_size=3)
+    model = new_model(engine="torch", batch_size=3)
     model.engine.tower = _BlankTower(model.engine.tower)
     with pytest.warns(ConstantMapWarning, match="do not trust these maps"):
         model.predict(pictures[0])
@@ -354,7 +506,7 @@ def test_constant_maps_are_said(new_model, pictures):
 
 
 def test_one_map_that_varies_is_enough(new_model, pictures):
-    model = new_model(batch_size=2)
+    model = new_model(engine="torch", batch_size=2)
     whole, blank = model.engine.tower, _BlankTower(model.engine.tower)
 
     class FirstIsBlank(torch.nn.Module):
@@ -374,7 +526,7 @@ def test_a_picture_of_one_colour_has_no_constant_map(small_model):
 
 
 def test_scores_that_are_no_numbers_are_an_error(new_model):
-    model = new_model()
+    model = new_model(engine="torch")
     tower = model.engine.tower
     model.engine.tower = lambda pixels, **options: tower(pixels, **options).map(lambda x: x * float("nan"))
     with pytest.raises(PictureError, match=r"<array>: .* in fp32 is not a number: use precision fp32 or bf16"):
@@ -384,21 +536,21 @@ def test_scores_that_are_no_numbers_are_an_error(new_model):
 
 
 def test_describe_names_what_decides_scores(new_model, small_checkpoint):
-    model = new_model(precision="bf16", recipe="tiles", settings={"temperature": 0.5})
+    model = new_model(engine="torch", precision="fp16", recipe="tiles", settings={"temperature": 0.5})
     described = model.describe()
     assert described["model"] == SMALL
     assert described["weights"] == small_checkpoint.name
     assert len(described["weights_sha256"]) == 64
     assert described["recipe"]["name"] == "tiles"
     assert described["recipe"]["temperature"] == 0.5
-    assert (described["engine"], described["precision"], described["device"]) == ("torch", "bf16", "cpu")
+    assert (described["engine"], described["precision"], described["device"]) == ("torch", "fp16", "cpu")
     assert len(described["prompts"]["templates"]) == 22
 
 
 # Settings
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=native_bf16), "fp16"])
 def test_half_precision_is_close(new_model, pictures, scores, precision):
     half = scores_of(new_model(precision=precision).predict_many(pictures))
     assert half != scores
@@ -435,9 +587,13 @@ def test_own_prompts_from_a_file_or_an_object(new_model, tmp_path):
     [
         ({"device": "gpu"}, DeviceError, "'gpu', need auto, cpu, cuda"),
         ({"device": "cuda:99"}, DeviceError, "'cuda:99', but .* found"),
-        ({"precision": "fp8"}, PrecisionError, "'fp8', need one of fp32, bf16, fp16"),
-        ({"precision": "int8"}, PrecisionError, "use fp32, bf16 or fp16"),
-        ({"engine": "onnx"}, EngineError, "'onnx', need one of auto, torch"),
+        ({"device": "openvino:GPU.9"}, DeviceError, "openvino:GPU.9, but OpenVINO finds"),
+        ({"precision": "fp8"}, PrecisionError, "'fp8', need one of auto, fp32, bf16, fp16, int8"),
+        ({"precision": "int8", "engine": "torch"}, PrecisionError, "int8 needs engine openvino"),
+        ({"precision": "fp32", "int8_pictures": []}, PrecisionError, "got int8_pictures with precision fp32"),
+        ({"engine": "tensorrt"}, EngineError, "'tensorrt', need one of auto, torch, openvino, onnx"),
+        ({"plan": "paper"}, SettingsError, "got the plan 'paper', need one of auto, serial, tile-batch, prefetch"),
+        ({"gate": "no"}, SettingsError, "got the gate 'no', need one of check, skip"),
         ({"recipe": "soup"}, SettingsError, "'soup', need one of paper, tiles, log"),
         ({"recipe": "log"}, SettingsError, "winspect-tiny.*use recipe paper"),
         ({"settings": {"colour": 1}}, SettingsError, "unknown setting colour; known are tiling"),

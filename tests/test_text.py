@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from checkpoints import SMALL, build
 
 from winspect.errors import ClassNameError
 from winspect.prompts import PromptEnsemble
-from winspect.text import ClassText, TextCache, TextEncoder, TextTower
+from winspect.text import ClassText, Prefixes, TextCache, TextEncoder, TextTower
 
 CONTEXT = 77
 
@@ -75,17 +77,66 @@ def test_the_text_tower_of_a_custom_text_clip(tokenizer):
         torch.testing.assert_close(tower(texts), clip.encode_text(tokenizer(texts)), rtol=1e-5, atol=1e-5)
 
 
-def test_only_the_tokens_up_to_the_longest_end_are_run(tower, monkeypatch):
-    lengths = []
-    whole = type(tower.blocks[0]).forward
+def test_prefixes_by_hand():
+    """Three prompts ended by 9: 1 2 3 9, 1 2 9 and 1 4 9, then zeros. Seven prefixes of 10 tokens."""
+    prefixes = Prefixes.of(torch.tensor([[1, 2, 3, 9, 0], [1, 2, 9, 0, 0], [1, 4, 9, 0, 0]]))
+    assert prefixes.tokens.tolist() == [1, 2, 3, 9, 9, 4, 9]
+    assert prefixes.positions.tolist() == [0, 1, 2, 3, 2, 1, 2]
+    assert prefixes.chains.tolist() == [
+        [0, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, 1, 2, 0],
+        [0, 1, 2, 3],
+        [0, 1, 4, 0],
+        [0, 5, 0, 0],
+        [0, 5, 6, 0],
+    ]
+    assert prefixes.ends.tolist() == [3, 4, 6]
 
-    def noting(self, x, **options):
-        lengths.append(x.shape[1])
-        return whole(self, x, **options)
 
-    monkeypatch.setattr(type(tower.blocks[0]), "forward", noting)
+def test_the_same_prompt_twice_is_one_row():
+    prefixes = Prefixes.of(torch.tensor([[1, 9, 0], [1, 9, 0]]))
+    assert prefixes.tokens.tolist() == [1, 9]
+    assert prefixes.ends.tolist() == [1, 1]
+
+
+@pytest.fixture
+def rows_run(tower, monkeypatch):
+    """The rows that went through the tower's first block."""
+    rows = []
+    whole = type(tower.blocks[0]).follow
+
+    def noting(self, x, attended):
+        if self is tower.blocks[0]:
+            rows.append(len(x))
+        return whole(self, x, attended)
+
+    monkeypatch.setattr(type(tower.blocks[0]), "follow", noting)
+    return rows
+
+
+def test_tokens_after_the_end_and_shared_prefixes_are_not_run_again(tower, rows_run):
     tower(["a nut.", "a very good nut."])
-    assert set(lengths) == {2 + 5}  # start, "a very good nut .", end
+    assert rows_run == [5 + 5]  # start, a, nut, ".", end; very, good, nut, ".", end
+
+
+def test_the_prompts_of_a_class_have_few_prefixes(tower, tokenizer, rows_run):
+    normal, anomalous = PromptEnsemble().prompts("metal_nut")
+    tower(normal + anomalous)
+    tokens = tokenizer(normal + anomalous)
+    assert tokens.numel() == 242 * 77
+    ended = int((tokens.argmax(dim=1) + 1).sum())
+    assert sum(rows_run) < ended / 2 < tokens.numel() / 8
+    # Every different beginning of a prompt, counted the plain way.
+    beginnings = {tuple(row[: n + 1]) for row in tokens.tolist() for n in range(row.index(max(row)) + 1)}
+    assert sum(rows_run) == len(beginnings)
+
+
+def test_attention_in_parts_changes_nothing(tower, monkeypatch):
+    texts = PromptEnsemble().prompts("nut")[0]
+    whole = tower(texts)
+    monkeypatch.setattr("winspect.text._GATHERED_NUMBERS", 5000)
+    torch.testing.assert_close(tower(texts), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_a_text_does_not_depend_on_its_neighbours(tower):
@@ -110,7 +161,7 @@ def test_a_prompt_that_just_fits_and_one_that_does_not(clip, tower, tokenizer):
 
 
 def test_a_class_name_of_many_tokens(tower):
-    encoder = TextEncoder(tower, PromptEnsemble(), None)
+    encoder = TextEncoder(lambda: tower, PromptEnsemble(), None)
     with pytest.raises(ClassNameError, match="shorter class name"):
         encoder("\U0001f9ea" * 40)
 
@@ -145,7 +196,7 @@ def test_averages_by_hand():
 
 def test_averages_of_a_class_are_open_clips(clip, tower, tokenizer):
     """The slow way, prompt by prompt, in float64 after open_clip's own encoder."""
-    text = TextEncoder(tower, PromptEnsemble(), None)("wood")
+    text = TextEncoder(lambda: tower, PromptEnsemble(), None)("wood")
     assert text.raw.shape == text.normalised.shape == (2, 48)
     for side, prompts in enumerate(PromptEnsemble().prompts("wood")):
         with torch.inference_mode():
@@ -160,22 +211,42 @@ def test_averages_of_a_class_are_open_clips(clip, tower, tokenizer):
 
 def test_a_class_is_encoded_once(tmp_path):
     tower = Counting()
-    encoder = TextEncoder(tower, SMALL_PROMPTS, TextCache(tmp_path / "text", "weights"))
+    encoder = TextEncoder(lambda: tower, SMALL_PROMPTS, TextCache(tmp_path / "text", "weights"))
     first = encoder("nut")
     assert encoder("nut") is first
     assert tower.asked == [["a nut.", "nut", "a good nut.", "good nut", "a bad nut.", "bad nut"]]
-    other = TextEncoder(tower, SMALL_PROMPTS, TextCache(tmp_path / "text", "weights"))("nut")
+    other = TextEncoder(lambda: tower, SMALL_PROMPTS, TextCache(tmp_path / "text", "weights"))("nut")
     assert len(tower.asked) == 1  # read back from disk
     torch.testing.assert_close(other.raw, first.raw, rtol=0, atol=0)
     torch.testing.assert_close(other.normalised, first.normalised, rtol=0, atol=0)
     assert len(list((tmp_path / "text").iterdir())) == 1
 
 
+def test_the_tower_is_loaded_for_a_new_class_alone_and_not_kept(tmp_path):
+    loaded = []
+
+    def load() -> Counting:
+        tower = Counting()
+        loaded.append(weakref.ref(tower))
+        return tower
+
+    encoder = TextEncoder(load, SMALL_PROMPTS, TextCache(tmp_path, "weights"))
+    assert loaded == []
+    encoder("nut")
+    gc.collect()
+    assert [tower() for tower in loaded] == [None]
+    encoder("nut")
+    TextEncoder(load, SMALL_PROMPTS, TextCache(tmp_path, "weights"))("nut")
+    assert len(loaded) == 1
+    encoder("bolt")
+    assert len(loaded) == 2
+
+
 def test_without_a_cache_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tower = Counting()
-    TextEncoder(tower, SMALL_PROMPTS, None)("nut")
-    TextEncoder(tower, SMALL_PROMPTS, None)("nut")
+    TextEncoder(lambda: tower, SMALL_PROMPTS, None)("nut")
+    TextEncoder(lambda: tower, SMALL_PROMPTS, None)("nut")
     assert len(tower.asked) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -233,23 +304,23 @@ def _pickle(path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the lambda that leaves its file open
 def test_a_damaged_file_is_logged_and_made_anew(tmp_path, caplog, damage):
     tower, cache = Counting(), TextCache(tmp_path, "weights")
-    expected = TextEncoder(tower, SMALL_PROMPTS, cache)("nut")
+    expected = TextEncoder(lambda: tower, SMALL_PROMPTS, cache)("nut")
     (path,) = tmp_path.iterdir()
     damage(path)
     with caplog.at_level(logging.WARNING):
-        again = TextEncoder(tower, SMALL_PROMPTS, cache)("nut")
+        again = TextEncoder(lambda: tower, SMALL_PROMPTS, cache)("nut")
     assert len(tower.asked) == 2
     torch.testing.assert_close(again.raw, expected.raw, rtol=0, atol=0)
     (message,) = caplog.messages
     assert str(path) in message
     assert "unreadable text cache" in message
-    TextEncoder(tower, SMALL_PROMPTS, cache)("nut")
+    TextEncoder(lambda: tower, SMALL_PROMPTS, cache)("nut")
     assert len(tower.asked) == 2  # the new file is good
 
 
 def test_a_folder_that_cannot_be_written_is_logged(tmp_path, caplog):
     (tmp_path / "file").touch()
-    encoder = TextEncoder(Counting(), SMALL_PROMPTS, TextCache(tmp_path / "file" / "text", "weights"))
+    encoder = TextEncoder(Counting, SMALL_PROMPTS, TextCache(tmp_path / "file" / "text", "weights"))
     with caplog.at_level(logging.WARNING):
         assert encoder("nut").raw.shape == (2, 3)
     assert any("cannot keep text embeddings" in message for message in caplog.messages)
@@ -261,6 +332,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, caplog, monkeypatch):
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(np, "savez", full)
-    TextEncoder(Counting(), SMALL_PROMPTS, TextCache(tmp_path, "weights"))("nut")
+    TextEncoder(Counting, SMALL_PROMPTS, TextCache(tmp_path, "weights"))("nut")
     assert list(tmp_path.iterdir()) == []
     assert "No space left" in json.dumps(caplog.messages)

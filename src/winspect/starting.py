@@ -21,10 +21,20 @@ from winspect.engines.graph import GRAPH_VERSION
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.making import make_engine
 from winspect.errors import EngineBuildError, PrecisionError, SettingsError
-from winspect.gate import BARS, GateRecords, GateResult, Judgements, calibration_pictures, compare, gate_pictures
+from winspect.gate import (
+    BARS,
+    GATE_PICTURES_VERSION,
+    GateRecords,
+    GateResult,
+    Judgements,
+    calibration_pictures,
+    compare,
+    gate_pictures,
+)
 from winspect.images import Preprocess
 from winspect.judge import PictureScores
 from winspect.machine import versions
+from winspect.prompts import PromptEnsemble
 from winspect.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -46,7 +56,7 @@ class Starter:
         identity: of the weights.
         folder: the cache.
         preprocess: pictures to tiles.
-        recipe: whose scores the gate compares.
+        recipe, prompts: whose scores the gate compares.
         judge: how embeddings of the gate's pictures become scores.
         batch_size: see :class:`~winspect.engines.Engine`.
         plan: one of :data:`PLANS`.
@@ -60,6 +70,7 @@ class Starter:
     folder: Path
     preprocess: Preprocess
     recipe: Recipe
+    prompts: PromptEnsemble
     judge: Judge
     batch_size: int | None = None
     plan: str = "auto"
@@ -174,6 +185,8 @@ class Starter:
             "precision": precision,
             "bar": asdict(BARS[precision]),
             "recipe": asdict(self.recipe),
+            "prompts": asdict(self.prompts),
+            "pictures": GATE_PICTURES_VERSION,
         }
         if precision == "int8" and self.int8_tiles is not None:
             key["int8_tiles"] = hashlib.sha256(self.int8_tiles.tobytes()).hexdigest()

@@ -74,6 +74,9 @@ class Engine(ABC):
     def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
         """Operators' own times for all tiles together; see :meth:`encode` for the arguments."""
 
+    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:  # noqa: B027  (not all build)
+        """Build now what :meth:`encode` would build for its first tiles; see there for the arguments."""
+
     def tiles_per_pass(self, scales: Sequence[int]) -> int:
         """Tiles per pass where there are enough of them."""
         return self.batch_size

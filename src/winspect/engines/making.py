@@ -9,8 +9,7 @@ from winspect.engines.base import Engine
 from winspect.engines.choice import Choice
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.torch_engine import TorchEngine
-from winspect.errors import EngineError
-from winspect.errors import EngineBuildError
+from winspect.errors import EngineBuildError, EngineError
 
 
 def make_engine(

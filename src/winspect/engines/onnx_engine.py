@@ -14,10 +14,10 @@ import torch
 from winspect.encoder import ImageTower
 from winspect.engines.graph import GRAPH_VERSION, Layout, Node, build_tower
 from winspect.engines.graph_cache import GraphCache
-from winspect.memory import page_out
 from winspect.engines.static import Graph, StaticEngine
 from winspect.engines.timing import OperatorTime, onnxruntime_times
 from winspect.errors import MissingExtraError
+from winspect.memory import page_out
 
 _OPSET = 20  # the first with Gelu
 _WEIGHTS_FILE = "tower.weights"

@@ -14,11 +14,11 @@ import torch
 from winspect.encoder import ImageTower
 from winspect.engines.graph import GRAPH_VERSION, Layout
 from winspect.engines.graph_cache import GraphCache
-from winspect.memory import page_out
 from winspect.engines.openvino_graph import openvino_model
 from winspect.engines.static import Graph, StaticEngine
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.errors import DeviceError
+from winspect.memory import page_out
 
 _COMPILED = "tower.blob"
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}

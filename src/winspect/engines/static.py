@@ -52,6 +52,15 @@ class StaticEngine(Engine):
     def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
         """Run batches through a graph of its own that keeps the times of its operators."""
 
+    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
+        """Build now what :meth:`encode` would build for its first tiles; see there for the arguments."""
+        try:
+            with self._one_at_a_time:
+                self._graph(self._layout(self.tiles_per_pass(scales), scales, stride, patches))
+        except Exception as error:
+            if not is_out_of_memory(error):  # encode() goes on with fewer tiles
+                raise
+
     def tiles_per_pass(self, scales: Sequence[int]) -> int:
         """Tiles per graph where there are enough of them."""
         return min(self.batch_size, self._windowed_batch if scales else self.batch_size)
@@ -64,13 +73,20 @@ class StaticEngine(Engine):
         return times + self._timed(layout, [_filled_up(part, layout.batch) for part in embedded[0].split(layout.batch)])
 
     def _layout(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
-        # One tile alone never waits for the places of others; a last, shorter batch is filled up.
+        # One tile alone never works for the empty places of others; a last, shorter batch is filled up.
         batch = 1 if tiles == 1 else self.tiles_per_pass(scales)
         return Layout(self.tower.grid_hw, tuple(scales), stride, patches, batch)
 
+    def _layout_for(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
+        """The layout to run: a stream's last tile is filled up, too, rather than given another copy of the weights."""
+        self._alone = self._alone + 1 if tiles == 1 else 0
+        batched = self._layout(self.tiles_per_pass(scales), scales, stride, patches)
+        fills_up = self._alone == 1 and (batched in self._graphs or batched.with_patches() in self._graphs)
+        return batched if fills_up else self._layout(tiles, scales, stride, patches)
+
     def _encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
         with self._one_at_a_time, torch.inference_mode():
-            graph, layout = self._graph(self._layout(len(tiles), scales, stride, patches))
+            graph, layout = self._graph(self._layout_for(len(tiles), scales, stride, patches))
             tokens, stem = self.tower.tokens(tiles)
             parts = [self._run(graph, layout, part) for part in tokens.split(layout.batch)]
         embeddings = Embeddings.concatenate(parts)

@@ -1,11 +1,12 @@
 """The precision gate: a faster precision is used only where it judges as fp32 does."""
 
-from winspect.gate.pictures import calibration_pictures, gate_pictures
+from winspect.gate.pictures import GATE_PICTURES_VERSION, calibration_pictures, gate_pictures
 from winspect.gate.records import GateRecords
 from winspect.gate.verdict import BARS, Bar, GateResult, Judgements, compare
 
 __all__ = [
     "BARS",
+    "GATE_PICTURES_VERSION",
     "Bar",
     "GateRecords",
     "GateResult",

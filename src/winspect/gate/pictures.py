@@ -12,6 +12,9 @@ import numpy as np
 
 from winspect.images import read_rgb
 
+GATE_PICTURES_VERSION = 1
+"""Part of the key of every verdict: raised with the sheet."""
+
 _SIDE = 240
 _GATE_ROWS, _CALIBRATION_ROWS = (0, 1, 2, 3), (4, 5)
 

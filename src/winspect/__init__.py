@@ -18,13 +18,16 @@ from winspect._version import __version__
 from winspect.errors import PictureError, WinspectError
 
 if TYPE_CHECKING:
-    from winspect.predictor import ConstantMapWarning, WinCLIP
+    from winspect.outcome import ConstantMapWarning
+    from winspect.predictor import WinCLIP
     from winspect.prompts import PromptEnsemble
     from winspect.recipes import RECIPES, Recipe
     from winspect.results import Result
+    from winspect.thresholds import Calibration
 
 __all__ = [
     "RECIPES",
+    "Calibration",
     "ConstantMapWarning",
     "PictureError",
     "PromptEnsemble",
@@ -37,7 +40,8 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ConstantMapWarning": "predictor",
+    "Calibration": "thresholds",
+    "ConstantMapWarning": "outcome",
     "PromptEnsemble": "prompts",
     "RECIPES": "recipes",
     "Recipe": "recipes",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,15 +26,17 @@ from winspect.errors import (
     SettingsError,
     WeightsCorruptError,
 )
-from winspect.fusion import FusionSettings
 from winspect.images import Prepared, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
+from winspect.outcome import result_of, warn_if_constant
 from winspect.prompts import PromptEnsemble, check_class_name
 from winspect.recipes import Recipe, get_recipe
-from winspect.results import CONSTANT_SPREAD, Result, map_spread
-from winspect.starting import Starter, check_plan
+from winspect.results import Result
+from winspect.starting import Starter, check_plan, own_settings
 from winspect.text import TextCache, TextEncoder, TextTower
-from winspect.weights import DEFAULT_MODEL, TINY, LoadedCLIP, cache_folder, load
+from winspect.thresholds import Calibration, calibrate
+from winspect.thresholds.fingerprints import Fingerprint, fingerprint
+from winspect.weights import DEFAULT_MODEL, TINY, cache_folder, load
 from winspect.windows import window_indices
 
 logger = logging.getLogger(__name__)
@@ -51,10 +51,6 @@ Picture = str | PathLike[str] | np.ndarray | Any
 
 
 _ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
-
-
-class ConstantMapWarning(UserWarning):
-    """Every map of a batch is constant: the windows are broken, or the pictures are blank."""
 
 
 class WinCLIP:
@@ -127,7 +123,7 @@ class WinCLIP:
         visual: Any = loaded.model.visual
         tower = ImageTower(visual).eval()
         self.grid_hw = tower.grid_hw
-        self.recipe, self._fusion = _own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
+        self.recipe, self._fusion = own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
         for scale in self.recipe.scales:
             window_indices(self.grid_hw, scale, self.recipe.stride)  # refuses what does not fit, before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
@@ -144,6 +140,7 @@ class WinCLIP:
 
         self._text = TextEncoder(load_text_tower, self.prompts, TextCache(cache / "text", identity))
         self._references: dict[str, References] = {}
+        self._shown: dict[str, tuple[Fingerprint, ...]] = {}
         self._may_fall_back = engine == "auto" and not device.startswith("openvino:")  # named, if by its device
         self._starter = Starter(
             choice=choice,
@@ -152,6 +149,7 @@ class WinCLIP:
             folder=cache,
             preprocess=self.preprocess,
             recipe=self.recipe,
+            prompts=self.prompts,
             judge=self._judge_for_the_gate,
             batch_size=batch_size,
             plan=plan,
@@ -234,7 +232,16 @@ class WinCLIP:
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
             parts.append(self._encode(item.tiles, patches=True))
         self._references[key] = References.collect(parts)
+        self._shown[key] = tuple(fingerprint(picture) for picture in pictures[:shots])
         return len(pictures[:shots])
+
+    def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
+        """Names and hashes of the good samples a class is judged with, in the order shown; none for zero-shot."""
+        return self._shown.get(check_class_name(category_name), ())
+
+    def calibrate(self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, **options: Any) -> Calibration:
+        """Thresholds from good pictures: see :func:`winspect.thresholds.calibrate`, whose options these are."""
+        return calibrate(self, pictures, category_name, **options)
 
     def prepare_class(self, category_name: str = DEFAULT_CLASS) -> None:
         """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.
@@ -244,9 +251,25 @@ class WinCLIP:
         """
         self._class_text(category_name)
 
+    def prepare_engine(self, category_name: str = DEFAULT_CLASS, *, maps: bool = True) -> None:
+        """Build what the engine needs for a class now instead of at its first picture; ``maps`` as in `predict_many`.
+
+        From then on :meth:`describe` says what runs, also where the engine had to be replaced.
+
+        Raises:
+            EngineBuildError: the engine was asked for by name and cannot be built.
+        """
+        patches = check_class_name(category_name) in self._references
+        try:
+            scales = self.recipe.scales if maps or self._scores_need_maps(category_name) else ()
+            self.engine.prepare(scales=scales, stride=self.recipe.stride, patches=patches)
+        except EngineBuildError as error:
+            self.engine = self._fall_back(error)
+
     def forget(self, category_name: str = DEFAULT_CLASS) -> None:
         """Drop the references of a class: it is judged zero-shot again."""
         self._references.pop(check_class_name(category_name), None)
+        self._shown.pop(check_class_name(category_name), None)
 
     def predict(self, picture: Picture, category_name: str = DEFAULT_CLASS, *, keep_picture: bool = False) -> Result:
         """Judge one picture.
@@ -354,10 +377,10 @@ class WinCLIP:
         results = [
             Result(item.path, category_name, error=item)
             if isinstance(item, PictureError)
-            else _result(item, category_name, next(scores), self.precision, maps=maps)
+            else result_of(item, category_name, next(scores), self.precision, maps=maps)
             for item in items
         ]
-        _warn_if_constant(results)
+        warn_if_constant(results)
         return results
 
     def _score(self, items: Sequence[Prepared], key: str, text: torch.Tensor, maps: bool) -> list[PictureScores]:
@@ -371,44 +394,3 @@ class WinCLIP:
 
 def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:
     return PromptEnsemble() if path is None else PromptEnsemble.from_yaml(Path(path))
-
-
-def _own_settings(
-    recipe: Recipe, loaded: LoadedCLIP, settings: Mapping[str, Any], *, named: bool
-) -> tuple[Recipe, FusionSettings | None]:
-    """What a model brings along for the recipe ``log``, named so or by default: its temperature, the parts' weights."""
-    if recipe.fusion != "log":
-        return recipe, None
-    if "log_fusion" not in loaded.scoring:
-        raise SettingsError(
-            f"fusion log is calibrated for {TINY} alone, not for {loaded.name}; use recipe paper or tiles"
-        )
-    if named and "temperature" not in settings:
-        recipe = replace(recipe, temperature=loaded.scoring["temperature"])
-    return recipe, FusionSettings(**loaded.scoring["log_fusion"])
-
-
-def _result(item: Prepared, category_name: str, scores: PictureScores, precision: str, *, maps: bool) -> Result:
-    if not (math.isfinite(scores.score) and np.isfinite(scores.tile_maps).all()):
-        reason = f"the model's score in {precision} is not a number: use precision fp32 or bf16, or check the weights"
-        return Result(item.name, category_name, error=PictureError(item.name, reason))
-    return Result(
-        path=item.name,
-        category_name=category_name,
-        anomaly_score=scores.score,
-        tile_maps=scores.tile_maps if maps else None,
-        tile_boxes=tuple(item.boxes),
-        size_wh=item.size_wh,
-        picture_rgb=item.rgb,
-    )
-
-
-def _warn_if_constant(results: Sequence[Result]) -> None:
-    maps = [result.tile_maps for result in results if result.tile_maps is not None]
-    if maps and all(map_spread(tile_maps) < CONSTANT_SPREAD for tile_maps in maps):
-        warnings.warn(
-            f"all anomaly maps of {len(maps)} pictures from {results[0].path} on are constant: the pictures are "
-            "blank, or the windows of this model are broken; do not trust these maps",
-            ConstantMapWarning,
-            stacklevel=3,
-        )

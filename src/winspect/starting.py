@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from winspect.engines.graph import GRAPH_VERSION
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.making import make_engine
 from winspect.errors import EngineBuildError, PrecisionError, SettingsError
+from winspect.fusion import FusionSettings
 from winspect.gate import (
     BARS,
     GATE_PICTURES_VERSION,
@@ -36,6 +37,7 @@ from winspect.judge import PictureScores
 from winspect.machine import versions
 from winspect.prompts import PromptEnsemble
 from winspect.recipes import Recipe
+from winspect.weights import TINY, LoadedCLIP
 
 logger = logging.getLogger(__name__)
 
@@ -226,3 +228,18 @@ def check_plan(plan: str, gate: str) -> None:
     for name, value, known in (("plan", plan, PLANS), ("gate", gate, GATES)):
         if value not in known:
             raise SettingsError(f"got the {name} {value!r}, need one of {', '.join(known)}")
+
+
+def own_settings(
+    recipe: Recipe, loaded: LoadedCLIP, settings: Mapping[str, Any], *, named: bool
+) -> tuple[Recipe, FusionSettings | None]:
+    """What a model brings along for the recipe ``log``, named so or by default: its temperature, the parts' weights."""
+    if recipe.fusion != "log":
+        return recipe, None
+    if "log_fusion" not in loaded.scoring:
+        raise SettingsError(
+            f"fusion log is calibrated for {TINY} alone, not for {loaded.name}; use recipe paper or tiles"
+        )
+    if named and "temperature" not in settings:
+        recipe = replace(recipe, temperature=loaded.scoring["temperature"])
+    return recipe, FusionSettings(**loaded.scoring["log_fusion"])

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from winspect._version import __version__
-from winspect.cli import benchmark, compare, demo, doctor, evaluate, predict, prepare, profile, weights
+from winspect.cli import benchmark, calibrate, compare, demo, doctor, evaluate, predict, prepare, profile, weights
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
 
-VERBS = (demo, predict, evaluate, benchmark, profile, compare, prepare, weights, doctor)
+VERBS = (demo, predict, calibrate, evaluate, benchmark, profile, compare, prepare, weights, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -26,6 +26,7 @@ from winspect.errors import ReferencesError, SettingsError, SourceError
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
     from winspect.reports.recorder import Recorder
+    from winspect.thresholds import Calibration
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -40,17 +41,28 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "pictures", nargs="+", metavar="PICTURE", help="files, folders (searched recursively) and globs"
     )
     parser.add_argument(
-        "--class", dest="category_name", metavar="NAME", help="what the part is called (default: object)"
+        "--class",
+        dest="category_name",
+        metavar="NAME",
+        help="what the part is called (default: the calibration's class, or object)",
     )
     parser.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples: judge few-shot")
     parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="scores from here on are anomalous")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="verdicts and p-values by a file of `winspect calibrate`; with --out also masks and boxes of defects",
+    )
     results = parser.add_argument_group("results")
     results.add_argument(
         "--out", type=Path, metavar="DIR", help="write predictions.jsonl, predictions.csv and heat maps"
     )
     results.add_argument("--no-overlays", action="store_true", help="no heat maps over the pictures")
     results.add_argument("--raw-maps", action="store_true", help="also write each map as float32 .npz")
+    results.add_argument("--no-masks", action="store_true", help="with --calibration: no masks and boxes of defects")
+    results.add_argument("--coco", action="store_true", help="with --calibration: also write defects.coco.json")
     results.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     add_model_options(parser)
     add_output_options(parser)
@@ -62,9 +74,11 @@ def run(args: argparse.Namespace) -> int:
     from winspect.sources import find_pictures
 
     _check_options(args)
+    calibration = _load_calibration(args)
     pictures = _without_results(find_pictures(args.pictures), args.out)
     references = expand_references(args.reference) if args.reference else []
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
+    from winspect.reports.coco import write_coco
     from winspect.reports.recorder import still_to_do, to_row
 
     model = load_model(args)
@@ -72,15 +86,21 @@ def run(args: argparse.Namespace) -> int:
     if references:
         references = references[: model.reference(references, **category, shots=args.shots)]
     model.prepare_class(**category)
-    recorder = _recorder(args, model, references) if args.out else None
+    if calibration is not None:
+        calibration.check_model(model, args.category_name)
+    # Scores alone are much less work.
+    maps = bool(args.out) and (args.raw_maps or not args.no_overlays or calibration is not None)
+    model.prepare_engine(**category, maps=maps)
+    recorder = _recorder(args, model, references, calibration) if args.out else None
     to_do = still_to_do(pictures, recorder) if recorder else pictures
     with _Printer(args, len(pictures), recorder) as printer:
         try:
             with recorder or nullcontext():
                 keep = recorder is not None and recorder.overlays
-                maps = keep or args.raw_maps  # scores alone are much less work
                 for result in model.predict_many(to_do, **category, keep_pictures=keep, maps=maps):
-                    printer.show(recorder.add(result) if recorder else to_row(result, threshold=args.threshold))
+                    printer.show(recorder.add(result) if recorder else to_row(result, **_deciding(args, calibration)))
+            if args.coco:
+                write_coco(args.out)
         except KeyboardInterrupt:
             printer.interrupted = True
     return printer.exit_code
@@ -99,14 +119,43 @@ def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
     return kept
 
 
-def _recorder(args: argparse.Namespace, model: WinCLIP, references: list[Path]) -> Recorder:
+def _load_calibration(args: argparse.Namespace) -> Calibration | None:
+    """The calibration asked for. Its class is the class, where none is named."""
+    if args.calibration is None:
+        return None
+    from winspect.thresholds import Calibration
+
+    calibration = Calibration.load(args.calibration)
+    if args.category_name is None:
+        args.category_name = calibration.class_name
+    if args.coco and calibration.pixel_threshold is None:
+        raise SettingsError(f"--coco: {args.calibration} was made on scores alone; calibrate without --scores-only")
+    return calibration
+
+
+def _deciding(args: argparse.Namespace, calibration: Calibration | None) -> dict[str, Any]:
+    return {"threshold": args.threshold, "calibration": calibration}
+
+
+def _recorder(
+    args: argparse.Namespace, model: WinCLIP, references: list[Path], calibration: Calibration | None
+) -> Recorder:
     from winspect.reports.recorder import Recorder
 
+    masks = calibration is not None and calibration.pixel_threshold is not None and not args.no_masks
+    decided_by = calibration and {
+        "made": calibration.date,
+        "max_false_alarms": calibration.max_false_alarms,
+        "threshold": calibration.threshold,
+        "pixel_threshold": calibration.pixel_threshold,
+        "masks": masks,
+    }
     run = {
         **model.describe(),
         "class": args.category_name,
         "references": [str(path) for path in references],
         "threshold": args.threshold,
+        "calibration": decided_by,
         "overlays": not args.no_overlays,
         "raw_maps": args.raw_maps,
     }
@@ -115,7 +164,8 @@ def _recorder(args: argparse.Namespace, model: WinCLIP, references: list[Path]) 
         run,
         overlays=not args.no_overlays,
         raw_maps=args.raw_maps,
-        threshold=args.threshold,
+        masks=masks,
+        **_deciding(args, calibration),
         resume=args.resume,
     )
 
@@ -125,8 +175,16 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
     if args.threshold is not None and not math.isfinite(args.threshold):
         raise SettingsError(f"--threshold: got {args.threshold}, need a score such as 0.5")
-    if not args.out and (args.resume or args.raw_maps):
-        raise SettingsError(f"{'--resume' if args.resume else '--raw-maps'} needs --out DIR")
+    for name in ("resume", "raw_maps", "coco"):
+        if getattr(args, name) and not args.out:
+            raise SettingsError(f"--{name.replace('_', '-')} needs --out DIR")
+    for name in ("coco", "no_masks"):
+        if getattr(args, name) and not args.calibration:
+            raise SettingsError(
+                f"--{name.replace('_', '-')} needs --calibration FILE: it says which pixels are defects"
+            )
+    if args.coco and args.no_masks:
+        raise SettingsError("got --coco and --no-masks: COCO's regions are the masks'; leave one of them out")
 
 
 class _Printer:
@@ -170,6 +228,7 @@ class _Printer:
             self.progress.write(f"winspect: failed: {row['error']['message']}", file=sys.stderr)
         else:
             verdict = "" if row["verdict"] is None else f"  {row['verdict']:9}"
+            verdict += f"  p {row['p_value']:.4f}" if "p_value" in row else ""
             self.progress.write(f"{row['anomaly_score']:.4f}{verdict}  {row['path']}", file=sys.stdout)
         sys.stdout.flush()  # a program that reads along sees each row when it is there
         self.progress.update()

@@ -140,7 +140,7 @@ def _judge(
     truth: PixelTruth,
     advance: Callable[[], object],
 ) -> None:
-    from winspect.predictor import ConstantMapWarning
+    from winspect.outcome import ConstantMapWarning
 
     stream = model.predict_many([item.path for item in items], class_name, keep_pictures=writer.overlays)
     # Constant maps are what the alarm is for; a warning per batch would only repeat it.

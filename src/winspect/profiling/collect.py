@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -128,12 +129,19 @@ def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float]
 
 
 def _by_operator(times: Sequence[OperatorTime]) -> dict[tuple[Any, ...], float]:
-    """The seconds of one run, by name, type and what was merged."""
+    """The seconds of one run, by name, type and what was merged.
+
+    OpenVINO numbers the operators it makes itself anew whenever it compiles, so numbers at the end are left out.
+    """
     seconds: dict[tuple[Any, ...], float] = {}
     for own in times:
-        key = own.name, own.kind, own.fused
+        key = _unnumbered(own.name), own.kind, tuple(_unnumbered(name) for name in own.fused)
         seconds[key] = seconds.get(key, 0.0) + own.seconds
     return seconds
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"_\d+(?=$|_)", "", name)
 
 
 def _medians(runs: Sequence[Mapping[tuple[Any, ...], float]], pictures: int) -> tuple[OperatorTime, ...]:

@@ -96,7 +96,7 @@ def judge_again(model: WinCLIP, class_name: str, references: Sequence[Path]) -> 
     Raises (when used):
         ReferencesError: a reference cannot be read.
     """
-    from winspect.predictor import ConstantMapWarning
+    from winspect.outcome import ConstantMapWarning
 
     def view(paths: Sequence[Path]) -> Iterator[View]:
         model.forget(class_name)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
@@ -22,18 +22,39 @@ from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.heatmaps import heat_overlay, save_png
 from winspect.results import Result
 
+if TYPE_CHECKING:
+    from winspect.thresholds import Calibration
+
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
 COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error")
+MASK_ENDING = "_mask.png"
 
 # Heat maps under way at a time; bounds memory when writing is slower than judging.
 _WRITERS = 2
 _MOST_WAITING = 8
 
 
-def to_row(result: Result, *, threshold: float | None = None, map_file: str | None = None) -> dict[str, Any]:
-    """A result as a row of ``predictions.jsonl``. The verdict is null without a threshold."""
-    verdict = None
-    if result.anomaly_score is not None and threshold is not None:
+def to_row(
+    result: Result,
+    *,
+    threshold: float | None = None,
+    calibration: Calibration | None = None,
+    map_file: str | None = None,
+) -> dict[str, Any]:
+    """A result as a row of ``predictions.jsonl``. The verdict is null without a threshold.
+
+    Args:
+        threshold: scores from here on are anomalous; in place of the calibration's.
+        calibration: scores above its threshold are anomalous; it adds ``p_value`` to the row.
+    """
+    verdict: str | None = None
+    p_value: dict[str, float | None] = {}
+    if calibration is not None:
+        decision = calibration.decide(result)
+        p_value = {"p_value": decision.p_value}
+        if threshold is None:
+            verdict, threshold = decision.verdict, decision.threshold
+    if verdict is None and result.anomaly_score is not None and threshold is not None:
         verdict = "anomalous" if result.anomaly_score >= threshold else "normal"
     error = result.error and {"type": type(result.error).__name__, "message": str(result.error)}
     return {
@@ -44,6 +65,7 @@ def to_row(result: Result, *, threshold: float | None = None, map_file: str | No
         "threshold": threshold,
         "map": map_file,
         "error": error,
+        **p_value,
     }
 
 
@@ -55,7 +77,8 @@ class Recorder:
         run: what was run: model, weights, recipe, class, references. Kept in ``run.json``; resuming compares it.
         overlays: write a heat map over each picture to ``maps/``.
         raw_maps: write each map as float32 ``.npz`` (``anomaly_map``: height x width) to ``maps/``.
-        threshold: scores from here on are anomalous.
+        threshold, calibration: what decides; see :func:`to_row`.
+        masks: write the calibration's defect masks to ``maps/``, and add ``mask`` and ``boxes`` to the rows.
         resume: keep the rows that are there.
 
     Attributes:
@@ -74,17 +97,21 @@ class Recorder:
         overlays: bool = True,
         raw_maps: bool = False,
         threshold: float | None = None,
+        calibration: Calibration | None = None,
+        masks: bool = False,
         resume: bool = False,
     ) -> None:
         self.folder = make_folder(folder)
         self.overlays, self.raw_maps, self.threshold = overlays, raw_maps, threshold
+        self.calibration = calibration
+        self.masks = masks and calibration is not None
         run = json.loads(json.dumps(run))
         if resume:
             _check_same_run(folder / RUN_FILE, run)
         self.done, self.failed = _whole_rows(folder / ROWS_FILE) if resume else ([], 0)
         with replacing(folder / RUN_FILE) as temporary:
             temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        if overlays or raw_maps:
+        if overlays or raw_maps or masks:
             make_folder(folder / MAPS_FOLDER)
         self.written = self._count = len(self.done)
         self._waiting: deque[Future[None]] = deque()
@@ -136,14 +163,23 @@ class Recorder:
         has_map = result.error is None and (has_overlay or self.raw_maps)
         stem = f"{self._count:06d}_{_short_stem(result.path)}"
         name = f"{MAPS_FOLDER}/{stem}.{'png' if has_overlay else 'npz'}" if has_map else None
-        row = {**to_row(result, threshold=self.threshold, map_file=name), **(extra or {})}
+        row = to_row(result, threshold=self.threshold, calibration=self.calibration, map_file=name)
+        mask = None
+        if self.masks and self.calibration is not None:
+            defects = self.calibration.defects(result)
+            mask = None if defects is None else defects.mask
+            row["mask"] = None if defects is None else f"{MAPS_FOLDER}/{stem}{MASK_ENDING}"
+            row["boxes"] = None if defects is None else [list(box) for box in defects.boxes]
+        row.update(extra or {})
         self._count += 1
-        maps = self._writers.submit(self._write_maps, result, stem, score_range)
+        maps = self._writers.submit(self._write_maps, result, stem, score_range, mask)
         self._waiting.append(self._scribe.submit(self._write_row, row, maps))
         self._wait(leave=_MOST_WAITING)
         return row
 
-    def _write_maps(self, result: Result, stem: str, score_range: tuple[float, float] | None) -> None:
+    def _write_maps(
+        self, result: Result, stem: str, score_range: tuple[float, float] | None, mask: np.ndarray | None
+    ) -> None:
         if result.anomaly_map is None:
             return
         folder = self.folder / MAPS_FOLDER
@@ -152,6 +188,8 @@ class Recorder:
         if self.raw_maps:
             with replacing(folder / f"{stem}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, anomaly_map=result.anomaly_map)
+        if mask is not None:
+            save_png(mask.astype(np.uint8) * 255, folder / f"{stem}{MASK_ENDING}")
 
     def _wait(self, leave: int) -> None:
         while len(self._waiting) > leave:
@@ -173,17 +211,18 @@ class Recorder:
 
     def _write_table(self) -> None:
         rows = self.folder / ROWS_FILE
+        columns = COLUMNS if self.calibration is None else (*COLUMNS, "p_value")
         with (
             replacing(self.folder / TABLE_FILE) as temporary,
             _open_text(temporary, "w", newline="") as file,
         ):
             table = csv.writer(file)
-            table.writerow(COLUMNS)
+            table.writerow(columns)
             with rows.open(encoding="utf-8") as lines:
                 for line in lines:
                     row = json.loads(line)
                     row["error"] = row["error"] and row["error"]["message"]
-                    table.writerow([row[column] for column in COLUMNS])
+                    table.writerow([row[column] for column in columns])
 
 
 def _open_text(path: Path, mode: str, newline: str | None = None) -> TextIO:

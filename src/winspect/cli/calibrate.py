@@ -1,0 +1,175 @@
+"""``winspect calibrate``: from good pictures to a threshold with a guarantee."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.cli.common import (
+    EXIT_CHECK_SAID_NO,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    add_model_options,
+    add_output_options,
+    expand_references,
+    load_model,
+)
+from winspect.errors import OutputError, ReferencesError
+
+if TYPE_CHECKING:
+    from winspect.thresholds import Calibration
+
+_DEFAULT_RATE = 0.01
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "calibrate",
+        help="find the threshold that keeps false alarms below a rate",
+        description="Judge good pictures of a line and write the threshold above which a new good picture of it scores "
+        "with a probability of at most --max-false-alarms (docs/thresholds.md). For `winspect predict --calibration`.",
+        epilog="exit codes: 0 done; 1 the held-out pictures contradict the calibration, which is not written; 2 wrong "
+        "use, as too few pictures; 3 done, but some pictures could not be read (each named)",
+    )
+    parser.add_argument(
+        "normals", nargs="+", metavar="NORMALS", help="good pictures: files, folders (searched recursively) and globs"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the calibration to write (JSON)")
+    parser.add_argument(
+        "--class", dest="category_name", metavar="NAME", help="what the part is called (default: object)"
+    )
+    parser.add_argument(
+        "--max-false-alarms",
+        type=float,
+        metavar="RATE",
+        help=f"the share of good pictures that may be flagged (default: {_DEFAULT_RATE}); a rate of 1/k needs k - 1 "
+        "pictures",
+    )
+    parser.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples: calibrate few-shot judging")
+    parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
+    parser.add_argument(
+        "--held-out", nargs="+", metavar="DIR|FILE", help="further good pictures, to check the rate on; may say no"
+    )
+    parser.add_argument(
+        "--defective", nargs="+", metavar="DIR|FILE", help="pictures of defective parts: also an F1-optimal threshold"
+    )
+    parser.add_argument(
+        "--scores-only", action="store_true", help="no pixel threshold: much less work where the recipe allows it"
+    )
+    add_model_options(parser)
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate; returns the exit code."""
+    from winspect.thresholds import SUSPICIOUS, calibrate
+
+    rate = _DEFAULT_RATE if args.max_false_alarms is None else args.max_false_alarms
+    normals, references, further = _find(args, rate)
+    _check_place(args.out)
+    # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
+    from winspect.predictor import DEFAULT_CLASS
+
+    category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
+    model = load_model(args)
+    if references:
+        model.reference(references, category_name, shots=args.shots)
+    try:
+        calibration = calibrate(
+            model,
+            normals,
+            category_name,
+            max_false_alarms=rate,
+            maps=not args.scores_only,
+            progress=True,
+            **further,
+        )
+    except KeyboardInterrupt:
+        print(f"winspect: interrupted; {args.out} was not written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    contradicted = calibration.held_out is not None and calibration.held_out.chance < SUSPICIOUS
+    if not contradicted:
+        calibration.save(args.out)
+    out = None if contradicted else str(args.out)
+    print(json.dumps(_summary(calibration, out), indent=2) if args.json else "\n".join(_lines(calibration, out)))
+    return _say_trouble(calibration, args.out, contradicted)
+
+
+def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path], dict[str, list[Path]]]:
+    """Good pictures, references, and the further pictures that were given: ``held_out``, ``defective``."""
+    from winspect.sources import find_pictures
+    from winspect.thresholds.conformal import check_enough
+
+    normals = find_pictures(args.normals)
+    check_enough(len(normals), rate)
+    if args.shots is not None and not args.reference:
+        raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
+    references = expand_references(args.reference) if args.reference else []
+    further = {name: find_pictures(given) for name in ("held_out", "defective") if (given := getattr(args, name))}
+    return normals, references, further
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a place that cannot be written now, not after minutes of judging."""
+    from winspect.files import make_folder
+
+    if out.is_dir():
+        raise OutputError(f"{out}: this is a folder; name a file, such as {out / 'calibration.json'}")
+    make_folder(out.parent)
+
+
+def _summary(calibration: Calibration, out: str | None) -> dict[str, Any]:
+    """The file's entries but for its lists of scores."""
+    from winspect.thresholds.file import to_document
+
+    document = to_document(calibration)
+    return {"out": out, **{name: value for name, value in document.items() if name not in ("scores", "map_maxima")}}
+
+
+def _lines(calibration: Calibration, out: str | None) -> list[str]:
+    from winspect.thresholds.conformal import rate_bound
+
+    rate = f"{calibration.max_false_alarms:g}"
+    shots = len(calibration.made_by["references"])
+    lines = [
+        f"{calibration.pictures} good pictures of {calibration.class_name!r}, "
+        f"{f'{shots} references' if shots else 'zero-shot'}, at most {rate} of new ones flagged",
+        f"threshold        {calibration.threshold:.6g}; its own rate is at most "
+        f"{rate_bound(calibration.pictures, calibration.max_false_alarms):.3g} with 95 % confidence",
+    ]
+    if calibration.pixel_threshold is not None:
+        lines.append(f"pixel threshold  {calibration.pixel_threshold:.6g}")
+    if (held_out := calibration.held_out) is not None:
+        lines.append(
+            f"held out         {held_out.alarms} of {held_out.pictures} good pictures flagged; as many or more have a "
+            f"chance of {held_out.chance:.3g}"
+        )
+    if (defective := calibration.defective) is not None:
+        lines.append(f"defective        {defective.found} of {defective.pictures} found at this threshold")
+        lines.append(
+            f"best F1          {defective.f1:.4f} on these pictures, at --threshold {defective.f1_threshold:.6g}"
+        )
+    return [*lines, f"written to {out}"] if out else lines
+
+
+def _say_trouble(calibration: Calibration, out: Path, contradicted: bool) -> int:
+    """What went wrong on stderr; returns the exit code. Each picture left out has been named already."""
+    unreadable = sum(left_out.because == "unreadable" for left_out in calibration.left_out)
+    if calibration.left_out:
+        print(
+            f"winspect: {len(calibration.left_out)} pictures left out, {unreadable} of them unreadable", file=sys.stderr
+        )
+    if contradicted:
+        print(
+            f"winspect: the held-out pictures are flagged more often than {calibration.max_false_alarms:g}: they are "
+            f"not from the line calibrated on, or the line has changed; {out} was not written",
+            file=sys.stderr,
+        )
+        return EXIT_CHECK_SAID_NO
+    return EXIT_SOME_FAILED if unreadable else EXIT_DONE

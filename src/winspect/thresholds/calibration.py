@@ -1,0 +1,288 @@
+"""A calibration: the scores of good pictures, what made them, and the decisions that follow. It lives in a file of its
+own, outside the model and outside every exported graph, so that a decision can change without the model changing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from winspect.errors import SettingsError
+from winspect.files import replacing
+from winspect.prompts import check_class_name
+from winspect.thresholds.conformal import check_enough, conformal_threshold, p_value
+from winspect.thresholds.defects import Defects, find_defects
+
+if TYPE_CHECKING:
+    from winspect.predictor import WinCLIP
+    from winspect.results import Result
+
+logger = logging.getLogger(__name__)
+
+LeftOutBecause = Literal["unreadable", "reference", "copy"]
+MADE_BY = (
+    "model",
+    "weights_sha256",
+    "recipe",
+    "prompts_sha256",
+    "precision",
+    "engine",
+    "device",
+    "class",
+    "references",
+)
+"""What decides a score, and is compared before a calibration is used."""
+_ROUNDING_ONLY = ("engine", "device")
+
+
+def made_by(model: WinCLIP, category_name: str) -> dict[str, Any]:
+    """What decides the scores of a class, as JSON has it; the keys are :data:`MADE_BY`."""
+    described = model.describe()
+    prompts = json.dumps(described["prompts"], sort_keys=True)
+    references = [
+        {"name": Path(shown.path).name, "sha256": shown.sha256} for shown in model.references_of(category_name)
+    ]
+    identity = {
+        **described,
+        "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
+        "class": check_class_name(category_name),
+        "references": references,
+    }
+    return json.loads(json.dumps({name: identity[name] for name in MADE_BY}))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A picture that was given and not used.
+
+    Attributes:
+        because: ``unreadable``; ``reference``, which the model has seen; or ``copy`` of a picture that is used, which
+            would count one part twice.
+        message: the reason in words.
+    """
+
+    path: str
+    because: LeftOutBecause
+    message: str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A check on further good pictures.
+
+    Attributes:
+        pictures: how many; ``alarms``: how many of them are flagged.
+        chance: of as many alarms or more, if these pictures are like those calibrated on; 0 to 1, small is bad.
+    """
+
+    pictures: int
+    alarms: int
+    chance: float
+
+
+@dataclass(frozen=True)
+class Defective:
+    """What labelled defective pictures say.
+
+    Attributes:
+        pictures: how many; ``found``: how many of them the calibrated threshold flags.
+        f1: the largest F1 of these and the good pictures, 0 to 1; ``f1_threshold``: where it is reached.
+    """
+
+    pictures: int
+    found: int
+    f1: float
+    f1_threshold: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is made of one score.
+
+    Attributes:
+        verdict: ``anomalous`` where the score lies above the threshold, that is where ``p_value`` is at most the rate
+            of false alarms; else ``normal``. None for a picture that could not be judged, as is ``p_value``.
+        p_value: 1/(n+1) to 1; small is anomalous.
+        threshold: of the score.
+    """
+
+    verdict: Literal["normal", "anomalous"] | None
+    p_value: float | None
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Decisions with a guarantee, made from good pictures alone: see :mod:`winspect.thresholds.conformal`.
+
+    Attributes:
+        made_by: what decides the scores; see :data:`MADE_BY`.
+        max_false_alarms: at most this share of new good pictures is flagged.
+        scores: of the good pictures, ascending.
+        map_maxima: the largest value of each one's map, ascending; None when calibrated on scores alone.
+        left_out: pictures that were given and not used.
+        held_out, defective: what further labelled pictures said, if there were any.
+        date: ISO 8601, UTC. ``winspect``: the release that made it.
+
+    Raises:
+        SettingsError: too few scores for the rate, or scores that are not finite, ascending numbers.
+    """
+
+    made_by: Mapping[str, Any]
+    max_false_alarms: float
+    scores: tuple[float, ...] = field(repr=False)
+    map_maxima: tuple[float, ...] | None = field(repr=False)
+    date: str
+    winspect: str
+    left_out: tuple[LeftOut, ...] = ()
+    held_out: HeldOut | None = None
+    defective: Defective | None = None
+
+    def __post_init__(self) -> None:
+        _check_scores("scores", self.scores)
+        check_enough(len(self.scores), self.max_false_alarms)
+        if self.map_maxima is not None:
+            _check_scores("map_maxima", self.map_maxima)
+            if len(self.map_maxima) != len(self.scores):
+                raise SettingsError(f"got {len(self.map_maxima)} map_maxima for {len(self.scores)} scores")
+
+    @property
+    def class_name(self) -> str:
+        """The class it decides on, as it stands in prompts."""
+        return self.made_by["class"]
+
+    @property
+    def pictures(self) -> int:
+        """How many good pictures it was made from."""
+        return len(self.scores)
+
+    @property
+    def threshold(self) -> float:
+        """A picture whose score lies above it is flagged."""
+        return conformal_threshold(self.scores, self.max_false_alarms)
+
+    @property
+    def pixel_threshold(self) -> float | None:
+        """A pixel whose map value lies above it is flagged: at most ``max_false_alarms`` of good pictures have any."""
+        return None if self.map_maxima is None else conformal_threshold(self.map_maxima, self.max_false_alarms)
+
+    def p_value(self, score: float) -> float:
+        """See :func:`winspect.thresholds.conformal.p_value`."""
+        return p_value(score, self.scores)
+
+    def decide(self, result: Result) -> Decision:
+        """Verdict and p-value of a result. That the model is the right one is :meth:`check_model`'s to say.
+
+        Raises:
+            SettingsError: the result is of another class.
+        """
+        if check_class_name(result.category_name) != self.class_name:
+            raise SettingsError(
+                f"{result.path}: judged as {result.category_name!r}, but the calibration is for {self.class_name!r}"
+            )
+        threshold = self.threshold
+        if result.anomaly_score is None:
+            return Decision(None, None, threshold)
+        verdict: Literal["normal", "anomalous"] = "anomalous" if result.anomaly_score > threshold else "normal"
+        return Decision(verdict, self.p_value(result.anomaly_score), threshold)
+
+    def defects(self, result: Result) -> Defects | None:
+        """The pixels of a result that are flagged, and their boxes; None for a picture that could not be judged.
+
+        Raises:
+            SettingsError: the calibration was made on scores alone, or the result has no map.
+        """
+        if self.pixel_threshold is None:
+            raise SettingsError("this calibration was made on scores alone: calibrate with maps to find pixels")
+        if result.error is not None:
+            return None
+        if result.anomaly_map is None:
+            raise SettingsError(f"{result.path}: predicted without its map; predict with maps to find pixels")
+        return find_defects(result.anomaly_map, self.pixel_threshold)
+
+    def check_model(self, model: WinCLIP, category_name: str | None = None) -> None:
+        """Refuse a model whose scores are not those calibrated on: other weights, recipe, precision, references.
+
+        Engine and device are arithmetic in another order. In fp32 they agree within 1e-5, which is noted in the log; in
+        other precisions each rounds in its own way, and another one is refused.
+
+        Args:
+            model: what is to judge.
+            category_name: the class it is to judge; None for the calibration's.
+
+        Raises:
+            SettingsError: names each difference with both values.
+        """
+        theirs = made_by(model, self.class_name if category_name is None else category_name)
+        different = [name for name in MADE_BY if _comparable(name, self.made_by) != _comparable(name, theirs)]
+        rounding = [name for name in different if name in _ROUNDING_ONLY and theirs["precision"] == "fp32"]
+        told = [_difference(name, self.made_by[name], theirs[name]) for name in different if name not in rounding]
+        if told:
+            raise SettingsError(
+                f"the calibration was made with something else: {'; '.join(told)}. Use what it was made with, or "
+                "calibrate again"
+            )
+        if rounding:
+            told = [_difference(name, self.made_by[name], theirs[name]) for name in rounding]
+            logger.warning("%s: in fp32 scores agree within 1e-5, verdicts that close may differ", "; ".join(told))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from winspect.thresholds.file import to_document
+
+        text = json.dumps(to_document(self), indent=1, ensure_ascii=False, allow_nan=False)
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Calibration:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            SettingsError: no such file, or it is damaged, foreign, or of a newer release; names file and entry.
+        """
+        from winspect.thresholds.file import read
+
+        return read(Path(path))
+
+
+def _check_scores(name: str, scores: Sequence[float]) -> None:
+    for number in scores:
+        if not (type(number) in (int, float) and math.isfinite(number)):
+            raise SettingsError(f"{name}: got {number!r}, need finite numbers")
+    if list(scores) != sorted(scores):
+        raise SettingsError(f"{name}: need ascending numbers")
+
+
+def _comparable(name: str, identity: Mapping[str, Any]) -> Any:
+    """References are a set of contents: neither their order nor their names decide a score."""
+    if name == "references":
+        return sorted(str(reference["sha256"]) for reference in identity[name])
+    return identity[name]
+
+
+def _difference(name: str, ours: Any, theirs: Any) -> str:
+    if name == "references":
+        return f"references: calibrated with {_names(ours)}, now {_names(theirs)}"
+    if name == "recipe":
+        changed = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+        ours, theirs = ({key: recipe.get(key) for key in changed} for recipe in (ours, theirs))
+    return f"{name}: calibrated with {ours!r}, now {theirs!r}"
+
+
+def _names(references: Sequence[Mapping[str, Any]], most: int = 4) -> str:
+    if not references:
+        return "none (zero-shot)"
+    shown = [f"{reference['name']} ({str(reference['sha256'])[:8]})" for reference in references[:most]]
+    return ", ".join(shown) + (f" and {len(references) - most} more" if len(references) > most else "")

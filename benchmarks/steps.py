@@ -131,6 +131,9 @@ def compiled_steps(subject: Subject) -> Iterator[Pair]:
         yield f"torch.compile {precision}", lambda t=tower: run(t), lambda c=compiled: run(c)
 
 
+STEPS = {"text": text_steps, "image": image_steps, "compile": compiled_steps}
+
+
 def measure(pair: Pair, rounds: int) -> dict[str, Any]:
     """Medians in ms, and the median ratio: above 1 the step is faster."""
     name, without, with_step = pair
@@ -160,13 +163,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the file to write")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--weights", type=Path, help="a checkpoint of the architecture; random ones otherwise")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile")
+    parser.add_argument("--parts", default="text,image", help="text, image, compile (takes minutes to build)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         subject = Subject(options.weights or save_checkpoint(MODEL, Path(folder)))
         found = []
-        for steps in (text_steps, image_steps, *([compiled_steps] if options.compile else [])):
-            found += [measure(pair, options.rounds) for pair in steps(subject)]
+        for part in options.parts.split(","):
+            found += [measure(pair, options.rounds) for pair in STEPS[part](subject)]
     if options.json:
         report = {"machine": describe_machine("cpu"), "model": MODEL, "rounds": options.rounds, "steps": found}
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

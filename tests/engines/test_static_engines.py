@@ -278,10 +278,10 @@ def test_batches_are_filled_without_windows_and_single_with_them(engine_of, buil
     engine = engine_of("openvino", make_visual(layers=1))
     assert (engine.tiles_per_pass(()), engine.tiles_per_pass((2,))) == (static.IMAGE_BATCH, 1)
     engine.encode(make_pixels(3), scales=(2,), stride=1, patches=False)
+    engine.encode(make_pixels(static.IMAGE_BATCH // 2 + 1), scales=(), stride=1, patches=False)
     engine.encode(make_pixels(3), scales=(), stride=1, patches=False)
-    engine.encode(make_pixels(1), scales=(), stride=1, patches=False)
-    assert [layout.batch for layout in built] == [1, static.IMAGE_BATCH]  # the last tile of a stream is filled up
-    engine.encode(make_pixels(1), scales=(), stride=1, patches=False)
+    assert [layout.batch for layout in built] == [1, static.IMAGE_BATCH]  # the last tiles of a stream are filled up
+    engine.encode(make_pixels(3), scales=(), stride=1, patches=False)
     assert [layout.batch for layout in built] == [1, static.IMAGE_BATCH, 1]  # tiles that come one by one are not
     own = engine_of("openvino", make_visual(layers=1), batch_size=3)
     assert (own.tiles_per_pass(()), own.tiles_per_pass((2,))) == (3, 3)

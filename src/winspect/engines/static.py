@@ -42,7 +42,7 @@ class StaticEngine(Engine):
         super().__init__(tower, precision=precision, device=torch.device("cpu"), batch_size=batch_size or IMAGE_BATCH)
         self._windowed_batch = batch_size or 1
         self._graphs: dict[Layout, Graph] = {}
-        self._alone = 0  # passes of one tile in a row
+        self._few = 0  # passes in a row that would leave most places empty
         self._one_at_a_time = threading.Lock()  # a graph has one set of buffers
 
     @abstractmethod
@@ -74,16 +74,17 @@ class StaticEngine(Engine):
         return times + self._timed(layout, [_filled_up(part, layout.batch) for part in embedded[0].split(layout.batch)])
 
     def _layout(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
-        # One tile alone never works for the empty places of others; a last, shorter batch is filled up.
-        batch = 1 if tiles == 1 else self.tiles_per_pass(scales)
+        # A shorter batch is filled up; where more than half of its places would be empty, tiles run one by one.
+        most = self.tiles_per_pass(scales)
+        batch = 1 if tiles <= most // 2 else most
         return Layout(self.tower.grid_hw, tuple(scales), stride, patches, batch)
 
     def _layout_for(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
-        """The layout to run: a stream's last tile is filled up, too, rather than given another copy of the weights."""
-        self._alone = self._alone + 1 if tiles == 1 else 0
+        """The layout to run: a stream's last tiles are filled up rather than given another copy of the weights."""
         own = self._layout(tiles, scales, stride, patches)
         batched = self._layout(self.tiles_per_pass(scales), scales, stride, patches)
-        return batched if self._alone == 1 and self._has(batched) and not self._has(own) else own
+        self._few = 0 if own == batched else self._few + 1
+        return batched if self._few == 1 and self._has(batched) and not self._has(own) else own
 
     def _has(self, layout: Layout) -> bool:
         return layout in self._graphs or layout.with_patches() in self._graphs

@@ -104,7 +104,8 @@ class WinCLIP:
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
         check_plan(plan, gate)
-        choice = choose(engine, precision or os.environ.get(PRECISION_VARIABLE) or "auto", device)
+        precision = precision or os.environ.get(PRECISION_VARIABLE)
+        choice = choose(engine, precision or "auto", device)
         if int8_pictures is not None and choice.precision != "int8":
             raise PrecisionError(
                 f"got int8_pictures with precision {choice.precision}: they calibrate int8 alone; ask for precision "
@@ -157,7 +158,7 @@ class WinCLIP:
             int8_tiles=None if int8_pictures is None else self._int8_tiles(int8_pictures),
         )
         try:
-            self.engine, self.gate = self._starter.start(precision or os.environ.get(PRECISION_VARIABLE), gate)
+            self.engine, self.gate = self._starter.start(precision, gate)
         except EngineBuildError as error:
             self.engine, self.gate = self._fall_back(error), None
 

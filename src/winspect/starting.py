@@ -110,7 +110,7 @@ class Starter:
             replace(self.choice, precision=precision),
             copy.deepcopy(self.tower) if owns else self.tower,
             cache=GraphCache(self.folder / "graphs", self.identity),
-            batch_size=1 if self.plan == "serial" else self.batch_size,
+            batch_size=self._tiles_at_once,
             prefetch=self._prefetches(),
             graphs=self.graphs,
             calibration=self._calibration() if precision == "int8" else None,
@@ -126,7 +126,11 @@ class Starter:
         if precision == "int8":
             raise error
         logger.warning("%s; falling back to engine torch in %s", error, precision)
-        return TorchEngine(self.tower, self.choice.device, precision, 1 if self.plan == "serial" else self.batch_size)
+        return TorchEngine(self.tower, self.choice.device, precision, self._tiles_at_once)
+
+    @property
+    def _tiles_at_once(self) -> int | None:
+        return 1 if self.plan == "serial" else self.batch_size
 
     def _prefetches(self) -> bool:
         if self.plan != "prefetch":

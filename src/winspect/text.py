@@ -8,8 +8,6 @@ tokens of WinCLIP's 242 prompts.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import tempfile
@@ -28,6 +26,7 @@ from winspect.encoder import Block
 from winspect.errors import ClassNameError
 from winspect.memory import trim_heap
 from winspect.prompts import PromptEnsemble
+from winspect.weights.cache import name_of
 
 logger = logging.getLogger(__name__)
 
@@ -196,8 +195,7 @@ class TextCache:
 
     def path(self, normal: Sequence[str], anomalous: Sequence[str]) -> Path:
         """The file of these prompts."""
-        key = json.dumps([_CACHE_VERSION, self.identity, list(normal), list(anomalous)])
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+        return self.folder / f"{name_of([_CACHE_VERSION, self.identity, list(normal), list(anomalous)])}.npz"
 
     def read(self, path: Path) -> ClassText | None:
         """The embeddings in a file, or None when it is not there or not whole (it is written anew then)."""

@@ -15,10 +15,11 @@ from winspect.cli.common import (
     EXIT_SOME_FAILED,
     add_model_options,
     add_output_options,
+    check_shots,
     expand_references,
     load_model,
 )
-from winspect.errors import OutputError, ReferencesError
+from winspect.errors import OutputError
 
 if TYPE_CHECKING:
     from winspect.thresholds import Calibration
@@ -108,8 +109,7 @@ def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path]
 
     normals = find_pictures(args.normals)
     check_enough(len(normals), rate)
-    if args.shots is not None and not args.reference:
-        raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
+    check_shots(args)
     references = expand_references(args.reference) if args.reference else []
     further = {name: find_pictures(given) for name in ("held_out", "defective") if (given := getattr(args, name))}
     return normals, references, further

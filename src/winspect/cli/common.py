@@ -110,6 +110,14 @@ def load_model(args: argparse.Namespace) -> WinCLIP:
     return WinCLIP(**model_options(args))
 
 
+def check_shots(args: argparse.Namespace) -> None:
+    """Refuse ``--shots`` without ``--reference``."""
+    from winspect.errors import ReferencesError
+
+    if args.shots is not None and not args.reference:
+        raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
+
+
 def expand_references(patterns: list[str], *, option: str = "--reference") -> list[Path]:
     """The pictures that ``--reference``, or another option, names."""
     from winspect.errors import ReferencesError, SourceError

@@ -17,11 +17,12 @@ from winspect.cli.common import (
     EXIT_SOME_FAILED,
     add_model_options,
     add_output_options,
+    check_shots,
     expand_references,
     load_model,
     mute_stdout,
 )
-from winspect.errors import ReferencesError, SettingsError, SourceError
+from winspect.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -171,8 +172,7 @@ def _recorder(
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    if args.shots is not None and not args.reference:
-        raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
+    check_shots(args)
     if args.threshold is not None and not math.isfinite(args.threshold):
         raise SettingsError(f"--threshold: got {args.threshold}, need a score such as 0.5")
     for name in ("resume", "raw_maps", "coco"):

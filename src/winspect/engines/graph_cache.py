@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from winspect.weights.cache import hash_file, write_json
+from winspect.weights.cache import hash_file, name_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class GraphCache:
             The folder. Where the cache cannot be written, a temporary one that lives as long as this object.
         """
         key = {**key, "weights": self.identity}
-        place = self.folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        place = self.folder / name_of(key)
         if _is_whole(place):
             return place
         try:

@@ -25,15 +25,9 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
 class CompiledGraph:
-    """A compiled OpenVINO model with its one request; a call runs it. Not for two threads at once.
+    """A compiled OpenVINO model with its one request; a call runs it. Not for two threads at once."""
 
-    Args:
-        compiled: the model.
-        weights: arrays whose memory it reads; they must live as long as it does.
-    """
-
-    def __init__(self, compiled: ov.CompiledModel, weights: Sequence[np.ndarray] = ()) -> None:
-        self._weights = weights
+    def __init__(self, compiled: ov.CompiledModel) -> None:
         self.request = compiled.create_infer_request()
         self._names = [output.any_name for output in compiled.outputs]
 

@@ -20,20 +20,16 @@ class OpenVINOOperators:
         self.scope = ""
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
-        self._weights: list[np.ndarray] = []  # arrays whose memory the graph's constants share
 
     def model(self) -> ov.Model:
-        """The graph as a model; it holds the weights' memory."""
-        model = ov.Model(self.outputs, self.inputs, "image_tower")
-        model.winspect_weights = self._weights
-        return model
+        """The graph as a model; its constants hold the weights' arrays."""
+        return ov.Model(self.outputs, self.inputs, "image_tower")
 
     def _named(self, node: Any, kind: str) -> Any:
         node.set_friendly_name(f"{self.scope}/{kind}")
         return node
 
     def _constant(self, values: np.ndarray) -> Any:
-        self._weights.append(values)
         return op.constant(values, shared_memory=True)
 
     def input(self, name: str, shape: tuple[int, int]) -> Node:

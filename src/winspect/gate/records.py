@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from winspect.gate.verdict import GateResult
-from winspect.weights.cache import write_json
+from winspect.weights.cache import name_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class GateRecords:
         self.folder = folder
 
     def _path(self, key: Mapping[str, Any]) -> Path:
-        return self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
+        return self.folder / f"{name_of(key)}.json"
 
     def read(self, key: Mapping[str, Any]) -> GateResult | None:
         """The verdict, or None where there is none or it cannot be read."""
@@ -38,8 +38,7 @@ class GateRecords:
 
     def write(self, key: Mapping[str, Any], result: GateResult) -> None:
         """Keep a verdict. Where that fails, it is only judged again next time."""
-        note = {"key": dict(key), "result": {**result.describe(), "reasons": list(result.reasons)}}
-        del note["result"]["passed"]
+        note = {"key": dict(key), "result": asdict(result)}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self._path(key), note)

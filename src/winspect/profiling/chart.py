@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from winspect.flops import ATTENTION, LAYER_NORM, LINEAR, OTHER
 from winspect.reports.charts import CURVE_COLOUR, DEFECTIVE_COLOUR, NORMAL_COLOUR, Scale, ticks
+from winspect.reports.standing_svg import INK, LINE, PAPER, frame, place, text
 
 WIDTH, LEFT, RIGHT, TOP = 660, 96, 560, 86
 """Edges of the bars; the scale begins at LEFT and the longest bar ends at RIGHT."""
 ROW, BAR, SHARES_BAR = 50, 18, 20
 _LEGEND_Y, _AXIS_GAP, _SHARES_GAP, _SHARES_ROW, _BELOW = 62, 16, 62, 46, 14
-_INK, _SOFT, _LINE, _PAPER = "#1c2430", "#5b6675", "#dde2e8", "#ffffff"
 _SMALLEST_LABELLED = 0.06  # of a bar's length: narrower parts have no room for their figure
 
 # Dark, light and two in between: told apart in grey as well.
 COLOURS = {LINEAR: CURVE_COLOUR, ATTENTION: DEFECTIVE_COLOUR, LAYER_NORM: NORMAL_COLOUR, OTHER: "#8a94a3"}
-_ON_COLOURS = {LINEAR: _PAPER, ATTENTION: _PAPER, LAYER_NORM: _INK, OTHER: _INK}
+_ON_COLOURS = {LINEAR: PAPER, ATTENTION: PAPER, LAYER_NORM: INK, OTHER: INK}
 TITLES = {LINEAR: "linear", ATTENTION: "attention", LAYER_NORM: "LayerNorm", OTHER: "other"}
 
 
@@ -36,7 +36,7 @@ def profile_chart(results: Mapping[str, Any]) -> Markup:
     parts = [*_legend(), *_axis(scale, bottom)]
     for number, (name, own) in enumerate(classes.items()):
         parts += _class_row(name, own, scale, TOP + ROW * number)
-    parts.append(_text((LEFT + RIGHT) / 2, bottom + 2 * _AXIS_GAP, "ms per picture", anchor="middle"))
+    parts.append(text((LEFT + RIGHT) / 2, bottom + 2 * _AXIS_GAP, "ms per picture", anchor="middle"))
     y = bottom + _SHARES_GAP
     shares = {"shares of this run": {name: own["share"] for name, own in classes.items()}}
     reported = results["reported"]
@@ -44,14 +44,14 @@ def profile_chart(results: Mapping[str, Any]) -> Markup:
     for title, own in shares.items():
         parts += _shares_bar(title, own, y)
         y += _SHARES_ROW
-    return _svg(parts, y + _BELOW, results)
+    return _frame(parts, y + _BELOW, results)
 
 
 def _legend() -> list[str]:
     mark = f'x1="{LEFT}" y1="{_LEGEND_Y - 12}" x2="{LEFT}" y2="{_LEGEND_Y + 2}"'
     return [
-        f'<line {mark} stroke="{_INK}" stroke-width="2.5"/>',
-        _text(LEFT + 7, _LEGEND_Y, "the least time that this machine's matrix products and memory allow"),
+        f'<line {mark} stroke="{INK}" stroke-width="2.5"/>',
+        text(LEFT + 7, _LEGEND_Y, "the least time that this machine's matrix products and memory allow"),
     ]
 
 
@@ -59,15 +59,15 @@ def _axis(scale: Scale, bottom: float) -> list[str]:
     parts = []
     for number in ticks(0, scale.high):
         x = scale(number)
-        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom}" stroke="{_LINE}"/>')
-        parts.append(_text(x, bottom + _AXIS_GAP, f"{number:.6g}", anchor="middle"))
+        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom}" stroke="{LINE}"/>')
+        parts.append(text(x, bottom + _AXIS_GAP, f"{number:.6g}", anchor="middle"))
     return parts
 
 
 def _class_row(name: str, own: Mapping[str, Any], scale: Scale, y: float) -> list[str]:
     end = scale(own["ms"])
     parts = [
-        _text(LEFT - 8, y + 13, TITLES[name], anchor="end", colour=_INK, weight=600),
+        text(LEFT - 8, y + 13, TITLES[name], anchor="end", colour=INK, weight=600),
         f'<rect class="{name}" x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR}" fill="{COLOURS[name]}"/>',
     ]
     behind = end
@@ -75,12 +75,12 @@ def _class_row(name: str, own: Mapping[str, Any], scale: Scale, y: float) -> lis
         x = scale(own["limit_ms"])
         behind = max(behind, x)
         # White around it, so that it is seen on a dark bar.
-        for stroke, thickness in ((_PAPER, 5), (_INK, 2.5)):
+        for stroke, thickness in ((PAPER, 5), (INK, 2.5)):
             line = f'x1="{x:.1f}" y1="{y - 3}" x2="{x:.1f}" y2="{y + BAR + 3}"'
             parts.append(f'<line class="limit" {line} stroke="{stroke}" stroke-width="{thickness}"/>')
-    parts.append(_text(behind + 7, y + 13, f"{figure(own['ms'])} ms", colour=_INK))
+    parts.append(text(behind + 7, y + 13, f"{figure(own['ms'])} ms", colour=INK))
     # A white edge keeps the words readable where they cross a line of the axis.
-    parts.append(_text(LEFT + 4, y + BAR + 15, describe_class(own), edge=True))
+    parts.append(text(LEFT + 4, y + BAR + 15, describe_class(own), edge=True))
     return parts
 
 
@@ -106,39 +106,20 @@ def describe_class(own: Mapping[str, Any]) -> str:
 
 def _shares_bar(title: str, shares: Mapping[str, float], y: float) -> list[str]:
     scale = Scale(0, 1, LEFT, RIGHT)
-    parts, start = [_text(LEFT, y - 5, title)], 0.0
+    parts, start = [text(LEFT, y - 5, title)], 0.0
     for name, share in shares.items():
         x, end = scale(start), scale(start + share)
         size = f'width="{end - x:.1f}" height="{SHARES_BAR}"'
         parts.append(f'<rect class="share" x="{x:.1f}" y="{y}" {size} fill="{COLOURS[name]}"/>')
         if share >= _SMALLEST_LABELLED:
-            parts.append(
-                _text((x + end) / 2, y + 14, f"{100 * share:.1f} %", anchor="middle", colour=_ON_COLOURS[name])
-            )
+            parts.append(text((x + end) / 2, y + 14, f"{100 * share:.1f} %", anchor="middle", colour=_ON_COLOURS[name]))
         start += share
     return parts
 
 
-def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", colour: str = _SOFT, weight: int = 400, edge: bool = False
-) -> str:
-    style = f'text-anchor="{anchor}" fill="{colour}" font-weight="{weight}"'
-    if edge:
-        style += f' stroke="{_PAPER}" stroke-width="3" paint-order="stroke"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
-
-
-def _svg(parts: Sequence[str], height: float, results: Mapping[str, Any]) -> Markup:
-    machine = results["machine"]
-    where = machine["accelerator"] or f"{machine['cpu'] or machine['processor']}, {machine['cores']} cores"
+def _frame(parts: Sequence[str], height: float, results: Mapping[str, Any]) -> Markup:
     title = f"{results['model']}: where the image tower's time goes"
-    how = f"{results['engine']} {results['precision']}, recipe {results['recipe']}, {where}"
+    how = f"{results['engine']} {results['precision']}, recipe {results['recipe']}, {place(results['machine'])}"
     rest = sum(results["rest"].values())
     times = f"{figure(results['picture_ms'])} ms a picture, {figure(rest)} ms of them outside the tower"
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
-        f'height="{height:.0f}" role="img" aria-label="{escape(title)}" font-size="12" font-family="sans-serif">'
-    )
-    paper = f'<rect width="{WIDTH}" height="{height:.0f}" fill="{_PAPER}"/>'  # readable on a dark page, too
-    heading = f'<text x="8" y="20" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text>'
-    return Markup("\n".join([head, paper, heading, _text(8, 38, f"{how}: {times}"), *parts, "</svg>"]))
+    return frame(title, f"{how}: {times}", parts, width=WIDTH, height=height)

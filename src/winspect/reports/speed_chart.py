@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from winspect.reports.charts import CURVE_COLOUR, DEFECTIVE_COLOUR, NORMAL_COLOUR, Scale, ticks
+from winspect.reports.standing_svg import INK, LINE, SOFT, frame, place, text
 
 WIDTH, LEFT, RIGHT, TOP = 640, 150, 520, 52
 _ROW, _BAR, _GAP, _BELOW = 22, 15, 20, 44
-_INK, _SOFT, _LINE = "#1c2430", "#5b6675", "#dde2e8"
 _COLOURS = {"fp32": CURVE_COLOUR, "bf16": NORMAL_COLOUR, "fp16": "#5b6675", "int8": DEFECTIVE_COLOUR}
 
 
@@ -27,24 +27,24 @@ def speed_chart(results: Mapping[str, Any]) -> Markup:
     for plan in dict.fromkeys(run["plan"] for run in runs):
         own = [run for run in runs if run["plan"] == plan]
         what = "full maps" if own[0]["maps"] else "scores alone"
-        parts.append(_text(8, y + 13, f"{plan}: recipe {own[0]['recipe']}, {what}", colour=_INK, weight=600))
+        parts.append(text(8, y + 13, f"{plan}: recipe {own[0]['recipe']}, {what}", colour=INK, weight=600))
         y += _GAP
         for run in own:
             parts += _bar(run, y, scale)
             y += _ROW
         y += _GAP / 2
-    return _svg(_axis(scale, y) + parts, y + _BELOW, results)
+    return _frame(_axis(scale, y) + parts, y + _BELOW, results)
 
 
 def _bar(run: Mapping[str, Any], y: float, scale: Scale) -> list[str]:
     rate, faster = run["images_per_s"], run["speedup_vs_serial"]
     behind = f"{rate:.3g}" + ("" if faster is None else f"  ({faster:.2f}x)")
     size = f'width="{scale(rate) - LEFT:.1f}" height="{_BAR}"'
-    colour = _COLOURS.get(run["precision"], _SOFT)
+    colour = _COLOURS.get(run["precision"], SOFT)
     return [
-        _text(LEFT - 8, y + 12, f"{run['engine']} {run['precision']}", anchor="end"),
+        text(LEFT - 8, y + 12, f"{run['engine']} {run['precision']}", anchor="end"),
         f'<rect class="run" x="{LEFT}" y="{y:.1f}" {size} fill="{colour}"/>',
-        _text(scale(rate) + 6, y + 12, behind, colour=_INK),
+        text(scale(rate) + 6, y + 12, behind, colour=INK),
     ]
 
 
@@ -52,26 +52,13 @@ def _axis(scale: Scale, bottom: float) -> list[str]:
     parts = []
     for number in ticks(0, scale.high):
         x = scale(number)
-        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom:.1f}" stroke="{_LINE}"/>')
-        parts.append(_text(x, bottom + 16, f"{number:.6g}", anchor="middle"))
-    return [*parts, _text((LEFT + RIGHT) / 2, bottom + 34, "images/s (offline)", anchor="middle")]
+        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom:.1f}" stroke="{LINE}"/>')
+        parts.append(text(x, bottom + 16, f"{number:.6g}", anchor="middle"))
+    return [*parts, text((LEFT + RIGHT) / 2, bottom + 34, "images/s (offline)", anchor="middle")]
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", colour: str = _SOFT, weight: int = 400) -> str:
-    style = f'text-anchor="{anchor}" fill="{colour}" font-weight="{weight}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
-
-
-def _svg(parts: Sequence[str], height: float, results: Mapping[str, Any]) -> Markup:
-    machine = results["machine"]
-    where = machine["accelerator"] or f"{machine['cpu'] or machine['processor']}, {machine['cores']} cores"
+def _frame(parts: Sequence[str], height: float, results: Mapping[str, Any]) -> Markup:
+    where = place(results["machine"])
     if base := results["baseline"]:
         where += f"; (x): times {base['plan']}, {base['engine']} {base['precision']}"
-    title = f"{results['model']}: images per second"
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
-        f'height="{height:.0f}" role="img" aria-label="{escape(title)}" font-size="12" font-family="sans-serif">'
-    )
-    paper = f'<rect width="{WIDTH}" height="{height:.0f}" fill="#ffffff"/>'  # readable on a dark page, too
-    heading = f'<text x="8" y="20" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text>'
-    return Markup("\n".join([head, paper, heading, _text(8, 37, where), *parts, "</svg>\n"]))
+    return frame(f"{results['model']}: images per second", where, parts, width=WIDTH, height=height)

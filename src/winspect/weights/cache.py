@@ -69,6 +69,11 @@ def remember_sha256(path: Path, sha256: str, cache_dir: str | os.PathLike[str] |
         write_json(note_path, {"file": _fingerprint(path), "sha256": sha256})
 
 
+def name_of(key: object) -> str:
+    """The name of a cached file or folder: 32 hexadecimal digits of a key, anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,18 @@ def own_cache(tmp_path_factory):
         patch.delenv("WINSPECT_MODEL", raising=False)
         patch.delenv("WINSPECT_PRECISION", raising=False)
         yield
+
+
+@pytest.fixture
+def process_as_before():
+    """The command line sets up logging and signals for a whole process; after the test they are as they were."""
+    root = logging.getLogger()
+    handlers, level, terminated = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
+    yield
+    logging.captureWarnings(False)
+    signal.signal(signal.SIGTERM, terminated)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

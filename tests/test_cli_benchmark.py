@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,10 +30,8 @@ def parts(tmp_path):
 
 
 @pytest.fixture
-def cli(capsys, monkeypatch):
+def cli(capsys, process_as_before, monkeypatch):
     """Run ``winspect benchmark`` in this process; ``serve`` is what its workers run, ``model`` what they are told."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
 
     def run(*arguments, serve=fake_serve, **told):
         def pretend(*given, model, **options):
@@ -46,11 +42,7 @@ def cli(capsys, monkeypatch):
         code = main(["benchmark", *map(str, arguments)])
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
-    yield run
-    logging.captureWarnings(False)
-    signal.signal(signal.SIGTERM, before[2])
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+    return run
 
 
 def test_a_table_of_all_runs_and_progress_beside_it(cli, parts):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,10 +30,8 @@ RATE = ("--max-false-alarms", "0.1")
 
 
 @pytest.fixture
-def cli(capsys, small_checkpoint):
+def cli(capsys, process_as_before, small_checkpoint):
     """Run ``winspect`` in this process on the small model; afterwards logging and signals are as before."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
         given = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu", "--engine", "torch")
@@ -43,11 +39,7 @@ def cli(capsys, small_checkpoint):
         code = main([str(argument) for argument in (*arguments, *given)])
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
-    yield run
-    logging.captureWarnings(False)
-    signal.signal(signal.SIGTERM, before[2])
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+    return run
 
 
 @pytest.fixture

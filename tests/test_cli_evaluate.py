@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import random
 import re
@@ -32,10 +31,8 @@ CODE = "import sys; from winspect.cli import evaluate, main; main.VERBS = (evalu
 
 
 @pytest.fixture
-def cli(capsys, small_checkpoint, monkeypatch):
+def cli(capsys, process_as_before, small_checkpoint, monkeypatch):
     """Run ``winspect`` in this process, evaluations on the small model; logging and signals are put back."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli_main, "VERBS", tuple(dict.fromkeys((*cli_main.VERBS, evaluate, compare))))
 
     def run(verb, *arguments):
@@ -44,11 +41,7 @@ def cli(capsys, small_checkpoint, monkeypatch):
         code = cli_main.main([verb, *map(str, (*arguments, *model))])
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
-    yield run
-    logging.captureWarnings(False)
-    signal.signal(signal.SIGTERM, before[2])
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+    return run
 
 
 @pytest.fixture(scope="module")

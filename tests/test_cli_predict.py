@@ -6,7 +6,6 @@ import csv
 import errno
 import itertools
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -62,10 +61,8 @@ def mixed(tmp_path):
 
 
 @pytest.fixture
-def cli(capsys, small_checkpoint, monkeypatch):
+def cli(capsys, process_as_before, small_checkpoint, monkeypatch):
     """Run ``winspect`` in this process on the small model; afterwards logging and signals are as before."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
 
     def run(*arguments, model=True):
         given = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu") if model else ()
@@ -73,11 +70,7 @@ def cli(capsys, small_checkpoint, monkeypatch):
         code = main([str(argument) for argument in (*arguments, *given)])
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
-    yield run
-    logging.captureWarnings(False)
-    signal.signal(signal.SIGTERM, before[2])
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+    return run
 
 
 def rows_in(folder: Path) -> list[dict]:

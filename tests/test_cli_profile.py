@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,10 +43,8 @@ def parts(tmp_path):
 
 
 @pytest.fixture
-def cli(capsys, small_checkpoint):
+def cli(capsys, process_as_before, small_checkpoint):
     """Run ``winspect profile`` in this process; afterwards logging and signals are as before."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
         given = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu", "--precision", "fp32")
@@ -57,11 +53,7 @@ def cli(capsys, small_checkpoint):
         code = main(["profile", *map(str, (*arguments, *given, *chosen))])
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
-    yield run
-    logging.captureWarnings(False)
-    signal.signal(signal.SIGTERM, before[2])
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+    return run
 
 
 def test_json_alone_is_on_stdout(cli, parts, tmp_path):

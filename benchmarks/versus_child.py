@@ -122,14 +122,13 @@ class Winspect:
     def outcome(self, pictures: list[Path], maps: Sequence[Any]) -> dict[str, Any]:
         """Maps at the model's size, and the prepared pictures: what anomalib's are compared with."""
         import numpy as np
-        import torch
 
         from winspect.images import prepare
         from winspect.scoring import upsample
 
         pixels = np.concatenate([prepare(path, self.model.preprocess).tiles for path in pictures])
-        heat = upsample(torch.from_numpy(np.concatenate(maps)), pixels.shape[-2:])
-        return {"maps": heat.numpy(), "pixels": pixels}
+        heat = upsample(np.concatenate(maps), pixels.shape[-2:])
+        return {"maps": heat, "pixels": pixels}
 
 
 def timed(job: Callable[[], Any]) -> tuple[Any, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import oracle
 import pytest
@@ -21,7 +23,7 @@ def test_windows_by_hand():
 def test_the_papers_grid_has_196_and_169_windows():
     assert window_indices((15, 15), 2).shape == (196, 4)
     assert window_indices((15, 15), 3).shape == (169, 9)
-    assert window_indices((15, 15), 2).dtype == torch.int64
+    assert window_indices((15, 15), 2).dtype == np.int64
 
 
 def test_the_last_window_of_a_stride_is_flush_with_the_edge():
@@ -41,9 +43,15 @@ def test_covering_windows_by_hand():
     assert covering_windows((2, 3), 2).tolist() == [[0, 2], [0, 1], [1, 2], [0, 2], [0, 1], [1, 2]]
 
 
-def test_harmonic_mean_by_hand_and_with_zero():
-    values = torch.tensor([[1.0, 3.0], [0.5, 0.0], [0.0, 0.0]])
-    assert harmonic_mean(values, dim=1).tolist() == [1.5, 0.0, 0.0]
+def test_windows_that_all_callers_share_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        window_indices((3, 3), 2)[0, 0] = 7
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor])
+def test_harmonic_mean_by_hand_and_with_zero(kind):
+    values = kind([[1.0, 3.0], [0.5, 0.0], [0.0, 0.0]])
+    assert harmonic_mean(values, axis=1).tolist() == [1.5, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -60,8 +68,9 @@ def test_spread_is_the_oracles(scale):
     assert ours[0].min() == 0
 
 
-def test_scores_that_vanish_in_float32_give_zero_not_nan():
-    scores = torch.full((1, 4), 1e-45)
+@pytest.mark.parametrize("full", [partial(np.full, dtype=np.float32), torch.full])
+def test_scores_that_vanish_in_float32_give_zero_not_nan(full):
+    scores = full((1, 4), 1e-45)
     assert spread_to_patches(scores, (3, 3), 2).tolist() == [[[0.0] * 3] * 3]
 
 

@@ -100,7 +100,7 @@ class Trainee(nn.Module):
         self, tokens: torch.Tensor, coverage: torch.Tensor, scale: int, text: tuple[torch.Tensor, torch.Tensor]
     ) -> torch.Tensor:
         """Some defective and some good windows of each defective picture, and the same places of its clean twin."""
-        patches = window_indices((GRID, GRID), scale).to(tokens.device)
+        patches = torch.tensor(window_indices((GRID, GRID), scale), device=tokens.device)
         labels = losses.labels_of_windows(coverage, patches)
         noise = torch.rand(labels.shape, device=tokens.device)
         chosen = torch.cat(

@@ -1,17 +1,18 @@
-"""What one pass of the image tower gives. Tensors only."""
+"""What one pass of the image tower gives. Arrays only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+from array_api_compat import array_namespace
+
+from winspect.arrays import Array
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of a batch of tiles. All tensors share device and dtype.
+    """Embeddings of a batch of tiles. All arrays share kind, device and dtype.
 
     Attributes:
         image: (batch, embedding), not normalised.
@@ -22,13 +23,13 @@ class Embeddings:
             (``conv1.stem_features`` then ``conv1.project``, as in the bundled model); None for a plain ViT.
     """
 
-    image: Tensor
-    windows: Mapping[int, Tensor] = field(default_factory=dict)
-    patches: Tensor | None = None
-    stem: Tensor | None = None
+    image: Array
+    windows: Mapping[int, Array] = field(default_factory=dict)
+    patches: Array | None = None
+    stem: Array | None = None
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Embeddings:
-        """The same function on every tensor."""
+    def map(self, function: Callable[[Array], Array]) -> Embeddings:
+        """The same function on every array."""
         return Embeddings(
             image=function(self.image),
             windows={scale: function(windows) for scale, windows in self.windows.items()},
@@ -38,7 +39,7 @@ class Embeddings:
 
     def rows(self, start: int, stop: int) -> Embeddings:
         """The tiles from ``start`` up to ``stop``, as views."""
-        return self.map(lambda tensor: tensor[start:stop])
+        return self.map(lambda array: array[start:stop])
 
     @staticmethod
     def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
@@ -46,9 +47,10 @@ class Embeddings:
         first = parts[0]
         if len(parts) == 1:
             return first
+        concat = array_namespace(first.image).concat
         return Embeddings(
-            image=torch.cat([part.image for part in parts]),
-            windows={scale: torch.cat([part.windows[scale] for part in parts]) for scale in first.windows},
-            patches=None if first.patches is None else torch.cat([p.patches for p in parts if p.patches is not None]),
-            stem=None if first.stem is None else torch.cat([p.stem for p in parts if p.stem is not None]),
+            image=concat([part.image for part in parts]),
+            windows={scale: concat([part.windows[scale] for part in parts]) for scale in first.windows},
+            patches=None if first.patches is None else concat([part.patches for part in parts]),
+            stem=None if first.stem is None else concat([part.stem for part in parts]),
         )

@@ -131,7 +131,7 @@ def _window_sequences(grid_hw: tuple[int, int], scale: int, stride: int, device:
     Kept on the device: a graph that is being captured must not copy from the host.
     """
     with torch.inference_mode(False):
-        return torch.nn.functional.pad(window_indices(grid_hw, scale, stride).to(device) + 1, (1, 0))
+        return torch.nn.functional.pad(torch.tensor(window_indices(grid_hw, scale, stride), device=device) + 1, (1, 0))
 
 
 class ImageTower(nn.Module):

@@ -1,6 +1,6 @@
 """The bundled model's few-shot score: distances to good samples and the zero-shot judgement, added as logarithms.
 
-Tensors only. WinCLIP adds a zero-shot score to a distance (equation 6 of arXiv 2303.14814). A small model's zero-shot
+Arrays only. WinCLIP adds a zero-shot score to a distance (equation 6 of arXiv 2303.14814). A small model's zero-shot
 score is often close to 0 or 1, and then drowns every distance. Here logarithms are added: a patch counts as
 anomalous by how many *times* farther it is from every good sample than good patches usually are.
 
@@ -26,9 +26,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from array_api_compat import array_namespace
 
+from winspect.arrays import Array, distances, like, logit, merge, sigmoid, smallest
 from winspect.embeddings import Embeddings
 from winspect.scoring import association
 from winspect.windows import spread_to_patches
@@ -78,11 +79,11 @@ class GoodSamples:
         looks: (K, 2 * channels) mean and deviation of each stem channel.
     """
 
-    stem: Tensor
-    crowding: Tensor
-    patches: Tensor
-    windows: Mapping[int, Tensor]
-    looks: Tensor
+    stem: Array
+    crowding: Array
+    patches: Array
+    windows: Mapping[int, Array]
+    looks: Array
 
     @classmethod
     def collect(cls, samples: Sequence[Embeddings]) -> GoodSamples:
@@ -97,10 +98,10 @@ class GoodSamples:
         stem, patches = together.stem, together.patches
         assert stem is not None and patches is not None  # checked above; says so to the type checker
         return cls(
-            stem=stem.flatten(0, 1),
+            stem=merge(stem),
             crowding=crowding(stem),
-            patches=patches.flatten(0, 1),
-            windows={scale: windows.flatten(0, 1) for scale, windows in together.windows.items()},
+            patches=merge(patches),
+            windows={scale: merge(windows) for scale, windows in together.windows.items()},
             looks=look(stem),
         )
 
@@ -108,12 +109,13 @@ class GoodSamples:
         return len(self.looks)
 
 
-def look(stem: Tensor) -> Tensor:
+def look(stem: Array) -> Array:
     """Mean and deviation of each channel over a picture: (batch, patches, channels) to (batch, 2 * channels)."""
-    return torch.cat([stem.mean(dim=1), stem.std(dim=1)], dim=1)
+    xp = array_namespace(stem)
+    return xp.concat([xp.mean(stem, axis=1), xp.std(stem, axis=1, correction=1)], axis=1)
 
 
-def crowding(stem: Tensor) -> Tensor:
+def crowding(stem: Array) -> Array:
     """How alone each patch of the good samples is: its mean distance to the three nearest others, at least 0.1.
 
     The patch itself and its eight neighbours in its own picture do not count: they show the same spot.
@@ -124,50 +126,55 @@ def crowding(stem: Tensor) -> Tensor:
     Returns:
         (K * patches,) distances in standard deviations of a channel.
     """
+    xp = array_namespace(stem)
     samples, patches, channels = stem.shape
     side = round(patches**0.5)
-    flat = stem.flatten(0, 1)
-    spot = torch.arange(samples * patches, device=stem.device)
+    flat = merge(stem)
+    spot = np.arange(samples * patches)
     sample, row, column = spot // patches, spot % patches // side, spot % side
     found = []
-    for some in spot.split(_CHUNK):
-        distances = torch.cdist(flat[some], flat) / channels**0.5
+    for start in range(0, len(spot), _CHUNK):
+        some = slice(start, start + _CHUNK)
         same = (
             (sample[some, None] == sample)
-            & ((row[some, None] - row).abs() <= 1)
-            & ((column[some, None] - column).abs() <= 1)
+            & (np.abs(row[some, None] - row) <= 1)
+            & (np.abs(column[some, None] - column) <= 1)
         )
-        nearest = distances.masked_fill(same, torch.inf).topk(_NEAREST_GOOD, dim=1, largest=False).values
-        found.append(nearest.mean(dim=1))
-    return torch.cat(found).clamp_min(_SMALLEST_CROWDING)
+        apart = xp.where(like(same, stem), xp.inf, distances(flat[some], flat) / channels**0.5)
+        found.append(xp.mean(smallest(apart, _NEAREST_GOOD), axis=1))
+    return xp.clip(xp.concat(found), min=_SMALLEST_CROWDING)
 
 
-def stem_distance(stem: Tensor, good: GoodSamples, crowding_power: float) -> Tensor:
+def stem_distance(stem: Array, good: GoodSamples, crowding_power: float) -> Array:
     """``stem(q)`` of the module's formula: (batch, patches, channels) to (batch, patches) logarithms."""
+    xp = array_namespace(stem)
     batch, patches, channels = stem.shape
-    allowance = crowding_power * good.crowding.log()
+    allowance = crowding_power * xp.log(good.crowding)
+    flat = merge(stem)
     rows = [
-        ((torch.cdist(some, good.stem) / channels**0.5).clamp_min(_SMALLEST_DISTANCE).log() - allowance).amin(dim=1)
-        for some in stem.flatten(0, 1).split(_CHUNK)
+        xp.min(_log(distances(flat[start : start + _CHUNK], good.stem) / channels**0.5) - allowance, axis=1)
+        for start in range(0, len(flat), _CHUNK)
     ]
-    return torch.cat(rows).reshape(batch, patches)
+    return xp.reshape(xp.concat(rows), (batch, patches))
 
 
-def look_distance(stem: Tensor, good: GoodSamples) -> Tensor:
+def look_distance(stem: Array, good: GoodSamples) -> Array:
     """Root mean square distance of each picture's look to the nearest good sample's: (batch,)."""
-    distances = torch.cdist(look(stem), good.looks) / good.looks.shape[1] ** 0.5
-    return distances.amin(dim=1)
+    xp = array_namespace(stem)
+    # Difference by difference: a picture that is a good sample itself is at 0, not at a product's rounding.
+    apart = xp.linalg.vector_norm(look(stem)[:, None] - good.looks[None], axis=2) / good.looks.shape[1] ** 0.5
+    return xp.min(apart, axis=1)
 
 
 def log_fusion(
     embeddings: Embeddings,
-    image_scores: Tensor,
-    zero_shot_maps: Tensor,
+    image_scores: Array,
+    zero_shot_maps: Array,
     good: GoodSamples,
     settings: FusionSettings,
     *,
     stride: int = 1,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Array, Array]:
     """Few-shot image scores and maps of a batch of tiles, by the module's formula.
 
     Args:
@@ -185,44 +192,50 @@ def log_fusion(
     images, maps = fused_sums(embeddings, image_scores, zero_shot_maps, good, settings, stride=stride)
     more = settings.more_references * math.log2(len(good))
     return (
-        torch.sigmoid(settings.image_scale * (images + more - settings.image_centre)),
-        torch.sigmoid(settings.map_scale * (maps + more - settings.map_centre)),
+        sigmoid(settings.image_scale * (images + more - settings.image_centre)),
+        sigmoid(settings.map_scale * (maps + more - settings.map_centre)),
     )
 
 
 def fused_sums(
     embeddings: Embeddings,
-    image_scores: Tensor,
-    zero_shot_maps: Tensor,
+    image_scores: Array,
+    zero_shot_maps: Array,
     good: GoodSamples,
     settings: FusionSettings,
     *,
     stride: int = 1,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Array, Array]:
     """``image`` and ``map`` of the module's formula, before they are brought to 0 to 1; see :func:`log_fusion`."""
     stem, patches = embeddings.stem, embeddings.patches
     if stem is None or patches is None:
         raise ValueError("log fusion needs embeddings with patch tokens and stem features; encode with patches=True")
+    xp = array_namespace(zero_shot_maps)
     grid_hw = (zero_shot_maps.shape[1], zero_shot_maps.shape[2])
+
+    def flat(own: Array) -> Array:
+        return xp.reshape(own, (own.shape[0], -1))
+
     maps = (
         settings.stem * stem_distance(stem, good, settings.crowding)
         + settings.patch * _log(association(patches, good.patches))
-        + settings.zero_shot * _logit(zero_shot_maps.flatten(1))
+        + settings.zero_shot * _logit(flat(zero_shot_maps))
     )
     for scale, windows in embeddings.windows.items():
         spread = spread_to_patches(association(windows, good.windows[scale]), grid_hw, scale, stride)
-        maps = maps + settings.window * _log(spread.flatten(1))
+        maps = maps + settings.window * _log(flat(spread))
     images = (
-        maps.amax(dim=1)
+        xp.max(maps, axis=1)
         + settings.image_zero_shot * _logit(image_scores)
         + settings.look * _log(look_distance(stem, good))
     )
-    return images, maps.reshape(zero_shot_maps.shape)
+    return images, xp.reshape(maps, zero_shot_maps.shape)
 
 
-def _log(distances: Tensor) -> Tensor:
-    return distances.clamp_min(_SMALLEST_DISTANCE).log()
+def _log(apart: Array) -> Array:
+    xp = array_namespace(apart)
+    return xp.log(xp.clip(apart, min=_SMALLEST_DISTANCE))
 
 
-def _logit(probabilities: Tensor) -> Tensor:
-    return torch.logit(probabilities, eps=_SMALLEST_PROBABILITY)
+def _logit(probabilities: Array) -> Array:
+    return logit(probabilities, _SMALLEST_PROBABILITY)

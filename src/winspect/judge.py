@@ -1,4 +1,4 @@
-"""From the embeddings of tiles to the score and the maps of each picture, as a recipe says. Tensors in, numbers out."""
+"""From the embeddings of tiles to the score and the maps of each picture, as a recipe says. Arrays in, numbers out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+from array_api_compat import array_namespace
 
+from winspect.arrays import Array, merge, to_numpy
 from winspect.embeddings import Embeddings
 from winspect.fusion import FusionSettings, GoodSamples, log_fusion
 from winspect.recipes import Recipe
@@ -23,8 +24,8 @@ class References:
         log_fusion: what the log fusion keeps; None for models without stem features.
     """
 
-    patches: Tensor
-    windows: Mapping[int, Tensor]
+    patches: Array
+    windows: Mapping[int, Array]
     log_fusion: GoodSamples | None
 
     @classmethod
@@ -34,8 +35,8 @@ class References:
         if together.patches is None:
             raise ValueError("references need embeddings with patch tokens; encode with patches=True")
         return cls(
-            patches=together.patches.flatten(0, 1),
-            windows={scale: windows.flatten(0, 1) for scale, windows in together.windows.items()},
+            patches=merge(together.patches),
+            windows={scale: merge(windows) for scale, windows in together.windows.items()},
             log_fusion=None if together.stem is None else GoodSamples.collect(samples),
         )
 
@@ -55,7 +56,7 @@ class PictureScores:
 
 def judge(
     embeddings: Embeddings,
-    text: Tensor,
+    text: Array,
     references: References | None,
     recipe: Recipe,
     grid_hw: tuple[int, int],
@@ -74,7 +75,7 @@ def judge(
         fusion: the model's settings of log fusion, for a recipe that uses it.
     """
 
-    def score(vectors: Tensor) -> Tensor:
+    def score(vectors: Array) -> Array:
         return class_score(vectors, text, temperature=recipe.temperature)
 
     tiles = list(tiles_per_picture)
@@ -82,32 +83,39 @@ def judge(
     window_scores = {scale: score(windows) for scale, windows in embeddings.windows.items()}
     maps = zero_shot_map(scores, window_scores, grid_hw, stride=recipe.stride)
     if references is None:
-        return [_picture(own.mean(), own_maps) for own, own_maps in _split(tiles, scores, maps)]
+        return [_picture(_mean(own), own_maps) for own, own_maps in _split(tiles, scores, maps)]
     if recipe.fusion == "log" and fusion is not None and references.log_fusion is not None:
         good = references.log_fusion
         fused, maps = log_fusion(embeddings, scores, maps, good, fusion, stride=recipe.stride)
-        return [_picture(own.amax(), own_maps) for own, own_maps in _split(tiles, fused, maps)]
+        return [_picture(array_namespace(own).max(own), own_maps) for own, own_maps in _split(tiles, fused, maps)]
     associations = _associations(embeddings, references, recipe, grid_hw)
     return [_sum(*own) for own in _split(tiles, scores, maps, associations)]
 
 
-def _split(tiles: list[int], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _split(tiles: list[int], *arrays: Array) -> Iterator[tuple[Array, ...]]:
     """The rows of each picture."""
-    return zip(*(tensor.split(tiles) for tensor in tensors), strict=True)
+    start = 0
+    for count in tiles:
+        yield tuple(array[start : start + count] for array in arrays)
+        start += count
 
 
-def _picture(score: Tensor, maps: Tensor) -> PictureScores:
-    return PictureScores(float(score), maps.cpu().numpy())
+def _mean(scores: Array) -> Array:
+    return array_namespace(scores).mean(scores)
 
 
-def _associations(embeddings: Embeddings, references: References, recipe: Recipe, grid_hw: tuple[int, int]) -> Tensor:
+def _picture(score: Array, maps: Array) -> PictureScores:
+    return PictureScores(float(score), to_numpy(maps))
+
+
+def _associations(embeddings: Embeddings, references: References, recipe: Recipe, grid_hw: tuple[int, int]) -> Array:
     if embeddings.patches is None:
         raise ValueError("few-shot scores need embeddings with patch tokens; encode with patches=True")
     known = (references.patches, references.windows)
     return few_shot_map(embeddings.patches, embeddings.windows, *known, grid_hw, stride=recipe.stride)
 
 
-def _sum(scores: Tensor, maps: Tensor, associations: Tensor) -> PictureScores:
+def _sum(scores: Array, maps: Array, associations: Array) -> PictureScores:
     """The paper's sum for one picture, whose tiles' maps may stand one above the other."""
-    score, summed = combine(scores.mean()[None], maps.flatten(0, 1)[None], associations.flatten(0, 1)[None])
-    return _picture(score, summed.reshape(maps.shape))
+    score, summed = combine(_mean(scores)[None], merge(maps)[None], merge(associations)[None])
+    return _picture(score[0], array_namespace(maps).reshape(summed, maps.shape))

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from winspect.errors import PictureError
 from winspect.scoring import upsample
@@ -84,7 +83,7 @@ class Result:
     def _tile_map(self, number: int) -> np.ndarray:
         assert self.tile_maps is not None  # narrowed by anomaly_map
         x0, y0, x1, y1 = self.tile_boxes[number]
-        return upsample(torch.from_numpy(self.tile_maps[number : number + 1]), (y1 - y0, x1 - x0))[0].numpy()
+        return upsample(self.tile_maps[number : number + 1], (y1 - y0, x1 - x0))[0]
 
     def keys(self) -> tuple[str, ...]:
         """The names that ``result[name]`` knows."""

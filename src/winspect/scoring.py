@@ -1,4 +1,4 @@
-"""Zero-shot and few-shot scores and maps from embeddings. Tensors only; 1 is most anomalous.
+"""Zero-shot and few-shot scores and maps from embeddings. Arrays only; 1 is most anomalous.
 
 Source: WinCLIP (arXiv 2303.14814): class score (equation 1 with the two-class prompt ensemble of 4.1),
 zero-shot map (4.2), association with normal references (4.3, equation 5), their sum (4.3, equation 6).
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+import numpy as np
+from array_api_compat import array_namespace
 
+from winspect.arrays import Array, like, merge, normalize, sigmoid
 from winspect.windows import harmonic_mean, spread_to_patches
 
 # Entries of the cosine matrix computed at a time (64 MB): bounds memory however many references there are.
 _LARGEST_COSINE_MATRIX = 2**24
 
 
-def class_score(embeddings: Tensor, text: Tensor, *, temperature: float) -> Tensor:
+def class_score(embeddings: Array, text: Array, *, temperature: float) -> Array:
     """softmax([cos(e, normal), cos(e, anomalous)] / temperature)[1] of every embedding.
 
     Args:
@@ -29,14 +29,14 @@ def class_score(embeddings: Tensor, text: Tensor, *, temperature: float) -> Tens
     Returns:
         float (...), 0 to 1, 1 is most anomalous.
     """
-    cosines = normalize(embeddings, dim=-1) @ normalize(text, dim=-1).T
+    cosines = normalize(embeddings) @ normalize(text).T
     # The softmax of two logits is the logistic function of their difference.
-    return torch.sigmoid((cosines[..., 1] - cosines[..., 0]) / temperature)
+    return sigmoid((cosines[..., 1] - cosines[..., 0]) / temperature)
 
 
 def zero_shot_map(
-    image_scores: Tensor, window_scores: Mapping[int, Tensor], grid_hw: tuple[int, int], *, stride: int = 1
-) -> Tensor:
+    image_scores: Array, window_scores: Mapping[int, Array], grid_hw: tuple[int, int], *, stride: int = 1
+) -> Array:
     """Harmonic mean over {image score, one map per window scale}.
 
     Args:
@@ -46,12 +46,13 @@ def zero_shot_map(
     Returns:
         float (batch, rows, columns), 0 to 1.
     """
-    whole = image_scores[:, None, None].expand(-1, *grid_hw)
+    xp = array_namespace(image_scores)
+    whole = xp.broadcast_to(image_scores[:, None, None], (image_scores.shape[0], *grid_hw))
     maps = [spread_to_patches(scores, grid_hw, scale, stride) for scale, scores in window_scores.items()]
-    return harmonic_mean(torch.stack([whole, *maps]), dim=0)
+    return harmonic_mean(xp.stack([whole, *maps]), axis=0)
 
 
-def association(queries: Tensor, references: Tensor) -> Tensor:
+def association(queries: Array, references: Array) -> Array:
     """1/2 (1 - max cosine to any reference) of every query vector (equation 5).
 
     Args:
@@ -61,23 +62,24 @@ def association(queries: Tensor, references: Tensor) -> Tensor:
     Returns:
         float (batch, n), 0 (seen before) to 1 (opposite to everything seen).
     """
-    flat = normalize(queries, dim=-1).flatten(0, 1)
-    known = normalize(references, dim=-1).T
-    rows_at_a_time = max(1, _LARGEST_COSINE_MATRIX // len(references))
-    nearest = torch.cat([(rows @ known).amax(dim=1) for rows in flat.split(rows_at_a_time)])
+    xp = array_namespace(queries, references)
+    flat = merge(normalize(queries))
+    known = normalize(references).T
+    step = max(1, _LARGEST_COSINE_MATRIX // len(references))
+    nearest = xp.concat([xp.max(flat[start : start + step] @ known, axis=1) for start in range(0, len(flat), step)])
     # Rounding can put the cosine of equal vectors a hair above 1.
-    return (0.5 * (1 - nearest)).clamp(0, 1).reshape(queries.shape[:2])
+    return xp.reshape(xp.clip(0.5 * (1 - nearest), min=0.0, max=1.0), queries.shape[:2])
 
 
 def few_shot_map(
-    patches: Tensor,
-    windows: Mapping[int, Tensor],
-    reference_patches: Tensor,
-    reference_windows: Mapping[int, Tensor],
+    patches: Array,
+    windows: Mapping[int, Array],
+    reference_patches: Array,
+    reference_windows: Mapping[int, Array],
     grid_hw: tuple[int, int],
     *,
     stride: int = 1,
-) -> Tensor:
+) -> Array:
     """Arithmetic mean of the association maps of every window scale and of the patch tokens.
 
     Args:
@@ -91,13 +93,12 @@ def few_shot_map(
         spread_to_patches(association(windows[scale], reference_windows[scale]), grid_hw, scale, stride)
         for scale in windows
     ]
-    maps.append(association(patches, reference_patches).reshape(-1, *grid_hw))
-    return torch.stack(maps).mean(dim=0)
+    xp = array_namespace(patches)
+    maps.append(xp.reshape(association(patches, reference_patches), (-1, *grid_hw)))
+    return xp.mean(xp.stack(maps), axis=0)
 
 
-def combine(
-    image_scores: Tensor, zero_shot_maps: Tensor, association_maps: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def combine(image_scores: Array, zero_shot_maps: Array, association_maps: Array | None = None) -> tuple[Array, Array]:
     """WinCLIP+ (equation 6): the means of zero-shot and association, or zero-shot alone without references.
 
     Returns:
@@ -105,10 +106,25 @@ def combine(
     """
     if association_maps is None:
         return image_scores, zero_shot_maps
-    strongest = association_maps.flatten(1).amax(dim=1)
+    strongest = array_namespace(association_maps).max(association_maps, axis=(1, 2))
     return (image_scores + strongest) / 2, (zero_shot_maps + association_maps) / 2
 
 
-def upsample(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Bilinear (align_corners=False) from (batch, rows, columns) to (batch, height, width)."""
-    return interpolate(maps[:, None], size=size_hw, mode="bilinear", align_corners=False)[:, 0]
+def upsample(maps: Array, size_hw: tuple[int, int]) -> Array:
+    """Bilinear (torch's align_corners=False) from (batch, rows, columns) to (batch, height, width)."""
+    astype = array_namespace(maps).astype
+    rows, columns = (
+        astype(like(_bilinear(*lengths), maps), maps.dtype) for lengths in zip(maps.shape[1:], size_hw, strict=True)
+    )
+    return rows @ maps @ columns.T
+
+
+def _bilinear(length: int, wanted: int) -> np.ndarray:
+    """Which of ``length`` values make each of the ``wanted`` ones, and by how much: (wanted, length)."""
+    centres = np.clip((np.arange(wanted) + 0.5) * (length / wanted) - 0.5, 0, length - 1)
+    before = np.minimum(centres.astype(np.int64), max(length - 2, 0))
+    share = centres - before
+    weights = np.zeros((wanted, length))
+    weights[np.arange(wanted), before] = 1 - share
+    weights[np.arange(wanted), np.minimum(before + 1, length - 1)] += share
+    return weights

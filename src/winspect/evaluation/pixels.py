@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from winspect.datasets import Item, load_mask
 from winspect.errors import PictureError
@@ -81,8 +81,8 @@ def square_map(result: Result, side: int) -> np.ndarray:
     """
     if result.tile_maps is None:
         raise ValueError(f"{result.path}: a result with an error has no map")
-    whole = result.tile_maps[0] if len(result.tile_maps) == 1 else result.anomaly_map
-    return upsample(torch.from_numpy(whole)[None], (side, side))[0].numpy()
+    whole: Any = result.tile_maps[0] if len(result.tile_maps) == 1 else result.anomaly_map
+    return upsample(whole[None], (side, side))[0]
 
 
 def _no_masks(items: Sequence[Item], root: Path) -> str | None:

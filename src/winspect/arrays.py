@@ -1,0 +1,69 @@
+"""What scoring needs of arrays beyond the array API standard, for NumPy arrays and torch tensors alike.
+
+Scoring is written once, in the operations of the array API standard (https://data-apis.org/array-api), so that it runs
+on a GPU's tensors and, in an edge bundle, where there is no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_array
+
+Array = Any
+"""A NumPy array or a torch tensor; functions return the kind they were given."""
+
+_SHORTEST = 1e-12
+
+
+def normalize(vectors: Array) -> Array:
+    """Each vector along the last axis at length 1; a zero vector stays zero."""
+    xp = array_namespace(vectors)
+    lengths = xp.linalg.vector_norm(vectors, axis=-1, keepdims=True)
+    return vectors / xp.clip(lengths, min=_SHORTEST)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), exact at both ends and without overflow."""
+    xp = array_namespace(x)
+    small = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def logit(probabilities: Array, eps: float) -> Array:
+    """log(p / (1 - p)) of probabilities kept ``eps`` away from 0 and 1."""
+    xp = array_namespace(probabilities)
+    inner = xp.clip(probabilities, min=eps, max=1 - eps)
+    return xp.log(inner / (1 - inner))
+
+
+def distances(rows: Array, others: Array) -> Array:
+    """Euclidean distances: (n, channels) and (m, channels) to (n, m), by one matrix product."""
+    xp = array_namespace(rows, others)
+    squares = xp.sum(rows * rows, axis=1)[:, None] + xp.sum(others * others, axis=1)[None]
+    return xp.sqrt(xp.clip(squares - 2 * (rows @ others.T), min=0.0))
+
+
+def smallest(values: Array, count: int) -> Array:
+    """The ``count`` smallest values of each row, in any order: (n, m) to (n, count)."""
+    if is_numpy_array(values):
+        return np.partition(values, count - 1, axis=1)[:, :count]
+    return values.topk(count, dim=1, largest=False).values
+
+
+def merge(vectors: Array) -> Array:
+    """(batch, n, ...) to (batch * n, ...)."""
+    xp = array_namespace(vectors)
+    return xp.reshape(vectors, (-1, *vectors.shape[2:]))
+
+
+def like(values: np.ndarray, array: Array) -> Array:
+    """A copy of a NumPy array, of the same kind and on the same device as another; its dtype stays its own."""
+    return array_namespace(array).asarray(values, device=device(array), copy=True)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """As a NumPy array in the computer's own memory."""
+    return np.asarray(array_api_compat.to_device(array, "cpu"))

@@ -24,8 +24,9 @@ from checkpoints import save_checkpoint
 
 from winspect.encoder import ImageTower
 from winspect.engines.graph import Layout
-from winspect.engines.openvino_engine import CompiledGraph, OpenVINOEngine
+from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.engines.torch_engine import TorchEngine
+from winspect.graphs import OpenVINOGraph
 from winspect.images import prepare
 from winspect.machine import describe_machine
 from winspect.prompts import PromptEnsemble
@@ -61,7 +62,7 @@ class Subject:
         engine = OpenVINOEngine(self.tower(), precision=precision)
         engine._options.update(options or {})
         where = Layout(engine.tower.grid_hw, (2, 3), 1, False, 1, **layout)
-        compiled = CompiledGraph(engine._compiled(where))
+        compiled = OpenVINOGraph(engine._compiled(where))
         with torch.inference_mode():
             tokens = engine.tower.tokens(self.tile)[0].flatten(0, 1).numpy()
         return lambda: (compiled(tokens), engine)

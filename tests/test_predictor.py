@@ -18,7 +18,7 @@ import torch
 from checkpoints import SMALL, save_checkpoint
 from PIL import Image
 
-from winspect import ConstantMapWarning, PromptEnsemble, Recipe, WinCLIP, predictor
+from winspect import ConstantMapWarning, PromptEnsemble, Recipe, WinCLIP, text
 from winspect.errors import (
     ClassNameError,
     DeviceError,
@@ -449,12 +449,12 @@ def test_log_fusion_needs_the_maps(textile):
 def test_the_text_tower_is_loaded_for_a_new_class_and_not_kept(new_model, monkeypatch, tmp_path):
     towers = []
 
-    class Noted(predictor.TextTower):
+    class Noted(text.TextTower):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             towers.append(weakref.ref(self))
 
-    monkeypatch.setattr(predictor, "TextTower", Noted)
+    monkeypatch.setattr(text, "TextTower", Noted)
     model = new_model(cache_dir=tmp_path)
     assert towers == []
     model.predict(part(0), "candle")

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,7 +33,7 @@ from winspect.thresholds.conformal import (
     conformal_threshold,
     p_value,
 )
-from winspect.thresholds.defects import find_defects
+from winspect.thresholds.defects import find_defects, regions_of
 from winspect.thresholds.file import to_document
 from winspect.thresholds.fingerprints import fingerprint
 
@@ -520,3 +521,15 @@ def test_no_file_and_a_folder(tmp_path):
         Calibration.load(tmp_path / "nut.json")
     with pytest.raises(SettingsError, match="cannot read the calibration: Is a directory"):
         Calibration.load(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+def test_regions_without_scipy_are_scipys(share, monkeypatch):
+    random = np.random.default_rng(0)
+    masks = [random.random((height, width)) < share for height, width in ((1, 9), (9, 1), (30, 40), (61, 23))]
+    expected = [regions_of(mask) for mask in masks]
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    for mask, own in zip(masks, expected, strict=True):
+        found = regions_of(mask)
+        assert sorted(zip(found.boxes, found.areas, strict=True)) == sorted(zip(own.boxes, own.areas, strict=True))
+        assert found.boxes == own.boxes

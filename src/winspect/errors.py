@@ -13,6 +13,7 @@
     │   ├── PrecisionError         a precision that is unknown or not to be had on this device
     │   ├── EngineError            an engine that is unknown or not installed
     │   │   └── EngineBuildError   an engine that is installed, but cannot build this model's graph
+    │   ├── BundleError            an edge bundle that is damaged, foreign, or without the class asked for
     │   └── MissingExtraError      an optional dependency is not installed; names the extra
     ├── PictureError               one picture cannot be used; the run goes on with the others
     ├── WeightsError               the weights cannot be had or used
@@ -74,6 +75,10 @@ class EngineError(UsageError):
 
 class EngineBuildError(EngineError):
     """An engine that is installed, but cannot build this model's graph."""
+
+
+class BundleError(UsageError):
+    """An edge bundle that is missing, damaged or foreign, or does not hold the class asked for."""
 
 
 class MissingExtraError(UsageError):

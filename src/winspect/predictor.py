@@ -2,58 +2,51 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from PIL import Image
 
 from winspect._version import __version__
 from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
-from winspect.engines import Engine, choose
 from winspect.errors import (
     EngineBuildError,
+    MissingExtraError,
     PictureError,
     PrecisionError,
     ReferencesError,
     SettingsError,
     WeightsCorruptError,
 )
-from winspect.images import Prepared, prepare, prepare_many
-from winspect.judge import PictureScores, References, judge
-from winspect.outcome import result_of, warn_if_constant
-from winspect.prompts import PromptEnsemble, check_class_name
+from winspect.judge import PictureScores, judge
+from winspect.predicting import DEFAULT_CLASS, Picture, Predictor
+from winspect.prompts import PromptEnsemble
 from winspect.recipes import Recipe, get_recipe
-from winspect.results import Result
-from winspect.starting import Starter, check_plan, own_settings
-from winspect.text import TextCache, TextEncoder, TextTower
-from winspect.thresholds import Calibration, calibrate
-from winspect.thresholds.fingerprints import Fingerprint, fingerprint
-from winspect.weights import DEFAULT_MODEL, TINY, cache_folder, load
+from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
 from winspect.windows import window_indices
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import torch
 
-DEFAULT_CLASS = "object"
+    from winspect.edge import EdgePredictor
+    from winspect.engines import Engine
+    from winspect.text import TextTower
+
+__all__ = ["DEFAULT_CLASS", "PRECISION_VARIABLE", "Picture", "WinCLIP"]
+
+logger = logging.getLogger(__name__)
 
 PRECISION_VARIABLE = "WINSPECT_PRECISION"
 """The environment variable that names the precision where the caller does not."""
 
-Picture = str | PathLike[str] | np.ndarray | Any
-"""A file, an array (see :func:`winspect.images.read_rgb`), or a Pillow image."""
 
-
-_ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
-
-
-class WinCLIP:
+class WinCLIP(Predictor):
     """Zero-shot and few-shot anomaly detection with a frozen CLIP.
 
     Args:
@@ -100,6 +93,14 @@ class WinCLIP:
         int8_pictures: Iterable[Picture] | None = None,
         cache_dir: str | PathLike[str] | None = None,
     ) -> None:
+        _check_installation()
+        # Not at the top: a bundle is loaded by this class too, where there is no torch.
+        from winspect.encoder import ImageTower
+        from winspect.engines import choose
+        from winspect.starting import Starter, check_plan, own_settings
+        from winspect.text import TextCache, TextEncoder
+        from winspect.weights import load
+
         for name, number in (("batch_size", batch_size), ("workers", workers)):
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
@@ -115,8 +116,7 @@ class WinCLIP:
             logger.info("%s", reason)
         chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else _read_prompts(prompts)
-        self.plan = plan
-        self.workers = workers
+        super().__init__(plan=plan, workers=workers)
 
         loaded = load(model, weights, cache_dir=cache_dir)
         self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
@@ -133,6 +133,8 @@ class WinCLIP:
         cache = cache_folder(cache_dir)
 
         def load_text_tower() -> TextTower:
+            from winspect.text import TextTower
+
             # Loaded again, not kept: its weights are half of the model's, and a class is encoded once.
             again = load(model, weights, cache_dir=cache_dir, offline=True)
             if again.sha256 != self.weights_sha256:
@@ -140,8 +142,6 @@ class WinCLIP:
             return TextTower(again.model, again.tokenizer).eval()
 
         self._text = TextEncoder(load_text_tower, self.prompts, TextCache(cache / "text", identity))
-        self._references: dict[str, References] = {}
-        self._shown: dict[str, tuple[Fingerprint, ...]] = {}
         self._may_fall_back = engine == "auto" and not device.startswith("openvino:")  # named, if by its device
         self._starter = Starter(
             choice=choice,
@@ -161,6 +161,18 @@ class WinCLIP:
             self.engine, self.gate = self._starter.start(precision, gate)
         except EngineBuildError as error:
             self.engine, self.gate = self._fall_back(error), None
+
+    @staticmethod
+    def load(folder: str | PathLike[str]) -> EdgePredictor:
+        """An edge bundle, written by ``winspect export``: judges the classes it was made for, without torch.
+
+        Raises:
+            BundleError: no bundle, a damaged one, or one of a newer release.
+            MissingExtraError: its engine is not installed.
+        """
+        from winspect.edge import load_bundle
+
+        return load_bundle(folder)
 
     def _int8_tiles(self, pictures: Iterable[Picture]) -> np.ndarray:
         tiles = []
@@ -189,156 +201,16 @@ class WinCLIP:
         }
 
     @property
-    def engine_name(self) -> str:
-        """What runs the image tower."""
-        return self.engine.name
-
-    @property
-    def precision(self) -> str:
-        """What the image tower runs in."""
-        return self.engine.precision
-
-    @property
     def device(self) -> torch.device:
         """Where the image tower runs."""
         return self.engine.device
 
-    def reference(
-        self, pictures: Iterable[Picture] | Picture, category_name: str = DEFAULT_CLASS, *, shots: int | None = None
-    ) -> int:
-        """Show good samples of a class, in place of those shown before: it is judged few-shot from now on.
-
-        Args:
-            pictures: good samples, at least one; a single one need not be in a list.
-            category_name: the class they belong to.
-            shots: how many of them to use, the first ones; None for all.
-
-        Returns:
-            The number of samples used.
-
-        Raises:
-            ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
-        """
-        key = check_class_name(category_name)
-        pictures = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
-        wanted = 1 if shots is None else shots
-        if wanted < 1 or len(pictures) < wanted:
-            raise ReferencesError(
-                f"asked for {wanted} reference pictures of {category_name!r}, found {len(pictures)}; need at least one "
-                "good sample, and as many as asked for"
-            )
-        parts = []
-        for item in self._prepare(pictures[:shots]):
-            if isinstance(item, PictureError):
-                raise ReferencesError(f"cannot use a reference picture: {item}") from item
-            parts.append(self._encode(item.tiles, patches=True))
-        self._references[key] = References.collect(parts)
-        self._shown[key] = tuple(fingerprint(picture) for picture in pictures[:shots])
-        return len(pictures[:shots])
-
-    def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
-        """Names and hashes of the good samples a class is judged with, in the order shown; none for zero-shot."""
-        return self._shown.get(check_class_name(category_name), ())
-
-    def calibrate(self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, **options: Any) -> Calibration:
-        """Thresholds from good pictures: see :func:`winspect.thresholds.calibrate`, whose options these are."""
-        return calibrate(self, pictures, category_name, **options)
-
-    def prepare_class(self, category_name: str = DEFAULT_CLASS) -> None:
-        """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.
-
-        Raises:
-            ClassNameError: the name cannot be put into a prompt.
-        """
-        self._class_text(category_name)
-
     def prepare_engine(self, category_name: str = DEFAULT_CLASS, *, maps: bool = True) -> None:
-        """Build what the engine needs for a class now instead of at its first picture; ``maps`` as in `predict_many`.
-
-        From then on :meth:`describe` says what runs, also where the engine had to be replaced.
-
-        Raises:
-            EngineBuildError: the engine was asked for by name and cannot be built.
-        """
-        patches = check_class_name(category_name) in self._references
+        """See :meth:`Predictor.prepare_engine`; an engine that was not asked for by name may be replaced."""
         try:
-            scales = self.recipe.scales if maps or self._scores_need_maps(category_name) else ()
-            self.engine.prepare(scales=scales, stride=self.recipe.stride, patches=patches)
+            super().prepare_engine(category_name, maps=maps)
         except EngineBuildError as error:
             self.engine = self._fall_back(error)
-
-    def forget(self, category_name: str = DEFAULT_CLASS) -> None:
-        """Drop the references of a class: it is judged zero-shot again."""
-        self._references.pop(check_class_name(category_name), None)
-        self._shown.pop(check_class_name(category_name), None)
-
-    def predict(self, picture: Picture, category_name: str = DEFAULT_CLASS, *, keep_picture: bool = False) -> Result:
-        """Judge one picture.
-
-        Args:
-            picture: a file, a Pillow image, or an array (height, width[, 3]) in RGB order.
-            category_name: what the part is called, as in ``"metal nut"``.
-            keep_picture: keep the decoded picture in the result.
-
-        Raises:
-            PictureError: the picture cannot be used.
-            ClassNameError: the class name cannot be put into a prompt.
-        """
-        text = self._class_text(category_name)
-        item = prepare(picture, self.preprocess, keep_rgb=keep_picture, **self._cut)
-        (result,) = self._judge([item], category_name, text)
-        if result.error is not None:
-            raise result.error
-        return result
-
-    def predict_many(
-        self,
-        pictures: Iterable[Picture],
-        category_name: str = DEFAULT_CLASS,
-        *,
-        keep_pictures: bool = False,
-        maps: bool = True,
-    ) -> Iterator[Result]:
-        """Judge any number of pictures, in order, in constant memory.
-
-        Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
-        result with an ``error``; the others go on.
-
-        Args:
-            maps: False for scores alone. Zero-shot scores of recipes ``paper`` and ``tiles`` need no windows, which
-                are eleven twelfths of the work; other scores need the maps, and results then have them all the same.
-
-        Raises:
-            ClassNameError: at once, before any picture is read.
-        """
-        return self._stream(pictures, category_name, self._class_text(category_name), keep_pictures, maps)
-
-    def _stream(
-        self, pictures: Iterable[Picture], category_name: str, text: torch.Tensor, keep_pictures: bool, maps: bool
-    ) -> Iterator[Result]:
-        waiting: list[Prepared | PictureError] = []
-        tiles = 0
-        maps = maps or self._scores_need_maps(category_name)
-        enough = self.engine.tiles_per_pass(self.recipe.scales if maps else ())
-        for item in self._prepare(pictures, keep_rgb=keep_pictures):
-            waiting.append(item)
-            tiles += 1 if isinstance(item, PictureError) else len(item.tiles)  # so that errors never pile up
-            if tiles >= enough:
-                yield from self._judge(waiting, category_name, text, maps=maps)
-                waiting, tiles = [], 0
-        yield from self._judge(waiting, category_name, text, maps=maps)
-
-    def _scores_need_maps(self, category_name: str) -> bool:
-        return self.recipe.fusion != "sum" or check_class_name(category_name) in self._references
-
-    @property
-    def _cut(self) -> dict[str, Any]:
-        """How pictures are cut into tiles, as options of :func:`winspect.images.prepare`."""
-        return {"recipe": "tiles" if self.recipe.tiling else "paper", "stride_fraction": self.recipe.tile_stride}
-
-    def _prepare(self, pictures: Iterable[Picture], *, keep_rgb: bool = False) -> Iterator[Prepared | PictureError]:
-        threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
-        return prepare_many(pictures, self.preprocess, keep_rgb=keep_rgb, **threads, **self._cut)
 
     def _class_text(self, category_name: str) -> torch.Tensor:
         return self._averaged_text(category_name).to(self.device)
@@ -348,6 +220,8 @@ class WinCLIP:
         return text.raw if self.recipe.text_average == "raw" else text.normalised
 
     def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+        import torch
+
         options: dict[str, Any] = {
             "scales": self.recipe.scales if maps else (),
             "stride": self.recipe.stride,
@@ -364,33 +238,14 @@ class WinCLIP:
             raise error
         return self._starter.fall_back(error)
 
-    def _judge(
-        self,
-        items: Sequence[Prepared | PictureError],
-        category_name: str,
-        text: torch.Tensor,
-        *,
-        maps: bool = True,
-    ) -> list[Result]:
-        """Results of prepared pictures, in order; their tiles share the encoder's batches."""
-        usable = [item for item in items if isinstance(item, Prepared)]
-        scores = iter(self._score(usable, check_class_name(category_name), text, maps) if usable else ())
-        results = [
-            Result(item.path, category_name, error=item)
-            if isinstance(item, PictureError)
-            else result_of(item, category_name, next(scores), self.precision, maps=maps)
-            for item in items
-        ]
-        warn_if_constant(results)
-        return results
 
-    def _score(self, items: Sequence[Prepared], key: str, text: torch.Tensor, maps: bool) -> list[PictureScores]:
-        references = self._references.get(key)
-        tiles = np.concatenate([item.tiles for item in items])
-        embeddings = self._encode(tiles, patches=references is not None, maps=maps)
-        with torch.inference_mode():
-            counts = [len(item.tiles) for item in items]
-            return judge(embeddings, text, references, self.recipe, self.grid_hw, counts, self._fusion)
+def _check_installation() -> None:
+    missing = [name for name in ("torch", "open_clip") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'{" and ".join(missing)} not installed: pip install "winspect[full]"; an edge bundle needs neither '
+            "(WinCLIP.load, predict --bundle)"
+        )
 
 
 def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:

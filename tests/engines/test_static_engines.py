@@ -21,9 +21,10 @@ from winspect.encoder import ImageTower
 from winspect.engines import static
 from winspect.engines.graph import Layout, build_tower, mlp_parts
 from winspect.engines.graph_cache import GraphCache
-from winspect.engines.openvino_engine import CompiledGraph, OpenVINOEngine, check_openvino_device
+from winspect.engines.openvino_engine import OpenVINOEngine, check_openvino_device
 from winspect.engines.openvino_graph import OpenVINOOperators
 from winspect.errors import ArchitectureError, DeviceError, DeviceMemoryError, EngineBuildError, MissingExtraError
+from winspect.graphs import OpenVINOGraph
 from winspect.weights import TINY, load
 
 TOLERANCE = 1e-5
@@ -144,7 +145,7 @@ def run_openvino(visual: nn.Module, layout: Layout, pixels: torch.Tensor) -> dic
     with torch.inference_mode():
         tokens = tower.tokens(pixels)[0].flatten(0, 1).numpy()
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    graph = CompiledGraph(ov.Core().compile_model(openvino_model(tower, layout), "CPU", hints))
+    graph = OpenVINOGraph(ov.Core().compile_model(openvino_model(tower, layout), "CPU", hints))
     return {name: values.copy() for name, values in graph(tokens).items()}
 
 
@@ -375,14 +376,14 @@ def out_of_memory_of_onnxruntime() -> Exception:
 def test_out_of_memory_halves_the_batch(engine_of, monkeypatch, caplog, error):
     visual, pixels = make_visual(layers=1), make_pixels(4)
     engine = engine_of("openvino", visual, batch_size=4)
-    whole = CompiledGraph.__call__
+    whole = OpenVINOGraph.__call__
 
     def small(self, tokens):
         if len(tokens) > 2 * 13:
             raise error()
         return whole(self, tokens)
 
-    monkeypatch.setattr(CompiledGraph, "__call__", small)
+    monkeypatch.setattr(OpenVINOGraph, "__call__", small)
     options = {"scales": (2,), "stride": 1, "patches": False}
     with caplog.at_level(logging.WARNING):
         assert_same(engine.encode(pixels, **options), exact(visual, pixels, **options))
@@ -441,7 +442,7 @@ def test_the_cache_of_compiled_graphs(tmp_path, monkeypatch):
     def engine():
         made = OpenVINOEngine(ImageTower(visual), threads=1, cache=GraphCache(tmp_path, "w"))
         monkeypatch.setattr(
-            made, "_build", lambda layout: CompiledGraph(made._from_cache(layout, GraphCache(tmp_path, "w")))
+            made, "_build", lambda layout: OpenVINOGraph(made._from_cache(layout, GraphCache(tmp_path, "w")))
         )
         return made
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
+    from winspect.predicting import Predictor
     from winspect.predictor import WinCLIP
 
 EXIT_DONE, EXIT_CHECK_SAID_NO, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
@@ -23,13 +24,20 @@ def mute_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None = None) -> None:
-    """``--model``, ``--weights``, ``--recipe`` and the others that say what judges."""
+def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None = None, bundle: bool = False) -> None:
+    """``--model``, ``--weights``, ``--recipe`` and the others that say what judges; ``--bundle`` where it can."""
     group = parser.add_argument_group("model")
     default = f"default: ${MODEL_VARIABLE} or ViT-B-16-plus-240"
     model_help = model_help or f"an open_clip architecture, or winspect-tiny, the bundled model ({default})"
     group.add_argument("--model", metavar="NAME", help=model_help)
     group.add_argument("--weights", metavar="TAG|FILE", help="a pretrained tag, or a .pt, .bin or .safetensors file")
+    if bundle:
+        group.add_argument(
+            "--bundle",
+            type=Path,
+            metavar="DIR",
+            help="an edge bundle of `winspect export`, in place of --model and all else in this group",
+        )
     group.add_argument("--recipe", metavar="paper|tiles|log", help="how scores are made (default: the model's own)")
     group.add_argument(
         "--set",
@@ -86,8 +94,12 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def model_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given of the options that say what judges, as arguments of :class:`winspect.WinCLIP`."""
+def model_options(args: argparse.Namespace, *, defaults: bool = True) -> dict[str, Any]:
+    """What was given of the options that say what judges, as arguments of :class:`winspect.WinCLIP`.
+
+    Args:
+        defaults: also what the environment variables say.
+    """
     names = ("recipe", "weights", "prompts", "device", "precision", "engine", "plan", "batch_size", "workers")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.int8_pictures:
@@ -96,7 +108,7 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
         given["graphs"] = True
     if args.skip_gate:
         given["gate"] = "skip"
-    if model := args.model or os.environ.get(MODEL_VARIABLE):
+    if model := args.model or (os.environ.get(MODEL_VARIABLE) if defaults else None):
         given["model"] = model
     if args.settings:
         given["settings"] = _parse_settings(args.settings)
@@ -104,10 +116,22 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_model(args: argparse.Namespace) -> WinCLIP:
-    """The predictor that the options describe."""
+    """The model that the options describe."""
     from winspect.predictor import WinCLIP
 
     return WinCLIP(**model_options(args))
+
+
+def load_predictor(args: argparse.Namespace) -> Predictor:
+    """The model that the options describe, or the bundle they name."""
+    if args.bundle is None:
+        return load_model(args)
+    given = sorted(model_options(args, defaults=False))
+    if given:
+        raise SettingsError(f"--bundle brings its own {', '.join(given)}: leave these options out")
+    from winspect.edge import load_bundle
+
+    return load_bundle(args.bundle)
 
 
 def check_shots(args: argparse.Namespace) -> None:

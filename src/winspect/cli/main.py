@@ -10,11 +10,23 @@ import sys
 from collections.abc import Sequence
 
 from winspect._version import __version__
-from winspect.cli import benchmark, calibrate, compare, demo, doctor, evaluate, predict, prepare, profile, weights
+from winspect.cli import (
+    benchmark,
+    calibrate,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    prepare,
+    profile,
+    weights,
+)
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
 
-VERBS = (demo, predict, calibrate, evaluate, benchmark, profile, compare, prepare, weights, doctor)
+VERBS = (demo, predict, calibrate, export, evaluate, benchmark, profile, compare, prepare, weights, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return args.run(args)
     except WinspectError as error:
         print(f"winspect: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "winspect":
+            raise
+        print(f'winspect: error: {error.name} is not installed: pip install "winspect[full]"', file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("winspect: interrupted", file=sys.stderr)

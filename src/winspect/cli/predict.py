@@ -19,13 +19,13 @@ from winspect.cli.common import (
     add_output_options,
     check_shots,
     expand_references,
-    load_model,
+    load_predictor,
     mute_stdout,
 )
 from winspect.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from winspect.predictor import WinCLIP
+    from winspect.predicting import Predictor
     from winspect.reports.recorder import Recorder
     from winspect.thresholds import Calibration
 
@@ -65,7 +65,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     results.add_argument("--no-masks", action="store_true", help="with --calibration: no masks and boxes of defects")
     results.add_argument("--coco", action="store_true", help="with --calibration: also write defects.coco.json")
     results.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
-    add_model_options(parser)
+    add_model_options(parser, bundle=True)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     from winspect.reports.coco import write_coco
     from winspect.reports.recorder import still_to_do, to_row
 
-    model = load_model(args)
+    model = load_predictor(args)
+    calibration = calibration or _bundled(args, model)
     category = {} if args.category_name is None else {"category_name": args.category_name}
     if references:
         references = references[: model.reference(references, **category, shots=args.shots)]
@@ -134,12 +135,27 @@ def _load_calibration(args: argparse.Namespace) -> Calibration | None:
     return calibration
 
 
+def _bundled(args: argparse.Namespace, model: Predictor) -> Calibration | None:
+    """What a bundle says of its classes: the only one is the class, where none is named, and has its calibration."""
+    from winspect.edge import EdgePredictor
+
+    if not isinstance(model, EdgePredictor):
+        return None
+    if args.category_name is None and len(model.classes) == 1:
+        (args.category_name,) = model.classes
+    if args.category_name is None:
+        raise SettingsError(f"--class: name one of the bundle's classes, {', '.join(model.classes)}")
+    # With other good samples than the bundle's, or an own threshold, its calibration decides nothing.
+    own = args.reference or args.threshold is not None
+    return None if own else model.calibration(args.category_name)
+
+
 def _deciding(args: argparse.Namespace, calibration: Calibration | None) -> dict[str, Any]:
     return {"threshold": args.threshold, "calibration": calibration}
 
 
 def _recorder(
-    args: argparse.Namespace, model: WinCLIP, references: list[Path], calibration: Calibration | None
+    args: argparse.Namespace, model: Predictor, references: list[Path], calibration: Calibration | None
 ) -> Recorder:
     from winspect.reports.recorder import Recorder
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from winspect.encoder import ImageTower
 from winspect.engines.graph import GRAPH_VERSION, Layout, Node, build_tower
 from winspect.engines.graph_cache import GraphCache
-from winspect.engines.static import Graph, StaticEngine
+from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, onnxruntime_times
 from winspect.errors import MissingExtraError
+from winspect.graphs import Graph, OnnxGraph, onnx_options
 from winspect.memory import page_out
 
 _OPSET = 20  # the first with Gelu
@@ -140,27 +142,22 @@ class OnnxEngine(StaticEngine):
         super().__init__(tower, precision="fp32", batch_size=batch_size)
         self._cache, self._threads = cache, threads or torch.get_num_threads()
 
+    def _save(self, layout: Layout, folder: Path) -> None:
+        operators = OnnxOperators()
+        build_tower(self.tower, layout, operators)
+        operators.save(folder)
+
     def _build(self, layout: Layout) -> Graph:
         graph = OnnxGraph(self._session(layout, self._session_options()))
         page_out(self.tower.blocks.parameters())
         return graph
 
     def _session_options(self) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
-        # Otherwise the runtime keeps the largest memory it ever needed.
-        options.enable_cpu_mem_arena = False
-        return options
+        return onnx_options(self._threads)
 
     def _session(self, layout: Layout, options: Any) -> Any:
-        def make(folder: Path) -> None:
-            operators = OnnxOperators()
-            build_tower(self.tower, layout, operators)
-            operators.save(folder)
-
         key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": repr(layout), "opset": _OPSET}
-        path = self._cache.get(key, make) / "tower.onnx"
+        path = self._cache.get(key, partial(self._save, layout)) / "tower.onnx"
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
@@ -172,17 +169,6 @@ class OnnxEngine(StaticEngine):
             for batch in [batches[0], *batches]:
                 OnnxGraph(session)(batch)
             return onnxruntime_times(session.end_profiling(), warm_up=1)
-
-
-class OnnxGraph:
-    """An ONNX Runtime session; a call runs it."""
-
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self._names = [output.name for output in session.get_outputs()]
-
-    def __call__(self, tokens: np.ndarray) -> Mapping[str, np.ndarray]:
-        return dict(zip(self._names, self.session.run(self._names, {"tokens": tokens}), strict=True))
 
 
 def _onnx() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,13 @@ from winspect.encoder import ImageTower
 from winspect.engines.graph import GRAPH_VERSION, Layout
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_graph import openvino_model
-from winspect.engines.static import Graph, StaticEngine
+from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.errors import DeviceError
+from winspect.graphs import OPENVINO_HINTS, Graph, OpenVINOGraph
 from winspect.memory import page_out
 
 _COMPILED = "tower.blob"
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
-
-
-class CompiledGraph:
-    """A compiled OpenVINO model with its one request; a call runs it. Not for two threads at once."""
-
-    def __init__(self, compiled: ov.CompiledModel) -> None:
-        self.request = compiled.create_infer_request()
-        self._names = [output.any_name for output in compiled.outputs]
-
-    def __call__(self, tokens: np.ndarray) -> Mapping[str, np.ndarray]:
-        self.request.set_input_tensor(ov.Tensor(tokens, shared_memory=True))
-        self.request.infer()
-        return {name: self.request.get_tensor(name).data for name in self._names}
 
 
 class OpenVINOEngine(StaticEngine):
@@ -68,7 +55,8 @@ class OpenVINOEngine(StaticEngine):
         super().__init__(tower, precision=precision, batch_size=batch_size)
         self._cache = cache
         self.openvino_device = check_openvino_device(device)
-        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        hint = OPENVINO_HINTS[precision]
+        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = threads or torch.get_num_threads()
 
@@ -76,13 +64,16 @@ class OpenVINOEngine(StaticEngine):
         """The graph of a layout, before it is compiled."""
         return openvino_model(self.tower, layout)
 
+    def _save(self, layout: Layout, folder: Path) -> None:
+        ov.save_model(self._model(layout), folder / "tower.xml", compress_to_fp16=False)
+
     def _build(self, layout: Layout) -> Graph:
         if self._cache is None or self.openvino_device == "CPU":
             compiled = self._compiled(layout)
         else:
             compiled = self._from_cache(layout, self._cache)
         page_out(self.tower.blocks.parameters())
-        return CompiledGraph(compiled)
+        return OpenVINOGraph(compiled)
 
     def _compiled(self, layout: Layout, **options: Any) -> ov.CompiledModel:
         return ov.Core().compile_model(self._model(layout), self.openvino_device, {**self._options, **options})
@@ -102,7 +93,7 @@ class OpenVINOEngine(StaticEngine):
 
     def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
         compiled = self._compiled(layout, PERF_COUNT=True)
-        graph, fused = CompiledGraph(compiled), openvino_fused(compiled)
+        graph, fused = OpenVINOGraph(compiled), openvino_fused(compiled)
         graph(batches[0])  # the first run also makes what later ones reuse
         earlier = list(graph.request.profiling_info)
         for batch in batches:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +17,7 @@ from winspect.engines.base import Engine, is_out_of_memory
 from winspect.engines.graph import IMAGE, PATCHES, Layout, window_output
 from winspect.engines.timing import OperatorTime, torch_times
 from winspect.errors import ArchitectureError, EngineBuildError, WinspectError
-
-Graph = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-"""A compiled graph: tokens float32 (batch * tokens, width) to its outputs, arrays of its own or views that the next
-call overwrites."""
+from winspect.graphs import Graph
 
 IMAGE_BATCH = 8
 """Tiles per graph for image embeddings alone, on a CPU: 226 rows are too few for a matrix product at full speed
@@ -50,8 +48,16 @@ class StaticEngine(Engine):
         """Compile a graph, or read it from the cache."""
 
     @abstractmethod
+    def _save(self, layout: Layout, folder: Path) -> None:
+        """Write a layout's graph, uncompiled, as ``tower.xml`` (OpenVINO) or ``tower.onnx`` with files beside it."""
+
+    @abstractmethod
     def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
         """Run batches through a graph of its own that keeps the times of its operators."""
+
+    def save_tower(self, folder: Path, *, scales: Sequence[int], stride: int) -> None:
+        """Write the graph of one tile with patch tokens, for an edge bundle; see :meth:`_save` for its name."""
+        self._save(Layout(self.tower.grid_hw, tuple(scales), stride, patches=True, batch=1), folder)
 
     def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
         """Build now what :meth:`encode` would build for its first tiles; see there for the arguments."""

@@ -21,7 +21,7 @@ from winspect.thresholds.conformal import check_enough, conformal_threshold, p_v
 from winspect.thresholds.defects import Defects, find_defects
 
 if TYPE_CHECKING:
-    from winspect.predictor import WinCLIP
+    from winspect.predicting import Predictor
     from winspect.results import Result
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ MADE_BY = (
 _ROUNDING_ONLY = ("engine", "device")
 
 
-def made_by(model: WinCLIP, category_name: str) -> dict[str, Any]:
+def made_by(model: Predictor, category_name: str) -> dict[str, Any]:
     """What decides the scores of a class, as JSON has it; the keys are :data:`MADE_BY`."""
     described = model.describe()
     prompts = json.dumps(described["prompts"], sort_keys=True)
@@ -207,7 +207,7 @@ class Calibration:
             raise SettingsError(f"{result.path}: predicted without its map; predict with maps to find pixels")
         return find_defects(result.anomaly_map, self.pixel_threshold)
 
-    def check_model(self, model: WinCLIP, category_name: str | None = None) -> None:
+    def check_model(self, model: Predictor, category_name: str | None = None) -> None:
         """Refuse a model whose scores are not those calibrated on: other weights, recipe, precision, references.
 
         Engine and device are arithmetic in another order. In fp32 they agree within 1e-5, which is noted in the log; in

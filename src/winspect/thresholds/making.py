@@ -16,7 +16,7 @@ from winspect.thresholds.conformal import best_f1, chance_of_alarms, check_enoug
 from winspect.thresholds.fingerprints import fingerprint
 
 if TYPE_CHECKING:
-    from winspect.predictor import WinCLIP
+    from winspect.predicting import Predictor
     from winspect.results import Result
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ SUSPICIOUS = 0.01
 
 
 def calibrate(
-    model: WinCLIP,
+    model: Predictor,
     pictures: Iterable[Any],
     category_name: str,
     *,
@@ -88,7 +88,7 @@ def calibrate(
 class _Judging:
     """Judges pictures once each, and notes those that are left out."""
 
-    def __init__(self, model: WinCLIP, category_name: str, progress: bool) -> None:
+    def __init__(self, model: Predictor, category_name: str, progress: bool) -> None:
         self.model, self.category_name, self.progress = model, category_name, progress
         self.left_out: list[LeftOut] = []
         self._references = {key for shown in model.references_of(category_name) for key in shown.keys}

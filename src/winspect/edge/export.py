@@ -1,0 +1,222 @@
+"""Writing a bundle; needs torch. What was written is loaded again and held to the model before it is handed over."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from winspect.arrays import to_numpy
+from winspect.edge.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
+from winspect.edge.predictor import EdgePredictor, preprocessing_document
+from winspect.edge.references import save_references
+from winspect.encoder import ImageTower
+from winspect.engines.static import StaticEngine
+from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
+from winspect.files import output_error
+from winspect.gate.pictures import gate_pictures
+from winspect.predictor import WinCLIP
+from winspect.prompts import check_class_name
+from winspect.thresholds import Calibration
+
+LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.02}
+"""Between scores of the bundle and of the model on the same picture; above it no bundle is written. In the lower
+precisions rounding alone, met by other rounding in front of it, moves a score in the third digit."""
+
+_CHECKED_PICTURES = 4
+_OPSET = 20
+
+
+def export(
+    model: WinCLIP,
+    categories: Sequence[str],
+    out: str | PathLike[str],
+    *,
+    calibrations: Mapping[str, Calibration] | None = None,
+    add: bool = False,
+) -> float:
+    """Write an edge bundle, or add classes to one.
+
+    Args:
+        model: with engine ``openvino`` or ``onnx``, and with the references its classes are judged with.
+        categories: the classes, at least one.
+        out: a folder that does not exist, or is empty; with ``add`` a bundle of the same model.
+        calibrations: by class; each is held to the model.
+        add: add the classes to the bundle in ``out``, or replace them there.
+
+    Returns:
+        The largest difference between the bundle's scores and the model's on generated pictures.
+
+    Raises:
+        EngineError: another engine.
+        SettingsError: a calibration was made with something else.
+        OutputError: ``out`` is not empty, or cannot be written.
+        BundleError: with ``add``: another model's bundle; or the bundle's scores are not the model's.
+    """
+    engine = model.engine
+    if not isinstance(engine, StaticEngine):
+        raise EngineError(
+            f"cannot export engine {engine.name} on {engine.device}: a bundle runs in openvino or onnx on a CPU; "
+            "choose one of them"
+        )
+    for category, calibration in (calibrations or {}).items():
+        calibration.check_model(model, category)
+    target = Path(out)
+    _check_target(target, add)
+    staging: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        earlier = Manifest.read(target) if add else None
+        if earlier is None:
+            _write_model(model, engine, staging)
+        else:
+            _check_same_model(earlier, model)
+            shutil.copytree(target, staging, dirs_exist_ok=True)
+        classes = dict(earlier.classes) if earlier else {}
+        for category in categories:
+            key = check_class_name(category)
+            if key in classes:
+                shutil.rmtree((staging / classes[key].text).parent)
+            classes[key] = _write_class(model, key, staging, (calibrations or {}).get(category))
+        fusion = None if model._fusion is None else asdict(model._fusion)
+        Manifest(model.describe(), fusion, model.grid_hw, classes, sha256={}).write(staging)
+        largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)
+        if largest > LARGEST_DIFFERENCE[model.precision]:
+            raise BundleError(
+                f"the bundle's scores differ from the model's by up to {largest:.2g}, more than "
+                f"{LARGEST_DIFFERENCE[model.precision]:g} in {model.precision}; it was not written. Try another engine"
+            )
+        _move(staging, target)
+    except OSError as error:
+        raise error if isinstance(error, OutputError) else output_error(target, error) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    return largest
+
+
+def _check_target(target: Path, add: bool) -> None:
+    if add and not (target / MANIFEST).is_file():
+        raise BundleError(f"{target}: no bundle that classes could be added to; export without --add first")
+    if not add and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target}: not an empty folder; choose another --out, or --add to add classes to a bundle")
+
+
+def _move(staging: Path, target: Path) -> None:
+    """Put the finished bundle in its place; an earlier one is there until then."""
+    staging.chmod(0o755)
+    old = staging.with_name(staging.name + ".old")
+    if target.exists():
+        target.rename(old)
+    try:
+        staging.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
+    ours = json.loads(json.dumps(model.describe()))
+    theirs = earlier.made_by
+    names = sorted(name for name in {*ours, *theirs} - {"winspect"} if ours.get(name) != theirs.get(name))
+    if names:
+        told = "; ".join(f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names)
+        raise BundleError(f"the bundle was exported from something else ({told}); export it anew with all its classes")
+
+
+def _write_model(model: WinCLIP, engine: StaticEngine, folder: Path) -> None:
+    tokens, _ = GRAPHS[engine.name]
+    (folder / "graphs").mkdir()
+    engine.save_tower(folder / "graphs", scales=model.recipe.scales, stride=model.recipe.stride)
+    write = {"openvino": _write_openvino_tokens, "onnx": _write_onnx_tokens}[engine.name]
+    pixels = torch.zeros(1, 3, *engine.tower.image_hw)
+    write(_Tokens(engine.tower).eval(), pixels, folder / tokens)
+    document = preprocessing_document(model.preprocess, model.cut)
+    (folder / PREPROCESSING).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+class _Tokens(nn.Module):
+    """Pixels to tokens behind ln_pre, and stem features where the tower has them."""
+
+    def __init__(self, tower: ImageTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        tokens, stem = self.tower.tokens(pixels)
+        return tokens if stem is None else (tokens, stem)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what it gives."""
+        return ["tokens", "stem"] if hasattr(self.tower.conv1, "stem_features") else ["tokens"]
+
+
+def _write_openvino_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
+    import openvino as ov
+
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of every shape that becomes a constant, as it shall
+        traced = torch.jit.trace(tokens, pixels, check_trace=False, strict=False)
+    converted = ov.convert_model(traced, example_input=pixels)
+    converted.reshape(list(pixels.shape))
+    for output, name in zip(converted.outputs, tokens.outputs, strict=True):
+        output.get_tensor().set_names({name})
+    ov.save_model(converted, path, compress_to_fp16=False)
+
+
+def _write_onnx_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401  (torch's exporter is written in it)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError('torch writes ONNX with onnxscript: pip install "winspect[onnx]"') from error
+    names: dict[str, Any] = {"input_names": ["pixels"], "output_names": tokens.outputs}
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(tokens, (pixels,), dynamo=True, opset_version=_OPSET, verbose=False, **names)
+    program.save(str(path), external_data=False)
+
+
+def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibration | None) -> BundledClass:
+    slug = re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")[:40] or "class"
+    taken = [int(found.name.split("-")[0]) for found in (folder / "classes").glob("*-*")]
+    place = f"classes/{max(taken, default=-1) + 1:02d}-{slug}"
+    (folder / place).mkdir(parents=True)
+    np.save(folder / place / "text.npy", to_numpy(model._class_text(key)))
+    own = BundledClass(text=f"{place}/text.npy")
+    references = model._references.get(key)
+    if references is not None:
+        save_references(references, folder / place / "references.npz")
+        shown = tuple({"name": Path(shown.path).name, "sha256": shown.sha256} for shown in model.references_of(key))
+        own = replace(own, references=f"{place}/references.npz", shown=shown)
+    if calibration is not None:
+        calibration.save(folder / place / "calibration.json")
+        own = replace(own, calibration=f"{place}/calibration.json")
+    return own
+
+
+def _largest_difference(model: WinCLIP, bundle: EdgePredictor, categories: Sequence[str]) -> float:
+    pictures = gate_pictures()[0][:_CHECKED_PICTURES]
+    differences = [
+        abs(ours.anomaly_score - theirs.anomaly_score)
+        for category in categories
+        for ours, theirs in zip(
+            bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True
+        )
+        if ours.anomaly_score is not None and theirs.anomaly_score is not None
+    ]
+    return max(differences)

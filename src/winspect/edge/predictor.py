@@ -1,0 +1,107 @@
+"""A bundle as a predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winspect.edge.engine import EdgeEngine
+from winspect.edge.manifest import PREPROCESSING, BundledClass, Manifest, read_json
+from winspect.edge.references import load_references
+from winspect.embeddings import Embeddings
+from winspect.errors import BundleError, SettingsError
+from winspect.fusion import FusionSettings
+from winspect.images import Preprocess
+from winspect.predicting import Predictor
+from winspect.prompts import check_class_name
+from winspect.recipes import Recipe
+from winspect.thresholds import Calibration
+from winspect.thresholds.fingerprints import Fingerprint
+
+
+def load_bundle(folder: str | PathLike[str]) -> EdgePredictor:
+    """Load an edge bundle; its files are held to their hashes.
+
+    Raises:
+        BundleError: no bundle, a damaged one, or one of a newer release.
+        MissingExtraError: its engine is not installed.
+    """
+    place = Path(folder)
+    return EdgePredictor(place, Manifest.read(place))
+
+
+class EdgePredictor(Predictor):
+    """Judges the classes of a bundle as the exported model does, within 1e-4 in fp32.
+
+    It predicts, takes good samples and calibrates as :class:`winspect.WinCLIP` does; it cannot encode the prompts of a
+    class that the bundle does not hold.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        super().__init__()
+        self._described = dict(manifest.made_by)
+        self.model, self.weights_sha256 = self._described["model"], self._described["weights_sha256"]
+        try:
+            settings = read_json(folder / PREPROCESSING)
+            self.preprocess = Preprocess(**settings["tiles"])
+            self.recipe = Recipe(**self._described["recipe"])
+            self.grid_hw = manifest.grid_hw
+            self._fusion = None if manifest.fusion is None else FusionSettings(**manifest.fusion)
+            self._text: dict[str, np.ndarray] = {}
+            self._calibrations: dict[str, Calibration | None] = {}
+            for name, own in manifest.classes.items():
+                self._take(folder, name, own)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            if isinstance(error, SettingsError | BundleError):
+                raise
+            raise BundleError(f"{folder}: damaged ({error!r}); export the bundle again") from error
+        self.engine = EdgeEngine(folder, manifest.engine, self._described["precision"], self.recipe.scales)
+
+    def _take(self, folder: Path, name: str, own: BundledClass) -> None:
+        self._text[name] = np.load(folder / own.text, allow_pickle=False)
+        self._calibrations[name] = None if own.calibration is None else Calibration.load(folder / own.calibration)
+        if own.references is not None:
+            self._references[name] = load_references(folder / own.references)
+            self._shown[name] = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it can judge."""
+        return tuple(self._text)
+
+    def calibration(self, category_name: str) -> Calibration | None:
+        """The class's calibration in the bundle, if there is one. It holds as long as the references are the bundle's.
+
+        Raises:
+            BundleError: the bundle does not hold the class.
+        """
+        return self._calibrations[self._key(category_name)]
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+        return self._described
+
+    def _key(self, category_name: str) -> str:
+        key = check_class_name(category_name)
+        if key not in self._text:
+            raise BundleError(
+                f"the class {category_name!r} is not in this bundle, which holds {', '.join(map(repr, self._text))}; "
+                "name one of them, or add it with winspect export --add"
+            )
+        return key
+
+    def _class_text(self, category_name: str) -> np.ndarray:
+        return self._text[self._key(category_name)]
+
+    def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+        return self.engine.encode(tiles)
+
+
+def preprocessing_document(preprocess: Preprocess, cut: Mapping[str, Any]) -> dict[str, Any]:
+    """``preprocessing.json``: 8-bit RGB, resized, / 255, minus mean, over deviation; and how tiles are cut."""
+    tiles = {name: getattr(preprocess, name) for name in ("size", "mean", "std", "interpolation")}
+    return {"tiles": tiles, "cut": dict(cut)}

@@ -1,0 +1,37 @@
+"""What is kept of good samples, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winspect.arrays import to_numpy
+from winspect.fusion import GoodSamples
+from winspect.judge import References
+
+_WINDOWS = "windows_"
+_FUSION_ONLY = ("stem", "crowding", "looks")
+
+
+def save_references(references: References, path: Path) -> None:
+    """Write them as .npz: ``patches``, ``windows_S`` of every scale, and what the log fusion keeps beside them."""
+    arrays: dict[str, Any] = {"patches": to_numpy(references.patches)}
+    arrays |= {f"{_WINDOWS}{scale}": to_numpy(windows) for scale, windows in references.windows.items()}
+    if references.log_fusion is not None:
+        arrays |= {name: to_numpy(getattr(references.log_fusion, name)) for name in _FUSION_ONLY}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_references(path: Path) -> References:
+    """Read what :func:`save_references` wrote; no pickled code is run."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    windows = {int(name.removeprefix(_WINDOWS)): own for name, own in arrays.items() if name.startswith(_WINDOWS)}
+    patches = arrays["patches"]
+    fusion = None
+    if "stem" in arrays:
+        fusion = GoodSamples(patches=patches, windows=windows, **{name: arrays[name] for name in _FUSION_ONLY})
+    return References(patches, windows, fusion)

@@ -1,0 +1,59 @@
+"""Compiled graphs, run by OpenVINO or ONNX Runtime: NumPy arrays in, NumPy arrays out. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import openvino as ov
+
+Graph = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""A compiled graph of one input, float32: to its outputs by name, arrays of its own or views that the next call
+overwrites."""
+
+OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+"""What OpenVINO calls a precision; int8 is in the graph itself, and this is for the rest of it."""
+
+
+class OpenVINOGraph:
+    """A compiled OpenVINO model with its one request; a call runs it. Not for two threads at once."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        from openvino import Tensor
+
+        self._tensor = Tensor
+        self.request = compiled.create_infer_request()
+        self._names = [output.any_name for output in compiled.outputs]
+
+    def __call__(self, values: np.ndarray) -> Mapping[str, np.ndarray]:
+        self.request.set_input_tensor(self._tensor(values, shared_memory=True))
+        self.request.infer()
+        return {name: self.request.get_tensor(name).data for name in self._names}
+
+
+class OnnxGraph:
+    """An ONNX Runtime session; a call runs it."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+        self._input = session.get_inputs()[0].name
+        self._names = [output.name for output in session.get_outputs()]
+
+    def __call__(self, values: np.ndarray) -> Mapping[str, np.ndarray]:
+        return dict(zip(self._names, self.session.run(self._names, {self._input: values}), strict=True))
+
+
+def onnx_options(threads: int | None = None) -> Any:
+    """Options of a session on the CPU; None for as many threads as there are cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    # Otherwise the runtime keeps the largest memory it ever needed.
+    options.enable_cpu_mem_arena = False
+    return options

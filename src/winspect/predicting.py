@@ -1,0 +1,259 @@
+"""Judging pictures with what embeds them: shared by :class:`winspect.WinCLIP` and by edge bundles. No torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from winspect.arrays import Array
+from winspect.embeddings import Embeddings
+from winspect.errors import PictureError, ReferencesError
+from winspect.fusion import FusionSettings
+from winspect.images import Prepared, Preprocess, prepare, prepare_many
+from winspect.judge import PictureScores, References, judge
+from winspect.outcome import result_of, warn_if_constant
+from winspect.prompts import check_class_name
+from winspect.recipes import Recipe
+from winspect.results import Result
+from winspect.thresholds import Calibration, calibrate
+from winspect.thresholds.fingerprints import Fingerprint, fingerprint
+
+DEFAULT_CLASS = "object"
+
+Picture = str | PathLike[str] | np.ndarray | Any
+"""A file, an array (see :func:`winspect.images.read_rgb`), or a Pillow image."""
+
+_ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
+
+
+class Predictor(ABC):
+    """Zero-shot and few-shot anomaly detection, whatever embeds the pictures.
+
+    Attributes:
+        engine: what runs the image tower.
+        preprocess: pictures to tiles.
+        recipe: embeddings to scores.
+        grid_hw: rows and columns of the patch grid.
+    """
+
+    engine: Any
+    preprocess: Preprocess
+    recipe: Recipe
+    grid_hw: tuple[int, int]
+
+    def __init__(self, *, plan: str = "auto", workers: int | None = None) -> None:
+        self.plan, self.workers = plan, workers
+        self._fusion: FusionSettings | None = None
+        self._references: dict[str, References] = {}
+        self._shown: dict[str, tuple[Fingerprint, ...]] = {}
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+
+    @abstractmethod
+    def _class_text(self, category_name: str) -> Array:
+        """(2, embedding), normal and anomalous, on the engine's device."""
+
+    @abstractmethod
+    def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+        """Embeddings of normalised tiles, float32 (tiles, 3, height, width)."""
+
+    @property
+    def engine_name(self) -> str:
+        """What runs the image tower."""
+        return self.engine.name
+
+    @property
+    def precision(self) -> str:
+        """What the image tower runs in."""
+        return self.engine.precision
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How pictures are cut into tiles, as options of :func:`winspect.images.prepare`."""
+        return {"recipe": "tiles" if self.recipe.tiling else "paper", "stride_fraction": self.recipe.tile_stride}
+
+    def reference(
+        self, pictures: Iterable[Picture] | Picture, category_name: str = DEFAULT_CLASS, *, shots: int | None = None
+    ) -> int:
+        """Show good samples of a class, in place of those shown before: it is judged few-shot from now on.
+
+        Args:
+            pictures: good samples, at least one; a single one need not be in a list.
+            category_name: the class they belong to.
+            shots: how many of them to use, the first ones; None for all.
+
+        Returns:
+            The number of samples used.
+
+        Raises:
+            ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
+        """
+        key = check_class_name(category_name)
+        pictures = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
+        wanted = 1 if shots is None else shots
+        if wanted < 1 or len(pictures) < wanted:
+            raise ReferencesError(
+                f"asked for {wanted} reference pictures of {category_name!r}, found {len(pictures)}; need at least one "
+                "good sample, and as many as asked for"
+            )
+        parts = []
+        for item in self._prepare(pictures[:shots]):
+            if isinstance(item, PictureError):
+                raise ReferencesError(f"cannot use a reference picture: {item}") from item
+            parts.append(self._encode(item.tiles, patches=True))
+        self._references[key] = References.collect(parts)
+        self._shown[key] = tuple(fingerprint(picture) for picture in pictures[:shots])
+        return len(pictures[:shots])
+
+    def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
+        """Names and hashes of the good samples a class is judged with, in the order shown; none for zero-shot."""
+        return self._shown.get(check_class_name(category_name), ())
+
+    def forget(self, category_name: str = DEFAULT_CLASS) -> None:
+        """Drop the references of a class: it is judged zero-shot again."""
+        self._references.pop(check_class_name(category_name), None)
+        self._shown.pop(check_class_name(category_name), None)
+
+    def calibrate(self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, **options: Any) -> Calibration:
+        """Thresholds from good pictures: see :func:`winspect.thresholds.calibrate`, whose options these are."""
+        return calibrate(self, pictures, category_name, **options)
+
+    def prepare_class(self, category_name: str = DEFAULT_CLASS) -> None:
+        """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        self._class_text(category_name)
+
+    def prepare_engine(self, category_name: str = DEFAULT_CLASS, *, maps: bool = True) -> None:
+        """Build what the engine needs for a class now instead of at its first picture; ``maps`` as in `predict_many`.
+
+        From then on :meth:`describe` says what runs, also where the engine had to be replaced.
+
+        Raises:
+            EngineBuildError: the engine was asked for by name and cannot be built.
+        """
+        patches = check_class_name(category_name) in self._references
+        scales = self.recipe.scales if maps or self._scores_need_maps(category_name) else ()
+        self.engine.prepare(scales=scales, stride=self.recipe.stride, patches=patches)
+
+    def predict(self, picture: Picture, category_name: str = DEFAULT_CLASS, *, keep_picture: bool = False) -> Result:
+        """Judge one picture.
+
+        Args:
+            picture: a file, a Pillow image, or an array (height, width[, 3]) in RGB order.
+            category_name: what the part is called, as in ``"metal nut"``.
+            keep_picture: keep the decoded picture in the result.
+
+        Raises:
+            PictureError: the picture cannot be used.
+            ClassNameError: the class name cannot be put into a prompt.
+        """
+        self._class_text(category_name)  # refuses a name before the picture is read
+        item = prepare(picture, self.preprocess, keep_rgb=keep_picture, **self.cut)
+        (result,) = self.predict_prepared([item], category_name)
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def predict_many(
+        self,
+        pictures: Iterable[Picture],
+        category_name: str = DEFAULT_CLASS,
+        *,
+        keep_pictures: bool = False,
+        maps: bool = True,
+    ) -> Iterator[Result]:
+        """Judge any number of pictures, in order, in constant memory.
+
+        Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
+        result with an ``error``; the others go on.
+
+        Args:
+            maps: False for scores alone. Zero-shot scores of recipes ``paper`` and ``tiles`` need no windows, which
+                are eleven twelfths of the work; other scores need the maps, and results then have them all the same.
+
+        Raises:
+            ClassNameError: at once, before any picture is read.
+        """
+        return self._stream(pictures, category_name, self._class_text(category_name), keep_pictures, maps)
+
+    def predict_prepared(
+        self,
+        items: Sequence[Prepared | PictureError],
+        category_name: str = DEFAULT_CLASS,
+        *,
+        maps: bool = True,
+        zero_shot: bool = False,
+    ) -> list[Result]:
+        """Judge pictures that :func:`winspect.images.prepare` has cut with :attr:`preprocess` and :attr:`cut`.
+
+        Args:
+            items: in any number; their tiles share the encoder's batches. An error becomes the result of its picture.
+            maps: as in :meth:`predict_many`.
+            zero_shot: judge without the class's good samples.
+
+        Returns:
+            One result an item, in order.
+        """
+        return self._judge(items, category_name, self._class_text(category_name), maps=maps, zero_shot=zero_shot)
+
+    def _stream(
+        self, pictures: Iterable[Picture], category_name: str, text: Array, keep_pictures: bool, maps: bool
+    ) -> Iterator[Result]:
+        waiting: list[Prepared | PictureError] = []
+        tiles = 0
+        maps = maps or self._scores_need_maps(category_name)
+        enough = self.engine.tiles_per_pass(self.recipe.scales if maps else ())
+        for item in self._prepare(pictures, keep_rgb=keep_pictures):
+            waiting.append(item)
+            tiles += 1 if isinstance(item, PictureError) else len(item.tiles)  # so that errors never pile up
+            if tiles >= enough:
+                yield from self._judge(waiting, category_name, text, maps=maps)
+                waiting, tiles = [], 0
+        yield from self._judge(waiting, category_name, text, maps=maps)
+
+    def _scores_need_maps(self, category_name: str) -> bool:
+        return self.recipe.fusion != "sum" or check_class_name(category_name) in self._references
+
+    def _prepare(self, pictures: Iterable[Picture], *, keep_rgb: bool = False) -> Iterator[Prepared | PictureError]:
+        threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
+        return prepare_many(pictures, self.preprocess, keep_rgb=keep_rgb, **threads, **self.cut)
+
+    def _judge(
+        self,
+        items: Sequence[Prepared | PictureError],
+        category_name: str,
+        text: Array,
+        *,
+        maps: bool,
+        zero_shot: bool = False,
+    ) -> list[Result]:
+        usable = [item for item in items if isinstance(item, Prepared)]
+        references = None if zero_shot else self._references.get(check_class_name(category_name))
+        maps = maps or self._scores_need_maps(category_name)
+        scores = iter(self._score(usable, references, text, maps) if usable else ())
+        results = [
+            Result(item.path, category_name, error=item)
+            if isinstance(item, PictureError)
+            else result_of(item, category_name, next(scores), self.precision, maps=maps)
+            for item in items
+        ]
+        warn_if_constant(results)
+        return results
+
+    def _score(
+        self, items: Sequence[Prepared], references: References | None, text: Array, maps: bool
+    ) -> list[PictureScores]:
+        tiles = np.concatenate([item.tiles for item in items])
+        embeddings = self._encode(tiles, patches=references is not None, maps=maps)
+        counts = [len(item.tiles) for item in items]
+        return judge(embeddings, text, references, self.recipe, self.grid_hw, counts, self._fusion)

@@ -227,6 +227,14 @@ def test_no_torch_at_all(examined, monkeypatch):
     assert [device["device"] for device in done.report["devices"]] == ["cpu"]
 
 
+def test_an_edge_installation_is_sound(examined, monkeypatch):
+    nothing = {**doctor.versions(), "torch": None, "torchvision": None, "open_clip": None}
+    monkeypatch.setattr(doctor, "versions", lambda: nothing)
+    done = examined("--json")
+    assert (done.code, done.report["problems"], done.report["choice"]) == (0, [], None)
+    assert any("edge bundles alone" in note for note in done.report["notes"])
+
+
 def test_what_libraries_say_when_imported_stays_out_of_the_json(examined, monkeypatch, tmp_path):
     package(tmp_path, "loud_engine", "print('welcome to the engine')")
     monkeypatch.syspath_prepend(tmp_path)

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from winspect.weights import DEFAULT_MODEL, cache_folder
 
 CACHE_PARTS = ("weights", "text", "graphs", "gate")
 
-_INSTALL = "pip install winspect"
+_FOR_MODELS = ("torch", "torchvision", "open_clip")
+_INSTALL = 'pip install "winspect[full]"'
 
 # What each engine imports, and what brings it; said here too, because winspect.engines needs a torch that is whole.
 ENGINES = {
@@ -109,6 +110,11 @@ class Findings:
         return self._imports[name]
 
 
+    def leave_out(self, names: Sequence[str]) -> None:
+        """Libraries that are not there on purpose."""
+        self._imports |= dict.fromkeys(names, False)
+
+
 def _import_fix(name: str) -> str:
     if name.startswith("torch"):
         return "torch and torchvision (and torch_npu) must be of releases that belong together: install them again"
@@ -122,12 +128,16 @@ def examine(model: str, *, weights: str | None, device: str, engine: str, precis
         Sizes in MB of 10^6 bytes; null is not known. ``problems`` holds a sentence for each thing that is broken.
     """
     found = Findings()
+    installed = versions()
+    if not any(installed[name] for name in _FOR_MODELS):
+        found.leave_out(_FOR_MODELS)
+        found.notes.append(f"no torch and no open_clip: this installation judges with edge bundles alone; {_INSTALL}")
     # open_clip imports torchvision, and would be blamed for it: only the first that fails is named.
-    usable = all(found.can_import(name) for name in ("torch", "torchvision", "open_clip"))
+    usable = all(found.can_import(name) for name in _FOR_MODELS)
     cpu = cpu_features()
     report = {
         "schema": 1,
-        "versions": versions() | _torch_build(),
+        "versions": installed | _torch_build(),
         "system": platform.platform(),
         "executable": sys.executable,
         "cpu": {"name": cpu.name, "cores": cpu.cores, "features": cpu.flags, "native_bf16": cpu.native_bf16},

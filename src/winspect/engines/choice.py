@@ -21,7 +21,7 @@ ENGINES = ("auto", "torch", "openvino", "onnx")
 
 # The module an engine needs, and what brings it.
 _NEEDS = {
-    "torch": ("torch", "pip install winspect"),
+    "torch": ("torch", 'pip install "winspect[full]"'),
     "openvino": ("openvino", "pip install openvino"),
     "onnx": ("onnxruntime", 'pip install "winspect[onnx]"'),
 }

@@ -325,3 +325,14 @@ def test_a_threshold_of_ones_own_goes_before_the_bundles(cli, bundle, tmp_path):
     (row,) = json.loads(ran.out)["results"]
     assert (row["threshold"], row["verdict"]) == (0.999, "normal")
     assert "p_value" not in row
+
+
+def test_masks_and_coco_by_the_bundles_own_calibration(cli, bundle, tmp_path):
+    picture = save(tmp_path / "0.png", long_picture())
+    out = ("--out", tmp_path / "out", "--coco")
+    ran = cli("predict", picture, "--bundle", bundle.folder, "--class", "metal_bolt", *out)
+    assert ran.code == 0
+    assert json.loads((tmp_path / "out" / "defects.coco.json").read_text())["images"]
+    ran = cli("predict", picture, "--bundle", bundle.folder, "--class", "nut", *out)
+    assert (ran.code, ran.out) == (2, "")
+    assert "has no calibration of this class" in ran.err

@@ -109,7 +109,6 @@ class Findings:
             self._imports[name] = name in sys.modules and sys.modules[name] is not None
         return self._imports[name]
 
-
     def leave_out(self, names: Sequence[str]) -> None:
         """Libraries that are not there on purpose."""
         self._imports |= dict.fromkeys(names, False)

@@ -77,9 +77,9 @@ def _regions_by_runs(mask: np.ndarray) -> tuple[tuple[Box, ...], tuple[int, ...]
     roots = np.array([root(run) for run in range(len(rows))])
     boxes, areas = [], []
     for region in np.unique(roots):
-        runs = roots == region
-        boxes.append((int(starts[runs].min()), int(rows[runs].min()), int(stops[runs].max()), int(rows[runs].max()) + 1))
-        areas.append(int((stops[runs] - starts[runs]).sum()))
+        first, last, row = (own[roots == region] for own in (starts, stops, rows))
+        boxes.append((int(first.min()), int(row.min()), int(last.max()), int(row.max()) + 1))
+        areas.append(int((last - first).sum()))
     return tuple(boxes), tuple(areas)
 
 

@@ -52,14 +52,26 @@ def read(path: Path) -> Calibration:
     if document.get("schema") != SCHEMA:
         raise SettingsError(f"{path}: got schema {document.get('schema')!r}, this release reads {SCHEMA}; upgrade it")
     try:
-        return _from_document(document)
+        return from_document(document)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def from_document(document: Mapping[str, Any]) -> Calibration:
+    """The inverse of :func:`to_document`.
+
+    Raises:
+        SettingsError: an entry is missing, or is not what it should be.
+    """
+    try:
+        return _calibration(document)
     except KeyError as error:
-        raise SettingsError(f"{path}: damaged calibration: no entry {error}; calibrate again") from error
+        raise SettingsError(f"damaged calibration: no entry {error}; calibrate again") from error
     except (SettingsError, TypeError, ValueError, OverflowError) as error:
-        raise SettingsError(f"{path}: damaged calibration: {error}; calibrate again") from error
+        raise SettingsError(f"damaged calibration: {error}; calibrate again") from error
 
 
-def _from_document(document: Mapping[str, Any]) -> Calibration:
+def _calibration(document: Mapping[str, Any]) -> Calibration:
     maxima = document["map_maxima"]
     calibration = Calibration(
         made_by=_made_by(document),

@@ -37,6 +37,9 @@ def fingerprint(picture: Any) -> Fingerprint:
     """The identity of a picture: a path, an array, a Pillow image, or a file's bytes."""
     from winspect.decoding import source_name
 
+    known = getattr(picture, "fingerprint", None)
+    if isinstance(known, Fingerprint):  # a picture that brings its own, as those in the service's store
+        return known
     if isinstance(picture, str | os.PathLike):
         digest = None
         with suppress(OSError, ValueError):  # judging it will say what is wrong with it

@@ -21,12 +21,26 @@ from winspect.cli import (
     predict,
     prepare,
     profile,
+    watch,
     weights,
 )
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
 
-VERBS = (demo, predict, calibrate, export, evaluate, benchmark, profile, compare, prepare, weights, doctor)
+VERBS = (
+    demo,
+    predict,
+    watch,
+    calibrate,
+    export,
+    evaluate,
+    benchmark,
+    profile,
+    compare,
+    prepare,
+    weights,
+    doctor,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from contextlib import nullcontext
@@ -17,10 +16,17 @@ from winspect.cli.common import (
     EXIT_SOME_FAILED,
     add_model_options,
     add_output_options,
-    check_shots,
     expand_references,
-    load_predictor,
     mute_stdout,
+)
+from winspect.cli.judging import (
+    add_judging_options,
+    category_of,
+    check_judging_options,
+    describe_run,
+    line_of,
+    load_calibration,
+    load_judge,
 )
 from winspect.errors import SettingsError, SourceError
 
@@ -41,20 +47,10 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="files, folders (searched recursively) and globs"
     )
-    parser.add_argument(
-        "--class",
-        dest="category_name",
-        metavar="NAME",
-        help="what the part is called (default: the calibration's class, or object)",
-    )
-    parser.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples: judge few-shot")
-    parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
-    parser.add_argument("--threshold", type=float, metavar="SCORE", help="scores from here on are anomalous")
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FILE",
-        help="verdicts and p-values by a file of `winspect calibrate`; with --out also masks and boxes of defects",
+    add_judging_options(
+        parser,
+        calibration_help="verdicts and p-values by a file of `winspect calibrate`; with --out also masks and boxes of "
+        "defects",
     )
     results = parser.add_argument_group("results")
     results.add_argument(
@@ -75,31 +71,27 @@ def run(args: argparse.Namespace) -> int:
     from winspect.sources import find_pictures
 
     _check_options(args)
-    calibration = _load_calibration(args)
+    calibration = load_calibration(args)
+    if args.bundle is None:
+        _check_coco(args, calibration)
     pictures = _without_results(find_pictures(args.pictures), args.out)
     references = expand_references(args.reference) if args.reference else []
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.reports.coco import write_coco
     from winspect.reports.recorder import still_to_do, to_row
 
-    model = load_predictor(args)
-    calibration = calibration or _bundled(args, model)
-    category = {} if args.category_name is None else {"category_name": args.category_name}
-    if references:
-        references = references[: model.reference(references, **category, shots=args.shots)]
-    model.prepare_class(**category)
-    if calibration is not None:
-        calibration.check_model(model, args.category_name)
+    model, references, calibration = load_judge(args, references, calibration)
+    _check_coco(args, calibration)
     # Scores alone are much less work.
     maps = bool(args.out) and (args.raw_maps or not args.no_overlays or calibration is not None)
-    model.prepare_engine(**category, maps=maps)
+    model.prepare_engine(**category_of(args), maps=maps)
     recorder = _recorder(args, model, references, calibration) if args.out else None
     to_do = still_to_do(pictures, recorder) if recorder else pictures
     with _Printer(args, len(pictures), recorder) as printer:
         try:
             with recorder or nullcontext():
                 keep = recorder is not None and recorder.overlays
-                for result in model.predict_many(to_do, **category, keep_pictures=keep, maps=maps):
+                for result in model.predict_many(to_do, **category_of(args), keep_pictures=keep, maps=maps):
                     printer.show(recorder.add(result) if recorder else to_row(result, **_deciding(args, calibration)))
             if args.coco:
                 write_coco(args.out)
@@ -121,35 +113,6 @@ def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
     return kept
 
 
-def _load_calibration(args: argparse.Namespace) -> Calibration | None:
-    """The calibration asked for. Its class is the class, where none is named."""
-    if args.calibration is None:
-        return None
-    from winspect.thresholds import Calibration
-
-    calibration = Calibration.load(args.calibration)
-    if args.category_name is None:
-        args.category_name = calibration.class_name
-    if args.coco and calibration.pixel_threshold is None:
-        raise SettingsError(f"--coco: {args.calibration} was made on scores alone; calibrate without --scores-only")
-    return calibration
-
-
-def _bundled(args: argparse.Namespace, model: Predictor) -> Calibration | None:
-    """What a bundle says of its classes: the only one is the class, where none is named, and has its calibration."""
-    from winspect.edge import EdgePredictor
-
-    if not isinstance(model, EdgePredictor):
-        return None
-    if args.category_name is None and len(model.classes) == 1:
-        (args.category_name,) = model.classes
-    if args.category_name is None:
-        raise SettingsError(f"--class: name one of the bundle's classes, {', '.join(model.classes)}")
-    # With other good samples than the bundle's, or an own threshold, its calibration decides nothing.
-    own = args.reference or args.threshold is not None
-    return None if own else model.calibration(args.category_name)
-
-
 def _deciding(args: argparse.Namespace, calibration: Calibration | None) -> dict[str, Any]:
     return {"threshold": args.threshold, "calibration": calibration}
 
@@ -160,22 +123,10 @@ def _recorder(
     from winspect.reports.recorder import Recorder
 
     masks = calibration is not None and calibration.pixel_threshold is not None and not args.no_masks
-    decided_by = calibration and {
-        "made": calibration.date,
-        "max_false_alarms": calibration.max_false_alarms,
-        "threshold": calibration.threshold,
-        "pixel_threshold": calibration.pixel_threshold,
-        "masks": masks,
-    }
-    run = {
-        **model.describe(),
-        "class": args.category_name,
-        "references": [str(path) for path in references],
-        "threshold": args.threshold,
-        "calibration": decided_by,
-        "overlays": not args.no_overlays,
-        "raw_maps": args.raw_maps,
-    }
+    run = describe_run(args, model, references, calibration)
+    if calibration is not None:
+        run["calibration"]["masks"] = masks
+    run |= {"overlays": not args.no_overlays, "raw_maps": args.raw_maps}
     return Recorder(
         args.out,
         run,
@@ -188,19 +139,25 @@ def _recorder(
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    check_shots(args)
-    if args.threshold is not None and not math.isfinite(args.threshold):
-        raise SettingsError(f"--threshold: got {args.threshold}, need a score such as 0.5")
+    check_judging_options(args)
     for name in ("resume", "raw_maps", "coco"):
         if getattr(args, name) and not args.out:
             raise SettingsError(f"--{name.replace('_', '-')} needs --out DIR")
     for name in ("coco", "no_masks"):
-        if getattr(args, name) and not args.calibration:
+        if getattr(args, name) and not (args.calibration or args.bundle):
             raise SettingsError(
                 f"--{name.replace('_', '-')} needs --calibration FILE: it says which pixels are defects"
             )
     if args.coco and args.no_masks:
         raise SettingsError("got --coco and --no-masks: COCO's regions are the masks'; leave one of them out")
+
+
+def _check_coco(args: argparse.Namespace, calibration: Calibration | None) -> None:
+    if args.coco and (calibration is None or calibration.pixel_threshold is None):
+        made_on = "has no calibration of this class" if calibration is None else "was made on scores alone"
+        raise SettingsError(
+            f"--coco: {args.calibration or args.bundle} {made_on}; calibrate without --scores-only to find regions"
+        )
 
 
 class _Printer:
@@ -243,9 +200,7 @@ class _Printer:
         elif row["error"]:
             self.progress.write(f"winspect: failed: {row['error']['message']}", file=sys.stderr)
         else:
-            verdict = "" if row["verdict"] is None else f"  {row['verdict']:9}"
-            verdict += f"  p {row['p_value']:.4f}" if "p_value" in row else ""
-            self.progress.write(f"{row['anomaly_score']:.4f}{verdict}  {row['path']}", file=sys.stdout)
+            self.progress.write(line_of(row), file=sys.stdout)
         sys.stdout.flush()  # a program that reads along sees each row when it is there
         self.progress.update()
 

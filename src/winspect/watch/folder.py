@@ -1,0 +1,262 @@
+"""A watched folder: which pictures have arrived and are complete, in order of arrival.
+
+The system's events say where to look; because events get lost (on network shares always, anywhere when there are very
+many), the whole folder is also looked through from time to time. A file counts as complete when its size and time of
+change have stayed the same for a while; whether it really is, decoding it tells.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from winspect.errors import PictureError, SourceError
+from winspect.watch.events import ADDED, DELETED, TICK_S, FolderEvents
+from winspect.watch.journal import Identity, Journal
+from winspect.watch.tree import Tree, is_wanted
+
+logger = logging.getLogger(__name__)
+
+MOST_WAITING = 10_000
+"""Pictures held in line at a time; where more wait, they are found again in the folder when there is room."""
+_LONGEST_PAUSE_S = 5.0
+_REMINDER_S = 600.0
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A picture in line.
+
+    Attributes:
+        name: below the folder. ``path``: with the folder.
+        identity: of the content seen last.
+        arrived: when it was noticed, ``time.monotonic()``.
+        due: when to look at it again.
+        failures: how often this content could not be decoded; ``failing_since``: the first time.
+    """
+
+    name: str
+    path: str
+    identity: Identity
+    arrived: float
+    due: float
+    failures: int = 0
+    failing_since: float = 0.0
+
+
+class WatchedFolder:
+    """The pictures that arrive in a folder. Use it in a with-block, from one thread.
+
+    Args:
+        root: the folder, which is there.
+        journal: what was judged.
+        stop: ends waiting.
+        recursive: also everything below it; see :class:`~winspect.watch.tree.Tree`.
+        poll: compare listings every second, for network shares, which send no events.
+        settle_s: how long size and time of change stay the same before a file is taken for complete. A file that was
+            renamed into place is taken at once, where that can be told.
+        patience_s: how long a file that cannot be decoded is tried again.
+        scan_every_s: how often the whole folder is looked through, or less often where that takes long.
+        ignore: folders whose contents are not pictures to be judged: where the results go.
+
+    Attributes:
+        gone: pictures that were deleted before they were judged.
+
+    Raises:
+        SourceError: no such folder. MissingExtraError: watchfiles is not installed.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        journal: Journal,
+        *,
+        stop: threading.Event,
+        recursive: bool = False,
+        poll: bool = False,
+        settle_s: float = 1.0,
+        patience_s: float = 30.0,
+        scan_every_s: float = 60.0,
+        ignore: Iterable[Path] = (),
+    ) -> None:
+        if not root.is_dir():
+            raise SourceError(f"{os.fspath(root)!r}: no such folder: check the path")
+        self.root, self.journal, self.stop, self.poll = root, journal, stop, poll
+        self.settle_s, self.patience_s, self.scan_every_s = settle_s, patience_s, scan_every_s
+        self.gone = 0
+        self._tree = Tree(root, recursive=recursive, ignore=ignore, complain=self._complain)
+        self._events = FolderEvents(root, recursive=recursive, poll=poll, stop=stop)
+        self._line: dict[str, Arrival] = {}
+        self._more = 0  # in the folder, but not in line
+        self._next_scan = 0.0
+        self._complaint = ("", 0.0)
+
+    def __enter__(self) -> WatchedFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.close()
+
+    @property
+    def behind(self) -> int:
+        """Pictures that have arrived and wait; where they are very many, about."""
+        return len(self._line) + self._more
+
+    def behind_in_words(self) -> str:
+        """How far behind the watch is; empty where nothing waits."""
+        unreadable = sum(arrival.failures > 0 for arrival in self._line.values())
+        waiting = (arrival.arrived for arrival in self._line.values() if not arrival.failures)
+        words = [f"{unreadable} cannot be read so far"] if unreadable else []
+        if (oldest := next(waiting, None)) is not None:
+            words.insert(0, f"{self.behind - unreadable} behind, the oldest for {time.monotonic() - oldest:.1f} s")
+        return ", ".join(words)
+
+    def leave_out_existing(self) -> int:
+        """Never judge what is there now; returns how many pictures that are."""
+        return self.journal.leave_out((name, _identity(status)) for name, status in self._tree.walk())
+
+    def listen(self) -> None:
+        """Take in what has happened: waits a moment where nothing has."""
+        if not self._events.is_there():
+            self.stop.wait(TICK_S)
+            return
+        try:
+            self._take_in(self._events.wait())
+            if len(self._line) <= MOST_WAITING // 2 and self._is_time_to_scan():
+                self._scan()
+        except OSError as error:
+            self._complain(f"{self.root}: cannot be looked through ({error.strerror or error})")
+            self._events.close()
+            self.stop.wait(TICK_S)
+        except sqlite3.OperationalError as error:  # the share with the results is away
+            self._complain(f"{self.journal.path}: cannot be read ({error})")
+            self.journal.close()
+            self._events.lost = True
+            self.stop.wait(TICK_S)
+
+    def ready(self, most: int) -> list[Arrival]:
+        """The first in line that are complete as far as can be seen. They stay in line until :meth:`done`."""
+        found: list[Arrival] = []
+        now = time.monotonic()
+        for arrival in list(self._line.values()) if self._events.is_there() else ():
+            if len(found) == most:
+                break
+            if arrival.due <= now and self._is_unchanged(arrival, now):
+                found.append(arrival)
+        return found
+
+    def is_final(self, arrival: Arrival, error: PictureError | None) -> bool:
+        """Whether a judgement stands. If not, because the file has changed or may still be completed, it waits again.
+
+        Args:
+            error: why the picture could not be judged, or None.
+        """
+        now = time.monotonic()
+        if error is None and self._tree.status(arrival.name) is None:
+            return True  # deleted meanwhile, but read before
+        if not self._is_unchanged(arrival, now):
+            return False
+        if error is None:
+            return True
+        arrival.failing_since = arrival.failing_since or now
+        if now - arrival.failing_since >= self.patience_s:
+            return True
+        arrival.failures += 1
+        pause = min(_LONGEST_PAUSE_S, 0.1 * 2**arrival.failures)
+        arrival.due = min(now + pause, arrival.failing_since + self.patience_s)
+        return False
+
+    def done(self, arrival: Arrival) -> None:
+        """The picture has its row."""
+        self._line.pop(arrival.name, None)
+
+    def _is_unchanged(self, arrival: Arrival, now: float) -> bool:
+        """Whether the file is as it was. If not, it waits again, or leaves the line where it is gone."""
+        status = self._tree.status(arrival.name)
+        if status is None:
+            if self._events.is_there():  # else it is the folder that is gone
+                self.done(arrival)
+                self.gone += 1
+                logger.warning("%s: gone before it was judged", arrival.path)
+            return False
+        identity = _identity(status)
+        if identity == arrival.identity:
+            return True
+        arrival.identity, arrival.due = identity, now + self.settle_s
+        arrival.failures, arrival.failing_since = 0, 0.0
+        return False
+
+    def _take_in(self, changes: set[tuple[int, str]]) -> None:
+        """Events come in no order: those of a moment are put in order of their time of change."""
+        vacated = {os.path.dirname(name) for change, name in changes if change == DELETED and not is_wanted(name)}
+        found: dict[str, os.stat_result] = {}
+        for change, name in changes:
+            if change == DELETED or not self._tree.reaches(name):
+                continue
+            path = self.root / name
+            if is_wanted(name):
+                if (status := self._tree.status(name)) is not None:
+                    found[name] = status
+            elif change == ADDED and self._tree.enters(name) and path.is_dir() and not path.is_symlink():
+                found.update(self._tree.walk(name))  # moved here as a whole: no events for what is in it
+        for name, status in sorted(found.items(), key=lambda item: (item[1].st_mtime_ns, item[0])):
+            self._offer(name, status, renamed=os.path.dirname(name) in vacated)
+
+    def _offer(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
+        if name in self._line or self.journal.knows(name, _identity(status)):
+            return
+        if self._more or len(self._line) >= MOST_WAITING:
+            self._more += 1  # behind those that are not in line yet
+            return
+        self._put(name, status, renamed=renamed)
+
+    def _put(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
+        """Get in line. What was renamed into place need not settle: it came as a hidden or temporary name went, or its
+        times differ, because writing changes both at once and renaming the second alone.
+        """
+        now = time.monotonic()
+        renamed = renamed or (status.st_ctime_ns > status.st_mtime_ns and os.name == "posix")
+        due = now if renamed and not self.poll else now + self.settle_s  # servers have ways of their own
+        self._line[name] = Arrival(name, os.path.join(self.root, name), _identity(status), now, due)
+
+    def _is_time_to_scan(self) -> bool:
+        return bool(self._more) or self._events.lost or time.monotonic() >= self._next_scan
+
+    def _scan(self) -> None:
+        """Look through the whole folder; of what is new there, the oldest get in line."""
+        began = time.monotonic()
+        count = 0
+
+        def unknown() -> Iterator[tuple[int, str, os.stat_result]]:
+            nonlocal count
+            for name, status in self._tree.walk():
+                if name not in self._line and not self.journal.knows(name, _identity(status)):
+                    count += 1
+                    yield status.st_mtime_ns, name, status
+
+        self._events.lost = False
+        oldest = heapq.nsmallest(MOST_WAITING - len(self._line), unknown(), key=lambda found: found[:2])
+        for _, name, status in oldest:
+            self._put(name, status, renamed=False)
+        self._more = count - len(oldest)
+        self.journal.forget_absent()
+        now = time.monotonic()
+        self._next_scan = now + max(self.scan_every_s, 10 * (now - began))
+
+    def _complain(self, text: str) -> None:
+        """Say it, but not at every look."""
+        now = time.monotonic()
+        if text != self._complaint[0] or now - self._complaint[1] >= _REMINDER_S:
+            self._complaint = (text, now)
+            logger.warning("%s", text)
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return Identity(status.st_size, status.st_mtime_ns)

@@ -1,0 +1,152 @@
+"""What has been judged of a watched folder, across restarts: an SQLite file, one entry per name.
+
+The results are the truth, and the journal follows them: with each picture it notes how far each results file goes. What
+lies behind that at the next start was written by a run that was killed in between, and is read again. So a picture is
+neither lost nor judged twice, and a damaged journal is made anew.
+
+Names that have not been in the folder for :data:`FORGET_DAYS` are forgotten; so the journal does not grow for ever, and
+a share that is away over a long weekend is not judged again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from winspect.errors import OutputError
+from winspect.watch.rows import Clock, Position, rows_behind, utc_now
+
+logger = logging.getLogger(__name__)
+
+FORGET_DAYS = 14
+_VERSION = 1
+_TABLES = """
+CREATE TABLE judged (name BLOB PRIMARY KEY, bytes INTEGER, modified_ns INTEGER, seen INTEGER) WITHOUT ROWID;
+CREATE TABLE written (file TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID;
+"""
+_PUT = "INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?)"
+
+
+class Identity(NamedTuple):
+    """What tells one content of a file from another: its length and when it was last changed."""
+
+    bytes: int
+    modified_ns: int
+
+
+class Journal:
+    """The journal of the results in a folder. Use it in a with-block, from one thread.
+
+    Args:
+        path: the SQLite file.
+        results: the folder of the results.
+        clock: gives the time in UTC.
+
+    Attributes:
+        is_new: nothing was known, neither here nor in the results.
+
+    Raises:
+        OutputError: it cannot be opened, or a results file holds something else than rows.
+    """
+
+    def __init__(self, path: Path, results: Path, *, clock: Clock = utc_now) -> None:
+        self.path, self.results, self.clock = path, results, clock
+        self._database: sqlite3.Connection | None = None
+        try:
+            self.is_new = self._follow_results()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # no place, no right: not the file's fault
+                raise OutputError(
+                    f"{path}: cannot be opened ({error}); free some space, or choose another --out"
+                ) from error
+            logger.warning("%s: damaged (%s); made anew from the results", path, error)
+            self.close()
+            for ending in ("", "-wal", "-shm"):
+                path.with_name(path.name + ending).unlink(missing_ok=True)
+            self.is_new = self._follow_results()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def knows(self, name: str, identity: Identity) -> bool:
+        """Whether this content of this file was judged. The name counts as still being there."""
+        database = self._opened()
+        row = database.execute("SELECT bytes, modified_ns, seen FROM judged WHERE name = ?", (_key(name),)).fetchone()
+        if row is None or row[:2] != identity:
+            return False
+        if row[2] != self._today():
+            with suppress(sqlite3.OperationalError):  # a full disk; the next look notes it
+                database.execute("UPDATE judged SET seen = ? WHERE name = ?", (self._today(), _key(name)))
+        return True
+
+    def add(self, name: str, identity: Identity, position: Position) -> None:
+        """A picture was judged, and its row ends there."""
+        with self._opened() as database:
+            database.execute(_PUT, (_key(name), *identity, self._today()))
+            database.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", position)
+
+    def leave_out(self, pictures: Iterable[tuple[str, Identity]]) -> int:
+        """Pictures that are not to be judged; returns their number."""
+        today = self._today()
+        with self._opened() as database:
+            return database.executemany(_PUT, ((_key(name), *identity, today) for name, identity in pictures)).rowcount
+
+    def forget_absent(self) -> None:
+        """After all of the folder was looked at: drop the names that have long been gone."""
+        with suppress(sqlite3.OperationalError), self._opened() as database:  # a full disk; another time will do
+            database.execute("DELETE FROM judged WHERE seen < ?", (self._today() - FORGET_DAYS,))
+
+    def __len__(self) -> int:
+        return self._opened().execute("SELECT count(*) FROM judged").fetchone()[0]
+
+    def _today(self) -> int:
+        return self.clock().toordinal()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            database = sqlite3.connect(self.path)
+            # One process holds it, so the log needs no shared memory, which network file systems do not have.
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                database.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+            elif version != _VERSION:
+                database.close()
+                raise sqlite3.DatabaseError(f"written by another release (version {version})")
+            self._database = database
+        return self._database
+
+    def _follow_results(self) -> bool:
+        """Note the rows that are not noted yet; returns whether nothing at all is known."""
+        with self._opened() as database:
+            known: dict[str, int] = dict(database.execute("SELECT file, bytes FROM written"))
+            for row, position in rows_behind(self.results, known):
+                if isinstance(file := row.get("file"), dict):
+                    identity = Identity(file["bytes"], file["modified_ns"])
+                    database.execute(_PUT, (_key(file["name"]), *identity, self._today()))
+                database.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", position)
+            database.executemany(
+                "DELETE FROM written WHERE file = ?",
+                [(name,) for name in known if not (self.results / name).exists()],
+            )
+        return not known and not len(self)
+
+
+def _key(name: str) -> bytes:
+    return os.fsencode(name)

@@ -1,0 +1,240 @@
+"""The folder of results of a watch: rows, heat maps, frames. What cannot be written now is written when it can be."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from winspect.errors import OutputError, SettingsError
+from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
+from winspect.heatmaps import heat_overlay, save_png
+from winspect.reports.recorder import RUN_FILE, to_row
+from winspect.watch.rows import Clock, DailyRows, Position, utc_now
+
+if TYPE_CHECKING:
+    from winspect.results import Result
+    from winspect.thresholds import Calibration
+
+logger = logging.getLogger(__name__)
+
+FRAMES_FOLDER = "frames"
+JOURNAL_FILE, _LOCK_FILE = "journal.sqlite3", ".watch.lock"
+KEPT = ("none", "anomalous", "all")
+_REMINDER_S = 60.0
+
+T = TypeVar("T")
+
+
+class StoppedError(Exception):
+    """The watch was told to end while something could not be written."""
+
+
+class KeptPictures:
+    """PNG files in a folder, the newest ones: for each that is too many, the oldest goes.
+
+    Args:
+        folder: made when the first is saved. Names sort by time.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most = folder, most
+        self._names = deque(sorted(path.name for path in folder.glob("[!.]*.png")))
+        for left_over in folder.glob(".*.tmp"):  # of a run that was killed
+            left_over.unlink(missing_ok=True)
+
+    def save(self, name: str, rgb: np.ndarray) -> str:
+        """Write uint8 (height, width, 3); returns the file as rows name it."""
+        self.folder.mkdir(exist_ok=True)
+        if name not in self._names:
+            while len(self._names) >= self.most:
+                (self.folder / self._names.popleft()).unlink(missing_ok=True)
+            self._names.append(name)
+        save_png(rgb, self.folder / name)
+        return f"{self.folder.name}/{name}"
+
+
+class WatchResults:
+    """Writes what a watch finds. Use it in a with-block: no other watch can write to the folder meanwhile.
+
+    Args:
+        folder: made when it is not there.
+        stop: ends waiting for a place to write.
+        threshold, calibration: what decides; see :func:`winspect.reports.recorder.to_row`.
+        maps: which pictures get a heat map: ``none``, ``anomalous`` or ``all``. frames: the same for a camera's frames.
+        keep_maps, keep_frames: the most of them on the disk.
+        clock: gives the time in UTC. retry_s: pause between attempts to write.
+
+    Raises:
+        OutputError: the folder cannot be written, or another watch writes to it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stop: threading.Event,
+        threshold: float | None = None,
+        calibration: Calibration | None = None,
+        maps: str = "none",
+        frames: str = "none",
+        keep_maps: int = 1000,
+        keep_frames: int = 1000,
+        clock: Clock = utc_now,
+        retry_s: float = 5.0,
+    ) -> None:
+        for name, value in (("maps", maps), ("frames", frames)):
+            if value not in KEPT:
+                raise SettingsError(f"{name}: got {value!r}, need one of {', '.join(KEPT)}")
+        self.folder = make_folder(folder)
+        self.stop, self.clock, self.retry_s = stop, clock, retry_s
+        self.threshold, self.calibration = threshold, calibration
+        self.maps, self.frames = maps, frames
+        self._keep_maps, self._keep_frames = keep_maps, keep_frames
+        self._lock = FileLock(folder / _LOCK_FILE)
+
+    def __enter__(self) -> WatchResults:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(f"{self.folder}: another winspect watch writes there; choose another --out") from error
+        try:
+            self._rows = DailyRows(self.folder, clock=self.clock)
+        except OSError as error:
+            raise output_error(self.folder, error) from error
+        self._map_files = KeptPictures(self.folder / MAPS_FOLDER, self._keep_maps)
+        self._frame_files = KeptPictures(self.folder / FRAMES_FOLDER, self._keep_frames)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether results need their decoded pictures and maps."""
+        return self.maps != "none"
+
+    @property
+    def own_folders(self) -> tuple[Path, ...]:
+        """Where pictures are written: no watch may take them for arrivals."""
+        return self.folder / MAPS_FOLDER, self.folder / FRAMES_FOLDER
+
+    def describe(self, source: str, run: Mapping[str, Any]) -> None:
+        """Keep in ``run.json`` what is watched and what judges. What was there before is kept beside it.
+
+        Raises:
+            OutputError: the folder holds the results of another source.
+        """
+        document = json.loads(json.dumps({"source": source, **run}))
+        path = self.folder / RUN_FILE
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            earlier = None
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path}: cannot be read ({error}); choose another --out, or move it away") from error
+        if earlier == document:
+            return
+        if earlier is not None:
+            if earlier.get("source") != source:
+                raise OutputError(
+                    f"{path}: this folder holds the results of {earlier.get('source')}; choose another --out"
+                )
+            changed = sorted(key for key in {*earlier, *document} if earlier.get(key) != document.get(key))
+            logger.warning("%s: from now on judged with another %s than before", self.folder, ", ".join(changed))
+            path.replace(path.with_name(f"run-until-{self.clock():%Y-%m-%dT%H%M%SZ}.json"))
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    def add(
+        self, result: Result, *, extra: Mapping[str, Any], frame_rgb: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Position]:
+        """Write a result with what belongs to it; returns its row, which is on the disk, and where it ends.
+
+        Args:
+            extra: further entries of the row.
+            frame_rgb: uint8 (height, width, 3), a camera's frame, which exists nowhere else.
+
+        Raises:
+            StoppedError: nothing was written.
+        """
+        row = to_row(result, threshold=self.threshold, calibration=self.calibration)
+        moment = self.clock()
+        row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
+        if _is_kept(self.maps, row) and result.picture_rgb is not None and result.anomaly_map is not None:
+            overlay = heat_overlay(result.picture_rgb, result.anomaly_map)
+            name = f"{stamp(moment)}_{_short_stem(result.path)}.png"
+            row["map"] = self.patiently(lambda: self._map_files.save(name, overlay))
+        if frame_rgb is not None:
+            row["frame"] = None
+            if _is_kept(self.frames, row):
+                row["frame"] = self.patiently(lambda: self._frame_files.save(f"{stamp(moment)}.png", frame_rgb))
+        return row, self.patiently(lambda: self._rows.append(row))
+
+    def patiently(self, write: Callable[[], T]) -> T:
+        """Write. Where that fails, as on a full disk, say so, wait, and try again for as long as it takes.
+
+        Raises:
+            StoppedError: told to end meanwhile.
+        """
+        began = time.monotonic()
+        said = None
+        while True:
+            try:
+                value = write()
+            except Exception as error:
+                if not _is_a_matter_of_place(error):
+                    raise
+                now = time.monotonic()
+                if said is None or now - said >= _REMINDER_S:
+                    said = now
+                    told = error if isinstance(error, OutputError) else output_error(self.folder, _as_os_error(error))
+                    logger.warning("%s; waiting until it can be written", told)
+                if self.stop.wait(self.retry_s):
+                    raise StoppedError(str(error)) from error
+            else:
+                if said is not None:
+                    logger.warning("%s: written after %.0f s; going on", self.folder, time.monotonic() - began)
+                return value
+
+
+def stamp(moment: datetime) -> str:
+    """A time in UTC as a part of file names, which sorts by time.
+
+    >>> from datetime import datetime
+    >>> stamp(datetime(2026, 11, 22, 14, 5, 9, 250))
+    '2026-11-22T140509.000250Z'
+    """
+    return f"{moment:%Y-%m-%dT%H%M%S.%fZ}"
+
+
+def _is_kept(which: str, row: Mapping[str, Any]) -> bool:
+    return which == "all" or (which == "anomalous" and row["verdict"] == "anomalous")
+
+
+def _short_stem(path: str) -> str:
+    return Path(path).stem.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
+
+
+def _is_a_matter_of_place(error: Exception) -> bool:
+    """Whether the same can succeed later: the disk is full, the share with the results is away, ..."""
+    import sqlite3
+
+    return isinstance(error, (OSError, OutputError, sqlite3.OperationalError))
+
+
+def _as_os_error(error: Exception) -> OSError:
+    with suppress(AttributeError):
+        if error.sqlite_errorname == "SQLITE_FULL":  # type: ignore[attr-defined]
+            return OSError(28, "No space left on device")
+    return error if isinstance(error, OSError) else OSError(0, str(error))

@@ -21,6 +21,8 @@ from winspect.cli import (
     predict,
     prepare,
     profile,
+    serve,
+    ui,
     watch,
     weights,
 )
@@ -30,6 +32,8 @@ from winspect.errors import WinspectError
 VERBS = (
     demo,
     predict,
+    serve,
+    ui,
     watch,
     calibrate,
     export,

@@ -1,0 +1,99 @@
+"""``winspect ui``: the web page on this machine, opened in the browser."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from winspect.cli.common import EXIT_DONE, add_model_options, model_options
+from winspect.cli.serve import data_folder
+from winspect.errors import MissingExtraError, SettingsError
+
+HOST, FIRST_PORT = "127.0.0.1", 7860
+_PORTS = 100
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "ui",
+        help="open a web page to judge pictures with",
+        description="Open a web page on this machine alone: drop pictures, add good samples, compare zero-shot with "
+        "few-shot, calibrate a threshold. `winspect serve` has the same page, and more options.",
+    )
+    parser.add_argument("--port", type=int, metavar="N", help=f"default: {FIRST_PORT}, or the next that is free")
+    parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where references and calibrations are kept (default: winspect in $XDG_DATA_HOME or ~/.local/share)",
+    )
+    add_model_options(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="also a line per request, on stderr")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the page until it is interrupted; returns the exit code."""
+    try:
+        from winspect.service.serving import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("winspect"):
+            raise
+        raise MissingExtraError(f'the page needs {error.name}: pip install "winspect[serve]"') from error
+    from winspect.service.backend import Backend
+    from winspect.service.settings import ModelSpec, ServiceSettings
+
+    port = args.port or free_port(FIRST_PORT if args.port is None else 0)
+    settings = ServiceSettings(data=args.data or data_folder(), host=HOST, port=port)
+    backend = Backend(settings, ModelSpec(options=model_options(args)))
+    open_page = None if args.no_browser else open_in_browser
+    serve(backend, settings, say=_Teller(f"http://{HOST}:{port}/", open_page), access_log=args.verbose)
+    return EXIT_DONE
+
+
+def free_port(first: int = FIRST_PORT) -> int:
+    """The first free port of a hundred from this one on; from 0, any.
+
+    Raises:
+        SettingsError: all of them are taken.
+    """
+    for port in range(first, first + _PORTS):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise SettingsError(f"the ports {first} to {first + _PORTS - 1} are all taken; choose another with --port")
+
+
+def open_in_browser(url: str) -> None:
+    """Open a page, without waiting for the browser; only where there is one with windows."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if type(browser) is webbrowser.GenericBrowser:  # one in the terminal, which is ours
+        return
+    threading.Thread(target=browser.open, args=(url,), daemon=True).start()
+
+
+class _Teller:
+    """Says on stderr what the service says; the first thing is that it listens, and then the page can be opened."""
+
+    def __init__(self, url: str, open_page: Callable[[str], None] | None) -> None:
+        self.url, self.open_page = url, open_page
+
+    def __call__(self, text: str) -> None:
+        print(f"winspect: {text}", file=sys.stderr, flush=True)
+        if self.open_page is not None:
+            self.open_page(self.url)
+            self.open_page = None

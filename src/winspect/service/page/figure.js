@@ -1,0 +1,114 @@
+// One picture with its map, score, verdict and threshold.
+
+import { copyOf, show, tell } from "./dom.js";
+import { paint } from "./heat.js";
+import { VERDICTS, count, pValue, score } from "./words.js";
+
+const clamp = (value) => Math.min(1, Math.max(0, value));
+
+export class Figure {
+  /**
+   * @param {{onAgain: () => void, onUse: () => void, onPoint: (value: number | null) => void}} handlers what the
+   *   buttons do, and what hears the map's value under the pointer (null: outside)
+   */
+  constructor({ onAgain, onUse, onPoint }) {
+    this.root = copyOf("figure-template");
+    this.map = null;
+    this.part(".again").addEventListener("click", onAgain);
+    this.part(".use").addEventListener("click", onUse);
+    const stack = this.part(".stack");
+    stack.addEventListener("pointermove", (event) => onPoint(this.valueAt(event)));
+    stack.addEventListener("pointerleave", () => onPoint(null));
+    const image = this.part("img");
+    image.addEventListener("load", () => {
+      stack.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+      show(stack, true);
+    });
+    image.addEventListener("error", () => show(stack, false));
+  }
+
+  part(selector) {
+    return this.root.querySelector(selector);
+  }
+
+  /** The map's value under the pointer; null where there is none. */
+  valueAt(event) {
+    if (!this.map) return null;
+    const box = this.part(".stack").getBoundingClientRect();
+    const place = (offset, side, length) => Math.floor(clamp(offset / side) * (length - 1e-6));
+    const column = place(event.clientX - box.left, box.width, this.map.width);
+    const row = place(event.clientY - box.top, box.height, this.map.height);
+    return this.map.values[row * this.map.width + column];
+  }
+
+  /**
+   * @param {object} item the picture: `name`, `url`
+   * @param {object} answer what is known: `row`, `map`, `overlayUrl`, `shots`, `error`, `note`
+   * @param {{mayUse: boolean, isBeside: boolean}} options whether it is offered as a good sample; whether it stands
+   *   beside the judgement that decides
+   */
+  show(item, answer, { mayUse, isBeside }) {
+    const { row, error, note, hint } = answer;
+    this.part("figcaption").textContent = how(row?.shots ?? answer.shots);
+    this.showPicture(item, answer);
+    const isJudged = row?.anomaly_score != null;
+    this.root.setAttribute("aria-busy", String(!row && !error));
+    this.part(".note").textContent = error || isJudged ? "" : note ?? "Judging…";
+    this.part(".hint").textContent = hint ?? "";
+    show(this.part(".picture"), !error || !item.isUnshowable);
+    show(this.part(".verdict-line"), isJudged);
+    show(this.part(".meter"), isJudged);
+    if (isJudged) this.showScore(row);
+    show(this.part(".verdict"), !isBeside || row?.verdict != null);
+    this.part(".threshold").textContent = isJudged ? thresholdText(row, isBeside) : "";
+    this.part(".p-value").textContent = row?.p_value != null ? pValue(row.p_value) : "";
+    tell(this.part(".error"), error?.message);
+    show(this.part(".again"), error?.status === 0 || error?.status >= 500); // others would fail again
+    show(this.part(".use"), isJudged && mayUse);
+  }
+
+  showPicture(item, { overlayUrl }) {
+    const url = overlayUrl ?? item.url;
+    const image = this.part("img");
+    if (image.getAttribute("src") === url) return;
+    image.src = url;
+    image.alt = item.name;
+  }
+
+  showScore({ anomaly_score: value, verdict, threshold }) {
+    this.part(".score").textContent = score(value);
+    const badge = this.part(".verdict");
+    badge.textContent = VERDICTS[verdict] ?? "No threshold yet";
+    badge.dataset.verdict = verdict ?? "";
+    const meter = this.part(".meter");
+    meter.dataset.verdict = verdict ?? "";
+    meter.style.setProperty("--score", clamp(value));
+    meter.setAttribute("aria-valuenow", value.toFixed(3));
+    meter.setAttribute("aria-valuetext", `${score(value)}${verdict ? `, ${verdict}` : ""}`);
+    const mark = this.part(".mark");
+    show(mark, threshold != null);
+    if (threshold != null) mark.style.setProperty("--threshold", clamp(threshold));
+  }
+
+  /** Paint the map, or nothing, with the colours over a range of scores. */
+  paint(map, range, opacity) {
+    const canvas = this.part("canvas");
+    this.map = map;
+    show(canvas, Boolean(map));
+    canvas.style.opacity = opacity;
+    if (map) paint(canvas, map, range);
+  }
+
+  set opacity(value) {
+    this.part("canvas").style.opacity = value;
+  }
+}
+
+function how(shots) {
+  return shots ? `With ${count(shots, "reference")}` : "Zero-shot";
+}
+
+function thresholdText({ threshold, verdict }, isBeside) {
+  if (verdict == null) return isBeside ? "For comparison." : "Scores lie between 0 and 1; 1 is most anomalous.";
+  return `Threshold ${threshold.toFixed(3)}: the score ${verdict === "anomalous" ? "lies above" : "stays below"} it.`;
+}

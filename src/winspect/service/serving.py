@@ -1,0 +1,215 @@
+"""uvicorn with this service's settings: the port, TLS, and an end that leaves nobody without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from winspect.errors import SettingsError, WinspectError
+from winspect.service.app import create_app
+from winspect.service.backend import Backend
+from winspect.service.protocol import MAX_CONNECTIONS, MAX_HEADER_BYTES, PatientProtocol
+from winspect.service.settings import ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+_KEEP_ALIVE_S = 65  # above the minute for which reverse proxies keep a connection, or they would write into its end
+_LAST_S = 2.0  # for answers to be written after the queue is drained
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(
+    backend: Backend, settings: ServiceSettings, *, say: Callable[[str], None] = print, access_log: bool = False
+) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what is queued, for at most ``drain_s``. A second one ends at once.
+
+    Args:
+        say: told where it listens, when it is ready, and what is dangerous.
+        access_log: a line per request in the log.
+
+    Raises:
+        SettingsError: the port is in use, or TLS files or API keys cannot be used.
+        WinspectError: the model cannot be loaded.
+    """
+    server = Server(backend, settings, say=say, access_log=access_log)
+    server.listen_and_run()
+    if server.failure is not None:
+        raise server.failure
+
+
+class Server(uvicorn.Server):
+    """Told to end, it first drains the backend, answering all the while: not ready, and 503 to new work."""
+
+    def __init__(
+        self, backend: Backend, settings: ServiceSettings, *, say: Callable[[str], None], access_log: bool = False
+    ) -> None:
+        _check_tls(settings)
+        super().__init__(_config(create_app(backend, settings), settings, access_log))
+        if not access_log:  # a line for each caller's mistake, which the caller is told, would fill any disk
+            for name in ("uvicorn.error", "python_multipart"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+        self.failure: WinspectError | None = None
+        self._backend, self._settings, self._say = backend, settings, say
+        self._loading: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def listen_and_run(self) -> None:
+        """Serve until told to end."""
+        with _listen(self._settings) as listener:
+            _allow_connections()
+            self._say(f"serving on {_address(listener, self._settings)}; loading the model")
+            if _is_reachable(listener) and self._settings.api_key_file is None:
+                host = self._settings.host
+                self._say(
+                    f"WARNING: whoever reaches {host} may use this service: set --api-key-file, or another --host"
+                )
+            self.run(sockets=[listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer; the model loads meanwhile."""
+        await super().startup(sockets)
+        self._loading = asyncio.create_task(self._wait_for_model())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        if self._loading is not None:
+            self._loading.cancel()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own way would raise the signal again at the end, and the exit code would say so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.end)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def end(self) -> None:
+        """Drain, then end; called again: end now."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        started = time.monotonic()
+        self._say("ending: answering what is queued")
+        _notify("STOPPING=1")
+        try:
+            await self._backend.drain(self._settings.drain_s)
+        finally:
+            left = self._settings.drain_s - (time.monotonic() - started)
+            self.config.timeout_graceful_shutdown = max(1, int(min(left, _LAST_S)))
+            self.should_exit = True
+
+    async def _wait_for_model(self) -> None:
+        started = time.monotonic()
+        try:
+            await self._backend.wait_ready()
+        except WinspectError as error:
+            self.failure, self.should_exit = error, True
+        else:
+            self._say(f"ready after {time.monotonic() - started:.1f} s")
+            _notify("READY=1")
+
+
+def _config(app: FastAPI, settings: ServiceSettings, access_log: bool) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=type("Protocol", (PatientProtocol,), {"patience_s": settings.body_timeout_s}),
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=access_log,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.drain_s) + 1,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        place = f"{settings.host}, port {settings.port}"
+        raise SettingsError(f"cannot listen on {place}: {error.strerror or error}; choose another --port") from error
+
+
+def _address(listener: socket.socket, settings: ServiceSettings) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _is_reachable(listener: socket.socket) -> bool:
+    """Whether other machines reach it."""
+    return not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _check_tls(settings: ServiceSettings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    for path in (settings.tls_cert, settings.tls_key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot read this TLS file: {error.strerror}") from error
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_cert,
+            settings.tls_key,
+            password=lambda: "",  # not asked for at a terminal
+        )
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise SettingsError(
+            f"{settings.tls_cert}, {settings.tls_key}: no certificate and key that belong together ({reason}); need "
+            "PEM files, the key without a password"
+        ) from error
+
+
+def _allow_connections() -> None:
+    """As many open files as connections need, where the system lets us."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 2 * MAX_CONNECTIONS
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it has started us (see sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        notifier.connect("\0" + path[1:] if path.startswith("@") else path)
+        notifier.sendall(state.encode())

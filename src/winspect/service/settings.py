@@ -1,0 +1,109 @@
+"""Every limit of the service, with its unit. What the command line does not give keeps the default that stands here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from winspect.decoding import MAX_PIXELS
+from winspect.errors import SettingsError
+
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """What the service allows, and how long it waits.
+
+    Attributes:
+        data: folder of ``winspect.sqlite3``: references, good pictures and calibrations.
+        classes: the only classes that may be asked for; None for any.
+        host, port: where it listens; port 0 is one that is free.
+        max_queue: pictures that wait for the model at most; what comes on top is refused at once.
+        deadline_s: for a request that names none, and the longest it may name.
+        max_upload_mb: of one request, in units of 2**20 bytes.
+        max_pixels: of one picture, told by its header.
+        max_pictures: of one request.
+        max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
+        max_classes: different class names that may be asked for, as each is encoded and kept.
+        max_batch: pictures in one call of the model at most.
+        overlay_side: the longer side of an overlay at most, in pixels.
+        drain_s: for what is queued when the service is told to end.
+        body_timeout_s: for a request's body to arrive.
+        hang_s: a model process that says nothing for so long while it is asked is ended and started again.
+        load_s: for a model process to load and warm up; downloading weights counts.
+        backoff_s: before a model process that ended is started again; doubled each time, up to ``most_backoff_s``.
+        page: serve the web page at ``/``.
+        api_key_file: one key a line; None lets everyone in.
+        tls_cert, tls_key: PEM files; both or none.
+
+    Raises:
+        SettingsError: a limit out of its range.
+    """
+
+    data: Path
+    classes: tuple[str, ...] | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_queue: int = 64
+    deadline_s: float = 30.0
+    max_upload_mb: float = 32.0
+    max_pixels: int = MAX_PIXELS
+    max_pictures: int = 16
+    max_references: int = 64
+    max_good_pictures: int = 10_000
+    max_classes: int = 1_000
+    max_batch: int = 32
+    overlay_side: int = 1024
+    drain_s: float = 30.0
+    body_timeout_s: float = 20.0
+    hang_s: float = 120.0
+    load_s: float = 1_800.0
+    backoff_s: float = 0.5
+    most_backoff_s: float = 30.0
+    page: bool = True
+    api_key_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.type == "int" and (type(value) is not int or value < (0 if one.name == "port" else 1)):
+                raise SettingsError(f"{one.name}: got {value!r}, need a whole number from 1")
+            if one.type == "float" and not (_is_number(value) and value > 0):
+                raise SettingsError(f"{one.name}: got {value!r}, need a number above 0")
+        if self.port > 65535:
+            raise SettingsError(f"port: got {self.port}, need 0 to 65535")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise SettingsError("TLS needs a certificate and its key: give both, or neither")
+        if self.classes is not None and not self.classes:
+            raise SettingsError("classes: got none, need at least one; leave the option out to allow any")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Of one request."""
+        return int(self.max_upload_mb * MEGABYTE)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model process loads; it is sent there, so that all of it can be pickled.
+
+    Attributes:
+        options: arguments of :class:`winspect.WinCLIP`, but for ``device`` where ``devices`` are named.
+        devices: one process each; empty for a single process on the options' own device.
+        loader: ``module:function``, called with this specification and a device or None; for tests, and for models
+            of one's own. What it gives must do what the worker asks of :class:`winspect.WinCLIP`.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    loader: str = "winspect.service.worker:load_model"

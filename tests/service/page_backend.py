@@ -1,0 +1,57 @@
+"""The fake backend, with what the page's tests need beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from service.fake_backend import FakeBackend
+
+from winspect.service.contract import CalibrationState, Overloaded, class_key
+
+
+class PageBackend(FakeBackend):
+    """Good samples halve the score; ``busy`` predictions are refused first; calibrating takes a moment.
+
+    ``asked`` is what was judged: name, class, good samples, and whether the map was wanted.
+    """
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.reset()
+
+    def reset(self):
+        """As it was before the first visit."""
+        self.now, self.busy, self.asked, self.under_way = "ready", 0, [], None
+        self.stored, self.good, self.calibrations = {}, {}, {}
+
+    async def predict(self, picture, **options):
+        if self.busy:
+            self.busy -= 1
+            raise Overloaded("64 pictures wait already", 1.0)
+        return await super().predict(picture, **options)
+
+    def _judgement(self, rgb, name, key, overlay, maps, zero_shot, seconds):
+        judged = super()._judgement(rgb, name, key, overlay, maps, zero_shot, seconds)
+        self.asked.append((name, key, judged.shots, maps))
+        if not judged.shots:
+            return judged
+        return replace(judged, result=replace(judged.result, anomaly_score=judged.result.anomaly_score / 2))
+
+    async def add_good(self, category_name, pictures):
+        await super().add_good(category_name, pictures)
+        key = class_key(category_name)
+        self.good[key] = sorted(set(self.good[key]))  # copies count once
+        return len(self.good[key])
+
+    async def start_calibration(self, category_name, max_false_alarms):
+        await super().start_calibration(category_name, max_false_alarms)
+        self.under_way = CalibrationState("running", max_false_alarms=max_false_alarms, done=3, total=12)
+        asyncio.get_running_loop().call_later(0.5, setattr, self, "under_way", None)
+
+    async def calibration(self, category_name):
+        return self.under_way or await super().calibration(category_name)
+
+    async def delete_calibration(self, category_name):
+        self.under_way = None
+        await super().delete_calibration(category_name)

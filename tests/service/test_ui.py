@@ -1,0 +1,110 @@
+"""``winspect ui``: where it listens, what it opens, what it passes on."""
+
+from __future__ import annotations
+
+import socket
+import webbrowser
+
+import pytest
+
+from winspect.cli import ui
+from winspect.cli.main import main
+from winspect.errors import SettingsError
+
+pytest.importorskip("uvicorn", reason='the service needs: pip install "winspect[serve]"')
+
+
+@pytest.fixture
+def started(monkeypatch, process_as_before):
+    """What would have been served, and the pages that were opened; nothing is."""
+    from winspect.service import serving
+
+    calls, pages = [], []
+
+    def serve(backend, settings, *, say, access_log):
+        calls.append((backend, settings))
+        say("serving")
+        say("ready")
+
+    monkeypatch.setattr(serving, "serve", serve)
+    monkeypatch.setattr(ui, "open_in_browser", pages.append)
+    return calls, pages
+
+
+def test_serves_on_this_machine_alone_and_opens_the_page_once(started, tmp_path, capsys):
+    calls, pages = started
+    assert main(["ui", "--model", "winspect-tiny", "--data", str(tmp_path), "--port", "7999"]) == 0
+    ((backend, settings),) = calls
+    assert (settings.host, settings.port, settings.data, settings.page) == ("127.0.0.1", 7999, tmp_path, True)
+    assert settings.api_key_file is None and settings.classes is None
+    assert backend.spec.options == {"model": "winspect-tiny"}
+    assert pages == ["http://127.0.0.1:7999/"]
+    assert capsys.readouterr().err == "winspect: serving\nwinspect: ready\n"
+
+
+def test_no_browser(started, tmp_path):
+    assert main(["ui", "--no-browser", "--data", str(tmp_path), "--port", "0"]) == 0
+    ((_, settings),), pages = started
+    assert pages == [] and settings.port != 0
+
+
+def test_the_next_port_that_is_free(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert ui.free_port(port) > port
+        monkeypatch.setattr(ui, "_PORTS", 1)
+        with pytest.raises(SettingsError, match=rf"ports {port} to {port} are all taken"):
+            ui.free_port(port)
+
+
+class Windowed(webbrowser.BaseBrowser):
+    opened = None
+
+    def open(self, url, new=0, autoraise=True):
+        self.opened.append(url)
+        return True
+
+
+def missing():
+    raise webbrowser.Error("no browser")
+
+
+@pytest.mark.parametrize(
+    ("get", "is_opened"),
+    [(Windowed, True), (lambda: webbrowser.GenericBrowser("lynx"), False), (missing, False)],
+    ids=["windows", "terminal", "none"],
+)
+def test_only_a_browser_with_windows_is_opened(monkeypatch, get, is_opened):
+    monkeypatch.setattr(webbrowser, "get", get)
+    monkeypatch.setattr(Windowed, "opened", [])
+    monkeypatch.setattr(ui.threading, "Thread", lambda target, args, daemon: Now(target, args))
+    ui.open_in_browser("http://x/")
+    assert Windowed.opened == ["http://x/"] * is_opened
+
+
+class Now:
+    """A thread that runs at once."""
+
+    def __init__(self, target, args):
+        self.start = lambda: target(*args)
+
+
+def test_without_the_extra_it_says_which(monkeypatch, capsys, process_as_before):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "winspect.service.serving", None)
+    error = ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
+    monkeypatch.setattr("builtins.__import__", importing(error))
+    assert main(["ui"]) == 2
+    assert 'the page needs uvicorn: pip install "winspect[serve]"' in capsys.readouterr().err
+
+
+def importing(error):
+    real = __import__
+
+    def fake(name, *args, **options):
+        if name == "winspect.service.serving":
+            raise error
+        return real(name, *args, **options)
+
+    return fake

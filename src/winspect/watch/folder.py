@@ -116,6 +116,8 @@ class WatchedFolder:
         words = [f"{unreadable} cannot be read so far"] if unreadable else []
         if (oldest := next(waiting, None)) is not None:
             words.insert(0, f"{self.behind - unreadable} behind, the oldest for {time.monotonic() - oldest:.1f} s")
+        elif self._more:  # they wait in the folder alone, and are taken into the line in a moment
+            words.insert(0, f"{self._more} behind")
         return ", ".join(words)
 
     def leave_out_existing(self) -> int:

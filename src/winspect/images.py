@@ -217,7 +217,7 @@ def prepare_many(
     _check_recipe(recipe)
     if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image, io.BytesIO)):
         raise SourceError(f"got one picture ({source_name(sources)}), need several: put it into a list")
-    workers = min(8, _processors()) if workers is None else workers
+    workers = default_workers() if workers is None else workers
     ahead = 2 * workers if ahead is None else ahead
     if workers < 1 or ahead < 1:
         raise SettingsError(f"got workers={workers}, ahead={ahead}, need 1 or more of each")
@@ -254,6 +254,6 @@ def _in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _processors() -> int:
-    """How many processors this process may use, which in a container is fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_workers() -> int:
+    """Threads that decode and resize: one per processor this process may use, in a container fewer, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -22,6 +22,7 @@ from winspect.edge import load_bundle
 from winspect.edge.export import export
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError, PictureError, SettingsError
 from winspect.thresholds import calibrate
+from winspect.weights.cache import hash_file
 
 TEXTILE = EXAMPLES / "textile"
 NEEDED_ONLY = """
@@ -206,9 +207,7 @@ def test_pickled_arrays_are_not_run(copy):
     text = copy / "classes/01-nut/text.npy"
     np.save(text, np.array([print, print], dtype=object), allow_pickle=True)
     document = json.loads((copy / "bundle.json").read_text())
-    from winspect.edge.manifest import hash_of
-
-    document["sha256"]["classes/01-nut/text.npy"] = hash_of(text)
+    document["sha256"]["classes/01-nut/text.npy"] = hash_file(text)
     (copy / "bundle.json").write_text(json.dumps(document))
     with pytest.raises(BundleError, match="damaged"):
         load_bundle(copy)

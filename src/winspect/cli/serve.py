@@ -92,16 +92,27 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve; returns the exit code."""
-    try:
-        from winspect.service.serving import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("winspect"):
-            raise
-        raise MissingExtraError(f'serving needs {error.name}: pip install "winspect[serve]"') from error
+    need_extra("serving")
+    from winspect.service.serving import serve
+
     settings = _settings(args)
     backend = _backend(args, settings)
     serve(backend, settings, say=_say, access_log=args.verbose)
     return EXIT_DONE
+
+
+def need_extra(what: str) -> None:
+    """Import what serves.
+
+    Raises:
+        MissingExtraError: a package of the extra is not installed; says what needs it.
+    """
+    try:
+        import winspect.service.serving  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("winspect"):
+            raise
+        raise MissingExtraError(f'{what} needs {error.name}: pip install "winspect[serve]"') from error
 
 
 def data_folder() -> Path:

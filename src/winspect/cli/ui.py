@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from winspect.cli.common import EXIT_DONE, add_model_options, model_options
-from winspect.cli.serve import data_folder
-from winspect.errors import MissingExtraError, SettingsError
+from winspect.cli.serve import data_folder, need_extra
+from winspect.errors import SettingsError
 
 HOST, FIRST_PORT = "127.0.0.1", 7860
 _PORTS = 100
@@ -41,13 +41,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page until it is interrupted; returns the exit code."""
-    try:
-        from winspect.service.serving import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("winspect"):
-            raise
-        raise MissingExtraError(f'the page needs {error.name}: pip install "winspect[serve]"') from error
+    need_extra("the page")
     from winspect.service.backend import Backend
+    from winspect.service.serving import serve
     from winspect.service.settings import ModelSpec, ServiceSettings
 
     port = args.port or free_port(FIRST_PORT if args.port is None else 0)

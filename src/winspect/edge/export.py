@@ -35,7 +35,6 @@ LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.02}
 precisions rounding alone, met by other rounding in front of it, moves a score in the third digit."""
 
 _CHECKED_PICTURES = 4
-_OPSET = 20
 
 
 def export(
@@ -184,10 +183,12 @@ def _write_onnx_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
         import onnxscript  # noqa: F401  (torch's exporter is written in it)
     except ModuleNotFoundError as error:
         raise MissingExtraError('torch writes ONNX with onnxscript: pip install "winspect[onnx]"') from error
+    from winspect.engines.onnx_engine import OPSET
+
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": tokens.outputs}
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program: Any = torch.onnx.export(tokens, (pixels,), dynamo=True, opset_version=_OPSET, verbose=False, **names)
+        program: Any = torch.onnx.export(tokens, (pixels,), dynamo=True, opset_version=OPSET, verbose=False, **names)
     program.save(str(path), external_data=False)
 
 

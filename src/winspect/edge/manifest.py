@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from winspect.errors import BundleError
 from winspect.files import replacing
+from winspect.weights.cache import hash_file
 
 MANIFEST, PREPROCESSING = "bundle.json", "preprocessing.json"
 KIND, SCHEMA = "winspect bundle", 1
@@ -85,7 +85,7 @@ class Manifest:
                 }
                 for name, own in self.classes.items()
             },
-            "sha256": {file: hash_of(folder / file) for file in files},
+            "sha256": {file: hash_file(folder / file) for file in files},
         }
         with replacing(folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -137,20 +137,11 @@ def _check(folder: Path, file: str, sha256: str) -> None:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{folder / MANIFEST}: names {file!r}, which lies outside the bundle; do not trust it")
     try:
-        found = hash_of(path)
+        found = hash_file(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); copy the bundle again, whole") from error
     if found != sha256:
         raise BundleError(f"{path}: its hash is not the one in {MANIFEST}: it is damaged or was changed; copy it again")
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from winspect.errors import MissingExtraError
 from winspect.graphs import Graph, OnnxGraph, onnx_options
 from winspect.memory import page_out
 
-_OPSET = 20  # the first with Gelu
+OPSET = 20  # the first with Gelu
 _WEIGHTS_FILE = "tower.weights"
 
 
@@ -41,7 +41,7 @@ class OnnxOperators:
         """Write ``tower.onnx`` and its weights."""
         helper = self._onnx.helper
         graph = helper.make_graph(self.nodes, "image_tower", self.inputs, self.outputs, self.initializers)
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
         self._onnx.save_model(
             model, folder / "tower.onnx", save_as_external_data=True, location=_WEIGHTS_FILE, size_threshold=1024
@@ -156,7 +156,7 @@ class OnnxEngine(StaticEngine):
         return onnx_options(self._threads)
 
     def _session(self, layout: Layout, options: Any) -> Any:
-        key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": repr(layout), "opset": _OPSET}
+        key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": repr(layout), "opset": OPSET}
         path = self._cache.get(key, partial(self._save, layout)) / "tower.onnx"
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

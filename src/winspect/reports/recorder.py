@@ -161,7 +161,7 @@ class Recorder:
         """
         has_overlay = self.overlays and result.picture_rgb is not None
         has_map = result.error is None and (has_overlay or self.raw_maps)
-        stem = f"{self._count:06d}_{_short_stem(result.path)}"
+        stem = f"{self._count:06d}_{short_stem(result.path)}"
         name = f"{MAPS_FOLDER}/{stem}.{'png' if has_overlay else 'npz'}" if has_map else None
         row = to_row(result, threshold=self.threshold, calibration=self.calibration, map_file=name)
         mask = None
@@ -230,7 +230,7 @@ def _open_text(path: Path, mode: str, newline: str | None = None) -> TextIO:
     return cast(TextIO, path.open(mode, encoding="utf-8", errors="backslashreplace", newline=newline))
 
 
-def _short_stem(path: str) -> str:
+def short_stem(path: str) -> str:
     """The name of a picture without its ending, short enough to be part of a file name on any system."""
     return Path(path).stem.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from winspect.errors import PictureError, WinspectError
-from winspect.images import Prepared, prepare
+from winspect.images import Prepared, default_workers, prepare
 from winspect.service.contract import ServiceError
 from winspect.service.overlay import overlay_png, shrink_picture
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_DECODERS = 8
 _PAINTERS = 2
 _WARM_UP_SIDE = 256
 
@@ -79,7 +78,7 @@ def load_model(spec: ModelSpec, device: str | None) -> Any:
 
 def decoders(spec: ModelSpec) -> int:
     """Threads that decode and resize: as the options say, or one per core, at most 8, as in `predict_many`."""
-    return spec.options.get("workers") or min(_MOST_DECODERS, _processors())
+    return spec.options.get("workers") or default_workers()
 
 
 def serve(pipe: Connection, settings: ServiceSettings, spec: ModelSpec, device: str | None, log_level: int) -> None:
@@ -268,7 +267,3 @@ def _own(error: Exception) -> Exception:
         return error
     logger.error("a model process failed: %s", error, exc_info=error)
     return ServiceError("the model failed on this; the service's log says why")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

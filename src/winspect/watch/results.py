@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from winspect.errors import OutputError, SettingsError
 from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.heatmaps import heat_overlay, save_png
-from winspect.reports.recorder import RUN_FILE, to_row
+from winspect.reports.recorder import RUN_FILE, short_stem, to_row
 from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class WatchResults:
         row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
         if _is_kept(self.maps, row) and result.picture_rgb is not None and result.anomaly_map is not None:
             overlay = heat_overlay(result.picture_rgb, result.anomaly_map)
-            name = f"{stamp(moment)}_{_short_stem(result.path)}.png"
+            name = f"{stamp(moment)}_{short_stem(result.path)}.png"
             row["map"] = self.patiently(lambda: self._map_files.save(name, overlay))
         if frame_rgb is not None:
             row["frame"] = None
@@ -220,10 +220,6 @@ def stamp(moment: datetime) -> str:
 
 def _is_kept(which: str, row: Mapping[str, Any]) -> bool:
     return which == "all" or (which == "anomalous" and row["verdict"] == "anomalous")
-
-
-def _short_stem(path: str) -> str:
-    return Path(path).stem.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
 
 
 def _is_a_matter_of_place(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -16,7 +17,17 @@ import pytest
 from PIL import Image, ImageFile
 
 from winspect.errors import PictureError, SettingsError, SourceError
-from winspect.images import MAX_TILES, Prepared, Preprocess, prepare, prepare_many, read_rgb, tile_boxes
+from winspect.images import (
+    MAX_TILES,
+    Prepared,
+    Preprocess,
+    Resized,
+    prepare,
+    prepare_many,
+    read_rgb,
+    resize_tiles,
+    tile_boxes,
+)
 
 TEXTILE = sorted((Path(__file__).parents[1] / "examples" / "textile").glob("*.jpg"))
 
@@ -179,6 +190,49 @@ def test_preprocess_settings_are_checked(settings, message):
         Preprocess(**settings)
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size_wh", [(90, 90), (250, 80), (70, 200), (48, 48)])
+def test_the_two_halves_are_the_whole_bit_for_bit(size_wh, interpolation):
+    """Against the arithmetic in its plainest form: Pillow resizes, then every value is normalised in float32."""
+    preprocess = Preprocess(48, interpolation=interpolation)
+    rgb = photo(*size_wh)
+    box = (5, 3, 41, 44)
+    method = Image.Resampling[interpolation.upper()]
+    resized = preprocess.resize(rgb, box)
+    assert (resized.dtype, resized.shape) == (np.uint8, (48, 48, 3))
+    np.testing.assert_array_equal(resized, np.asarray(Image.fromarray(rgb).crop(box).resize((48, 48), method)))
+    mean, std = np.float32(preprocess.mean), np.float32(preprocess.std)
+    plain = ((resized.astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1)
+    for tiles in (preprocess(rgb, box), preprocess.normalise(resized)):
+        assert (tiles.dtype, tiles.shape) == (np.float32, (3, 48, 48))
+        np.testing.assert_array_equal(tiles, plain)
+
+
+def test_normalising_takes_any_number_of_tiles():
+    preprocess = Preprocess(8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
+    tiles = preprocess.normalise(pixels)
+    assert (tiles.dtype, tiles.shape) == (np.float32, (2, 3, 3, 8, 8))
+    assert tiles.flags.c_contiguous and tiles.flags.writeable
+    for place in np.ndindex(2, 3):
+        np.testing.assert_array_equal(tiles[place], preprocess.normalise(pixels[place]))
+    assert preprocess.normalise(pixels[:0]).shape == (0, 3, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((1, 9, 8, 3), np.uint8),
+        np.zeros((8, 3), np.uint8),
+    ],
+)
+def test_normalising_refuses_what_was_not_resized_for_it(pixels):
+    with pytest.raises(SettingsError, match=r"got dtype .*, need uint8 \(..., 8, 8, 3\)"):
+        Preprocess(8).normalise(pixels)
+
+
 def test_preprocess_takes_lists_and_stays_hashable():
     assert hash(Preprocess(mean=[0, 0, 0])) == hash(Preprocess(mean=(0.0, 0.0, 0.0)))
 
@@ -195,6 +249,35 @@ def test_prepare_says_what_it_did(tmp_path):
     assert kept.boxes == [(0, 0, 40, 40), (40, 0, 80, 40), (60, 0, 100, 40)]
     np.testing.assert_array_equal(kept.rgb, photo(100, 40))
     assert kept.rgb.flags.writeable and kept.tiles.flags.writeable and kept.tiles.flags.c_contiguous
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("recipe", ["paper", "tiles"])
+@pytest.mark.parametrize("size_wh", [(80, 80), (250, 80), (80, 250)])
+def test_resized_tiles_travel_and_become_the_same(size_wh, recipe, interpolation):
+    preprocess = Preprocess(48, interpolation=interpolation)
+    data = encoded(Image.fromarray(photo(*size_wh)), "PNG")
+    options = {"recipe": recipe, "stride_fraction": 0.7, "keep_rgb": True}
+    resized = pickle.loads(pickle.dumps(resize_tiles(data, preprocess, **options)))
+    assert (resized.pixels.dtype, resized.pixels.shape) == (np.uint8, (len(resized.boxes), 48, 48, 3))
+    ours, theirs = resized.normalised(preprocess), prepare(data, preprocess, **options)
+    assert 4 * resized.pixels.nbytes == theirs.tiles.nbytes
+    assert (ours.name, ours.size_wh, ours.boxes) == (theirs.name, theirs.size_wh, theirs.boxes)
+    np.testing.assert_array_equal(ours.rgb, theirs.rgb)
+    np.testing.assert_array_equal(ours.tiles, theirs.tiles)
+    by_hand = np.stack([preprocess(photo(*size_wh), box) for box in theirs.boxes])
+    assert ours.tiles.dtype == by_hand.dtype == np.float32
+    np.testing.assert_array_equal(ours.tiles, by_hand)
+    assert len(ours.boxes) == (1 if recipe == "paper" or size_wh == (80, 80) else 5)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 4, 4, 3), np.float32)],
+)
+def test_resized_tiles_are_checked(pixels):
+    with pytest.raises(SettingsError, match=r"got pixels of dtype .*, need uint8 \(1, S, S, 3\)"):
+        Resized("x", (9, 9), [(0, 0, 9, 9)], pixels)
 
 
 def test_size_and_boxes_are_those_of_the_upright_picture():
@@ -297,9 +380,9 @@ def test_threads_work_at_the_same_time():
     barrier = threading.Barrier(3, timeout=10)
 
     class Meeting(Preprocess):
-        def __call__(self, rgb, box=None):
+        def resize(self, rgb, box=None):
             barrier.wait()
-            return super().__call__(rgb, box)
+            return super().resize(rgb, box)
 
     assert len(list(prepare_many([photo(16, 16)] * 3, Meeting(8), workers=3))) == 3
 
@@ -324,11 +407,11 @@ def test_waiting_pictures_are_dropped_on_close():
     release = threading.Event()
 
     class Held(Preprocess):
-        def __call__(self, rgb, box=None):
+        def resize(self, rgb, box=None):
             begun.append(1)
             if len(begun) > 1:
                 release.wait(10)
-            return super().__call__(rgb, box)
+            return super().resize(rgb, box)
 
     stream = prepare_many([photo(16, 16)] * 50, Held(8), workers=1, ahead=50)
     next(stream)
@@ -365,7 +448,7 @@ def test_what_a_decoder_raises_is_a_value_but_a_bug_is_not(monkeypatch):
         raise RuntimeError("boom")
 
     class Bug(Preprocess):
-        def __call__(self, rgb, box=None):
+        def resize(self, rgb, box=None):
             raise ZeroDivisionError
 
     with monkeypatch.context() as patch:

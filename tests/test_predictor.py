@@ -9,6 +9,9 @@ import gc
 import itertools
 import logging
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -19,6 +22,7 @@ from checkpoints import SMALL, save_checkpoint
 from PIL import Image
 
 from winspect import ConstantMapWarning, PromptEnsemble, Recipe, WinCLIP, text
+from winspect.class_state import ClassState
 from winspect.errors import (
     ClassNameError,
     DeviceError,
@@ -31,7 +35,9 @@ from winspect.errors import (
     WeightsCorruptError,
     WeightsMissingError,
 )
+from winspect.judge import References
 from winspect.machine import cpu_features
+from winspect.thresholds.fingerprints import Fingerprint
 
 native_bf16 = pytest.mark.skipif(not cpu_features().native_bf16, reason="this CPU has no bf16")
 
@@ -335,6 +341,159 @@ def test_references_of_other_sizes_and_tiles(new_model):
     result = model.predict(part(3, 100, 40))
     assert 0 <= result.anomaly_score <= 1
     assert result.anomaly_map.shape == (100, 40)
+
+
+# What a class is judged with, elsewhere
+
+
+def arrays_of(state: ClassState) -> list:
+    """Every array of a state."""
+    arrays = [state.text]
+    if state.references is not None:
+        state.references.map(arrays.append)
+    return arrays
+
+
+def no_text(category_name):
+    raise AssertionError(f"encoded {category_name!r}")
+
+
+def taken(model: WinCLIP, into: WinCLIP, category_name: str, monkeypatch) -> ClassState:
+    """The class from one predictor to another, by pickle; the other cannot encode text, nor good samples any more."""
+    state = pickle.loads(pickle.dumps(model.state_of(category_name)))
+    monkeypatch.setattr(into, "_text", no_text)
+    monkeypatch.setattr(into, "reference", no_text)
+    into.take(category_name, state)
+    return state
+
+
+def assert_same(ours, theirs):
+    """Bit for bit."""
+    for own, other in zip(ours, theirs, strict=True):
+        assert own.anomaly_score == other.anomaly_score
+        np.testing.assert_array_equal(own.tile_maps, other.tile_maps)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("recipe", ["paper", "tiles"])
+@pytest.mark.parametrize("shots", [0, 1, 3])
+def test_a_class_is_judged_elsewhere_as_here(new_model, pictures, monkeypatch, engine, recipe, shots):
+    model, other = (new_model(engine=engine, recipe=recipe) for _ in range(2))
+    if shots:
+        model.reference([part(20 + seed) for seed in range(shots)], "metal_nut")
+    state = taken(model, other, "metal_nut", monkeypatch)
+    assert (state.text.dtype, state.text.shape) == (np.float32, (2, 48))
+    assert {type(array) for array in arrays_of(state)} == {np.ndarray}
+    assert_same(other.predict_many(pictures, "metal_nut"), model.predict_many(pictures, "metal_nut"))
+    assert_same([other.predict(pictures[0], "metal nut")], [model.predict(pictures[0], "metal nut")])
+    assert other.references_of("metal nut") == model.references_of("metal_nut")
+    assert len(other.references_of("metal nut")) == shots
+    with pytest.raises(AssertionError, match="encoded 'bolt'"):
+        other.predict(pictures[0], "bolt")
+
+
+def test_the_bundled_models_classes_too(textile, monkeypatch):
+    """Its references hold what the log fusion keeps."""
+    model, other = (WinCLIP("winspect-tiny", device="cpu") for _ in range(2))
+    model.reference(textile[-2:], "textile")
+    state = taken(model, other, "textile", monkeypatch)
+    good = state.references.log_fusion
+    assert good.patches is state.references.patches  # not twice in the pickle
+    assert all(good.windows[scale] is windows for scale, windows in state.references.windows.items())
+    assert_same(other.predict_many(textile[:3], "textile"), model.predict_many(textile[:3], "textile"))
+    assert [shown.path for shown in other.references_of("textile")] == [str(path) for path in textile[-2:]]
+
+
+@native_bf16
+def test_a_class_goes_along_in_half_precision(new_model, pictures, monkeypatch):
+    model, other = (new_model(precision="bf16") for _ in range(2))
+    model.reference([part(20)])
+    taken(model, other, "object", monkeypatch)
+    assert_same(other.predict_many(pictures[:2]), model.predict_many(pictures[:2]))
+
+
+def test_a_calibration_holds_where_the_class_was_taken(new_model, monkeypatch):
+    model, other = new_model(), new_model()
+    model.reference([part(20)], "nut")
+    calibration = model.calibrate([part(30 + seed) for seed in range(12)], "nut", max_false_alarms=0.1)
+    with pytest.raises(SettingsError, match="references"):
+        calibration.check_model(other)
+    taken(model, other, "nut", monkeypatch)
+    calibration.check_model(other)
+    other.forget("nut")
+    with pytest.raises(SettingsError, match="references"):
+        calibration.check_model(other)
+
+
+def test_taking_replaces_what_was_known(new_model, pictures):
+    model, other = new_model(), new_model()
+    zero_shot = other.state_of("nut")
+    expected = other.predict(pictures[0], "nut")
+    for predictor, seed in ((model, 20), (other, 21)):
+        predictor.reference([part(seed)], "nut")
+    other.take("nut", model.state_of("nut"))
+    assert_same([other.predict(pictures[0], "nut")], [model.predict(pictures[0], "nut")])
+    other.take("nut", zero_shot)
+    assert other.references_of("nut") == ()
+    assert_same([other.predict(pictures[0], "nut")], [expected])
+    other.take("bolt", model.state_of("nut"))  # the text of one class under the name of another
+    assert_same([other.predict(pictures[0], "bolt")], [model.predict(pictures[0], "nut")])
+
+
+def test_arrays_go_to_the_device_once_and_may_be_read_only(new_model, pictures, monkeypatch):
+    model, other = new_model(), new_model()
+    model.reference([part(20)], "nut")
+    state = pickle.loads(pickle.dumps(model.state_of("nut")))
+    for array in arrays_of(state):
+        array.flags.writeable = False  # as a store shared by processes gives them
+    moved = []
+    copy = other._on_device
+    monkeypatch.setattr(other, "_on_device", lambda array: (moved.append(1), copy(array))[1])
+    other.take("nut", state)
+    assert len(moved) == len(arrays_of(state)) == 4  # text, patches, windows of two scales
+    results = [other.predict(picture, "nut") for picture in pictures[:3]]
+    assert len(moved) == 4
+    assert_same(results, [model.predict(picture, "nut") for picture in pictures[:3]])
+
+
+def test_a_state_is_read_without_torch(new_model, tmp_path):
+    model = new_model()
+    model.reference([part(20)], "nut")
+    (tmp_path / "state").write_bytes(pickle.dumps(model.state_of("nut")))
+    code = (
+        "import pickle, sys; sys.modules['torch'] = None; from pathlib import Path;"
+        "state = pickle.loads(Path(sys.argv[1]).read_bytes()); print(state.text.shape, len(state.shown))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "state")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ran.stdout, ran.returncode) == ("(2, 48) 1\n", 0), ran.stderr
+
+
+def test_states_that_cannot_be_are_refused(new_model, small_model):
+    references = References(np.zeros((2, 64), np.float32), {}, None)
+    text = np.zeros((2, 48), np.float32)
+    for arguments, told in (
+        (([[0.0], [0.0]],), "got .*, need a NumPy array, float32"),
+        ((torch.zeros(2, 48),), r"got dtype torch.float32, shape \(2, 48\), need a NumPy array"),
+        ((text.astype(np.float64),), "got dtype float64"),
+        ((text[0],), r"shape \(48,\), need"),
+        ((np.zeros((3, 48), np.float32),), r"shape \(3, 48\), need"),
+        ((text, references), "got references, 0 fingerprints; need both"),
+        ((text, None, (Fingerprint("a.png", None),)), "got no references, 1 fingerprints; need both"),
+    ):
+        with pytest.raises(SettingsError, match=told):
+            ClassState(*arguments)
+    model = new_model()
+    model.reference([part(20)], "nut")
+    before = model.predict(part(6), "nut").anomaly_score
+    state = ClassState(text, references, (Fingerprint("a.png", None),))
+    with pytest.raises(SettingsError, match=r"'nut' has windows of scales \[\], this predictor's recipe \[2, 3\]"):
+        model.take("nut", state)
+    assert model.predict(part(6), "nut").anomaly_score == before
+    for call in (lambda: model.take("{}", state), lambda: small_model.state_of("{}")):
+        with pytest.raises(ClassNameError):
+            call()
 
 
 # Plans

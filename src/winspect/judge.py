@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -37,8 +37,18 @@ class References:
         return cls(
             patches=merge(together.patches),
             windows={scale: merge(windows) for scale, windows in together.windows.items()},
-            log_fusion=None if together.stem is None else GoodSamples.collect(samples),
+            log_fusion=None if together.stem is None else GoodSamples.collect([together]),
         )
+
+    def map(self, function: Callable[[Array], Array]) -> References:
+        """The same function on every array. What the log fusion shares with the paper's sum stays shared."""
+        patches = function(self.patches)
+        windows = {scale: function(vectors) for scale, vectors in self.windows.items()}
+        good = self.log_fusion
+        if good is not None:
+            own = {name: function(getattr(good, name)) for name in ("stem", "crowding", "looks")}
+            good = replace(good, patches=patches, windows=windows, **own)
+        return References(patches, windows, good)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from winspect.arrays import Array
+from winspect.arrays import Array, to_numpy
+from winspect.class_state import ClassState
 from winspect.embeddings import Embeddings
-from winspect.errors import PictureError, ReferencesError
+from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.fusion import FusionSettings
 from winspect.images import Prepared, Preprocess, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
@@ -49,6 +50,7 @@ class Predictor(ABC):
     def __init__(self, *, plan: str = "auto", workers: int | None = None) -> None:
         self.plan, self.workers = plan, workers
         self._fusion: FusionSettings | None = None
+        self._texts: dict[str, Array] = {}
         self._references: dict[str, References] = {}
         self._shown: dict[str, tuple[Fingerprint, ...]] = {}
 
@@ -57,12 +59,16 @@ class Predictor(ABC):
         """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
 
     @abstractmethod
-    def _class_text(self, category_name: str) -> Array:
-        """(2, embedding), normal and anomalous, on the engine's device."""
+    def _encode_text(self, category_name: str) -> Array:
+        """The text of a class not met yet: (2, embedding), normal and anomalous, on the engine's device."""
 
     @abstractmethod
     def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
         """Embeddings of normalised tiles, float32 (tiles, 3, height, width)."""
+
+    def _on_device(self, array: np.ndarray) -> Array:
+        """An array as what the embeddings are, where the embeddings are."""
+        return array
 
     @property
     def engine_name(self) -> str:
@@ -120,6 +126,45 @@ class Predictor(ABC):
         """Drop the references of a class: it is judged zero-shot again."""
         self._references.pop(check_class_name(category_name), None)
         self._shown.pop(check_class_name(category_name), None)
+
+    def state_of(self, category_name: str = DEFAULT_CLASS) -> ClassState:
+        """What the class is judged with, for :meth:`take` of the same model elsewhere.
+
+        Its arrays may be the predictor's own memory: not to be written to.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        text = to_numpy(self._class_text(category_name))
+        references = self._references.get(check_class_name(category_name))
+        shown = self.references_of(category_name)
+        return ClassState(text, None if references is None else references.map(to_numpy), shown)
+
+    def take(self, category_name: str, state: ClassState) -> None:
+        """Judge a class from now on as the predictor does that the state is of; nothing is encoded.
+
+        Args:
+            category_name: the class; what was known of it is replaced.
+            state: from a predictor of the same model, weights and recipe: the same :meth:`describe` but for engine and
+                device. With the same engine and device, too, every score and map is bit for bit the same.
+
+        Raises:
+            SettingsError: the good samples have windows of other scales than this recipe.
+        """
+        key = check_class_name(category_name)
+        references = None
+        if state.references is not None:
+            scales = sorted(state.references.windows)
+            if scales != sorted(self.recipe.scales):
+                raise SettingsError(
+                    f"the state of {category_name!r} has windows of scales {scales}, this predictor's recipe "
+                    f"{sorted(self.recipe.scales)}; take it from a predictor of the same recipe"
+                )
+            references = state.references.map(self._on_device)
+        self.forget(key)
+        self._texts[key] = self._on_device(state.text)
+        if references is not None:
+            self._references[key], self._shown[key] = references, state.shown
 
     def calibrate(self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, **options: Any) -> Calibration:
         """Thresholds from good pictures: see :func:`winspect.thresholds.calibrate`, whose options these are."""
@@ -184,7 +229,8 @@ class Predictor(ABC):
         Raises:
             ClassNameError: at once, before any picture is read.
         """
-        return self._stream(pictures, category_name, self._class_text(category_name), keep_pictures, maps)
+        text = self._class_text(category_name)
+        return self._stream(self._prepare(pictures, keep_rgb=keep_pictures), category_name, text, maps)
 
     def predict_prepared(
         self,
@@ -206,14 +252,27 @@ class Predictor(ABC):
         """
         return self._judge(items, category_name, self._class_text(category_name), maps=maps, zero_shot=zero_shot)
 
+    def _class_text(self, category_name: str) -> Array:
+        """(2, embedding), normal and anomalous, on the engine's device."""
+        key = check_class_name(category_name)
+        if key not in self._texts:
+            self._texts[key] = self._encode_text(category_name)
+        return self._texts[key]
+
+    def predict_stream(
+        self, items: Iterable[Prepared | PictureError], category_name: str = DEFAULT_CLASS, *, maps: bool = True
+    ) -> Iterator[Result]:
+        """As :meth:`predict_many`, of pictures that were cut elsewhere, as those of :meth:`predict_prepared`."""
+        return self._stream(items, category_name, self._class_text(category_name), maps)
+
     def _stream(
-        self, pictures: Iterable[Picture], category_name: str, text: Array, keep_pictures: bool, maps: bool
+        self, items: Iterable[Prepared | PictureError], category_name: str, text: Array, maps: bool
     ) -> Iterator[Result]:
         waiting: list[Prepared | PictureError] = []
         tiles = 0
         maps = maps or self._scores_need_maps(category_name)
         enough = self.engine.tiles_per_pass(self.recipe.scales if maps else ())
-        for item in self._prepare(pictures, keep_rgb=keep_pictures):
+        for item in items:
             waiting.append(item)
             tiles += 1 if isinstance(item, PictureError) else len(item.tiles)  # so that errors never pile up
             if tiles >= enough:

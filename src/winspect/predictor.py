@@ -212,8 +212,13 @@ class WinCLIP(Predictor):
         except EngineBuildError as error:
             self.engine = self._fall_back(error)
 
-    def _class_text(self, category_name: str) -> torch.Tensor:
+    def _encode_text(self, category_name: str) -> torch.Tensor:
         return self._averaged_text(category_name).to(self.device)
+
+    def _on_device(self, array: np.ndarray) -> torch.Tensor:
+        import torch
+
+        return torch.tensor(array, device=self.device)  # a copy: the array may be read-only, or shared with others
 
     def _averaged_text(self, category_name: str) -> torch.Tensor:
         text = self._text(category_name)

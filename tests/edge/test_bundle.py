@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,31 @@ def test_the_calibration_comes_along_and_fits(bundle):
     loaded.reference(goods(1, 90), "metal_bolt")
     with pytest.raises(SettingsError, match="references"):
         calibration.check_model(loaded)
+
+
+def test_a_class_is_judged_by_another_bundle_as_by_this(bundle, small_checkpoint, tmp_path):
+    """As by the bundle it was taken from, bit for bit; also a class that the other bundle does not hold."""
+    model = new_model(small_checkpoint, recipe="tiles")
+    export(model, ["gear"], tmp_path / "gears")
+    loaded, other = load_bundle(bundle.folder), load_bundle(tmp_path / "gears")
+    for category in ("metal_bolt", "nut"):
+        with pytest.raises(BundleError, match="holds 'gear'"):
+            load_bundle(tmp_path / "gears").state_of(category)
+        other.take(category, pickle.loads(pickle.dumps(loaded.state_of(category))))
+        ours, theirs = (predictor.predict(long_picture(), category) for predictor in (other, loaded))
+        assert ours.anomaly_score == theirs.anomaly_score
+        np.testing.assert_array_equal(ours.tile_maps, theirs.tile_maps)
+        assert other.references_of(category) == loaded.references_of(category)
+        assert other.calibration(category) is None
+    assert other.classes == ("gear", "metal bolt", "nut")
+    bundle.calibration.check_model(other)
+
+
+def test_a_bundles_class_is_the_models_class(bundle):
+    ours, theirs = (predictor.state_of("metal_bolt") for predictor in (load_bundle(bundle.folder), bundle.model))
+    np.testing.assert_array_equal(ours.text, theirs.text)
+    np.testing.assert_array_equal(ours.references.patches, theirs.references.patches)
+    assert [shown.sha256 for shown in ours.shown] == [shown.sha256 for shown in theirs.shown]
 
 
 def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from winspect.arrays import to_numpy
 from winspect.edge.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
 from winspect.edge.predictor import EdgePredictor, preprocessing_document
 from winspect.edge.references import save_references
@@ -197,12 +196,12 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
     taken = [int(found.name.split("-")[0]) for found in (folder / "classes").glob("*-*")]
     place = f"classes/{max(taken, default=-1) + 1:02d}-{slug}"
     (folder / place).mkdir(parents=True)
-    np.save(folder / place / "text.npy", to_numpy(model._class_text(key)))
+    state = model.state_of(key)
+    np.save(folder / place / "text.npy", state.text)
     own = BundledClass(text=f"{place}/text.npy")
-    references = model._references.get(key)
-    if references is not None:
-        save_references(references, folder / place / "references.npz")
-        shown = tuple({"name": Path(shown.path).name, "sha256": shown.sha256} for shown in model.references_of(key))
+    if state.references is not None:
+        save_references(state.references, folder / place / "references.npz")
+        shown = tuple({"name": Path(shown.path).name, "sha256": shown.sha256} for shown in state.shown)
         own = replace(own, references=f"{place}/references.npz", shown=shown)
     if calibration is not None:
         calibration.save(folder / place / "calibration.json")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from winspect.arrays import Array
+from winspect.class_state import ClassState
 from winspect.edge.engine import EdgeEngine
 from winspect.edge.manifest import PREPROCESSING, BundledClass, Manifest, read_json
 from winspect.edge.references import load_references
@@ -51,27 +53,27 @@ class EdgePredictor(Predictor):
             self.recipe = Recipe(**self._described["recipe"])
             self.grid_hw = manifest.grid_hw
             self._fusion = None if manifest.fusion is None else FusionSettings(**manifest.fusion)
-            self._text: dict[str, np.ndarray] = {}
-            self._calibrations: dict[str, Calibration | None] = {}
+            self._calibrations: dict[str, Calibration] = {}
             for name, own in manifest.classes.items():
-                self._take(folder, name, own)
+                self._load_class(folder, name, own)
         except (KeyError, TypeError, ValueError, OSError) as error:
             if isinstance(error, SettingsError | BundleError):
                 raise
             raise BundleError(f"{folder}: damaged ({error!r}); export the bundle again") from error
         self.engine = EdgeEngine(folder, manifest.engine, self._described["precision"], self.recipe.scales)
 
-    def _take(self, folder: Path, name: str, own: BundledClass) -> None:
-        self._text[name] = np.load(folder / own.text, allow_pickle=False)
-        self._calibrations[name] = None if own.calibration is None else Calibration.load(folder / own.calibration)
-        if own.references is not None:
-            self._references[name] = load_references(folder / own.references)
-            self._shown[name] = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
+    def _load_class(self, folder: Path, name: str, own: BundledClass) -> None:
+        text = np.load(folder / own.text, allow_pickle=False)
+        references = None if own.references is None else load_references(folder / own.references)
+        shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
+        self.take(name, ClassState(text, references, shown))
+        if own.calibration is not None:
+            self._calibrations[name] = Calibration.load(folder / own.calibration)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes it can judge."""
-        return tuple(self._text)
+        """The classes it can judge: the bundle's, and those taken."""
+        return tuple(self._texts)
 
     def calibration(self, category_name: str) -> Calibration | None:
         """The class's calibration in the bundle, if there is one. It holds as long as the references are the bundle's.
@@ -79,23 +81,18 @@ class EdgePredictor(Predictor):
         Raises:
             BundleError: the bundle does not hold the class.
         """
-        return self._calibrations[self._key(category_name)]
+        self._class_text(category_name)  # refuses a class it cannot judge
+        return self._calibrations.get(check_class_name(category_name))
 
     def describe(self) -> dict[str, Any]:
         """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
         return self._described
 
-    def _key(self, category_name: str) -> str:
-        key = check_class_name(category_name)
-        if key not in self._text:
-            raise BundleError(
-                f"the class {category_name!r} is not in this bundle, which holds {', '.join(map(repr, self._text))}; "
-                "name one of them, or add it with winspect export --add"
-            )
-        return key
-
-    def _class_text(self, category_name: str) -> np.ndarray:
-        return self._text[self._key(category_name)]
+    def _encode_text(self, category_name: str) -> Array:
+        raise BundleError(
+            f"the class {category_name!r} is not in this bundle, which holds {', '.join(map(repr, self.classes))}; "
+            "name one of them, or add it with winspect export --add"
+        )
 
     def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
         return self.engine.encode(tiles)

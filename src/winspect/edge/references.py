@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from winspect.arrays import to_numpy
 from winspect.fusion import GoodSamples
 from winspect.judge import References
 
@@ -16,11 +15,15 @@ _FUSION_ONLY = ("stem", "crowding", "looks")
 
 
 def save_references(references: References, path: Path) -> None:
-    """Write them as .npz: ``patches``, ``windows_S`` of every scale, and what the log fusion keeps beside them."""
-    arrays: dict[str, Any] = {"patches": to_numpy(references.patches)}
-    arrays |= {f"{_WINDOWS}{scale}": to_numpy(windows) for scale, windows in references.windows.items()}
+    """Write them as .npz: ``patches``, ``windows_S`` of every scale, and what the log fusion keeps beside them.
+
+    Args:
+        references: in NumPy arrays.
+    """
+    arrays: dict[str, Any] = {"patches": references.patches}
+    arrays |= {f"{_WINDOWS}{scale}": windows for scale, windows in references.windows.items()}
     if references.log_fusion is not None:
-        arrays |= {name: to_numpy(getattr(references.log_fusion, name)) for name in _FUSION_ONLY}
+        arrays |= {name: getattr(references.log_fusion, name) for name in _FUSION_ONLY}
     with path.open("wb") as file:
         np.savez(file, **arrays)
 

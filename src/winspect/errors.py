@@ -14,6 +14,7 @@
     │   ├── EngineError            an engine that is unknown or not installed
     │   │   └── EngineBuildError   an engine that is installed, but cannot build this model's graph
     │   ├── BundleError            an edge bundle that is damaged, foreign, or without the class asked for
+    │   ├── ClusterError           a Ray cluster that cannot be reached, or whose machines cannot do the job
     │   └── MissingExtraError      an optional dependency is not installed; names the extra
     ├── PictureError               one picture cannot be used; the run goes on with the others
     ├── WeightsError               the weights cannot be had or used
@@ -79,6 +80,10 @@ class EngineBuildError(EngineError):
 
 class BundleError(UsageError):
     """An edge bundle that is missing, damaged or foreign, or does not hold the class asked for."""
+
+
+class ClusterError(UsageError):
+    """A Ray cluster that cannot be reached, or whose machines cannot do the job."""
 
 
 class MissingExtraError(UsageError):

@@ -75,11 +75,11 @@ def _expand_glob(pattern: str, endings: frozenset[str]) -> list[str]:
     if ending and not glob.has_magic(ending):
         endings |= {ending}
     if "**" not in parts:
-        hits = sorted(glob.glob(pattern), key=_natural_key)
+        hits = sorted(glob.glob(pattern), key=natural_key)
         return [path for hit in hits for path in _from_hit(hit, endings)]
     # The standard library's `**` follows links round a loop until the system stops it; our own search does not.
     depth = parts.index("**")
-    tops = sorted(glob.glob(os.path.join(*parts[:depth])), key=_natural_key) if depth else [os.curdir]
+    tops = sorted(glob.glob(os.path.join(*parts[:depth])), key=natural_key) if depth else [os.curdir]
     return [
         path
         for top in tops
@@ -139,7 +139,7 @@ def _wanted(entries: Iterable[os.DirEntry[str]], endings: frozenset[str]) -> lis
             continue
         is_folder = _is_folder(entry)
         if is_folder or _is_picture(entry, endings):
-            wanted.append((_natural_key(entry.name), entry.path, is_folder))
+            wanted.append((natural_key(entry.name), entry.path, is_folder))
     return [(path, is_folder) for _, path, is_folder in sorted(wanted)]
 
 
@@ -156,10 +156,10 @@ def _is_picture(entry: os.DirEntry[str], endings: frozenset[str]) -> bool:
     return ending in endings or (not ending and entry.is_symlink() and not os.path.exists(entry.path))
 
 
-def _natural_key(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[str | int], str]:
     """Numbers compare as numbers, letters without case; the name itself breaks ties.
 
-    >>> sorted(["b10.png", "b9.png", "A1.png"], key=_natural_key)
+    >>> sorted(["b10.png", "b9.png", "A1.png"], key=natural_key)
     ['A1.png', 'b9.png', 'b10.png']
     """
     pieces = re.split("([0-9]+)", name.casefold())

@@ -24,8 +24,14 @@ def mute_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None = None, bundle: bool = False) -> None:
-    """``--model``, ``--weights``, ``--recipe`` and the others that say what judges; ``--bundle`` where it can."""
+def add_model_options(
+    parser: argparse.ArgumentParser, *, model_help: str | None = None, bundle: bool = False, threads: bool = True
+) -> None:
+    """``--model``, ``--weights``, ``--recipe`` and the others that say what judges; ``--bundle`` where it can.
+
+    Args:
+        threads: ``--workers`` says how many threads decode; False where it says something else.
+    """
     group = parser.add_argument_group("model")
     default = f"default: ${MODEL_VARIABLE} or ViT-B-16-plus-240"
     model_help = model_help or f"an open_clip architecture, or winspect-tiny, the bundled model ({default})"
@@ -67,9 +73,10 @@ def add_model_options(parser: argparse.ArgumentParser, *, model_help: str | None
     )
     group.add_argument("--skip-gate", action="store_true", help="run int8 even where its scores differ from fp32's")
     group.add_argument("--batch-size", type=int, metavar="N", help="tiles per pass at most (default: the device's)")
-    group.add_argument(
-        "--workers", type=int, metavar="N", help="threads that decode and resize (default: one per core)"
-    )
+    if threads:
+        group.add_argument(
+            "--workers", type=int, metavar="N", help="threads that decode and resize (default: one per core)"
+        )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +108,7 @@ def model_options(args: argparse.Namespace, *, defaults: bool = True) -> dict[st
         defaults: also what the environment variables say.
     """
     names = ("recipe", "weights", "prompts", "device", "precision", "engine", "plan", "batch_size", "workers")
-    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     if args.int8_pictures:
         given["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.graphs:

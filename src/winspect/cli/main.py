@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from winspect._version import __version__
 from winspect.cli import (
+    batch,
     benchmark,
     calibrate,
     compare,
@@ -35,6 +36,7 @@ VERBS = (
     serve,
     ui,
     watch,
+    batch,
     calibrate,
     export,
     evaluate,

@@ -1,0 +1,128 @@
+"""``winspect batch``: any number of pictures, on this machine or on a Ray cluster, with nothing lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from winspect.cli.common import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    add_model_options,
+    add_output_options,
+    expand_references,
+    model_options,
+)
+from winspect.cli.judging import add_judging_options, check_judging_options, load_calibration
+from winspect.errors import SettingsError
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "batch",
+        help="judge any number of pictures, on one machine or a Ray cluster",
+        description="Judge any number of pictures into Parquet shards, on this machine or on a Ray cluster. Every "
+        "input becomes exactly one row, also after a kill: the same command with --resume does the rest.",
+        epilog="exit codes: 0 done; 2 wrong use; 3 done, but some pictures failed (each named in its row)",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="folders, globs and pictures; manifests (.parquet, .csv, .jsonl); URIs of any of them, such as s3://...",
+    )
+    add_judging_options(parser, calibration_help="verdicts and p-values by a file of `winspect calibrate`")
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|ray://HOST:PORT",
+        help="a Ray cluster (default: $RAY_ADDRESS, else this machine alone)",
+    )
+    cluster.add_argument(
+        "--workers",
+        dest="pool",
+        metavar="N|MIN-MAX",
+        help="how many processes judge (default: from 1 to one per GPU, NPU or machine)",
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument("--out", required=True, metavar="DEST", help="folder or URI of the Parquet shards")
+    results.add_argument(
+        "--maps",
+        default="none",
+        metavar="none|arrays|overlays|both",
+        help="keep maps: on the patch grid, in the shards; as heat maps over the pictures (PNG); or both",
+    )
+    results.add_argument("--shard-rows", type=int, metavar="N", help="inputs per shard (default: a thousandth of all)")
+    results.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    add_model_options(parser, bundle=True, threads=False)
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the pictures; returns the exit code."""
+    check_judging_options(args)
+    calibration = load_calibration(args)
+    options = model_options(args, defaults=args.bundle is None)
+    if args.bundle is not None:
+        if options:
+            raise SettingsError(f"--bundle brings its own {', '.join(sorted(options))}: leave these options out")
+        options["bundle"] = str(args.bundle)
+    references = [str(path) for path in expand_references(args.reference)] if args.reference else []
+    try:
+        from winspect.distributed import batch
+
+        summary = batch(
+            args.sources,
+            args.out,
+            class_name=args.category_name,
+            address=args.address,
+            workers=args.pool,
+            device=options.pop("device", "auto"),
+            references=references,
+            shots=args.shots,
+            threshold=args.threshold,
+            calibration=calibration,
+            maps=args.maps,
+            shard_rows=args.shard_rows,
+            resume=args.resume,
+            progress=True,
+            verbose=args.verbose,
+            **options,
+        )
+    except KeyboardInterrupt:
+        print(f"winspect: interrupted; go on with what is in {args.out}: --resume", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if args.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        _print(summary, args.out)
+    return EXIT_SOME_FAILED if summary["failed"] else EXIT_DONE
+
+
+def _print(summary: Mapping[str, Any], out: str) -> None:
+    from winspect.distributed.progress import duration
+
+    pace = summary["pictures_per_s"]
+    print(
+        f"{summary['inputs']:,} pictures: {summary['judged']:,} judged, {summary['failed']:,} failed; "
+        f"{summary['judged_now']:,} in {duration(summary['seconds'])}{f', {pace} pictures/s' if pace else ''}"
+    )
+    if summary["anomalous"] is not None:
+        print(f"verdicts: {summary['anomalous']:,} anomalous, {summary['normal']:,} normal")
+    if summary["scores"]:
+        print("scores:", "  ".join(f"{name} {value:.4f}" for name, value in summary["scores"].items()))
+    if slowest := summary["slowest_stage"]:
+        stage = summary["stages"][slowest]
+        print(
+            f"slowest stage: {slowest}, {stage['ms_per_picture']} ms a picture in {stage['processes']} processes, "
+            f"{stage['busy']:.0%} busy"
+        )
+    for kind, own in summary["errors"].items():
+        print(f"{own['count']:,} failed: {kind}, as {own['example']['message']}")
+    print(f"results: {out} ({summary['shards']:,} shards, {summary['bytes'] / 1e6:.1f} MB)")

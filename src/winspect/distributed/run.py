@@ -1,0 +1,181 @@
+"""The run: inputs through the pipeline to their destination, so that each input is there exactly once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+from winspect.distributed.cluster import Cluster, check_nodes, check_ray, connect, on_worker, result_of
+from winspect.distributed.destination import Destination, refuse_used
+from winspect.distributed.filesystems import is_uri
+from winspect.distributed.filling import Filling
+from winspect.distributed.inputs import Inputs, find_inputs
+from winspect.distributed.pipeline import Job, Overlays
+from winspect.distributed.shared import Judging, Model, Shared, check_judging, make_shared, portable
+from winspect.distributed.summary import check, summarise
+from winspect.distributed.workers import plan_workers
+from winspect.errors import SettingsError
+
+if TYPE_CHECKING:
+    from winspect.thresholds import Calibration
+
+MAPS = ("none", "arrays", "overlays", "both")
+"""What is kept of maps: nothing; the patch grid's arrays, in the shards; heat maps over pictures, as files; both."""
+
+
+def batch(
+    sources: str | PathLike[str] | Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    *,
+    class_name: str | None = None,
+    address: str | None = None,
+    workers: int | str | None = None,
+    device: str = "auto",
+    references: Sequence[str | PathLike[str]] = (),
+    shots: int | None = None,
+    threshold: float | None = None,
+    calibration: Calibration | None = None,
+    maps: str = "none",
+    shard_rows: int | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    verbose: bool = False,
+    **model: Any,
+) -> dict[str, Any]:
+    """Judge any number of pictures on a Ray cluster, or on this machine, into Parquet shards.
+
+    Every input becomes one row, whatever happens: a picture that fails has an ``error`` there. What was finished when a
+    run was stopped, or died, is kept: the same call with ``resume`` does the rest. The rows are those of the inputs, in
+    their order, whatever the number of workers; the scores those of :meth:`winspect.WinCLIP.predict` within 1e-5.
+
+    Args:
+        sources: files, folders, globs, manifests and URIs: see :func:`winspect.distributed.inputs.find_inputs`.
+        out: a folder or a URI; empty, but for ``resume``.
+        class_name: what the part is called, for inputs that do not name it themselves; None is ``object``.
+        address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT`` of a cluster; None for what ``RAY_ADDRESS`` says, else
+            this machine alone.
+        workers: how many judge, as in ``4``, or ``"2-8"`` for a pool that follows the work; see
+            :func:`winspect.distributed.workers.plan_workers`, also for ``device``.
+        references, shots: good samples, for few-shot scores; of inputs of one class.
+        threshold: scores from here on are anomalous; ``calibration`` decides where it is None.
+        maps: one of :data:`MAPS`.
+        shard_rows: inputs per shard; None for a thousandth of all, 256 to 10,000.
+        resume: go on with the run in ``out``.
+        progress: a bar, or a line a minute, on stderr.
+        verbose: let Ray's own messages through.
+        **model: options of :class:`winspect.WinCLIP`; or ``bundle``, the folder of an edge bundle, alone.
+
+    Returns:
+        The summary, as in ``_winspect/summary.json``: counts, score quantiles, what each stage took.
+
+    Raises:
+        UsageError: something is wrong with the call, the inputs, the destination or the cluster: see
+            :mod:`winspect.errors`. Finished shards are kept.
+        WeightsError: the model cannot be loaded.
+    """
+    check_ray()
+    if maps not in MAPS:
+        raise SettingsError(f"maps: got {maps!r}, need one of {', '.join(MAPS)}")
+    began = time.monotonic()
+    place = fspath(out)
+    refuse_used(place, resume=resume)
+    given = [sources] if isinstance(sources, str | PathLike) else sources
+    inputs = find_inputs([fspath(one) for one in given], class_name, leave_out=place)
+    judging = Judging(
+        classes=inputs.classes,
+        references=[os.path.abspath(path) for path in references],
+        shots=shots,
+        threshold=threshold,
+        calibration=calibration,
+        maps=maps != "none",
+    )
+    check_judging(judging)
+    options = portable(model)
+    overlays = None
+    if maps in ("overlays", "both"):
+        overlays = Overlays(place if is_uri(place) else os.path.abspath(place), keep_arrays=maps == "both")
+    seen = _local_places(inputs, judging, options, overlays)
+    with _connected(options, judging, address, workers, device, seen, verbose=verbose, shown=progress) as (
+        cluster,
+        job,
+    ):
+        filling = Filling(inputs, replace(job, overlays=overlays), cluster)
+        with ExitStack() as stack:
+            rows = None
+            if (
+                not resume and job.workers.device == "cpu"
+            ):  # else they would wait for the device that makes what is shared
+                rows = stack.enter_context(filling.start([range(len(inputs))]))
+            shared = result_of(job.shared)
+            destination = stack.enter_context(
+                Destination.open(
+                    place,
+                    _description(shared, inputs, maps),
+                    count=len(inputs),
+                    shard_rows=shard_rows,
+                    arrays=maps in ("arrays", "both"),
+                    resume=resume,
+                )
+            )
+            if rows is None and (missing := destination.missing()):
+                rows = stack.enter_context(filling.start(missing))
+            stages = filling.fill(destination, shared, rows, shown=progress)
+            check(destination)
+            summary = {**summarise(destination), **stages, "seconds": round(time.monotonic() - began, 2)}
+            destination.close(summary)
+    return summary
+
+
+@contextmanager
+def _connected(
+    options: Mapping[str, Any],
+    judging: Judging,
+    address: str | None,
+    wanted: int | str | None,
+    device: str,
+    places: Sequence[str],
+    *,
+    verbose: bool,
+    shown: bool,
+) -> Iterator[tuple[Cluster, Job]]:
+    """Connect, or start; share the cluster out; have one worker make what all share."""
+    with connect(address, verbose=verbose) as cluster:
+        if shown and cluster.dashboard_url:
+            print(f"winspect: Ray's dashboard: {cluster.dashboard_url}", file=sys.stderr)
+        check_nodes(cluster, places)
+        workers = plan_workers(cluster, device, None if wanted is None else str(wanted))
+        model = Model(options if "bundle" in options else {**options, "device": workers.device}, workers.threads)
+        yield cluster, Job(model, on_worker(make_shared, model, judging, **workers.options()), workers)
+
+
+def _local_places(inputs: Inputs, judging: Judging, options: Mapping[str, Any], overlays: Overlays | None) -> list[str]:
+    """What every machine of a cluster must see."""
+    first = inputs.table.slice(0, 1).to_pylist()[0]
+    places = [first["file"] or first["path"], *judging.references]
+    places += [options[name] for name in ("weights", "bundle") if os.path.isabs(options.get(name, ""))]
+    places += [os.path.dirname(overlays.place)] if overlays and not is_uri(overlays.place) else []
+    return [place for place in places if not is_uri(place)]
+
+
+def _description(shared: Shared, inputs: Inputs, maps: str) -> dict[str, Any]:
+    """What decides the rows, for ``run.json``."""
+    judging = shared.judging
+    calibration = judging.calibration and {
+        "made": judging.calibration.date,
+        "max_false_alarms": judging.calibration.max_false_alarms,
+        "threshold": judging.calibration.threshold,
+    }
+    return {
+        **shared.described,
+        "inputs": inputs.sha256,
+        "references": sorted({shown.sha256 or shown.path for state in shared.states.values() for shown in state.shown}),
+        "threshold": judging.threshold,
+        "calibration": calibration,
+        "maps": maps,
+    }

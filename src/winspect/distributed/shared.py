@@ -1,0 +1,148 @@
+"""What is made once and sent to every worker: text embeddings, good samples, how pictures are cut, what decides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.errors import SettingsError
+from winspect.images import Preprocess
+from winspect.predictor import PRECISION_VARIABLE
+from winspect.prompts import PromptEnsemble
+
+if TYPE_CHECKING:
+    from winspect.class_state import ClassState
+    from winspect.predicting import Predictor
+    from winspect.thresholds import Calibration
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a worker loads its model.
+
+    Attributes:
+        options: of :class:`winspect.WinCLIP`; or ``bundle`` alone, the folder of an edge bundle.
+        threads: of its mathematics on a CPU; None for the machine's.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+
+    def load(self) -> Predictor:
+        """Load it in this process."""
+        bundle = self.options.get("bundle")
+        if bundle is not None:
+            from winspect.edge import load_bundle
+
+            return load_bundle(bundle)
+        import torch
+
+        from winspect.predictor import WinCLIP
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)  # the engines take their number of threads from here
+        return WinCLIP(**self.options)
+
+
+def portable(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's options as they hold in any folder and environment; a file of prompts is read here, once."""
+    options = {name: value for name, value in model.items() if value is not None}
+    for name in ("weights", "bundle"):
+        if os.path.exists(options.get(name, "")):
+            options[name] = os.path.abspath(options[name])
+    if pictures := options.get("int8_pictures"):
+        options["int8_pictures"] = [os.path.abspath(picture) for picture in pictures]
+    if isinstance(prompts := options.get("prompts"), str | PathLike):
+        options["prompts"] = PromptEnsemble.from_yaml(Path(prompts))
+    if "bundle" not in options and (precision := os.environ.get(PRECISION_VARIABLE)):
+        options.setdefault("precision", precision)
+    return options
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What is asked of the model.
+
+    Attributes:
+        classes: all classes of the inputs.
+        references: good samples, for each class; ``shots``: the first so many of them.
+        threshold: scores from here on are anomalous; ``calibration``: decides where it is None.
+        maps: whether maps are made, for arrays or overlays.
+    """
+
+    classes: Sequence[str]
+    references: Sequence[str] = ()
+    shots: int | None = None
+    threshold: float | None = None
+    calibration: Calibration | None = None
+    maps: bool = False
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every worker needs, and what their scores are held to.
+
+    Attributes:
+        described: of the model that made this; a worker whose model differs is refused.
+        preprocess, cut: pictures to tiles.
+        states: of each class.
+        judging: what was asked.
+    """
+
+    described: Mapping[str, Any]
+    preprocess: Preprocess
+    cut: Mapping[str, Any]
+    states: Mapping[str, ClassState]
+    judging: Judging
+
+
+def make_shared(model: Model, judging: Judging) -> Shared:
+    """Load the model here, encode every class, and show it its good samples.
+
+    Raises:
+        WinspectError: the model cannot be loaded, a class or a reference cannot be used, or the calibration is
+            another model's.
+    """
+    predictor = model.load()
+    for name in judging.classes:
+        if judging.references:
+            predictor.reference(list(judging.references), name, shots=judging.shots)
+        predictor.prepare_class(name)
+    if judging.calibration is not None:
+        judging.calibration.check_model(predictor, judging.classes[0])
+    predictor.prepare_engine(judging.classes[0], maps=judging.maps)  # from then on it says what runs
+    return Shared(
+        described=predictor.describe(),
+        preprocess=predictor.preprocess,
+        cut=predictor.cut,
+        states={name: predictor.state_of(name) for name in judging.classes},
+        judging=judging,
+    )
+
+
+def check_judging(judging: Judging) -> None:
+    """Refuse good samples, or a calibration, of one class for inputs of several.
+
+    Raises:
+        SettingsError: names the classes.
+    """
+    if len(judging.classes) > 1 and (judging.references or judging.calibration is not None):
+        what = "--reference" if judging.references else "--calibration"
+        shown = ", ".join(judging.classes[:5]) + (", ..." if len(judging.classes) > 5 else "")
+        raise SettingsError(
+            f"{what} is for one class, but the inputs have {len(judging.classes)} ({shown}); run batch once a class"
+        )
+
+
+def differences(expected: Mapping[str, Any], described: Mapping[str, Any]) -> str | None:
+    """In what a model's description differs from the one expected, in words; None where it does not."""
+    told = [
+        f"{name}: {described.get(name)!r}, not {value!r}"
+        for name, value in expected.items()
+        if described.get(name) != value
+    ]
+    return "; ".join(told) or None

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 SMALL = "winspect-test-vit"
+SHALLOW = {f"{name}-winspect-test-shallow": name for name in ("ViT-B-32", "ViT-B-16-plus-240")}
 _SMALL_CONFIG = {
     "embed_dim": 48,
     "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "layers": 3, "head_width": 16},
@@ -21,18 +22,28 @@ _SMALL_CONFIG = {
 
 @functools.cache
 def register_small() -> None:
-    """Make the small architecture known to open_clip."""
+    """Make the small architecture known to open_clip, and two real ones with two layers in each tower."""
+    configs = {SMALL: _SMALL_CONFIG, **{name: _with_layers(deep, 2) for name, deep in SHALLOW.items()}}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{SMALL}.json"
-        path.write_text(json.dumps(_SMALL_CONFIG))
-        open_clip.add_model_config(path)
+        for name, config in configs.items():
+            path = Path(folder) / f"{name}.json"
+            path.write_text(json.dumps(config))
+            open_clip.add_model_config(path)
 
 
-def build(name: str, seed: int = 0) -> torch.nn.Module:
-    """An open_clip model in which every parameter matters: biases and norms are random too."""
-    if name == SMALL:
-        register_small()
+def _with_layers(name: str, layers: int) -> dict:
     config = open_clip.get_model_config(name)
+    return config | {tower: config[tower] | {"layers": layers} for tower in ("vision_cfg", "text_cfg")}
+
+
+def build(name: str, seed: int = 0, layers: int | None = None) -> torch.nn.Module:
+    """An open_clip model in which every parameter matters: biases and norms are random too.
+
+    ``layers`` is how many each tower has, where those of the architecture would only take longer.
+    """
+    if name in (SMALL, *SHALLOW):
+        register_small()
+    config = _with_layers(name, layers) if layers else open_clip.get_model_config(name)
     config.pop("custom_text", None)
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import os
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from checkpoints import SMALL, register_small, save_checkpoint
+
+# torch and open_clip are imported by fixtures alone: with pytest-xdist, the process that hands out tests reads this
+# file before it starts the others, and has no use for them.
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -16,10 +21,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def pytest_report_header():
     """Which releases are held to the tests."""
-    import torch
-    from open_clip.version import __version__
-
-    return f"open_clip {__version__}, torch {torch.__version__}"
+    return f"open_clip {version('open_clip_torch')}, torch {version('torch')}"
 
 
 REAL_TIME = tuple(Path(__file__).parent / folder for folder in ("service", "watch"))
@@ -43,6 +45,27 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def vocabulary_read_once():
+    """CLIP's vocabulary is read once for all tests: for each model anew it would take half of loading a small one."""
+    from open_clip import SimpleTokenizer
+
+    read = SimpleTokenizer.__init__
+
+    @functools.cache
+    def state_of(*arguments, **options) -> dict:
+        made = object.__new__(SimpleTokenizer)
+        read(made, *arguments, **options)
+        return vars(made)
+
+    def init(self, *arguments, **options):
+        vars(self).update(state_of(*arguments, **options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimpleTokenizer, "__init__", init)
+        yield
+
+
 @pytest.fixture
 def process_as_before():
     """The command line sets up logging and signals for a whole process; after the test they are as they were."""
@@ -56,8 +79,38 @@ def process_as_before():
 
 
 @pytest.fixture(scope="session")
+def known_graphs() -> dict:
+    """Graphs that OpenVINO has compiled, and the towers whose memory they use."""
+    return {}
+
+
+@pytest.fixture
+def graphs_compiled_once(known_graphs, monkeypatch):
+    """Tests of what lies above the engines need not compile the same graph of the same weights each."""
+    from winspect.engines.openvino_engine import OpenVINOEngine
+
+    compile_graph = OpenVINOEngine._compiled
+
+    def compiled(self, layout, **options):
+        if type(self) is not OpenVINOEngine:  # int8's graph follows from its pictures, too
+            return compile_graph(self, layout, **options)
+        self._model(layout)  # may fail
+        weights = hashlib.sha256()
+        for parameter in self.tower.parameters():
+            weights.update(parameter.detach().numpy())
+        key = (weights.digest(), layout, self.openvino_device, repr({**self._options, **options}))
+        if key not in known_graphs:
+            known_graphs[key] = compile_graph(self, layout, **options), self.tower
+        return known_graphs[key][0]
+
+    monkeypatch.setattr(OpenVINOEngine, "_compiled", compiled)
+
+
+@pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory) -> Path:
     """Random weights of a small plain ViT that open_clip knows as ``checkpoints.SMALL``."""
+    from checkpoints import SMALL, register_small, save_checkpoint
+
     register_small()
     return save_checkpoint(SMALL, tmp_path_factory.mktemp("weights"))
 
@@ -65,6 +118,8 @@ def small_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_model(small_checkpoint):
     """A predictor on the small architecture."""
+    from checkpoints import SMALL
+
     from winspect import WinCLIP
 
     return WinCLIP(SMALL, weights=small_checkpoint, device="cpu")

@@ -81,6 +81,14 @@ def encode_tile(model, pixels):
     return TileVectors(pooled(visual, whole), windows, whole[1:])
 
 
+def vectors_of(model, tile, known):
+    """A tile's vectors; ``known`` keeps those of one model."""
+    key = tile.numpy().tobytes()
+    if key not in known:
+        known[key] = encode_tile(model, tile)
+    return known[key]
+
+
 def cosine(a, b):
     return float(a @ b / (a.norm() * b.norm()))
 
@@ -200,10 +208,7 @@ def predict(model, text, rgb, recipe, size, mean, std, references=(), known=None
     tiles, places = cut(rgb, recipe, size, mean, std)
     scores, maps, strongest = [], [], 0.0
     for tile in tiles:
-        key = tile.numpy().tobytes()
-        vectors = (known if known is not None else {}).get(key) or encode_tile(model, tile)
-        if known is not None:
-            known[key] = vectors
+        vectors = vectors_of(model, tile, {} if known is None else known)
         score, patch_map = zero_shot(vectors, text, tau, shape)
         if references:
             association = associate(vectors, references, shape)

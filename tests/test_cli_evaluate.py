@@ -11,12 +11,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from checkpoints import SMALL
 from miniature import make_folder, make_mvtec
 
@@ -27,11 +27,32 @@ from winspect.evaluation import matching_tables, published_tables
 from winspect.evaluation.published import get_table
 
 ROOT = Path(__file__).parents[1]
-CODE = "import sys; from winspect.cli import evaluate, main; main.VERBS = (evaluate,); sys.exit(main.main())"
+# The command line, in a process that is killed when it has judged the first picture of the second category.
+SUDDEN_DEATH = """
+import os, signal
+from checkpoints import register_small
+from winspect.cli import main
+from winspect.evaluation import runner
+
+begun, judge_category = [], runner.judge_category
+
+def judge(model, drawn, *, advance, **options):
+    def dying():
+        advance()
+        if len(begun) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    begun.append(drawn)
+    return judge_category(model, drawn, advance=dying, **options)
+
+runner.judge_category = judge
+register_small()
+main.main()
+"""
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, small_checkpoint, monkeypatch):
+def cli(capsys, process_as_before, small_checkpoint, graphs_compiled_once, monkeypatch):
     """Run ``winspect`` in this process, evaluations on the small model; logging and signals are put back."""
     monkeypatch.setattr(cli_main, "VERBS", tuple(dict.fromkeys((*cli_main.VERBS, evaluate, compare))))
 
@@ -186,49 +207,28 @@ def test_published_figures_stand_beside_ours(cli, parts, tmp_path, capsys):
     assert len(matching_tables(results)) == 2
 
 
-def test_sudden_death_half_way_changes_no_figure(tmp_path):
-    """SIGKILL once the first category is done, then the same command again, on the bundled model."""
-    parts = make_mvtec(tmp_path / "parts", categories=("bolt",), train=1, good=2, defective=2)
-    make_mvtec(parts, categories=("metal_nut",), train=1, good=16, defective=16)  # long enough to be killed in
-    options = ("--model", "winspect-tiny", "--recipe", "paper", "--device", "cpu", "--batch-size", "1")
-
-    def start(out):
-        command = [
-            sys.executable,
-            "-c",
-            CODE,
-            "evaluate",
-            "--dataset",
-            "mvtec",
-            "--root",
-            parts,
-            "--out",
-            out,
-            *options,
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-
-    killed = tmp_path / "killed"
+def test_sudden_death_half_way_changes_no_figure(cli, tmp_path, small_checkpoint):
+    """SIGKILL within the second category, then the same command again."""
+    parts = make_mvtec(tmp_path / "parts", train=1, good=3, defective=3)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    options = ("evaluate", "--dataset", "mvtec", "--root", parts, "--recipe", "paper", "--batch-size", "1")
+    model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    process = subprocess.run(
+        [sys.executable, "-c", SUDDEN_DEATH, *map(str, (*options, "--out", killed, *model))],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     done = killed / "categories" / "bolt-seed0.json"
-    process = start(killed)
-    deadline = time.monotonic() + 60
-    while not done.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert done.exists() and not (killed / "results.json").exists()
+    assert [file.name for file in done.parent.iterdir()] == [done.name] and not (killed / "results.json").exists()
     written = done.stat().st_mtime_ns
-    for out in (killed, tmp_path / "whole"):
-        process = start(out)
-        assert process.communicate()[1] is not None
-        assert process.returncode == 0
+    for out in (killed, whole):
+        assert cli(*options, "--out", out).code == 0
     assert done.stat().st_mtime_ns == written  # the finished category was not judged again
     for name in ("results.json", "scores.csv"):
-        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 # The reproduction page

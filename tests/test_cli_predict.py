@@ -61,7 +61,7 @@ def mixed(tmp_path):
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, small_checkpoint, monkeypatch):
+def cli(capsys, process_as_before, small_checkpoint, graphs_compiled_once):
     """Run ``winspect`` in this process on the small model; afterwards logging and signals are as before."""
 
     def run(*arguments, model=True):

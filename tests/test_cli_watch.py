@@ -34,7 +34,7 @@ def rows_in(out: Path) -> list[dict]:
 
 
 @pytest.fixture
-def watch(capsys, process_as_before, small_checkpoint):
+def watch(capsys, process_as_before, small_checkpoint, graphs_compiled_once):
     """Run ``winspect watch`` in this process on the small model, and send SIGTERM when ``enough`` is true."""
 
     def run(*arguments, enough=None):

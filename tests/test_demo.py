@@ -16,12 +16,15 @@ from winspect.cli.main import main
 from winspect.demo import DEMO_SETS, PICTURES_PER_LABEL, SHOTS
 from winspect.errors import MissingExtraError
 
+FEW = 4
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The folder a demonstration leaves, and what it says as JSON."""
+    """The folder a demonstration on ``FEW`` pictures per label leaves, and what it says as JSON."""
     out = tmp_path_factory.mktemp("demo")
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.setattr("winspect.demo.PICTURES_PER_LABEL", FEW)
         assert main(["demo", "--out", str(out), "--json", "--device", "cpu"]) == 0
     return out, json.loads(said.getvalue())
 
@@ -45,7 +48,7 @@ def test_sets_have_pictures_and_keep_references_apart(make):
 def test_rows_heat_maps_and_figures(demo):
     out, said = demo
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    assert len(rows) == len(DEMO_SETS) * 2 * 2 * PICTURES_PER_LABEL
+    assert len(rows) == len(DEMO_SETS) * 2 * 2 * FEW
     for row in rows:
         assert size_of(out / row["map"]) == size_of(row["path"])
     assert len({row["map"] for row in rows}) == len(rows)
@@ -59,7 +62,7 @@ def test_rows_heat_maps_and_figures(demo):
 def test_the_report_stands_alone(demo):
     out, _ = demo
     text = (out / "report.html").read_text()
-    assert text.count("<figure>") == len(DEMO_SETS) * 2 * PICTURES_PER_LABEL
+    assert text.count("<figure>") == len(DEMO_SETS) * 2 * FEW
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert len(sources) == 3 * text.count("<figure>")
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.open_clip_versions
 
 @pytest.fixture(scope="module", params=[SMALL, "ViT-B-32-quickgelu"])
 def clip(request):
-    """open_clip models in float64: GELU and QuickGELU, grids of 4x4 and 7x7."""
-    return build(request.param).double()
+    """open_clip models in float64: GELU and QuickGELU, grids of 4x4 and 7x7; a first, a middle and a last layer."""
+    return build(request.param, layers=3).double()
 
 
 def pixels_for(clip, batch=2):

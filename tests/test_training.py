@@ -44,6 +44,12 @@ def make_pair(family: str, seed: int, references: int = 2) -> SimpleNamespace:
     return SimpleNamespace(clean_rgb=pictures[0], defect_rgb=pictures[1], mask=mask, reference_rgb=pictures[2:])
 
 
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the products that a step takes."""
+    monkeypatch.setattr("training.train.PRODUCTS_A_STEP", 4)
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> data.PairSet:
     recipe = data.Recipe(FAMILIES, count=12, first_seed=0, references=1)

@@ -33,7 +33,7 @@ def model():
 
 
 def test_it_judges_as_the_library_does(service, model, textile):
-    contents = [path.read_bytes() for path in textile]
+    contents = [path.read_bytes() for path in textile[::2]]
     for references in ([], contents[:2]):
         if references:
             service.ask(service.backend.set_references("textile", [("a.jpg", one) for one in references]))

@@ -49,6 +49,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         metavar="N|MIN-MAX",
         help="how many processes judge (default: from 1 to one per GPU, NPU or machine)",
     )
+    cluster.add_argument(
+        "--dashboard", action="store_true", help="without a cluster: start Ray's dashboard too, and print its address"
+    )
     results = parser.add_argument_group("results")
     results.add_argument("--out", required=True, metavar="DEST", help="folder or URI of the Parquet shards")
     results.add_argument(
@@ -92,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             shard_rows=args.shard_rows,
             resume=args.resume,
             progress=True,
+            dashboard=args.dashboard,
             verbose=args.verbose,
             **options,
         )

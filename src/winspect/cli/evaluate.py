@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from winspect.cli.common import (
     add_model_options,
     add_output_options,
     load_model,
+    model_options,
 )
 from winspect.errors import SettingsError, SourceError
 
@@ -63,6 +65,17 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     results.add_argument("--raw-maps", action="store_true", help="write each map as float32 .npz")
     results.add_argument("--no-report", action="store_true", help="no report.html")
     results.add_argument("--fresh", action="store_true", help="start again, whatever is in --out")
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|ray://HOST:PORT",
+        help="judge on a Ray cluster, all categories at once (default: here, one after the other)",
+    )
+    cluster.add_argument(
+        "--pool",
+        metavar="N|MIN-MAX",
+        help="how many processes of the cluster judge (default: from 1 to one per GPU, NPU or machine)",
+    )
     add_model_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -70,27 +83,29 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the data set; returns the exit code."""
+    if args.pool is not None and args.address is None:
+        raise SettingsError("--pool needs --address: it is the number of processes on a cluster")
     given = {"shots": args.shots, "seeds": _seeds(args)}
     dataset, class_name = open_for(args.dataset, args.root, args.categories, args.class_name)
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.evaluation import evaluate
     from winspect.reports.evaluation_report import read_parts, write_evaluation_report
 
-    model = load_model(args)
     try:
-        results = evaluate(
-            model,
-            dataset,
-            args.out,
-            class_name=class_name,
-            overlays=args.overlays,
-            raw_maps=args.raw_maps,
-            fresh=args.fresh,
-            progress=True,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-        if not args.no_report:
-            write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
+        with _model(args) as model:
+            results = evaluate(
+                model,
+                dataset,
+                args.out,
+                class_name=class_name,
+                overlays=args.overlays,
+                raw_maps=args.raw_maps,
+                fresh=args.fresh,
+                progress=True,
+                **{name: value for name, value in given.items() if value is not None},
+            )
+            if not args.no_report:
+                write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
     except KeyboardInterrupt:
         print(f"winspect: interrupted; the same command goes on with what is in {args.out}", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -102,6 +117,18 @@ def run(args: argparse.Namespace) -> int:
         print_figures(results)
         print_published(results)
     return _say_trouble(results, args.out)
+
+
+@contextmanager
+def _model(args: argparse.Namespace) -> Iterator[Any]:
+    """The model that the options describe: in this process, or on a cluster."""
+    if args.address is None:
+        yield load_model(args)
+        return
+    from winspect.distributed.evaluating import cluster_model
+
+    with cluster_model(args.address, pool=args.pool, verbose=args.verbose, **model_options(args)) as model:
+        yield model
 
 
 def open_for(

@@ -9,7 +9,11 @@ The stages are a Ray Data pipeline, which gives rows in any order; the driver is
 input lies in which shard is fixed before anything runs: so nothing is lost, and nothing is there twice.
 """
 
-from winspect.distributed.reading import read_results
-from winspect.distributed.run import batch
+from winspect.distributed.cluster import check_ray
+
+check_ray()  # before anything here imports what comes with it: so that what is said names the extra
+
+from winspect.distributed.reading import read_results  # noqa: E402
+from winspect.distributed.run import batch  # noqa: E402
 
 __all__ = ["batch", "read_results"]

@@ -73,7 +73,7 @@ def check_ray() -> None:
 
 
 @contextmanager
-def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[Cluster]:
+def connect(address: str | None = None, *, dashboard: bool = False, verbose: bool = False) -> Iterator[Cluster]:
     """Connect to a cluster, or start one on this machine; leave it, or stop it, at the end of the block.
 
     Where this process is connected already, that connection is used, and stays.
@@ -81,6 +81,7 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[Cl
     Args:
         address: ``auto``, ``HOST:PORT``, or ``ray://HOST:PORT``; None for what ``RAY_ADDRESS`` says, else for a
             cluster of our own.
+        dashboard: start Ray's dashboard for a cluster of our own, which takes some seconds.
         verbose: let Ray's own messages through.
 
     Raises:
@@ -98,7 +99,7 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[Cl
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
     if address is not None:
         _check_reachable(address)
-    context = _init(address, verbose)
+    context = _init(address, dashboard, verbose)
     try:
         url = getattr(context, "dashboard_url", None)
         yield _describe(context, is_own=address is None, is_client=_is_client(ray), url=url)
@@ -136,7 +137,7 @@ def result_of(reference: Any) -> Any:
         raise ClusterError(f"a worker failed: {_first_line(error)}") from error
 
 
-def _init(address: str | None, verbose: bool) -> Any:
+def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
     import ray
 
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
@@ -145,7 +146,7 @@ def _init(address: str | None, verbose: bool) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Two at least: something must decode while something judges.
         options |= {"num_cpus": max(2, usable_cores()), "object_store_memory": _OBJECT_STORE_BYTES}
-        options["include_dashboard"] = True
+        options["include_dashboard"] = dashboard
     before = signal.getsignal(signal.SIGTERM)
     try:
         return ray.init(address=address or "local", **options)

@@ -70,12 +70,12 @@ def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterat
         try:
             with store.fs.open_input_file(store.path(name)) as file:
                 for rows in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME, columns=columns):
-                    yield from _as_results(rows)
+                    yield from as_results(rows)
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{store.shown}/{name}: cannot be read ({error}); run the batch with --resume") from error
 
 
-def _as_results(rows: pa.RecordBatch) -> Iterator[Result]:
+def as_results(rows: pa.RecordBatch) -> Iterator[Result]:
     plain = rows.select([name for name in rows.schema.names if name != "tile_maps"])
     for number, row in enumerate(plain.to_pylist()):
         path = row["path"] if row["path"] is not None else row["id"]

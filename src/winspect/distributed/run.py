@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ def batch(
     shard_rows: int | None = None,
     resume: bool = False,
     progress: bool = False,
+    dashboard: bool = False,
     verbose: bool = False,
     **model: Any,
 ) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def batch(
         shard_rows: inputs per shard; None for a thousandth of all, 256 to 10,000.
         resume: go on with the run in ``out``.
         progress: a bar, or a line a minute, on stderr.
+        dashboard: on this machine alone, start Ray's dashboard too, which takes some seconds; a cluster has its own.
         verbose: let Ray's own messages through.
         **model: options of :class:`winspect.WinCLIP`; or ``bundle``, the folder of an edge bundle, alone.
 
@@ -101,16 +103,13 @@ def batch(
     if maps in ("overlays", "both"):
         overlays = Overlays(place if is_uri(place) else os.path.abspath(place), keep_arrays=maps == "both")
     seen = _local_places(inputs, judging, options, overlays)
-    with _connected(options, judging, address, workers, device, seen, verbose=verbose, shown=progress) as (
-        cluster,
-        job,
-    ):
+    with connect(address, dashboard=dashboard, verbose=verbose) as cluster:
+        job = _begun(cluster, options, judging, workers, device, seen, shown=progress)
         filling = Filling(inputs, replace(job, overlays=overlays), cluster)
         with ExitStack() as stack:
             rows = None
-            if (
-                not resume and job.workers.device == "cpu"
-            ):  # else they would wait for the device that makes what is shared
+            # An accelerator is taken until what is shared is made; on CPUs a new run starts beside that.
+            if not resume and not job.workers.on_accelerator:
                 rows = stack.enter_context(filling.start([range(len(inputs))]))
             shared = result_of(job.shared)
             destination = stack.enter_context(
@@ -132,26 +131,23 @@ def batch(
     return summary
 
 
-@contextmanager
-def _connected(
+def _begun(
+    cluster: Cluster,
     options: Mapping[str, Any],
     judging: Judging,
-    address: str | None,
     wanted: int | str | None,
     device: str,
     places: Sequence[str],
     *,
-    verbose: bool,
     shown: bool,
-) -> Iterator[tuple[Cluster, Job]]:
-    """Connect, or start; share the cluster out; have one worker make what all share."""
-    with connect(address, verbose=verbose) as cluster:
-        if shown and cluster.dashboard_url:
-            print(f"winspect: Ray's dashboard: {cluster.dashboard_url}", file=sys.stderr)
-        check_nodes(cluster, places)
-        workers = plan_workers(cluster, device, None if wanted is None else str(wanted))
-        model = Model(options if "bundle" in options else {**options, "device": workers.device}, workers.threads)
-        yield cluster, Job(model, on_worker(make_shared, model, judging, **workers.options()), workers)
+) -> Job:
+    """Share the cluster out, and have one worker make what all share."""
+    if shown and cluster.dashboard_url:
+        print(f"winspect: Ray's dashboard: {cluster.dashboard_url}", file=sys.stderr)
+    check_nodes(cluster, places)
+    workers = plan_workers(cluster, device, None if wanted is None else str(wanted))
+    model = Model(options if "bundle" in options else {**options, "device": workers.device}, workers.threads)
+    return Job(model, on_worker(make_shared, model, judging, **workers.options_beside()), workers)
 
 
 def _local_places(inputs: Inputs, judging: Judging, options: Mapping[str, Any], overlays: Overlays | None) -> list[str]:

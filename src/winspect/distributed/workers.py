@@ -38,6 +38,15 @@ class Workers:
         gpus = {"num_gpus": self.gpus} if self.gpus else {}
         return {"num_cpus": self.cpus, **gpus, **npus}
 
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether each has a device of its own."""
+        return bool(self.gpus or self.npus)
+
+    def options_beside(self) -> dict[str, Any]:
+        """For Ray, of what is done once, before: beside the first worker, where they need not take turns."""
+        return self.options() if self.on_accelerator else {"num_cpus": 0}
+
 
 def plan_workers(cluster: Cluster, device: str = "auto", wanted: str | None = None) -> Workers:
     """Share a cluster out.
@@ -65,7 +74,8 @@ def plan_workers(cluster: Cluster, device: str = "auto", wanted: str | None = No
     most = most or max(1, len(machines))
     cores = min((node.cpus for node in machines), default=1.0)
     each = math.ceil(most / max(1, len(machines)))
-    decoder = min(1.0, cores / 2)
+    # Less than half: else two workers fit on one small machine, and another has none.
+    decoder = min(1.0, 0.4 * cores)
     threads = os.environ.get("OMP_NUM_THREADS", "") if cluster.is_own else ""
     return Workers(
         "cpu" if device == "auto" else device,
@@ -103,5 +113,5 @@ def _range(wanted: str | None) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", wanted.strip())
     fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= fewest <= most:
-        raise SettingsError(f"--workers {wanted}: need a number of workers from 1, or two, as in 2-8")
+        raise SettingsError(f"got {wanted!r} workers: need a number from 1, or two, as in 2-8")
     return fewest, most

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from winspect.errors import PictureError
 from winspect.images import prepare
 from winspect.results import CONSTANT_SPREAD
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from winspect.predictor import WinCLIP
 
 EQUAL_COSINE = 0.99999
@@ -48,6 +47,8 @@ def map_alarm(spreads: Sequence[float]) -> str | None:
 
 def mean_cosine(vectors: Tensor) -> float:
     """Mean cosine of all pairs of two or more vectors (n, width)."""
+    from torch.nn.functional import normalize
+
     unit = normalize(vectors.double(), dim=-1)
     total = unit.sum(dim=0)
     return float((total @ total - len(unit)) / (len(unit) * (len(unit) - 1)))
@@ -66,6 +67,8 @@ def embedding_alarm(model: WinCLIP, pictures: Sequence[Path]) -> str | None:
             continue
     if not tiles or not model.recipe.scales:
         return None
+    import torch  # not at the top: figures are also made where no model runs
+
     batch = torch.from_numpy(np.concatenate(tiles[:PROBES]))
     embeddings = model.engine.encode(batch, scales=model.recipe.scales, stride=model.recipe.stride, patches=False)
     for scale, windows in embeddings.windows.items():

@@ -1,11 +1,12 @@
-"""One category: judge its pictures, and make its figures and curves."""
+"""One category: judge its pictures, and make its figures and curves, wherever they were judged."""
 
 from __future__ import annotations
 
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,62 @@ class MapWriter:
         if self.overlays and result.picture_rgb is not None:
             save_png(heat_overlay(result.picture_rgb, result.anomaly_map), self.folder / f"{stem}.png")
             return f"{stem}.png"
-        return f"{stem}.npz"
+        return f"{stem}.npz" if self.raw_maps else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One category for one seed.
+
+    Attributes:
+        class_name: for the prompts.
+        writer: of its maps.
+    """
+
+    category: str
+    seed: int
+    drawn: Draw
+    class_name: str
+    writer: MapWriter
+
+
+Keep = Callable[[Part, dict[str, Any]], None]
+"""Takes a part with all that is kept of it; see :func:`judge_category`."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What judges.
+
+    Attributes:
+        model: of :meth:`winspect.predicting.Predictor.describe`.
+        side: of what it sees, in pixels.
+        machine: of :func:`winspect.machine.describe_machine`, where it runs.
+    """
+
+    model: Mapping[str, Any]
+    side: int
+    machine: Mapping[str, Any]
+
+
+class Judges(ABC):
+    """Who judges the parts of an evaluation, and measures each: :meth:`prepare`, then :meth:`judge`, once."""
+
+    @abstractmethod
+    def prepare(self, parts: Sequence[Part], root: Path) -> Described:
+        """Get ready for these parts.
+
+        Args:
+            root: of the data set.
+        """
+
+    @abstractmethod
+    def judge(self, keep: Keep, advance: Callable[[], object]) -> None:
+        """Judge the parts, in any order; each is kept as soon as it is whole.
+
+        Args:
+            advance: called after each picture.
+        """
 
 
 @dataclass
@@ -68,6 +124,72 @@ class _Judged:
     scores: list[float] = field(default_factory=list)
     labels: list[bool] = field(default_factory=list)
     spreads: list[float] = field(default_factory=list)
+
+
+class Measuring:
+    """A part's figures, from results in the order of its pictures.
+
+    Args:
+        drawn: the part's pictures.
+        side: of what the model sees, in pixels.
+        root: of the data set; pictures are named from there.
+    """
+
+    def __init__(self, drawn: Draw, *, side: int, root: Path, writer: MapWriter) -> None:
+        self._began = time.perf_counter()
+        self._drawn, self._root, self._writer = drawn, root, writer
+        self._judged, self._truth = _Judged(), PixelTruth(drawn.tested, side, root)
+        self._stopped: str | None = None
+
+    def add(self, item: Item, result: Result) -> None:
+        """Take the next picture's result, and write its maps."""
+        judged, path = self._judged, relative_name(item.path, self._root)
+        map_file = self._writer.write(len(judged.rows), result)
+        named = {"path": path, "label": item.label, "defect_type": item.defect_type}
+        judged.rows.append({**named, "score": result.anomaly_score, "map": map_file})
+        if result.error is not None:
+            judged.failed.append(_failure(path, result.error))
+            logger.warning("failed: %s", result.error)
+        if result.anomaly_score is not None and result.tile_maps is not None:
+            judged.scores.append(result.anomaly_score)
+            judged.labels.append(item.is_anomalous)
+            judged.spreads.append(map_spread(result.tile_maps))
+            self._truth.add(item, result)
+
+    def stop(self, error: ReferencesError, reference: str) -> None:
+        """There will be no figures: this reference cannot be used."""
+        self._stopped = str(error)
+        self._judged.failed.append(_failure(relative_name(Path(reference), self._root), error))
+
+    def finish(self, alarm: str | None, *, elsewhere_s: float = 0.0) -> dict[str, Any]:
+        """All that is kept of the part; see :func:`judge_category`.
+
+        Args:
+            alarm: of :func:`winspect.evaluation.alarms.embedding_alarm`.
+            elsewhere_s: the work on its pictures before this was made.
+        """
+        judged, truth = self._judged, self._truth
+        alarm = alarm or map_alarm(judged.spreads)
+        measuring = time.perf_counter()
+        figures, curves = _measure(judged, truth)
+        reasons = _reasons(judged, truth, figures)
+        if alarm is not None:
+            _silence(figures, reasons, alarm, few_shot=bool(self._drawn.references))
+            curves["pixel_roc"] = curves["pro"] = None
+        return {
+            "schema": SCHEMA,
+            "n_normal": judged.labels.count(False),
+            "n_anomalous": judged.labels.count(True),
+            "figures": figures,
+            "reasons": dict.fromkeys(METRICS, self._stopped) if self._stopped else reasons,
+            "alarm": alarm,
+            "references": [relative_name(item.path, self._root) for item in self._drawn.references],
+            "failed": judged.failed,
+            "rows": judged.rows,
+            "curves": curves,
+            "seconds": round(elsewhere_s + time.perf_counter() - self._began, 3),
+            "metrics_seconds": round(time.perf_counter() - measuring, 3),
+        }
 
 
 def judge_category(
@@ -90,81 +212,38 @@ def judge_category(
         All that is kept of it, as JSON: figures, the reasons for those that are null, alarm, references, pictures that
         failed, a row per picture, curves, and seconds.
     """
-    began = time.perf_counter()
-    references = [relative_name(item.path, root) for item in drawn.references]
-    truth = PixelTruth(drawn.tested, model.preprocess.size, root)
-    judged, alarm, stopped = _Judged(), None, None
+    measuring, alarm = Measuring(drawn, side=model.preprocess.size, root=root, writer=writer), None
     try:
         if drawn.references:
             model.reference([item.path for item in drawn.references], class_name)
         alarm = embedding_alarm(model, [item.path for item in drawn.tested])
-        _judge(model, drawn.tested, class_name, root, writer, judged, truth, advance)
+        _judge(model, drawn.tested, class_name, writer.overlays, measuring, advance)
     except ReferencesError as error:
         if not isinstance(error.__cause__, PictureError):
             raise
-        stopped = str(error)  # this category has no figures; the others go on
-        judged.failed.append(_failure(relative_name(Path(error.__cause__.path), root), error))
+        measuring.stop(error, error.__cause__.path)  # this category has no figures; the others go on
     finally:
         if drawn.references:
             model.forget(class_name)
-    alarm = alarm or map_alarm(judged.spreads)
-    measuring = time.perf_counter()
-    figures, curves = _measure(judged, truth)
-    reasons = _reasons(judged, truth, figures)
-    if alarm is not None:
-        _silence(figures, reasons, alarm, few_shot=bool(drawn.references))
-        curves["pixel_roc"] = curves["pro"] = None
-    return {
-        "schema": SCHEMA,
-        "n_normal": judged.labels.count(False),
-        "n_anomalous": judged.labels.count(True),
-        "figures": figures,
-        "reasons": dict.fromkeys(METRICS, stopped) if stopped else reasons,
-        "alarm": alarm,
-        "references": references,
-        "failed": judged.failed,
-        "rows": judged.rows,
-        "curves": curves,
-        "seconds": round(time.perf_counter() - began, 3),
-        "metrics_seconds": round(time.perf_counter() - measuring, 3),
-    }
+    return measuring.finish(alarm)
 
 
 def _judge(
     model: WinCLIP,
     items: tuple[Item, ...],
     class_name: str,
-    root: Path,
-    writer: MapWriter,
-    judged: _Judged,
-    truth: PixelTruth,
+    keep_pictures: bool,
+    measuring: Measuring,
     advance: Callable[[], object],
 ) -> None:
     from winspect.outcome import ConstantMapWarning
 
-    stream = model.predict_many([item.path for item in items], class_name, keep_pictures=writer.overlays)
+    stream = model.predict_many([item.path for item in items], class_name, keep_pictures=keep_pictures)
     # Constant maps are what the alarm is for; a warning per batch would only repeat it.
     with warnings.catch_warnings(), closing(stream) as results:  # type: ignore[type-var]
         warnings.simplefilter("ignore", ConstantMapWarning)
-        for number, (item, result) in enumerate(zip(items, results, strict=True)):
-            path = relative_name(item.path, root)
-            judged.rows.append(
-                {
-                    "path": path,
-                    "label": item.label,
-                    "defect_type": item.defect_type,
-                    "score": result.anomaly_score,
-                    "map": writer.write(number, result),
-                }
-            )
-            if result.error is not None:
-                judged.failed.append(_failure(path, result.error))
-                logger.warning("failed: %s", result.error)
-            if result.anomaly_score is not None and result.tile_maps is not None:
-                judged.scores.append(result.anomaly_score)
-                judged.labels.append(item.is_anomalous)
-                judged.spreads.append(map_spread(result.tile_maps))
-                truth.add(item, result)
+        for item, result in zip(items, results, strict=True):
+            measuring.add(item, result)
             advance()
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import UsageError
-from winspect.machine import describe_machine
 
 SCHEMA = 1
 RESULTS_FILE, SCORES_FILE, TIMING_FILE = "results.json", "scores.csv", "timing.json"
@@ -131,12 +130,17 @@ def _check_figures(where: str, figures: object) -> None:
             raise UsageError(f"{where}: {metric} is {figure!r}, need a fraction from 0 to 1 or null; evaluate again")
 
 
-def assemble(settings: Mapping[str, Any], parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def assemble(
+    settings: Mapping[str, Any], parts: Mapping[str, Sequence[Mapping[str, Any]]], machine: Mapping[str, Any]
+) -> dict[str, Any]:
     """What ``results.json`` holds, from the parts of every category, one per seed.
 
     With several seeds a figure is the mean over seeds, ``std`` the sample standard deviation, and ``by_seed`` holds the
     figures themselves. A category's figure is null when any seed's is, the mean null when any category's is: a mean
     over fewer would pass for one over all.
+
+    Args:
+        machine: that judged; see :func:`winspect.machine.describe_machine`.
     """
     seeds = settings["seeds"]
     categories = {name: _category(name_parts, seeds) for name, name_parts in parts.items()}
@@ -148,7 +152,7 @@ def assemble(settings: Mapping[str, Any], parts: Mapping[str, Sequence[Mapping[s
         "schema": SCHEMA,
         **{key: settings[key] for key in _FIRST},
         "seed": seeds[0],
-        "machine": describe_machine(settings["device"]),
+        "machine": dict(machine),
         "categories": categories,
         "mean": {metric: _mean([figures[metric] for figures in means]) for metric in METRICS},
         "mean_reasons": _mean_reasons(categories),

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from winspect.datasets import Dataset
 from winspect.errors import OutputError, SettingsError
-from winspect.evaluation.category import MapWriter, judge_category
+from winspect.evaluation.category import Described, Judges, Keep, MapWriter, Part, judge_category
 from winspect.evaluation.results import (
     RESULTS_FILE,
     SCHEMA,
@@ -26,8 +26,9 @@ from winspect.evaluation.results import (
     assemble,
     score_rows,
 )
-from winspect.evaluation.shots import Draw, draw, relative_name
+from winspect.evaluation.shots import draw, relative_name
 from winspect.files import MAPS_FOLDER, make_folder, replacing
+from winspect.machine import describe_machine
 from winspect.prompts import check_class_name
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ SETTINGS_FILE, PARTS_FOLDER = "evaluation.json", "categories"
 
 
 def evaluate(
-    model: WinCLIP,
+    model: WinCLIP | Judges,
     dataset: Dataset,
     out: str | os.PathLike[str],
     *,
@@ -57,7 +58,8 @@ def evaluate(
     goes on behind those that are there; what it writes is then, byte for byte, what an uninterrupted run writes.
 
     Args:
-        model: says what judges; references that it was shown are dropped.
+        model: says what judges; references that it was shown are dropped. Or a cluster: see
+            :func:`winspect.distributed.evaluating.cluster_model`.
         dataset: opened with the categories to evaluate.
         out: folder for the results.
         class_name: for the prompts, in place of the category's name; for a data set of one category only.
@@ -78,37 +80,70 @@ def evaluate(
     """
     _check(dataset, class_name, shots, seeds)
     seeds = list(seeds) if shots else [0]
-    draws = {(name, seed): draw(dataset, name, shots=shots, seed=seed) for name in dataset.categories for seed in seeds}
-    folder = make_folder(Path(out))
+    folder = Path(out)
+    parts = {
+        (name, seed): Part(
+            category=name,
+            seed=seed,
+            drawn=draw(dataset, name, shots=shots, seed=seed),
+            class_name=class_name or name,
+            writer=MapWriter(folder, f"{MAPS_FOLDER}/{part_stem(name, seed)}", overlays, raw_maps),
+        )
+        for name in dataset.categories
+        for seed in seeds
+    }
+    store = _Parts(make_folder(folder), fresh=fresh)
+    left = [part for key, part in parts.items() if not store.is_done(*key)]
+    judges = model if isinstance(model, Judges) else _Local(model)
+    described = judges.prepare(left, dataset.root)
     settings = {
-        **_describe(model),
+        **described.model,
+        # The recipe's name stands apart from its settings.
+        "recipe": described.model["recipe"]["name"],
+        "recipe_settings": described.model["recipe"],
         "dataset": dataset.name,
         "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset)},
         "class": class_name,
         "shots": shots,
         "seeds": seeds,
-        "pixel_side": model.preprocess.size,
+        "pixel_side": described.side,
         "overlays": overlays,
         "raw_maps": raw_maps,
     }
-    store = _Parts(folder, settings, list(dataset.categories), fresh=fresh)
-    with _bar(draws, store, progress) as advance:
-        for (name, seed), drawn in draws.items():
-            if store.is_done(name, seed):
-                continue
-            stem = part_stem(name, seed)
-            part = judge_category(
-                model,
-                drawn,
-                root=dataset.root,
-                class_name=class_name or name,
-                writer=MapWriter(folder, f"{MAPS_FOLDER}/{stem}", overlays, raw_maps),
+    store.begin(settings, list(dataset.categories))
+
+    def keep(part: Part, figures: Mapping[str, Any]) -> None:
+        if figures["alarm"]:
+            logger.warning("ALARM: %s: %s", part.category, figures["alarm"])
+        store.write(part.category, part.seed, figures)
+
+    with _bar(parts.values(), left, progress) as advance:
+        judges.judge(keep, advance)
+    return store.finish(described.machine)
+
+
+class _Local(Judges):
+    """A model in this process: part after part."""
+
+    def __init__(self, model: WinCLIP) -> None:
+        self.model = model
+
+    def prepare(self, parts: Sequence[Part], root: Path) -> Described:
+        self.parts, self.root = parts, root
+        described = self.model.describe()
+        return Described(described, self.model.preprocess.size, describe_machine(described["device"]))
+
+    def judge(self, keep: Keep, advance: Callable[[], object]) -> None:
+        for part in self.parts:
+            figures = judge_category(
+                self.model,
+                part.drawn,
+                root=self.root,
+                class_name=part.class_name,
+                writer=part.writer,
                 advance=advance,
             )
-            if part["alarm"]:
-                logger.warning("ALARM: %s: %s", name, part["alarm"])
-            store.write(name, seed, part)
-    return store.finish()
+            keep(part, figures)
 
 
 def _check(dataset: Dataset, class_name: str | None, shots: int, seeds: Sequence[int]) -> None:
@@ -125,12 +160,6 @@ def _check(dataset: Dataset, class_name: str | None, shots: int, seeds: Sequence
         )
     for name in dataset.categories:
         check_class_name(class_name or name)
-
-
-def _describe(model: WinCLIP) -> dict[str, Any]:
-    """The model's own description, with the recipe's name apart from its settings."""
-    described = model.describe()
-    return {**described, "recipe": model.recipe.name, "recipe_settings": described["recipe"]}
 
 
 def part_stem(category: str, seed: int) -> str:
@@ -156,18 +185,25 @@ def fingerprint(dataset: Dataset) -> str:
 class _Parts:
     """The categories that are done, each in a file of its own that is whole or not there."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], categories: Sequence[str], *, fresh: bool) -> None:
+    def __init__(self, folder: Path, *, fresh: bool) -> None:
         self.folder, self.parts = folder, folder / PARTS_FOLDER
+        self.earlier = None if fresh else self._earlier()
+
+    def begin(self, settings: Mapping[str, Any], categories: Sequence[str]) -> None:
+        """Go on with what is there, or start.
+
+        Raises:
+            OutputError: it was made with other settings.
+        """
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.categories, self.seeds = categories, settings["seeds"]
         wanted = {"schema": SCHEMA, **self.settings, "categories": list(categories)}
-        earlier = None if fresh else self._earlier()
-        if earlier is None:
+        if self.earlier is None:
             self._clear()
-        elif earlier != wanted:
-            raise OutputError(_refusal(folder, earlier, wanted))
+        elif self.earlier != wanted:
+            raise OutputError(_refusal(self.folder, self.earlier, wanted))
         make_folder(self.parts)
-        _write_json(folder / SETTINGS_FILE, wanted)
+        _write_json(self.folder / SETTINGS_FILE, wanted)
 
     def _earlier(self) -> dict[str, Any] | None:
         path = self.folder / SETTINGS_FILE
@@ -185,7 +221,8 @@ class _Parts:
             path.unlink(missing_ok=True)
 
     def is_done(self, category: str, seed: int) -> bool:
-        return part_path(self.folder, category, seed).exists()
+        """Whether an earlier run did it."""
+        return self.earlier is not None and part_path(self.folder, category, seed).exists()
 
     def write(self, category: str, seed: int, part: Mapping[str, Any]) -> None:
         _write_json(part_path(self.folder, category, seed), part)
@@ -197,7 +234,7 @@ class _Parts:
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be read ({error}); delete it and run again") from error
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         """Put the parts together: the files of the whole run."""
         parts = {name: [self._read(name, seed) for seed in self.seeds] for name in self.categories}
         with (
@@ -213,18 +250,18 @@ class _Parts:
             for seed, part in zip(self.seeds, name_parts, strict=True)
         }
         _write_json(self.folder / TIMING_FILE, {"schema": SCHEMA, "categories": seconds})
-        results = assemble(self.settings, parts)
+        results = assemble(self.settings, parts, machine)
         _write_json(self.folder / RESULTS_FILE, results)
         return results
 
 
 @contextmanager
-def _bar(draws: Mapping[tuple[str, int], Draw], store: _Parts, shown: bool) -> Iterator[Callable[[], object]]:
+def _bar(parts: Collection[Part], left: Sequence[Part], shown: bool) -> Iterator[Callable[[], object]]:
     """Progress over all pictures; gives what to call after each."""
     from tqdm import tqdm
 
-    done = sum(len(drawn.tested) for key, drawn in draws.items() if store.is_done(*key))
-    total = sum(len(drawn.tested) for drawn in draws.values())
+    total = sum(len(part.drawn.tested) for part in parts)
+    done = total - sum(len(part.drawn.tested) for part in left)
     # disable=None: no bar where stderr is not a terminal.
     bar = tqdm(total=total, initial=done, unit="picture", file=sys.stderr, leave=False, disable=None if shown else True)
     with bar:

@@ -143,6 +143,7 @@ def test_what_is_given_is_passed_on(cli, called, textile):
         *("parts", "--out", "s3://bucket/results", "--class", "metal nut", "--address", "ray://head:10001"),
         *("--workers", "2-8", "--device", "cuda", "--reference", textile[0], "--shots", "1", "--threshold", "0.25"),
         *("--maps", "both", "--shard-rows", "500", "--resume", "--model", "winspect-tiny", "--batch-size", "4", "-v"),
+        "--dashboard",
     )
     assert called.options == {
         "class_name": "metal nut",
@@ -157,6 +158,7 @@ def test_what_is_given_is_passed_on(cli, called, textile):
         "shard_rows": 500,
         "resume": True,
         "progress": True,
+        "dashboard": True,
         "verbose": True,
         "model": "winspect-tiny",
         "batch_size": 4,

@@ -76,7 +76,7 @@ def check_ray() -> None:
 def connect(address: str | None = None, *, dashboard: bool = False, verbose: bool = False) -> Iterator[Cluster]:
     """Connect to a cluster, or start one on this machine; leave it, or stop it, at the end of the block.
 
-    Where this process is connected already, that connection is used, and stays.
+    Where this process is connected already, that connection is used, and stays; another address is refused then.
 
     Args:
         address: ``auto``, ``HOST:PORT``, or ``ray://HOST:PORT``; None for what ``RAY_ADDRESS`` says, else for a
@@ -94,6 +94,7 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
     import ray
 
     if ray.is_initialized():
+        _check_connected(address)
         yield _describe(ray.get_runtime_context(), is_own=False, is_client=_is_client(ray))
         return
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
@@ -135,6 +136,20 @@ def result_of(reference: Any) -> Any:
         raise ClusterError(f"a worker failed: {_first_line(error.cause or error)}") from error
     except ray.exceptions.RayError as error:
         raise ClusterError(f"a worker failed: {_first_line(error)}") from error
+
+
+def _check_connected(address: str | None) -> None:
+    """Refuse an address other than that of the cluster this process is connected to."""
+    import ray
+
+    if address is None or address == "auto" or _is_client(ray):
+        return
+    here = ray.get_runtime_context().gcs_address
+    if address != here:
+        _check_reachable(address)
+        raise ClusterError(
+            f"{address}: this process is connected to the cluster at {here}; name no other, or ray.shutdown() first"
+        )
 
 
 def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:

@@ -31,7 +31,7 @@ if any("default_worker" in word for word in sys.orig_argv):
 
 @pytest.fixture(scope="session")
 def ray_cluster(own_cache, tmp_path_factory):
-    """A cluster of two cores that this process is connected to: ``connect()`` uses it. For ``xdist_group("ray")``."""
+    """A cluster of two cores that this process is connected to: ``connect()`` uses it. For tests marked ``ray``."""
     import ray
 
     poison = tmp_path_factory.mktemp("poison")

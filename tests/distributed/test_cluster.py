@@ -35,7 +35,7 @@ pytestmark = [
         "ignore::pytest.PytestUnraisableExceptionWarning",
     ),
 ]
-on_a_cluster = pytest.mark.xdist_group("ray")
+on_a_cluster = pytest.mark.ray
 
 
 @pytest.fixture

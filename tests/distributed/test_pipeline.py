@@ -33,7 +33,7 @@ from winspect.errors import ClusterError, MissingExtraError, OutputError, Settin
 from winspect.images import Preprocess
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),
+    pytest.mark.ray,
     # Ray's own, in the process that starts it and drives its pipelines.
     pytest.mark.filterwarnings(
         "ignore::FutureWarning",

@@ -16,6 +16,8 @@ import pytest
 # file before it starts the others, and has no use for them.
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# A shell's background job ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -14,11 +14,11 @@ from winspect.cli.common import (
     EXIT_SOME_FAILED,
     add_model_options,
     add_output_options,
+    check_bundle_alone,
     expand_references,
     model_options,
 )
 from winspect.cli.judging import add_judging_options, check_judging_options, load_calibration
-from winspect.errors import SettingsError
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -71,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
     """Judge the pictures; returns the exit code."""
     check_judging_options(args)
     calibration = load_calibration(args)
-    options = model_options(args, defaults=args.bundle is None)
-    if args.bundle is not None:
-        if options:
-            raise SettingsError(f"--bundle brings its own {', '.join(sorted(options))}: leave these options out")
-        options["bundle"] = str(args.bundle)
+    if args.bundle is None:
+        options = model_options(args)
+    else:
+        check_bundle_alone(args)
+        options = {"bundle": str(args.bundle)}
     references = [str(path) for path in expand_references(args.reference)] if args.reference else []
     try:
         from winspect.distributed import batch

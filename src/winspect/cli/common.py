@@ -129,13 +129,17 @@ def load_model(args: argparse.Namespace) -> WinCLIP:
     return WinCLIP(**model_options(args))
 
 
+def check_bundle_alone(args: argparse.Namespace) -> None:
+    """Refuse ``--bundle`` beside options that say what judges."""
+    if given := sorted(model_options(args, defaults=False)):
+        raise SettingsError(f"--bundle brings its own {', '.join(given)}: leave these options out")
+
+
 def load_predictor(args: argparse.Namespace) -> Predictor:
     """The model that the options describe, or the bundle they name."""
     if args.bundle is None:
         return load_model(args)
-    given = sorted(model_options(args, defaults=False))
-    if given:
-        raise SettingsError(f"--bundle brings its own {', '.join(given)}: leave these options out")
+    check_bundle_alone(args)
     from winspect.edge import load_bundle
 
     return load_bundle(args.bundle)

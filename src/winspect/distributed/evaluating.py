@@ -24,7 +24,7 @@ from winspect.decoding import read_rgb
 from winspect.distributed.cluster import Cluster, check_nodes, connect, on_worker, result_of
 from winspect.distributed.filling import Filling
 from winspect.distributed.gathering import Gathering
-from winspect.distributed.inputs import Inputs
+from winspect.distributed.inputs import COLUMNS, Inputs
 from winspect.distributed.pipeline import Job
 from winspect.distributed.rows import SCHEMA
 from winspect.distributed.shared import Judging, Model, Shared, portable
@@ -36,8 +36,6 @@ from winspect.machine import describe_machine
 from winspect.results import Result
 
 logger = logging.getLogger(__name__)
-
-_COLUMNS = ("id", "path", "class", "file", "row", "column")
 
 
 @contextmanager
@@ -282,7 +280,7 @@ def _inputs(judged: Mapping[str, Sequence[Item]]) -> Inputs:
         "path": paths,
         "class": [key for key, items in judged.items() for _ in items],
     }
-    fields = [SCHEMA.field(name) for name in _COLUMNS]
+    fields = [SCHEMA.field(name) for name in COLUMNS]
     arrays = [pa.array(columns.get(field.name, [None] * len(paths)), field.type) for field in fields]
     return Inputs(pa.table(arrays, schema=pa.schema(fields)), tuple(judged), sha256="")  # nothing goes on by its hash
 

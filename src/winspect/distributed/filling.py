@@ -133,9 +133,8 @@ def _ranges(ordinals: np.ndarray) -> list[range]:
 
 def _lost_rows(inputs: Inputs, lost: np.ndarray, shared: Shared) -> pa.Table:
     """Rows of errors for inputs that cannot be judged by any means."""
-    made_by = {name: shared.described[name] for name in ("model", "weights_sha256")}
     rows = [
-        row | made_by | {"error": _LOST}
+        row | shared.made_by | {"error": _LOST}
         for block in inputs.blocks(_ranges(lost), _MOST_ROWS_PER_BLOCK)
         for row in block.to_pylist()
     ]

@@ -23,13 +23,13 @@ from winspect.distributed.filesystems import Uri, is_uri, kind_of, list_folder, 
 from winspect.distributed.manifests import MANIFESTS, read_manifest
 from winspect.distributed.rows import BATCH_ROWS, SCHEMA, SHOWN, Problems, place_in, placed, repeated
 from winspect.errors import SettingsError, SourceError
+from winspect.predicting import DEFAULT_CLASS
 from winspect.prompts import check_class_name
 from winspect.sources import EXTENSIONS, find_pictures, natural_key
 
-DEFAULT_CLASS = "object"
 OVERLAYS = "_maps"  # the folder in a destination with pictures that are results
 _HASHED = ("id", "path", "class", "file", "row")
-_COLUMNS = ("id", "path", "class", "file", "row", "column")
+COLUMNS = ("id", "path", "class", "file", "row", "column")
 _HASHED_ROWS = 1 << 18
 _LOOKED_AT = 1000  # repeated ids, of which an error names a few
 
@@ -131,7 +131,7 @@ def find_inputs(sources: Sequence[str], class_name: str | None = None, *, leave_
         raise SourceError(f"no pictures in {', '.join(named(source) for source in sources)}: check what they hold")
     _refuse_repeats(table)
     classes = tuple(table.column("class").unique().to_pylist())
-    table = table.select(_COLUMNS)
+    table = table.select(COLUMNS)
     return Inputs(table, classes, _sha256(table))
 
 

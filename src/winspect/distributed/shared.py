@@ -99,6 +99,11 @@ class Shared:
     states: Mapping[str, ClassState]
     judging: Judging
 
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What every row says of the model."""
+        return {name: self.described[name] for name in ("model", "weights_sha256")}
+
 
 def make_shared(model: Model, judging: Judging) -> Shared:
     """Load the model here, encode every class, and show it its good samples.

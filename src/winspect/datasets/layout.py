@@ -13,18 +13,10 @@ from winspect.sources import EXTENSIONS
 
 logger = logging.getLogger(__name__)
 
-GOOD_NAMES = frozenset({"good", "ok", "normal"})
-"""Folders of these names, in either case, hold normal pictures; every other name is a type of defect."""
-
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name counts as a picture: by its ending, and not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def means_good(name: str) -> bool:
-    """Whether a folder of this name holds normal pictures."""
-    return name.casefold() in GOOD_NAMES
 
 
 def check_root(root: Path) -> Path:

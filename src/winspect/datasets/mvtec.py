@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from winspect.datasets.items import GOOD, SPLITS, Dataset, Item
-from winspect.datasets.layout import category_folders, files_in, is_picture_name, means_good, pictures_in, subfolders
+from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, means_good
+from winspect.datasets.layout import category_folders, files_in, is_picture_name, pictures_in, subfolders
 from winspect.errors import SourceError
 
 MASKS_FOLDER = "ground_truth"

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from winspect.datasets.items import GOOD, Dataset, choose_categories
 from winspect.datasets.layout import is_picture_name
 from winspect.datasets.mvtec import MASKS_FOLDER, WANTED_LAYOUT
+from winspect.datasets.tables import decode_text
 from winspect.datasets.trees import FolderTree, Tree
 from winspect.datasets.visa import DEFECT, SPLIT_FILE, find_raw, read_split
 from winspect.errors import SourceError
@@ -45,11 +46,7 @@ def plan_visa(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
         except SourceError as error:
             raise SourceError(f"{error}; or VisA as it is downloaded, with {SPLIT_FILE}") from error
     where = f"{tree.root}/{prefix}{SPLIT_FILE}"
-    try:
-        text = tree.read(prefix + SPLIT_FILE).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{where}: not UTF-8 text: get the data set again") from error
-    rows = read_split(text, where)
+    rows = read_split(decode_text(tree.read(prefix + SPLIT_FILE), where), where)
     chosen = choose_categories(list(dict.fromkeys(row.category for row in rows)), categories, tree.root)
     jobs = []
     for row in (row for row in rows if row.category in chosen):

@@ -22,13 +22,15 @@ from pathlib import Path, PurePosixPath
 from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, choose_categories
 from winspect.datasets.layout import check_root, subfolders
 from winspect.datasets.mvtec import is_category, open_mvtec
-from winspect.datasets.tables import csv_rows, read_text
+from winspect.datasets.tables import read_text, table_rows
 from winspect.errors import SourceError
 
 SPLIT_FILE = "split_csv/1cls.csv"
 DEFECT = "bad"
 """What the converted layout calls every defect."""
 _LABELS = {"normal": "normal", "anomaly": "anomalous"}
+_SPLIT_COLUMNS = {name: (name,) for name in ("object", "split", "label", "image", "mask")}
+_ANNOTATION_COLUMNS = {name: (name,) for name in ("image", "label")}
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def read_split(text: str, name: str) -> list[SplitRow]:
         SourceError: a column is missing, or a line is wrong or names a file outside the data set.
     """
     rows = []
-    for where, row in csv_rows(text, name, need=("object", "split", "label", "image", "mask")):
+    for where, row in table_rows(text, name, ".csv", _SPLIT_COLUMNS, need=_SPLIT_COLUMNS):
         if row["split"] not in SPLITS or row["label"] not in _LABELS:
             got = f"{row['split']!r} and {row['label']!r}"
             raise SourceError(f"{where}: got split and label {got}, need train or test, and normal or anomaly")
@@ -141,5 +143,5 @@ def _defect_names(root: Path, category: str) -> dict[str, str]:
     path = root / category / "image_anno.csv"
     if not path.is_file():
         return {}
-    rows = csv_rows(read_text(path), str(path), need=("image", "label"))
+    rows = table_rows(read_text(path), str(path), ".csv", _ANNOTATION_COLUMNS, need=_ANNOTATION_COLUMNS)
     return {row["image"]: row["label"] or DEFECT for _, row in rows}

@@ -1,21 +1,18 @@
 """Manifests of a batch: CSV, JSON lines and Parquet -> a table with a row per picture, checked, no picture read.
 
-Columns: ``path`` or ``image``, which count from the manifest's folder; in Parquet also a binary column ``bytes``,
-``image`` or ``picture``, or a struct with a field ``bytes``, as Hugging Face datasets have it. ``class`` or
-``category``, and ``id``, may be left out. Others are ignored.
+Columns: ``path`` (or ``image``, ``file``), which count from the manifest's folder; in Parquet also a binary column
+``bytes``, ``image`` or ``picture``, or a struct with a field ``bytes``, as Hugging Face datasets have it. ``class`` or
+``category``, and ``id``, may be left out. Others are ignored. Text files: see :mod:`winspect.datasets.tables`.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import chain, groupby, islice
-from operator import itemgetter
+from collections.abc import Iterator
+from functools import partial
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -23,20 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from winspect.datasets.tables import TEXT_TABLES, TextTable, encoding_of, not_text
 from winspect.distributed.filesystems import FAILURES, cells, named, open_place, reason_of
-from winspect.distributed.rows import BATCH_ROWS, SCHEMA, Problems, Raw, checked
+from winspect.distributed.rows import BATCH_ROWS, SCHEMA, Problems, Raw, checked, with_slashes
 from winspect.errors import SourceError
 
 logger = logging.getLogger(__name__)
 
-MANIFESTS = (".csv", ".jsonl", ".ndjson", ".parquet")
-_KEYS = {"id": ("id",), "path": ("path", "image"), "class": ("class", "category")}
+MANIFESTS = (*TEXT_TABLES, ".parquet")
+_KEYS = {"id": ("id",), "path": ("path", "image", "file"), "class": ("class", "category")}
 _RECORD_TYPES = (pa.int64(), pa.string(), pa.string(), pa.string())
 _PARSED_ROWS = 1 << 11
 _LOOKED_AT = 64  # pictures at a time
 _LARGE_GROUP = 1 << 30  # bytes
 _PICTURE_KEYS = ("bytes", "image", "picture")
-_Record = tuple[int, str | None, str | None, str | None]  # line, id, path, class
 
 
 def read_manifest(manifest: str, *, default_class: str, problems: Problems) -> pa.Table:
@@ -56,7 +53,7 @@ def read_manifest(manifest: str, *, default_class: str, problems: Problems) -> p
             tables.append(checked(raw, manifest, default_class, problems))
             unnamed += 0 if raw.has_id else len(raw.line)
     except UnicodeDecodeError as error:
-        raise SourceError(f"{named(manifest)}: not UTF-8 text: save it as UTF-8") from error
+        raise not_text(named(manifest), error, with_position=False) from error
     except SourceError:
         raise
     except FAILURES as error:
@@ -65,11 +62,7 @@ def read_manifest(manifest: str, *, default_class: str, problems: Problems) -> p
         raise SourceError(f"{named(manifest)}: the first {unnamed} rows have no id, later ones do: add it to all")
     if not any(map(len, tables)) and problems.count == before:
         raise SourceError(f"{named(manifest)}: no rows: write one per picture, with path")
-    return pa.concat_tables(tables or [SCHEMA.empty_table()])
-
-
-def _nothing(row: Sequence[str]) -> None:
-    return None
+    return with_slashes(pa.concat_tables(tables or [SCHEMA.empty_table()]), manifest)
 
 
 class _Reader:
@@ -86,16 +79,16 @@ class _Reader:
 
 
 class _TextReader(_Reader):
-    newline: str | None = None
+    """CSV and JSON lines."""
 
     def batches(self) -> Iterator[Raw]:
         system, path = open_place(self.manifest)
-        with (
-            system.open_input_stream(path, compression=None) as stream,
-            io.TextIOWrapper(stream, encoding="utf-8-sig", newline=self.newline) as text,
-        ):
-            records = self.records(text)
+        ending = os.path.splitext(named(self.manifest))[1]
+        table = TextTable(ending, _KEYS, partial(self.problems.add, self.manifest))
+        with system.open_input_stream(path, compression=None) as stream, io.BufferedReader(stream) as buffered:
+            text = io.TextIOWrapper(buffered, encoding=encoding_of(buffered.peek(2)[:2]), newline="")
             # A few rows at a time stay in the processor's cache: twice as fast as all of a batch at once.
+            records = table.rows(text)
             few = iter(lambda: list(islice(records, _PARSED_ROWS)), [])
             arrays = (
                 [pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), _RECORD_TYPES, strict=True)]
@@ -103,81 +96,15 @@ class _TextReader(_Reader):
             )
             while some := list(islice(arrays, BATCH_ROWS // _PARSED_ROWS)):
                 line, given, path, category = (pa.concat_arrays(parts) for parts in zip(*some, strict=True))
+                self._check_columns(table)
+                self.has_id = "id" in table.found
                 yield Raw(given, path, category, pa.nulls(len(line), pa.int64()), line, self.has_id)
+        self._check_columns(table)
 
-    def records(self, text: io.TextIOBase) -> Iterator[_Record]:
-        """Line, id, path, class of each row; those that cannot be read become problems."""
-        raise NotImplementedError
-
-    def refuse_columns(self, names: Sequence[str]) -> None:
-        got = ", ".join(names) or "none"
-        raise SourceError(f"{named(self.manifest)}: got the columns {got}, need path (or image): add it")
-
-
-class _CsvReader(_TextReader):
-    """Commas or, as some spreadsheets write them, semicolons; a header line."""
-
-    newline = ""
-
-    def records(self, text: io.TextIOBase) -> Iterator[_Record]:
-        header = text.readline()
-        delimiter = ";" if header.count(";") > header.count(",") else ","
-        reader = csv.reader(chain([header], text), delimiter=delimiter, strict=True)
-        rows = self._parsed(reader)
-        names = [name.strip().lower() for name in next(rows, [])]
-        if not names:
-            return
-        at = [names.index(key) if key else None for key in _layout(tuple(names))]
-        if at[1] is None:
-            self.refuse_columns(names)
-        self.has_id = at[0] is not None
-        width = len(names)
-        get_id, get_path, get_class = (itemgetter(index) if index is not None else _nothing for index in at)
-        for row in rows:
-            if len(row) == width:
-                yield reader.line_num, get_id(row), get_path(row), get_class(row)
-            elif row:  # an empty line is no row
-                what = f"fields: {len(row)}, in the header {width}: quote fields that hold a {delimiter!r}"
-                self.problems.add(self.manifest, reader.line_num, what)
-
-    def _parsed(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:
-        while True:
-            try:
-                yield from reader
-                return
-            except csv.Error as error:
-                self.problems.add(self.manifest, reader.line_num, f"not a table's row ({error})")  # type: ignore[attr-defined]
-
-
-class _JsonReader(_TextReader):
-    """One object per line."""
-
-    def records(self, text: io.TextIOBase) -> Iterator[_Record]:
-        seen: tuple[str, ...] | None = None
-        has_path = False
-        decode = json.JSONDecoder().decode
-        for number, line in enumerate(text, start=1):
-            if line.isspace():
-                continue
-            try:
-                row = decode(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"{line.strip()[:40]} is no object, need one with path")
-                keys = tuple(row)
-                layout = _layout(keys)
-                seen = seen or keys
-                self.has_id = self.has_id or layout[0] is not None
-                has_path = has_path or layout[1] is not None
-                given, path, category = (None if key is None else _text(key, row[key]) for key in layout)
-                if path and not isinstance(row[layout[1]], str):
-                    raise ValueError(f"{layout[1]} is {path}, need text")
-            except (ValueError, RecursionError) as error:
-                what = f"not JSON ({error})" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
-                self.problems.add(self.manifest, number, what)
-                continue
-            yield number, given, path, category
-        if seen is not None and not has_path:
-            self.refuse_columns(seen)
+    def _check_columns(self, table: TextTable) -> None:
+        if table.names and "path" not in table.found:
+            got = ", ".join(table.names)
+            raise SourceError(f"{named(self.manifest)}: got the columns {got}, need path (or image or file): add it")
 
 
 class _ParquetReader(_Reader):
@@ -313,32 +240,4 @@ def _is_scalar(kind: pa.DataType) -> bool:
     return not (pa.types.is_nested(kind) or _is_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
-@lru_cache(maxsize=1024)
-def _layout(keys: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
-    """Which of the keys are id, path and class, in either case and with blanks around."""
-    plain = {key.strip().lower(): key for key in reversed(keys)}
-    id_key, path_key, class_key = (
-        next((plain[name] for name in names if name in plain), None) for names in _KEYS.values()
-    )
-    return id_key, path_key, class_key
-
-
-def _text(key: str, value: Any) -> str | None:
-    """A JSON value as text; numbers as JSON writes them."""
-    if type(value) is str:
-        if not value.isascii():
-            value.encode()  # half a surrogate pair is no text, and a ValueError
-        return value
-    if value is None:
-        return None
-    if isinstance(value, dict | list):
-        raise ValueError(f"{key} is {json.dumps(value)[:40]}, need text or a number")
-    return str(value) if type(value) is int else json.dumps(value)
-
-
-_READERS: dict[str, type[_Reader]] = {
-    ".csv": _CsvReader,
-    ".jsonl": _JsonReader,
-    ".ndjson": _JsonReader,
-    ".parquet": _ParquetReader,
-}
+_READERS: dict[str, type[_Reader]] = {**dict.fromkeys(TEXT_TABLES, _TextReader), ".parquet": _ParquetReader}

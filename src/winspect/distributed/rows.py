@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from winspect.datasets.tables import Separators
 from winspect.distributed.filesystems import SCHEMES, SECRET_URI, URI_START, Uri, is_uri, local_path, named
 from winspect.errors import ClassNameError, SourceError
 from winspect.prompts import check_class_name
@@ -169,6 +170,25 @@ def placed(paths: pa.Array, manifest: str) -> pa.Array:
     joined = pc.if_else(pc.or_(is_address, is_absolute), paths, joined)
     untidy = pc.match_substring_regex(paths, rf"(^|/)\.\.?(/|$)|//|/${odd}")
     return _mapped(slowly, paths, joined, pc.and_not(untidy, is_address))
+
+
+def with_slashes(table: pa.Table, manifest: str) -> pa.Table:
+    r"""Rows (SCHEMA) with ``sub/a.png`` for ``sub\\a.png`` where only that is there; for manifests on this machine."""
+    place = local_path(manifest)
+    if place is None or os.sep != "/":
+        return table
+    separators = Separators(manifest)
+    folder = os.path.join(os.path.dirname(os.path.abspath(place)), "")
+
+    def tried(path: str) -> str:
+        return os.path.normpath(separators.place(folder, path.removeprefix(folder)))
+
+    at = SCHEMA.get_field_index("path")
+    paths = table.column(at).combine_chunks()
+    odd = pc.and_(pc.match_substring(paths, "\\"), table.column("row").combine_chunks().is_null())
+    table = table.set_column(at, SCHEMA.field(at), _mapped(tried, paths, paths, odd))
+    separators.report()
+    return table
 
 
 def _mapped(function: Callable[[str], str], values: pa.Array, others: pa.Array, where: pa.Array) -> pa.Array:

@@ -111,7 +111,7 @@ def test_rows_are_the_contracts(cli, parts, tmp_path):
     rows = rows_in(out)
     assert [row["path"] for row in rows] == [str(parts / f"part{number}.png") for number in range(4)]
     for row in rows:
-        assert list(row) == ["path", "class", "anomaly_score", "verdict", "threshold", "map", "error"]
+        assert list(row) == ["path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning"]
         assert row["class"] == "metal_nut"
         assert type(row["anomaly_score"]) is float
         assert 0 <= row["anomaly_score"] <= 1
@@ -154,6 +154,7 @@ def test_three_bad_pictures_of_eight_give_eight_rows_and_status_3(cli, mixed, tm
         "done": 8,
         "resumed": 0,
         "failed": 3,
+        "warned": 0,
         "interrupted": False,
         "error": None,
         "out": str(tmp_path / "out") if with_out else None,
@@ -173,7 +174,7 @@ def test_the_table_holds_what_the_rows_hold(cli, mixed, tmp_path):
         header, *lines = csv.reader(file)
     assert tuple(header) == COLUMNS
     for line, row in zip(lines, rows_in(tmp_path), strict=True):
-        expected = [row[name] for name in COLUMNS[:-1]] + [row["error"] and row["error"]["message"]]
+        expected = [row[name] for name in COLUMNS[:-2]] + [row["error"] and row["error"]["message"], row["warning"]]
         assert line == ["" if value is None else str(value) for value in expected]
 
 

@@ -102,7 +102,7 @@ def test_results_are_the_contracts(zero_shot):
 
 def test_scores_and_figures_equal_a_plain_loop(zero_shot, parts, small_model):
     rows = [row for row in rows_in(zero_shot) if row["category"] == "bolt"]
-    assert list(rows[0]) == ["path", "category", "label", "defect_type", "score", "seed", "map"]
+    assert list(rows[0]) == ["path", "category", "label", "defect_type", "score", "seed", "map", "warning"]
     results = [small_model.predict(parts / row["path"], "bolt") for row in rows]
     assert [float(row["score"]) for row in rows] == pytest.approx([r.anomaly_score for r in results], abs=1e-6)
     labels = [row["defect_type"] == "scratch" for row in rows]

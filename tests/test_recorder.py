@@ -50,6 +50,7 @@ def test_a_row_by_hand():
         "threshold": 0.5,
         "map": "maps/x.png",
         "error": None,
+        "warning": None,
     }
     assert to_row(bad(), threshold=0.5) == {
         "path": "a/bad.png",
@@ -59,6 +60,7 @@ def test_a_row_by_hand():
         "threshold": 0.5,
         "map": None,
         "error": {"type": "PictureError", "message": "a/bad.png: an empty file"},
+        "warning": None,
     }
 
 

@@ -37,7 +37,7 @@ def test_it_reads_as_an_object_and_as_a_mapping():
     assert one["anomaly_map"] is one.anomaly_map
     as_dict = dict(one)
     assert list(as_dict) == list(one) == list(one.keys())
-    assert len(one) == len(as_dict) == 6
+    assert len(one) == len(as_dict) == 7
     assert as_dict["path"] == "part.png"
     assert as_dict["category_name"] == "nut"
     assert "anomaly_score" in one

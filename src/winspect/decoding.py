@@ -21,6 +21,7 @@ import io
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,23 +101,41 @@ def read_rgb(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MI
     return np.array(decode(source, max_pixels=max_pixels, min_side=min_side))
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture.
+
+    Attributes:
+        image: RGB, upright.
+        warning: what is suspicious about it, for people; several are joined by ``"; "``. None for nothing.
+    """
+
+    image: Image.Image
+    warning: str | None = None
+
+
 def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> Image.Image:
     """``read_rgb`` as an RGB ``PIL.Image``, which resizing needs: a detour through NumPy costs about a decoding."""
+    return decode_picture(source, max_pixels=max_pixels, min_side=min_side).image
+
+
+def decode_picture(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> Decoded:
+    """:func:`decode`, with what is suspicious about the picture."""
     name = source_name(source)
 
     def check(width: int, height: int) -> None:
         _check_size(name, width, height, max_pixels, min_side)
 
     if isinstance(source, np.ndarray):
-        return Image.fromarray(_rgb_from_array(source, check))
+        return Decoded(Image.fromarray(_rgb_from_array(source, check)))
     try:
         if isinstance(source, Image.Image):
             check(*source.size)
-            return _rgb_from_image(source, name)
+            return Decoded(_rgb_from_image(source, name))
         with _opened(source) as file:
             image = _parsed_header(file, name)
             check(*image.size)
-            return _rgb_from_image(image, name)
+            return Decoded(_rgb_from_image(image, name))
     except PictureError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes can raise anything

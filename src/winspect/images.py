@@ -16,8 +16,9 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from winspect.decoding import MAX_PIXELS, MIN_SIDE, Source, decode, read_rgb, source_name
+from winspect.decoding import MAX_PIXELS, MIN_SIDE, Source, decode_picture, read_rgb, source_name
 from winspect.errors import PictureError, SettingsError, SourceError
+from winspect.pictures.suspicions import blank_frame, joined
 
 __all__ = [
     "MAX_PIXELS",
@@ -166,6 +167,7 @@ class Prepared:
         boxes: T boxes (x0, y0, x1, y1) in pixels, one per tile.
         tiles: float32 (T, 3, S, S), normalised.
         rgb: uint8 (H, W, 3), or None unless it was asked for.
+        warning: what is suspicious about the picture; see :class:`winspect.decoding.Decoded`.
     """
 
     name: str
@@ -173,6 +175,7 @@ class Prepared:
     boxes: list[Box]
     tiles: np.ndarray
     rgb: np.ndarray | None = None
+    warning: str | None = None
 
     def __post_init__(self) -> None:
         if self.tiles.shape[:2] != (len(self.boxes), _CHANNELS):
@@ -184,7 +187,7 @@ class Resized:
     """One picture, cut and resized, but not normalised: a quarter of the bytes of :class:`Prepared`.
 
     Args:
-        name, size_wh, boxes, rgb: as in :class:`Prepared`.
+        name, size_wh, boxes, rgb, warning: as in :class:`Prepared`.
         pixels: uint8 (T, S, S, 3), RGB.
     """
 
@@ -193,6 +196,7 @@ class Resized:
     boxes: list[Box]
     pixels: np.ndarray
     rgb: np.ndarray | None = None
+    warning: str | None = None
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
@@ -202,7 +206,8 @@ class Resized:
 
     def normalised(self, preprocess: Preprocess) -> Prepared:
         """Ready for the model, by the settings it was resized with: bit for bit what :func:`prepare` gives."""
-        return Prepared(self.name, self.size_wh, self.boxes, preprocess.normalise(self.pixels), self.rgb)
+        tiles = preprocess.normalise(self.pixels)
+        return Prepared(self.name, self.size_wh, self.boxes, tiles, self.rgb, self.warning)
 
 
 def prepare(
@@ -252,11 +257,13 @@ def resize_tiles(
     ``resize_tiles(...).normalised(preprocess)`` is ``prepare(...)``.
     """
     _check_recipe(recipe)
-    image = decode(source, max_pixels=max_pixels)
+    decoded = decode_picture(source, max_pixels=max_pixels)
+    image = decoded.image
     name = source_name(source)
     boxes = _boxes(name, image.width, image.height, recipe, stride_fraction)
     pixels = np.stack([preprocess.resize(image, box) for box in boxes])
-    return Resized(name, image.size, boxes, pixels, np.array(image) if keep_rgb else None)
+    rgb = np.array(image) if keep_rgb else None
+    return Resized(name, image.size, boxes, pixels, rgb, joined(decoded.warning, blank_frame(pixels)))
 
 
 def _check_recipe(recipe: str) -> None:

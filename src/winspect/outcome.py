@@ -22,7 +22,7 @@ def result_of(item: Prepared, category_name: str, scores: PictureScores, precisi
     """The result of a prepared picture; an error where its score, or its map, is not a number."""
     if not (math.isfinite(scores.score) and np.isfinite(scores.tile_maps).all()):
         reason = f"the model's score in {precision} is not a number: use precision fp32 or bf16, or check the weights"
-        return Result(item.name, category_name, error=PictureError(item.name, reason))
+        return Result(item.name, category_name, error=PictureError(item.name, reason), warning=item.warning)
     return Result(
         path=item.name,
         category_name=category_name,
@@ -31,6 +31,7 @@ def result_of(item: Prepared, category_name: str, scores: PictureScores, precisi
         tile_boxes=tuple(item.boxes),
         size_wh=item.size_wh,
         picture_rgb=item.rgb,
+        warning=item.warning,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
@@ -23,6 +24,8 @@ from winspect.recipes import Recipe
 from winspect.results import Result
 from winspect.thresholds import Calibration, calibrate
 from winspect.thresholds.fingerprints import Fingerprint, fingerprint
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS = "object"
 
@@ -113,6 +116,8 @@ class Predictor(ABC):
         for item in self._prepare(pictures[:shots]):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
+            if item.warning is not None:
+                logger.warning("reference picture %s: %s", item.name, item.warning)
             parts.append(self._encode(item.tiles, patches=True))
         self._references[key] = References.collect(parts)
         self._shown[key] = tuple(fingerprint(picture) for picture in pictures[:shots])

@@ -179,6 +179,8 @@ class WinCLIP(Predictor):
         for item in self._prepare(pictures):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot calibrate int8 on a picture: {item}") from item
+            if item.warning is not None:
+                logger.warning("int8 picture %s: %s", item.name, item.warning)
             tiles.append(item.tiles)
         return np.concatenate(tiles) if tiles else np.empty((0, 3, 1, 1), np.float32)
 

@@ -29,6 +29,15 @@ def map_spread(tile_maps: np.ndarray) -> float:
     return float(np.ptp(log_odds, axis=1).max())
 
 
+def count_of_warnings(number: int) -> str:
+    """The end of a summary line, empty where there are none.
+
+    >>> count_of_warnings(1), count_of_warnings(3), count_of_warnings(0)
+    (', 1 picture with a warning', ', 3 pictures with a warning', '')
+    """
+    return f", {number:,} picture{'s' * (number != 1)} with a warning" if number else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The judgement of one picture. Reads as an object or as a mapping: ``result["anomaly_score"]``.
@@ -42,6 +51,8 @@ class Result:
         size_wh: width and height of the picture in pixels, upright.
         picture_rgb: uint8 (height, width, 3), only when the prediction was asked to keep it.
         error: why the picture could not be judged, else None.
+        warning: what is suspicious about the picture (damaged, black, a constant colour, ...), else None. Several are
+            joined by ``"; "``.
     """
 
     path: str
@@ -52,6 +63,7 @@ class Result:
     size_wh: tuple[int, int] | None = None
     picture_rgb: np.ndarray | None = field(default=None, repr=False)
     error: PictureError | None = None
+    warning: str | None = None
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):
@@ -87,7 +99,7 @@ class Result:
 
     def keys(self) -> tuple[str, ...]:
         """The names that ``result[name]`` knows."""
-        return ("path", "category_name", "anomaly_score", "anomaly_map", "size_wh", "error")
+        return ("path", "category_name", "anomaly_score", "anomaly_map", "size_wh", "error", "warning")
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.keys():

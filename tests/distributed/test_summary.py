@@ -76,6 +76,7 @@ def test_a_summary_by_hand(tmp_path):
         "failed": 3,
         "anomalous": 1,
         "normal": 2,
+        "warned": 0,
         "shards": 2,
         "bytes": sum(path.stat().st_size for path in tmp_path.glob("part-*.parquet")),
         "errors": {

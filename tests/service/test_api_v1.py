@@ -72,6 +72,7 @@ def test_a_picture_gets_a_row_of_predictions(service):
         "threshold": None,
         "map": None,
         "error": None,
+        "warning": None,
         "p_value": None,
         "size": [60, 40],
         "shots": 0,

@@ -186,8 +186,8 @@ def test_a_folder_keeps_to_one_source_and_says_what_has_changed(tmp_path, caplog
 def test_the_line_of_status():
     said, now = [], [0.0]
     status = Status(said.append, every_s=10, behind=lambda: "3 behind", now=lambda: now[0])
-    status.count({"error": None, "verdict": "anomalous"})
-    status.count({"error": {"type": "PictureError"}, "verdict": None})
+    status.count({"error": None, "verdict": "anomalous", "warning": None})
+    status.count({"error": {"type": "PictureError"}, "verdict": None, "warning": None})
     status.tick()
     assert said == []
     now[0] = 10.0

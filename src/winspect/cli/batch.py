@@ -113,8 +113,11 @@ def _print(summary: Mapping[str, Any], out: str) -> None:
     from winspect.distributed.progress import duration
 
     pace = summary["pictures_per_s"]
+    from winspect.results import count_of_warnings
+
+    warned = count_of_warnings(summary["warned"])
     print(
-        f"{summary['inputs']:,} pictures: {summary['judged']:,} judged, {summary['failed']:,} failed; "
+        f"{summary['inputs']:,} pictures: {summary['judged']:,} judged, {summary['failed']:,} failed{warned}; "
         f"{summary['judged_now']:,} in {duration(summary['seconds'])}{f', {pace} pictures/s' if pace else ''}"
     )
     if summary["anomalous"] is not None:

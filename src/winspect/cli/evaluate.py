@@ -167,6 +167,8 @@ def _seeds(args: argparse.Namespace) -> list[int] | None:
 
 def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     """Alarms and failed pictures on stderr; returns the exit code."""
+    from winspect.results import count_of_warnings
+
     categories = results["categories"]
     # A picture that fails for one seed fails for all: it is named once.
     failures = {
@@ -174,7 +176,8 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     }
     alarms = {name: category["alarm"] for name, category in categories.items() if category["alarm"]}
     judged = sum(category["n_normal"] + category["n_anomalous"] for category in categories.values())
-    print(f"winspect: {judged} pictures judged, {len(failures)} failed; results in {out}", file=sys.stderr)
+    warned = count_of_warnings(sum(category["n_warned"] for category in categories.values()))
+    print(f"winspect: {judged} pictures judged, {len(failures)} failed{warned}; results in {out}", file=sys.stderr)
     for (name, _), message in list(failures.items())[:_FAILURES_SHOWN]:
         print(f"winspect: failed: {name}: {message}", file=sys.stderr)
     if len(failures) > _FAILURES_SHOWN:

@@ -169,7 +169,9 @@ class _Printer:
     def __init__(self, args: argparse.Namespace, total: int, recorder: Recorder | None) -> None:
         self.args, self.total, self.recorder = args, total, recorder
         self.judged = 0
-        self.resumed, self.failed = (len(recorder.done), recorder.failed) if recorder else (0, 0)
+        self.resumed, self.failed, self.warned = (
+            (len(recorder.done), recorder.failed, recorder.warned) if recorder else (0, 0, 0)
+        )
         self.interrupted = False
 
     def __enter__(self) -> _Printer:
@@ -195,12 +197,15 @@ class _Printer:
     def _show(self, row: dict[str, Any]) -> None:
         self.judged += 1
         self.failed += row["error"] is not None
+        self.warned += row["warning"] is not None
         if self.args.json:
             sys.stdout.write(("," if self.judged > 1 else "") + "\n  " + json.dumps(row))
         elif row["error"]:
             self.progress.write(f"winspect: failed: {row['error']['message']}", file=sys.stderr)
         else:
             self.progress.write(line_of(row), file=sys.stdout)
+            if row["warning"]:
+                self.progress.write(f"winspect: warning: {row['path']}: {row['warning']}", file=sys.stderr)
         sys.stdout.flush()  # a program that reads along sees each row when it is there
         self.progress.update()
 
@@ -215,6 +220,7 @@ class _Printer:
                 "done": done,
                 "resumed": self.resumed,
                 "failed": self.failed,
+                "warned": self.warned,
                 "interrupted": self.interrupted,
                 "seconds": round(seconds, 3),
                 "out": out,
@@ -223,7 +229,9 @@ class _Printer:
             sys.stdout.write("\n], " + json.dumps(summary)[1:] + "\n")
         sys.stdout.flush()
         if kind is None:
-            where = f"; results in {out}" if out else ""
+            from winspect.results import count_of_warnings
+
+            where = count_of_warnings(self.warned) + (f"; results in {out}" if out else "")
             print(
                 f"winspect: {done} of {self.total} pictures in {seconds:.1f} s, {self.failed} failed{where}",
                 file=sys.stderr,

@@ -214,5 +214,7 @@ class _Rows:
                 _say(f"failed: {row['error']['message']}")
             else:
                 print(line_of(row), flush=True)
+                if row["warning"]:
+                    _say(f"warning: {row['path']}: {row['warning']}")
         except BrokenPipeError:
             mute_stdout()

@@ -15,6 +15,7 @@ from winspect.results import Result
 
 _ARRAYS = ("tile_maps", "map_shape", "tile_boxes", "width", "height")
 _NEEDED = ("id", "path", "class", "anomaly_score", "error")
+_NEWER = ("warning",)  # not in the results of earlier releases
 _ROWS_AT_A_TIME = 256
 
 
@@ -22,11 +23,11 @@ def read_results(place: str, *, maps: bool = True) -> Iterator[Result]:
     """The results of a finished ``winspect batch``, in the order of its inputs; a few hundred are in memory at a time.
 
     A result is what ``predict`` gives: ``path`` (the input's id where a picture has no path), ``category_name``,
-    ``anomaly_score`` (0 to 1, 1 is most anomalous; None on error), ``error`` and, where the run kept map arrays,
-    ``tile_maps`` (float32 (tiles, rows, columns), 0 to 1), ``tile_boxes`` (x0, y0, x1, y1 in pixels) and ``size_wh``,
-    so that ``anomaly_map`` gives the float32 (height, width) map at the picture's own size. Without map arrays
-    ``anomaly_map`` is None. Verdicts, thresholds and p-values are columns of the same files, which any reader of
-    Parquet reads: ``pandas.read_parquet(place)``.
+    ``anomaly_score`` (0 to 1, 1 is most anomalous; None on error), ``error``, ``warning`` and, where the run kept map
+    arrays, ``tile_maps`` (float32 (tiles, rows, columns), 0 to 1), ``tile_boxes`` (x0, y0, x1, y1 in pixels) and
+    ``size_wh``, so that ``anomaly_map`` gives the float32 (height, width) map at the picture's own size. Without map
+    arrays ``anomaly_map`` is None. Verdicts, thresholds and p-values are columns of the same files, which any reader
+    of Parquet reads: ``pandas.read_parquet(place)``.
 
     Args:
         place: the batch's folder or URI (``--out``).
@@ -43,7 +44,7 @@ def read_results(place: str, *, maps: bool = True) -> Iterator[Result]:
     except OutputError as error:
         raise SourceError(str(error)) from error
     files, has_arrays = _finished_files(store)
-    return _results(store, files, [*_NEEDED, *(_ARRAYS if maps and has_arrays else ())])
+    return _results(store, files, [*_NEEDED, *_NEWER, *(_ARRAYS if maps and has_arrays else ())])
 
 
 def _finished_files(store: FolderStore) -> tuple[list[str], bool]:
@@ -69,7 +70,9 @@ def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterat
     for name in files:
         try:
             with store.fs.open_input_file(store.path(name)) as file:
-                for rows in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME, columns=columns):
+                parquet = pq.ParquetFile(file)
+                there = [column for column in columns if column not in _NEWER or column in parquet.schema_arrow.names]
+                for rows in parquet.iter_batches(_ROWS_AT_A_TIME, columns=there):
                     yield from as_results(rows)
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{store.shown}/{name}: cannot be read ({error}); run the batch with --resume") from error
@@ -87,7 +90,7 @@ def as_results(rows: pa.RecordBatch) -> Iterator[Result]:
             arrays["tile_maps"] = flat.reshape(row["map_shape"])
             arrays["tile_boxes"] = tuple(map(tuple, np.reshape(row["tile_boxes"], (-1, 4)).tolist()))
             arrays["size_wh"] = (row["width"], row["height"])
-        yield Result(path, row["class"], row["anomaly_score"], error=error, **arrays)
+        yield Result(path, row["class"], row["anomaly_score"], error=error, warning=row.get("warning"), **arrays)
 
 
 def _picture_error(path: str, error: dict[str, str]) -> PictureError:

@@ -60,6 +60,7 @@ def result_schema(*, arrays: bool) -> pa.Schema:
         pa.field("p_value", pa.float64()),
         pa.field("map", pa.string()),
         pa.field("error", pa.struct([("type", pa.string()), ("message", pa.string())])),
+        pa.field("warning", pa.string()),
         pa.field("model", pa.string(), nullable=False),
         pa.field("weights_sha256", pa.string(), nullable=False),
     ]

@@ -37,7 +37,7 @@ _NAMED = [("ordinal", pa.int64()), ("id", pa.string()), ("path", pa.string()), (
 _NAMED += [("file", pa.string()), ("row", pa.int64()), ("column", pa.string())]
 _NAMES = [name for name, _ in _NAMED]
 _SIZE = [("width", pa.int32()), ("height", pa.int32()), ("tile_boxes", pa.list_(pa.int32()))]
-_DECODING = [("error", ERROR), ("decode_s", pa.float32()), ("decoder", pa.string())]
+_DECODING = [("error", ERROR), ("warning", pa.string()), ("decode_s", pa.float32()), ("decoder", pa.string())]
 
 DECODED = pa.schema([*_NAMED, *_SIZE, ("pixels", pa.large_binary()), *_DECODING])
 """A picture's tiles, uint8 (tiles, side, side, 3), or its error; and what decoding took, and where it ran."""
@@ -52,7 +52,7 @@ JUDGED = pa.schema(
         *_NAMED[:1],
         *map(_plain, result_schema(arrays=True)),
         *_NAMED[4:],
-        *_DECODING[1:],
+        *_DECODING[2:],
         ("judge_s", pa.float32()),
         ("judge", pa.string()),
         ("paint_s", pa.float32()),
@@ -103,7 +103,8 @@ def _resized(source: Source | PictureError, name: str, shared: Shared) -> Resize
 def _tiles_entries(resized: Resized) -> dict[str, Any]:
     width, height = resized.size_wh
     boxes = [edge for box in resized.boxes for edge in box]
-    return {"width": width, "height": height, "tile_boxes": boxes, "pixels": resized.pixels.tobytes()}
+    pixels = resized.pixels.tobytes()
+    return {"width": width, "height": height, "tile_boxes": boxes, "pixels": pixels, "warning": resized.warning}
 
 
 def boxes_of(row: dict[str, Any]) -> list[tuple[int, int, int, int]]:
@@ -194,7 +195,8 @@ class Judge:
     def _prepared(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Prepared:
         side = self.shared.preprocess.size
         tiles = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(-1, side, side, 3)
-        resized = Resized(row["path"] or row["id"], (row["width"], row["height"]), boxes_of(row), tiles)
+        name, size_wh = row["path"] or row["id"], (row["width"], row["height"])
+        resized = Resized(name, size_wh, boxes_of(row), tiles, warning=row["warning"])
         return resized.normalised(self.shared.preprocess)
 
     def _entries(self, result: Result | Exception) -> dict[str, Any]:

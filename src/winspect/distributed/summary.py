@@ -31,13 +31,13 @@ def summarise(destination: Destination) -> dict[str, Any]:
         ``inputs`` of the run; of the finished shards ``judged`` and ``failed``, ``anomalous`` and ``normal`` (null
         where nothing decided between them) and ``scores``: quantiles by name (:data:`QUANTILES`, linear between
         neighbours; 1 is most anomalous), null where nothing was judged. ``classes``: the same by class where there
-        are several, at most :data:`MOST_CLASSES`. ``shards`` and their ``bytes``. ``errors`` by type: their
-        ``count``, and the first as ``example`` (id, path, message).
+        are several, at most :data:`MOST_CLASSES`. ``warned``: rows with a warning. ``shards`` and their ``bytes``.
+        ``errors`` by type: their ``count``, and the first as ``example`` (id, path, message).
 
     Raises:
         OutputError: a shard cannot be read.
     """
-    judged, failed, errors = _counts(destination)
+    judged, failed, warned, errors = _counts(destination)
     names = sorted({*judged, *failed})
     by_class = 1 < len(names) <= MOST_CLASSES
     scores = _scores(destination, judged, by_class=by_class)
@@ -46,6 +46,7 @@ def summarise(destination: Destination) -> dict[str, Any]:
     return {
         "inputs": destination.plan.inputs,
         **_described(sum(judged.values(), Counter()), failed.total(), scores[None]),
+        "warned": warned,
         **({"classes": classes} if by_class else {}),
         "shards": len(shards),
         "bytes": sum(shard.bytes for shard in shards),
@@ -90,14 +91,16 @@ def check(destination: Destination) -> None:
         )
 
 
-def _counts(destination: Destination) -> tuple[dict[str, Counter[str | None]], Counter[str], dict[str, Any]]:
-    """By class: judged pictures by verdict, and failures. And the errors by type."""
+def _counts(destination: Destination) -> tuple[dict[str, Counter[str | None]], Counter[str], int, dict[str, Any]]:
+    """By class: judged pictures by verdict, and failures. The pictures with a warning. And the errors by type."""
     judged: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
     failed: Counter[str] = Counter()
+    warned = 0
     errors: dict[str, Any] = {}
     for number in sorted(destination.shards):
         shard = destination.shards[number]
-        rows = read_columns(destination.store, shard, ["class", "verdict", "error.type"])
+        rows = read_columns(destination.store, shard, ["class", "verdict", "error.type", "warning"])
+        warned += len(rows) - rows["warning"].null_count
         if shard.failed:
             failures = read_columns(destination.store, shard, ["id", "path", "class", "error"])
             for failure in failures.filter(failures["error"].is_valid()).to_pylist():
@@ -108,7 +111,7 @@ def _counts(destination: Destination) -> tuple[dict[str, Counter[str | None]], C
             rows = rows.filter(rows["error"].is_null())
         for group in rows.group_by(["class", "verdict"]).aggregate([([], "count_all")]).to_pylist():
             judged[group["class"]][group["verdict"]] += group["count_all"]
-    return dict(judged), failed, errors
+    return dict(judged), failed, warned, errors
 
 
 def _scores(

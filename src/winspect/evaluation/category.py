@@ -146,7 +146,9 @@ class Measuring:
         judged, path = self._judged, relative_name(item.path, self._root)
         map_file = self._writer.write(len(judged.rows), result)
         named = {"path": path, "label": item.label, "defect_type": item.defect_type}
-        judged.rows.append({**named, "score": result.anomaly_score, "map": map_file})
+        judged.rows.append({**named, "score": result.anomaly_score, "map": map_file, "warning": result.warning})
+        if result.warning is not None:
+            logger.warning("warning: %s: %s", result.path, result.warning)
         if result.error is not None:
             judged.failed.append(_failure(path, result.error))
             logger.warning("failed: %s", result.error)

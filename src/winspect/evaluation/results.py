@@ -20,7 +20,7 @@ RESULTS_FILE, SCORES_FILE, TIMING_FILE = "results.json", "scores.csv", "timing.j
 IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_aupr", "pixel_aupro", "pixel_f1_max")
 METRICS = (*IMAGE_METRICS, *PIXEL_METRICS)
-SCORE_COLUMNS = ("path", "category", "label", "defect_type", "score", "seed", "map")
+SCORE_COLUMNS = ("path", "category", "label", "defect_type", "score", "seed", "map", "warning")
 
 _KEYS = {
     "dataset": str,
@@ -181,6 +181,7 @@ def _category(parts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[
         "failed": [
             {**failure, "seed": seed} for seed, part in zip(seeds, parts, strict=True) for failure in part["failed"]
         ],
+        "n_warned": len({row["path"] for part in parts for row in part["rows"] if row.get("warning")}),
         "references": {str(seed): part["references"] for seed, part in zip(seeds, parts, strict=True)},
     }
     if len(seeds) > 1:
@@ -210,4 +211,4 @@ def score_rows(parts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence
         for seed, part in zip(seeds, name_parts, strict=True):
             for row in part["rows"]:
                 named = {**row, "category": category, "seed": seed}
-                yield [named[column] for column in SCORE_COLUMNS]
+                yield [named.get(column) for column in SCORE_COLUMNS]

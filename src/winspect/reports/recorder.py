@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from winspect.thresholds import Calibration
 
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
-COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error")
+COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning")
 MASK_ENDING = "_mask.png"
 
 # Heat maps under way at a time; bounds memory when writing is slower than judging.
@@ -65,6 +65,7 @@ def to_row(
         "threshold": threshold,
         "map": map_file,
         "error": error,
+        "warning": result.warning,
         **p_value,
     }
 
@@ -82,7 +83,7 @@ class Recorder:
         resume: keep the rows that are there.
 
     Attributes:
-        done: paths of the rows that were there; ``failed``: how many of them have an error.
+        done: paths of the rows that were there; ``failed``: how many of them have an error; ``warned``: a warning.
         written: rows in the file, those included.
 
     Raises:
@@ -108,7 +109,7 @@ class Recorder:
         run = json.loads(json.dumps(run))
         if resume:
             _check_same_run(folder / RUN_FILE, run)
-        self.done, self.failed = _whole_rows(folder / ROWS_FILE) if resume else ([], 0)
+        self.done, self.failed, self.warned = _whole_rows(folder / ROWS_FILE) if resume else ([], 0, 0)
         with replacing(folder / RUN_FILE) as temporary:
             temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
         if overlays or raw_maps or masks:
@@ -222,7 +223,7 @@ class Recorder:
                 for line in lines:
                     row = json.loads(line)
                     row["error"] = row["error"] and row["error"]["message"]
-                    table.writerow([row[column] for column in columns])
+                    table.writerow([row.get(column) for column in columns])
 
 
 def _open_text(path: Path, mode: str, newline: str | None = None) -> TextIO:
@@ -252,9 +253,9 @@ def _check_same_run(path: Path, run: dict[str, Any]) -> None:
         )
 
 
-def _whole_rows(path: Path) -> tuple[list[str], int]:
-    """The paths of the rows in a file, and how many failed; a last line that was cut is removed from it."""
-    done, failed, whole = [], 0, 0
+def _whole_rows(path: Path) -> tuple[list[str], int, int]:
+    """The paths of the rows in a file, how many failed and how many have a warning; a cut last line is removed."""
+    done, failed, warned, whole = [], 0, 0, 0
     try:
         with path.open("rb") as lines:
             for line in lines:
@@ -263,18 +264,19 @@ def _whole_rows(path: Path) -> tuple[list[str], int]:
                 row = json.loads(line)
                 done.append(row["path"])
                 failed += row["error"] is not None
+                warned += row.get("warning") is not None
                 whole += len(line)
         with path.open("r+b") as file:
             file.truncate(whole)
     except FileNotFoundError:
-        return [], 0
+        return [], 0, 0
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"{path}: line {len(done) + 1} is not a row of predictions; start again without --resume"
         ) from error
     except OSError as error:
         raise output_error(path, error) from error
-    return done, failed
+    return done, failed, warned
 
 
 def still_to_do(pictures: Sequence[Path], recorder: Recorder) -> Sequence[Path]:

@@ -82,7 +82,10 @@ _NUMBER_OR_NULL = {"type": ["number", "null"]}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 ROW = {
     "type": "object",
-    "required": ["path", "class", "anomaly_score", "verdict", "threshold", "p_value", "error", "size", "shots", "map"],
+    "required": [
+        *("path", "class", "anomaly_score", "verdict", "threshold", "p_value", "error", "warning", "size", "shots"),
+        "map",
+    ],
     "properties": {
         "path": {"type": "string", "description": "The client's file name."},
         "class": {"type": "string"},
@@ -96,6 +99,7 @@ ROW = {
         "threshold": _NUMBER_OR_NULL,
         "p_value": {**_NUMBER_OR_NULL, "description": "null without a calibration; small is anomalous."},
         "error": {"anyOf": [ERROR_V1["properties"]["error"], {"type": "null"}]},  # type: ignore[index]
+        "warning": {**_TEXT_OR_NULL, "description": "What is suspicious about the picture: damaged, black, ..."},
         "size": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "Width and height, pixels."},
         "shots": {"type": ["integer", "null"], "description": "Good samples it was compared with; 0 is zero-shot."},
         "map": {

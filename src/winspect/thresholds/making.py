@@ -104,6 +104,8 @@ class _Judging:
             results = tqdm(results, kind, total=len(usable), unit="picture", file=sys.stderr, disable=None, leave=False)
         for result in results:
             if result.error is None:
+                if result.warning is not None:
+                    logger.warning("used for calibration, but %s: %s", result.path, result.warning)
                 yield result
             else:
                 self._leave_out(result.path, "unreadable", str(result.error))

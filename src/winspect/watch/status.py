@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from winspect.results import count_of_warnings
+
 
 class Status:
     """Counts, and says a line every ``every_s`` seconds.
@@ -24,7 +26,7 @@ class Status:
         behind: Callable[[], str],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.judged = self.anomalous = self.failed = 0
+        self.judged = self.anomalous = self.failed = self.warned = 0
         self._say, self._every_s, self._behind, self._now = say, every_s, behind, now
         self._began = self._last = now()
         self._judged_before = 0
@@ -33,6 +35,7 @@ class Status:
         """Take a row into account."""
         self.judged += 1
         self.failed += row["error"] is not None
+        self.warned += row["warning"] is not None
         self.anomalous += row["verdict"] == "anomalous"
 
     def tick(self) -> None:
@@ -48,4 +51,5 @@ class Status:
         self._say(f"stopped after {self._now() - self._began:.0f} s: {self._counts()}")
 
     def _counts(self) -> str:
-        return f"{self.judged} pictures judged, {self.anomalous} anomalous, {self.failed} failed"
+        counts = f"{self.judged} pictures judged, {self.anomalous} anomalous, {self.failed} failed"
+        return counts + count_of_warnings(self.warned)

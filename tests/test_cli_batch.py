@@ -181,6 +181,7 @@ def test_a_bundle_is_passed_on_alone(cli, called, monkeypatch, tmp_path):
         (["--bundle", "b", "--recipe", "log", "--device", "cpu"], "--bundle brings its own device, recipe: leave"),
         (["--shots", "2"], "--shots needs --reference"),
         (["--threshold", "nan"], "--threshold: got nan, need a score such as 0.5"),
+        (["--threshold", "1.7"], "--threshold: got 1.7, need a score such as 0.5: scores of this recipe run from 0 to"),
         (["--maps", "all"], "maps: got 'all', need one of none, arrays, overlays, both"),
         (["--class", "{}"], "class"),
         (["--reference", "nowhere"], "--reference: 'nowhere': no such file or folder"),

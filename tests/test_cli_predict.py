@@ -324,6 +324,8 @@ def test_results_among_the_pictures_are_not_judged(cli, parts):
         (["--batch-size", "0"], ["batch_size", "from 1"]),
         (["--workers", "-1"], ["workers", "from 1"]),
         (["--threshold", "nan"], ["threshold", "nan"]),
+        (["--threshold", "1.7"], ["--threshold: got 1.7", "run from 0 to 1"]),
+        (["--threshold", "-3"], ["--threshold: got -3.0", "run from 0 to 1"]),
         (["--shots", "2"], ["--reference"]),
         (["--resume"], ["--resume needs --out"]),
         (["--raw-maps"], ["--raw-maps needs --out"]),

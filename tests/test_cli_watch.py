@@ -139,6 +139,7 @@ def test_a_camera(watch, tmp_path):
         (["0", "--most-frames", "0"], ["--most-frames: got 0"]),
         (["IN", "--maps", "anomalous"], ["needs --threshold or --calibration"]),
         (["IN", "--threshold", "nan"], ["--threshold: got nan"]),
+        (["IN", "--threshold", "-3"], ["--threshold: got -3.0", "run from 0 to 1"]),
         (["IN", "--shots", "2"], ["--shots needs --reference"]),
         (["IN", "--calibration", "nowhere.json"], ["nowhere.json"]),
         (["IN", "--class", "{x}"], ["braces"]),

@@ -24,6 +24,7 @@ from sklearn.metrics import f1_score
 from winspect import Result, WinCLIP
 from winspect.errors import OutputError, PictureError, SettingsError
 from winspect.metrics import f1_max
+from winspect.recipes import RECIPES
 from winspect.thresholds import Calibration, calibrate, needed_pictures
 from winspect.thresholds.conformal import (
     alarms_allowed,
@@ -36,6 +37,7 @@ from winspect.thresholds.conformal import (
 from winspect.thresholds.defects import find_defects, regions_of
 from winspect.thresholds.file import to_document
 from winspect.thresholds.fingerprints import fingerprint
+from winspect.thresholds.verdict import check_threshold, verdict_of
 
 TENTHS = [number / 10 for number in range(1, 10)]
 
@@ -86,6 +88,26 @@ def test_above_the_threshold_is_where_the_p_value_is_at_most_the_rate(pictures, 
 def test_rates_out_of_range(rate):
     with pytest.raises(SettingsError, match=r"max_false_alarms: got .*, need a rate above 0 and below 1"):
         conformal_threshold(TENTHS, rate)
+
+
+def test_what_is_not_a_number_is_never_normal():
+    for anomalous_at in (True, False):
+        assert verdict_of(math.nan, 0.5, anomalous_at=anomalous_at) == "anomalous"
+        assert verdict_of(0.5, math.nan, anomalous_at=anomalous_at) == "anomalous"
+    assert p_value(math.nan, TENTHS) == p_value(2.0, TENTHS) == 0.1
+    with pytest.raises(ValueError, match=r"a\.png: got the score nan, need a number"):
+        Result("a.png", "nut", math.nan)
+
+
+@pytest.mark.parametrize("threshold", [1.7, -3, math.nan, math.inf, "0.5"])
+def test_a_threshold_that_no_score_crosses(threshold):
+    with pytest.raises(SettingsError, match=r"threshold: got .*, need a score such as 0\.5"):
+        check_threshold(threshold, RECIPES["paper"].score_range)
+
+
+def test_thresholds_of_a_recipe():
+    for threshold in (None, 0, 0.5, 1.0):
+        check_threshold(threshold, RECIPES["log"].score_range)
 
 
 # The guarantee

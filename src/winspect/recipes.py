@@ -43,6 +43,11 @@ class Recipe:
     stride: int = 1
     fusion: str = "sum"
 
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """The lowest and the highest score: every recipe ends in a probability, or in means of distances 0 to 1."""
+        return 0.0, 1.0
+
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, need: str) -> None:
             if not ok:

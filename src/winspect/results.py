@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,6 +71,8 @@ class Result:
             raise ValueError(
                 f"{self.path}: a result has either a score or an error, got {self.anomaly_score!r}, {self.error!r}"
             )
+        if self.anomaly_score is not None and not math.isfinite(self.anomaly_score):
+            raise ValueError(f"{self.path}: got the score {self.anomaly_score!r}, need a number, or an error instead")
         if self.tile_maps is not None and len(self.tile_maps) != len(self.tile_boxes):
             raise ValueError(f"{self.path}: got {len(self.tile_maps)} maps for {len(self.tile_boxes)} tiles")
 

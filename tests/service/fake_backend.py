@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from winspect.decoding import read_rgb
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.heatmaps import heat_overlay
+from winspect.recipes import RECIPES
 from winspect.results import Result
 from winspect.service.contract import (
     BatchRecord,
@@ -157,7 +158,7 @@ class FakeBackend:
     async def info(self):
         if self.now == "loading":
             raise NotReady("the model is loading")
-        return {"model": "fake", "engine": "none"}
+        return {"model": "fake", "engine": "none", "recipe": asdict(RECIPES["paper"])}
 
     async def classes(self):
         names = {*self.stored, *self.good, *self.calibrations, *map(class_key, self.settings.classes or ())}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +29,13 @@ def add_judging_options(parser: argparse.ArgumentParser, *, calibration_help: st
 
 
 def check_judging_options(args: argparse.Namespace) -> None:
-    """Refuse a threshold that is no number, and shots of nothing."""
+    """Refuse a threshold that the recipe's scores never cross, and shots of nothing."""
     check_shots(args)
-    if args.threshold is not None and not math.isfinite(args.threshold):
-        raise SettingsError(f"--threshold: got {args.threshold}, need a score such as 0.5")
+    if args.threshold is not None:
+        from winspect.recipes import get_recipe
+        from winspect.thresholds.verdict import check_threshold
+
+        check_threshold(args.threshold, get_recipe(args.recipe or "paper").score_range, "--threshold")
 
 
 def load_calibration(args: argparse.Namespace) -> Calibration | None:
@@ -55,7 +57,10 @@ def load_judge(
 
     A bundle says more than a model: its only class is the class, where none is named, and has its calibration.
     """
+    from winspect.thresholds.verdict import check_threshold
+
     model = load_predictor(args)
+    check_threshold(args.threshold, model.recipe.score_range, "--threshold")  # a bundle's recipe is known only now
     calibration = calibration or _bundled(args, model)
     if references:
         references = references[: model.reference(references, **category_of(args), shots=args.shots)]

@@ -13,6 +13,7 @@ from winspect.errors import SettingsError
 from winspect.images import Preprocess
 from winspect.predictor import PRECISION_VARIABLE
 from winspect.prompts import PromptEnsemble
+from winspect.thresholds.verdict import check_threshold
 
 if TYPE_CHECKING:
     from winspect.class_state import ClassState
@@ -113,6 +114,7 @@ def make_shared(model: Model, judging: Judging) -> Shared:
             another model's.
     """
     predictor = model.load()
+    check_threshold(judging.threshold, predictor.recipe.score_range)
     for name in judging.classes:
         if judging.references:
             predictor.reference(list(judging.references), name, shots=judging.shots)

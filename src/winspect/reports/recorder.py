@@ -21,6 +21,7 @@ from winspect.errors import OutputError
 from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.heatmaps import heat_overlay, save_png
 from winspect.results import Result
+from winspect.thresholds.verdict import verdict_of
 
 if TYPE_CHECKING:
     from winspect.thresholds import Calibration
@@ -55,7 +56,7 @@ def to_row(
         if threshold is None:
             verdict, threshold = decision.verdict, decision.threshold
     if verdict is None and result.anomaly_score is not None and threshold is not None:
-        verdict = "anomalous" if result.anomaly_score >= threshold else "normal"
+        verdict = verdict_of(result.anomaly_score, threshold, anomalous_at=True)
     error = result.error and {"type": type(result.error).__name__, "message": str(result.error)}
     return {
         "path": result.path,

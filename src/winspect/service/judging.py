@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from winspect.errors import PictureError
+from winspect.recipes import Recipe
 from winspect.reports.recorder import to_row
 from winspect.results import Result
 from winspect.service.contract import Judged
 from winspect.service.metrics import Metrics
+from winspect.thresholds.verdict import check_threshold
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
@@ -62,8 +64,11 @@ async def judge_all(
 
     Raises:
         PictureError: the only picture cannot be used.
+        SettingsError: a threshold that no score of the recipe reaches.
         WinspectError: the request as a whole cannot be answered (overload, deadline, class); the rest is dropped.
     """
+    if question.threshold is not None:
+        check_threshold(question.threshold, Recipe(**(await backend.info())["recipe"]).score_range)
     tasks = [asyncio.ensure_future(_judge(backend, name, picture, question)) for name, picture in pictures]
     try:
         outcomes = await asyncio.gather(*tasks)

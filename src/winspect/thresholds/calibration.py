@@ -19,6 +19,7 @@ from winspect.files import replacing
 from winspect.prompts import check_class_name
 from winspect.thresholds.conformal import check_enough, conformal_threshold, p_value
 from winspect.thresholds.defects import Defects, find_defects
+from winspect.thresholds.verdict import Verdict, verdict_of
 
 if TYPE_CHECKING:
     from winspect.predicting import Predictor
@@ -113,7 +114,7 @@ class Decision:
         threshold: of the score.
     """
 
-    verdict: Literal["normal", "anomalous"] | None
+    verdict: Verdict | None
     p_value: float | None
     threshold: float
 
@@ -190,7 +191,7 @@ class Calibration:
         threshold = self.threshold
         if result.anomaly_score is None:
             return Decision(None, None, threshold)
-        verdict: Literal["normal", "anomalous"] = "anomalous" if result.anomaly_score > threshold else "normal"
+        verdict = verdict_of(result.anomaly_score, threshold, anomalous_at=False)
         return Decision(verdict, self.p_value(result.anomaly_score), threshold)
 
     def defects(self, result: Result) -> Defects | None:

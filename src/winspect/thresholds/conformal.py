@@ -98,7 +98,10 @@ def p_value(score: float, scores: Sequence[float]) -> float:
 
     >>> p_value(0.35, [0.1, 0.2, 0.3, 0.4])
     0.4
+    >>> p_value(math.nan, [0.1, 0.2, 0.3, 0.4])  # what is not a number is as anomalous as can be
+    0.2
     """
+    score = math.inf if math.isnan(score) else score
     return (1 + len(scores) - bisect_left(scores, score)) / (len(scores) + 1)
 
 

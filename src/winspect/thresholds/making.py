@@ -14,6 +14,7 @@ from winspect.errors import SettingsError
 from winspect.thresholds.calibration import Calibration, Defective, HeldOut, LeftOut, LeftOutBecause, made_by
 from winspect.thresholds.conformal import best_f1, chance_of_alarms, check_enough, check_rate, conformal_threshold
 from winspect.thresholds.fingerprints import fingerprint
+from winspect.thresholds.verdict import verdict_of
 
 if TYPE_CHECKING:
     from winspect.predicting import Predictor
@@ -143,7 +144,7 @@ def _score(result: Result) -> float:
 def _held_out(scores: Sequence[float], threshold: float, pictures: int, max_false_alarms: float) -> HeldOut:
     if not scores:
         raise SettingsError("none of the held-out pictures can be used; see what was left out")
-    alarms = sum(score > threshold for score in scores)
+    alarms = _flagged(scores, threshold)
     chance = chance_of_alarms(alarms, len(scores), pictures=pictures, max_false_alarms=max_false_alarms)
     return HeldOut(len(scores), alarms, chance)
 
@@ -152,4 +153,8 @@ def _defective(scores: Sequence[float], threshold: float, good: Sequence[float])
     if not scores:
         raise SettingsError("none of the defective pictures can be used; see what was left out")
     best = best_f1(good, scores)
-    return Defective(len(scores), sum(score > threshold for score in scores), best.f1, best.threshold)
+    return Defective(len(scores), _flagged(scores, threshold), best.f1, best.threshold)
+
+
+def _flagged(scores: Sequence[float], threshold: float) -> int:
+    return sum(verdict_of(score, threshold, anomalous_at=False) == "anomalous" for score in scores)

@@ -5,7 +5,8 @@
 True
 
 ``winspect.WinCLIP`` is what most programs need. Importing the package imports neither torch nor open_clip; they come
-with the first use of a name that needs them.
+with the first use of a name that needs them. It turns off usage reporting of the libraries below, in every process that
+imports it (:mod:`winspect.system.reporting`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from winspect import errors
 from winspect._version import __version__
 from winspect.errors import PictureError, WinspectError
+from winspect.system.reporting import turn_off_reporting
 
 if TYPE_CHECKING:
     from winspect.outcome import ConstantMapWarning
@@ -38,6 +40,8 @@ __all__ = [
     "__version__",
     "errors",
 ]
+
+turn_off_reporting()
 
 _LAZY = {
     "Calibration": "thresholds",

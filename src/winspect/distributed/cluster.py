@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,20 +157,35 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
 
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
     if address is None:
-        # Our own cluster, on a machine whose owner was never asked: nothing is reported to Ray's makers.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Two at least: something must decode while something judges.
         options |= {"num_cpus": max(2, usable_cores()), "object_store_memory": _OBJECT_STORE_BYTES}
         options["include_dashboard"] = dashboard
     before = signal.getsignal(signal.SIGTERM)
     try:
-        return ray.init(address=address or "local", **options)
+        with nullcontext() if address or dashboard else _no_reporting_process():
+            return ray.init(address=address or "local", **options)
     except Exception as error:
         raise ClusterError(_refusal(address, error)) from error
     finally:
         # Ray takes this signal for itself, and ends the process; a polite kill is the caller's, as Ctrl-C is.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _no_reporting_process() -> Iterator[None]:
+    """Start a cluster without the process that Ray starts, in place of a dashboard, for usage reports alone.
+
+    It asks for the metadata hosts of three clouds, also where reporting is off. Ray goes on without it, as where it
+    cannot be started.
+    """
+    from ray._private import services
+
+    start, services.start_api_server = services.start_api_server, lambda *_, **__: ("", None)
+    try:
+        yield
+    finally:
+        services.start_api_server = start
 
 
 def _refusal(address: str | None, error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""What winspect asks of the machine: files, and what libraries may do."""

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from winspect.datasets import Item, load_mask
-from winspect.datasets.masks import encode_mask, is_binary_mask, read_mask
+from winspect.datasets.masks import encode_mask, fault_of, is_binary_mask, read_mask
 from winspect.errors import PictureError
 
 TRUTH = np.array([[False, True, False], [True, True, False]])
@@ -112,3 +112,31 @@ def test_written_masks_are_binary_png(tmp_path):
     for damaged in (whole[:-20], whole[:8] + whole[-12:], b""):
         path.write_bytes(damaged)
         assert not is_binary_mask(path)
+
+
+def test_lossy_masks_are_refused(tmp_path):
+    """A WebP or TIFF says nothing by its name; lossless ones are read."""
+    grey = Image.fromarray(TRUTH.astype(np.uint8) * 255).resize((48, 32), Image.Resampling.NEAREST)
+    colour = grey.convert("RGB")
+    with_alpha = grey.convert("RGBA")
+    with_alpha.putalpha(grey)
+    lossy = {
+        "a lossy WebP": save(colour, tmp_path / "plain.webp", quality=90),
+        "a lossy WebP as mask": save(with_alpha, tmp_path / "alpha.webp", quality=90),
+        "a lossy WebP as": save(colour, tmp_path / "moving.webp", quality=90, save_all=True, append_images=[colour]),
+        "a TIFF compressed as JPEG": save(grey, tmp_path / "jpeg.tif", compression="jpeg"),
+    }
+    for what, path in lossy.items():
+        with pytest.raises(PictureError, match=f"{path.name}: {what}.*: save it as PNG"):
+            read_mask(path)
+    for name, options in {"a.webp": {"lossless": True}, "b.tif": {"compression": "tiff_lzw"}}.items():
+        assert read_mask(save(colour, tmp_path / name, **options)).sum() == 3 * 16 * 16
+
+
+def test_a_mask_that_says_nothing_or_too_much():
+    mask = np.zeros((10, 10), bool)
+    assert "the mask is empty" in fault_of(mask)
+    mask[:5] = True
+    assert fault_of(mask) is None
+    mask[5, 0] = True
+    assert "covers 51% of its picture" in fault_of(mask)

@@ -59,6 +59,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     draws = parser.add_mutually_exclusive_group()
     draws.add_argument("--seed", type=int, metavar="S", help="of the draw of references (default: 0)")
     draws.add_argument("--seeds", metavar="S,S", help="several draws: means and standard deviations")
+    parser.add_argument(
+        "--pixel-grid",
+        metavar="regions|published",
+        help="how masks are reduced for pixel figures: regions loses none of their regions (default); published takes "
+        "the nearest pixel, as published code does",
+    )
     results = parser.add_argument_group("results")
     results.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     results.add_argument("--overlays", action="store_true", help="write heat maps over the pictures")
@@ -85,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate the data set; returns the exit code."""
     if args.pool is not None and args.address is None:
         raise SettingsError("--pool needs --address: it is the number of processes on a cluster")
-    given = {"shots": args.shots, "seeds": _seeds(args)}
+    given = {"shots": args.shots, "seeds": _seeds(args), "pixel_grid": args.pixel_grid}
     dataset, class_name = open_for(args.dataset, args.root, args.categories, args.class_name)
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.evaluation import evaluate
@@ -166,7 +172,8 @@ def _seeds(args: argparse.Namespace) -> list[int] | None:
 
 
 def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
-    """Alarms and failed pictures on stderr; returns the exit code."""
+    """Alarms, failed pictures and faulty masks on stderr; returns the exit code."""
+    from winspect.evaluation.pixels import named_faults
     from winspect.results import count_of_warnings
 
     categories = results["categories"]
@@ -182,6 +189,9 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
         print(f"winspect: failed: {name}: {message}", file=sys.stderr)
     if len(failures) > _FAILURES_SHOWN:
         print(f"winspect: and {len(failures) - _FAILURES_SHOWN} more, in results.json", file=sys.stderr)
+    for name, category in categories.items():
+        if faults := category["mask_faults"]:
+            print(f"winspect: masks: {name}: {len(faults)} with a fault: {named_faults(faults)}", file=sys.stderr)
     for name, alarm in alarms.items():
         print(f"winspect: ALARM: {name}: {alarm}. Its figures are null; do not use its maps", file=sys.stderr)
     if alarms:

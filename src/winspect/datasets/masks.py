@@ -11,9 +11,12 @@ from PIL import Image
 from winspect.datasets.items import Item
 from winspect.errors import PictureError
 
-# JPEG is not among them: its compression puts values above 0 around every defect.
+# JPEG is not among them: lossy compression puts values above 0 around every defect.
 _FORMATS = ("PNG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "PPM")
 _PNG_END = b"IEND\xaeB`\x82"
+_TIFF_COMPRESSION, _LOSSY_TIFF = 259, {6: "JPEG", 7: "JPEG", 34892: "JPEG", 50001: "WebP"}
+MOST = 0.5
+"""Largest share of a picture that the mask of a defect is believed to cover."""
 
 
 def load_mask(item: Item, size_wh: tuple[int, int]) -> np.ndarray:
@@ -63,9 +66,14 @@ def read_mask(path: Path, *, size_wh: tuple[int, int] | None = None) -> np.ndarr
 def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | None = None) -> np.ndarray:
     """As :func:`read_mask`, from a file's bytes; ``name`` is for errors."""
     if data.startswith(b"\xff\xd8\xff"):
-        raise PictureError(name, "a JPEG as mask: its compression blurs the defect's edge: save it as PNG")
+        raise PictureError(name, _lossy("a JPEG"))
+    if data.startswith(b"RIFF") and _is_lossy_webp(data):
+        raise PictureError(name, _lossy("a lossy WebP"))
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            codec = getattr(image, "tag_v2", {}).get(_TIFF_COMPRESSION)
+            if codec in _LOSSY_TIFF:
+                raise PictureError(name, _lossy(f"a TIFF compressed as {_LOSSY_TIFF[codec]}"))
             if size_wh is not None and image.size != size_wh:
                 got, need = "x".join(map(str, image.size)), "x".join(map(str, size_wh))
                 raise PictureError(name, f"the mask has {got} pixels, its picture {need}: get the matching mask")
@@ -75,6 +83,31 @@ def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | Non
     except Exception as error:  # a decoder fed with damaged bytes can raise anything
         problem = f"the mask is damaged or not a picture ({type(error).__name__}: {error})"
         raise PictureError(name, f"{problem}: get or copy it again") from error
+
+
+def _lossy(what: str) -> str:
+    return f"{what} as mask: its compression blurs the defect's edge: save it as PNG"
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """Whether any of a WebP's pictures is lossy: its chunks, and those in the frames of an animation."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind == b"VP8 ":
+            return True
+        at += 24 if kind == b"ANMF" else 8 + size + size % 2  # a frame's own chunks follow 16 bytes of its header
+    return False
+
+
+def fault_of(mask: np.ndarray) -> str | None:
+    """What is wrong with the mask, bool (H, W), of a defective picture: that it marks nothing, or too much."""
+    share = float(mask.mean())
+    if share == 0:
+        return "the mask is empty, its picture labelled defective: draw the defect, or label the picture good"
+    if share > MOST:
+        return f"the mask covers {share:.0%} of its picture: is it inverted (defects are above 0, the rest is 0)?"
+    return None
 
 
 def _above_zero(image: Image.Image) -> np.ndarray:

@@ -226,8 +226,8 @@ def _verify(dataset: Dataset, summary: Summary, progress: bool) -> None:
 def _trouble_with(item: Item) -> PictureError | None:
     try:
         size_wh = decode(item.path).size
-        if item.mask is not None and item.mask.is_file():
-            load_mask(item, size_wh)
+        if item.mask is not None and item.mask.is_file() and not load_mask(item, size_wh).any():
+            return PictureError(item.mask, "the mask is empty, its picture labelled defective")
     except PictureError as error:
         return error
     return None

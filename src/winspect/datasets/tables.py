@@ -80,19 +80,19 @@ class TextTable:
         self.names, width = tuple(names), len(names)
         keys = find_columns(self.names, tuple(self.columns.values()))
         self.found = {role for role, key in zip(self.columns, keys, strict=True) if key is not None}
-        # A row gets an empty last field, which stands for the columns that are not there.
-        pick = itemgetter(*(width if key is None else names.index(key) for key in keys), width)
+        # A row gets two more fields: its line, and None, which stands for the columns that are not there.
+        pick = itemgetter(width, *(width + 1 if key is None else names.index(key) for key in keys))
         for row in rows:
             if self.fill_short and row:
                 row.extend([""] * (width - len(row)))
             if len(row) == width:
-                row.append(None)  # type: ignore[arg-type]
-                yield (reader.line_num + before, *pick(row)[:-1])
+                row.extend((reader.line_num + before, None))
+                yield pick(row)
             elif row:  # an empty line is no row
                 what = f"fields: {len(row)}, in the header {width}: quote fields that hold a {delimiter!r}"
                 self.problem(reader.line_num + before, what)
 
-    def _parsed(self, reader: Any, before: int) -> Iterator[list[str]]:
+    def _parsed(self, reader: Any, before: int) -> Iterator[list[Any]]:
         while True:
             try:
                 yield from reader
@@ -103,6 +103,8 @@ class TextTable:
     def _json_rows(self, text: IO[str]) -> Iterator[Record]:
         decode = json.JSONDecoder().decode
         wanted = tuple(self.columns.values())
+        files = [at for at, role in enumerate(self.columns) if role in FILE_COLUMNS]
+        known: tuple[str | None, ...] = ()
         for number, line in enumerate(text, start=1):
             if line.isspace():
                 continue
@@ -111,12 +113,13 @@ class TextTable:
                 if not isinstance(row, dict):
                     raise ValueError(f"{line.strip()[:40]} is no object, need one with {', '.join(self.columns)}")
                 keys = find_columns(tuple(row), wanted)
-                self.names = self.names or tuple(row)
-                self.found |= {role for role, key in zip(self.columns, keys, strict=True) if key is not None}
+                if keys is not known:
+                    known, self.names = keys, self.names or tuple(row)
+                    self.found |= {role for role, key in zip(self.columns, keys, strict=True) if key is not None}
                 values = [None if key is None else _text(key, row[key]) for key in keys]
-                for role, key, value in zip(self.columns, keys, values, strict=True):
-                    if key is not None and role in FILE_COLUMNS and value and not isinstance(row[key], str):
-                        raise ValueError(f"{key} is {value}, need text")
+                for at in files:
+                    if values[at] is not None and type(row[keys[at]]) is not str:
+                        raise ValueError(f"{keys[at]} is {values[at]}, need text")
             except (ValueError, RecursionError) as error:
                 is_json = not isinstance(error, json.JSONDecodeError | RecursionError)
                 self.problem(number, str(error) if is_json else f"not JSON ({error}): mend the line")

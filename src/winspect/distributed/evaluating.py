@@ -191,7 +191,8 @@ class ClusterModel(Judges):
 
     def _measured(self, key: str, results: Sequence[Result], seconds: float) -> dict[str, Any]:
         part, told = self._parts[key], self._told
-        measuring = Measuring(part.drawn, side=told.described.side, root=self._root, writer=part.writer)
+        side, grid = told.described.side, part.pixel_grid
+        measuring = Measuring(part.drawn, side=side, root=self._root, writer=part.writer, pixel_grid=grid)
         if key in told.stopped:
             _stop(measuring, part, *told.stopped[key])
         for item, result in zip(part.drawn.tested, results, strict=False):  # none, where it was stopped

@@ -67,6 +67,7 @@ class Part:
     Attributes:
         class_name: for the prompts.
         writer: of its maps.
+        pixel_grid: of its masks; see :class:`winspect.evaluation.pixels.PixelTruth`.
     """
 
     category: str
@@ -74,6 +75,7 @@ class Part:
     drawn: Draw
     class_name: str
     writer: MapWriter
+    pixel_grid: str
 
 
 Keep = Callable[[Part, dict[str, Any]], None]
@@ -133,12 +135,13 @@ class Measuring:
         drawn: the part's pictures.
         side: of what the model sees, in pixels.
         root: of the data set; pictures are named from there.
+        pixel_grid: of masks; see :class:`winspect.evaluation.pixels.PixelTruth`.
     """
 
-    def __init__(self, drawn: Draw, *, side: int, root: Path, writer: MapWriter) -> None:
+    def __init__(self, drawn: Draw, *, side: int, root: Path, writer: MapWriter, pixel_grid: str) -> None:
         self._began = time.perf_counter()
         self._drawn, self._root, self._writer = drawn, root, writer
-        self._judged, self._truth = _Judged(), PixelTruth(drawn.tested, side, root)
+        self._judged, self._truth = _Judged(), PixelTruth(drawn.tested, side, root, pixel_grid)
         self._stopped: str | None = None
 
     def add(self, item: Item, result: Result) -> None:
@@ -187,6 +190,7 @@ class Measuring:
             "alarm": alarm,
             "references": [relative_name(item.path, self._root) for item in self._drawn.references],
             "failed": judged.failed,
+            "mask_faults": truth.faults,
             "rows": judged.rows,
             "curves": curves,
             "seconds": round(elsewhere_s + time.perf_counter() - self._began, 3),
@@ -201,6 +205,7 @@ def judge_category(
     root: Path,
     class_name: str,
     writer: MapWriter,
+    pixel_grid: str,
     advance: Callable[[], object],
 ) -> dict[str, Any]:
     """Judge the pictures of one category for one seed.
@@ -208,13 +213,15 @@ def judge_category(
     Args:
         root: of the data set; pictures are named from there.
         class_name: for the prompts.
+        pixel_grid: of masks; see :class:`winspect.evaluation.pixels.PixelTruth`.
         advance: called after each picture.
 
     Returns:
         All that is kept of it, as JSON: figures, the reasons for those that are null, alarm, references, pictures that
         failed, a row per picture, curves, and seconds.
     """
-    measuring, alarm = Measuring(drawn, side=model.preprocess.size, root=root, writer=writer), None
+    side, alarm = model.preprocess.size, None
+    measuring = Measuring(drawn, side=side, root=root, writer=writer, pixel_grid=pixel_grid)
     try:
         if drawn.references:
             model.reference([item.path for item in drawn.references], class_name)

@@ -182,6 +182,7 @@ def _category(parts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[
             {**failure, "seed": seed} for seed, part in zip(seeds, parts, strict=True) for failure in part["failed"]
         ],
         "n_warned": len({row["path"] for part in parts for row in part["rows"] if row.get("warning")}),
+        "mask_faults": next((part["mask_faults"] for part in parts if part["mask_faults"]), []),
         "references": {str(seed): part["references"] for seed, part in zip(seeds, parts, strict=True)},
     }
     if len(seeds) > 1:

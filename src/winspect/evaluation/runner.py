@@ -17,6 +17,7 @@ from urllib.parse import quote
 from winspect.datasets import Dataset
 from winspect.errors import OutputError, SettingsError
 from winspect.evaluation.category import Described, Judges, Keep, MapWriter, Part, judge_category
+from winspect.evaluation.pixels import GRIDS, named_faults
 from winspect.evaluation.results import (
     RESULTS_FILE,
     SCHEMA,
@@ -47,6 +48,7 @@ def evaluate(
     class_name: str | None = None,
     shots: int = 0,
     seeds: Sequence[int] = (0,),
+    pixel_grid: str = GRIDS[0],
     overlays: bool = False,
     raw_maps: bool = False,
     fresh: bool = False,
@@ -65,6 +67,8 @@ def evaluate(
         class_name: for the prompts, in place of the category's name; for a data set of one category only.
         shots: reference pictures per category; 0 for zero-shot. See :func:`winspect.evaluation.shots.draw`.
         seeds: of the draws; several give means and standard deviations. Zero-shot draws nothing: its seed is 0.
+        pixel_grid: ``regions`` (masks keep every region, and are checked) or ``published`` (masks as published code
+            takes them); see :class:`winspect.evaluation.pixels.PixelTruth`.
         overlays, raw_maps: also write heat maps over the pictures (.png), and float maps (.npz).
         fresh: start again, whatever is in ``out``.
         progress: a bar on stderr.
@@ -79,6 +83,8 @@ def evaluate(
         OutputError: ``out`` cannot be written, or holds an evaluation with other settings; says which.
     """
     _check(dataset, class_name, shots, seeds)
+    if pixel_grid not in GRIDS:
+        raise SettingsError(f"got the pixel grid {pixel_grid!r}, need one of {', '.join(GRIDS)}")
     seeds = list(seeds) if shots else [0]
     folder = Path(out)
     parts = {
@@ -88,6 +94,7 @@ def evaluate(
             drawn=draw(dataset, name, shots=shots, seed=seed),
             class_name=class_name or name,
             writer=MapWriter(folder, f"{MAPS_FOLDER}/{part_stem(name, seed)}", overlays, raw_maps),
+            pixel_grid=pixel_grid,
         )
         for name in dataset.categories
         for seed in seeds
@@ -107,6 +114,7 @@ def evaluate(
         "shots": shots,
         "seeds": seeds,
         "pixel_side": described.side,
+        "pixel_grid": pixel_grid,
         "overlays": overlays,
         "raw_maps": raw_maps,
     }
@@ -115,6 +123,9 @@ def evaluate(
     def keep(part: Part, figures: Mapping[str, Any]) -> None:
         if figures["alarm"]:
             logger.warning("ALARM: %s: %s", part.category, figures["alarm"])
+        if figures["mask_faults"]:
+            count, named = len(figures["mask_faults"]), named_faults(figures["mask_faults"])
+            logger.warning("%s: %d masks with a fault: %s", part.category, count, named)
         store.write(part.category, part.seed, figures)
 
     with _bar(parts.values(), left, progress) as advance:
@@ -141,6 +152,7 @@ class _Local(Judges):
                 root=self.root,
                 class_name=part.class_name,
                 writer=part.writer,
+                pixel_grid=part.pixel_grid,
                 advance=advance,
             )
             keep(part, figures)

@@ -111,6 +111,7 @@ def _settings(results: Mapping[str, Any]) -> dict[str, str]:
     recipe = ", ".join(
         f"{name} {_plain(value)}" for name, value in (results.get("recipe_settings") or {}).items() if name != "name"
     )
+    side, grid = results.get("pixel_side"), results.get("pixel_grid", "published")
     texts = {
         "Data set": results["dataset"] + (f", {data['pictures']} pictures, sha256 {data['sha256']}" if data else ""),
         "Model": results["model"],
@@ -121,6 +122,7 @@ def _settings(results: Mapping[str, Any]) -> dict[str, str]:
         "Seeds": ", ".join(map(str, _seeds(results))) if results["shots"] else "",
         "Precision": f"{results['precision']} on {results['device']}, engine {results['engine']}",
         "Machine": ", ".join(f"{name} {value}" for name, value in machine.items() if value is not None),
+        "Pixel figures": f"{side}x{side}, grid {grid}" if side else "",
         "Release": f"winspect {results['winspect']}" if results.get("winspect") else "",
     }
     return {name: text for name, text in texts.items() if text}
@@ -178,6 +180,8 @@ class _Section:
     references: list[str]
     failures: list[tuple[str, str]]
     more_failures: int
+    mask_faults: list[Mapping[str, str]]
+    more_mask_faults: int
     charts: list[Chart]
     gallery: Gallery
     gallery_problem: str | None
@@ -192,7 +196,7 @@ def _section(
     pictures: int,
 ) -> _Section:
     gallery, problem = _gallery(name, part, source, pictures)
-    failures = list(unique_failures(category).items())
+    failures, mask_faults = list(unique_failures(category).items()), list(category.get("mask_faults") or ())
     return _Section(
         name=name,
         number=number,
@@ -201,6 +205,8 @@ def _section(
         references=list(part["references"]),
         failures=failures[:_MOST_FAILURES],
         more_failures=len(failures[_MOST_FAILURES:]),
+        mask_faults=mask_faults[:_MOST_FAILURES],
+        more_mask_faults=len(mask_faults[_MOST_FAILURES:]),
         charts=_charts(part),
         gallery=gallery,
         gallery_problem=problem,

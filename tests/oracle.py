@@ -122,8 +122,11 @@ def zero_shot(tile, text, tau, shape):
     return image, 3 / sum(1 / m for m in maps)
 
 
-def associate(tile, references, shape):
-    """Patch map of the distances to the nearest reference vector, mean over scales 2, 3 and patches."""
+def associate(tile, references, shape, visual=None):
+    """Patch map of the distances to the nearest reference vector, mean over scales 2, 3 and patches.
+
+    ``visual`` gives patch tokens through its last layer norm first.
+    """
 
     def distance(vector, known):
         return 0.5 * (1 - max(cosine(vector, k) for k in known))
@@ -137,10 +140,15 @@ def associate(tile, references, shape):
             at: 0.5 * (1 - float((stacked @ (e / e.norm())).max())) for at, e in of_scale(tile.windows, scale).items()
         }
         maps.append(spread(values, scale, shape))
-    known = [vector for reference in references for vector in reference.patches]
+
+    def compared(vector):
+        return vector if visual is None else visual.ln_post(vector)
+
+    known = [compared(vector) for reference in references for vector in reference.patches]
     stacked = torch.stack(known)
     stacked = stacked / stacked.norm(dim=1, keepdim=True)
-    patches = [0.5 * (1 - float((stacked @ (vector / vector.norm())).max())) for vector in tile.patches]
+    own = [compared(vector) for vector in tile.patches]
+    patches = [0.5 * (1 - float((stacked @ (vector / vector.norm())).max())) for vector in own]
     maps.append(np.array(patches).reshape(shape))
     return sum(maps) / 3
 
@@ -160,12 +168,11 @@ def text_embeddings(model, tokenizer, normal, anomalous, recipe):
 
 
 def boxes(width, height, recipe):
+    """Every tile the base program cuts, repeats among them."""
     if recipe == "paper" or width == height:
         return [(0, 0, width, height)]
-    side = min(width, height)
-    starts = list(range(0, max(width, height) - side + 1, int(0.8 * side)))
-    if starts[-1] != max(width, height) - side:
-        starts.append(max(width, height) - side)
+    side, long = min(width, height), max(width, height)
+    starts = [min(start, long - side) for start in range(0, long, int(0.8 * side))]
     return [(s, 0, s + side, side) if width > height else (0, s, side, s + side) for s in starts]
 
 
@@ -196,32 +203,40 @@ def bilinear(patch_map, height, width):
     return weights(height, patch_map.shape[0]) @ patch_map @ weights(width, patch_map.shape[1]).T
 
 
-def predict(model, text, rgb, recipe, size, mean, std, references=(), known=None):
+def predict(
+    model, text, rgb, recipe, size, mean, std, references=(), known=None, repeats=True, same_tile=False, norm=False
+):
     """Score and map (height, width) of one picture.
 
     Args:
         model: an open_clip model in float64; ``text``: its two text embeddings for the recipe.
-        references: TileVectors of good samples. ``known``: a dict that keeps tile vectors between calls.
+        references: of each good sample, the TileVectors of its tiles. ``known``: a dict that keeps tile vectors.
+        repeats: count a tile that comes twice twice in the means. The map averages distinct tiles in any case.
+        same_tile: tile i against tile i of the references, mean of the tiles' maxima.
+        norm: patch tokens through ln_post before they are compared.
     """
     tau = 0.07 if recipe == "paper" else 0.01
     shape = tuple(model.visual.grid_size)
     tiles, places = cut(rgb, recipe, size, mean, std)
-    scores, maps, strongest = [], [], 0.0
-    for tile in tiles:
+    scores, maps, strongest = [], {}, []
+    for number, (tile, place) in enumerate(zip(tiles, places, strict=True)):
+        if place in maps and not repeats:
+            continue
         vectors = vectors_of(model, tile, {} if known is None else known)
         score, patch_map = zero_shot(vectors, text, tau, shape)
         if references:
-            association = associate(vectors, references, shape)
-            strongest = max(strongest, association.max())
+            pool = [good[number] for good in references] if same_tile else [own for good in references for own in good]
+            association = associate(vectors, pool, shape, model.visual if norm else None)
+            strongest.append(association.max())
             patch_map = (patch_map + association) / 2
         scores.append(score)
-        maps.append(patch_map)
+        maps[place] = patch_map
     score = float(np.mean(scores))
     if references:
-        score = (score + strongest) / 2
+        score = (score + (np.mean(strongest) if same_tile else max(strongest))) / 2
     height, width = rgb.shape[:2]
     total, count = np.zeros((height, width)), np.zeros((height, width))
-    for (x0, y0, x1, y1), patch_map in zip(places, maps, strict=True):
+    for (x0, y0, x1, y1), patch_map in maps.items():
         total[y0:y1, x0:x1] += bilinear(patch_map, y1 - y0, x1 - x0)
         count[y0:y1, x0:x1] += 1
     return score, total / count

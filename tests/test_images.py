@@ -22,6 +22,7 @@ from winspect.images import (
     Prepared,
     Preprocess,
     Resized,
+    last_tile_count,
     prepare,
     prepare_many,
     read_rgb,
@@ -67,6 +68,28 @@ def test_tile_boxes_by_hand():
     assert tile_boxes(14, 7) == [(0, 0, 7, 7), (5, 0, 12, 7), (7, 0, 14, 7)]  # int(0.8 * 7) = 5
     assert tile_boxes(30, 10, stride_fraction=1) == [(0, 0, 10, 10), (10, 0, 20, 10), (20, 0, 30, 10)]
     assert tile_boxes(3, 1) == [(0, 0, 1, 1), (1, 0, 2, 1), (2, 0, 3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "count"),
+    [
+        (1562, 960, 2),  # VisA's pcb3; starts 0, 768, 1536: 0, 602, 602
+        (960, 1562, 2),
+        (100, 100, 1),
+        (130, 100, 1),
+        (160, 100, 1),
+        (161, 100, 2),  # starts 0, 80, 160: 0, 61, 61
+        (180, 100, 2),
+        (181, 100, 1),
+    ],
+)
+def test_the_last_tile_counts_as_often_as_the_base_program_cuts_it(width, height, count):
+    assert last_tile_count(width, height) == count
+    long, side = max(width, height), min(width, height)
+    if long > side:
+        starts = [min(start, long - side) for start in range(0, long, int(0.8 * side))]
+        assert starts.count(long - side) == count
+        assert [x0 + y0 for x0, y0, _, _ in tile_boxes(width, height)] == sorted(set(starts))
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8, 1.0])

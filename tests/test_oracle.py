@@ -30,6 +30,7 @@ PROMPTS = PromptEnsemble(
     templates=("a photo of the {}.", "a close-up photo of a {} for visual inspection."),
 )
 # Cut from one corner: the square is the first tile of the other two, and the oracle encodes a tile once.
+# The landscape is cut as 1562 x 960 is: starts 0, 76, 76.
 SHAPES = {"square": (96, 96), "landscape": (96, 172), "portrait": (136, 96)}
 
 
@@ -55,26 +56,28 @@ class Pair:
         self.preprocess = loaded.preprocess
         self.known: dict = {}
 
-    def expect(self, rgb, recipe, references=()):
+    def expect(self, rgb, recipe, references=(), **how):
         p = self.preprocess
         with torch.inference_mode():
             vectors = [
-                oracle.vectors_of(self.clip, tile, self.known)
+                [
+                    oracle.vectors_of(self.clip, tile, self.known)
+                    for tile in oracle.cut(good, recipe, p.size, p.mean, p.std)[0]
+                ]
                 for good in references
-                for tile in oracle.cut(good, recipe, p.size, p.mean, p.std)[0]
             ]
             text = [side.double() for side in self.text[recipe]]
             return oracle.predict(
-                self.clip, text, rgb, recipe, p.size, p.mean, p.std, references=vectors, known=self.known
+                self.clip, text, rgb, recipe, p.size, p.mean, p.std, references=vectors, known=self.known, **how
             )
 
-    def check(self, rgb, recipe, references=(), **options):
+    def check(self, rgb, recipe, references=(), how=None, **options):
         options = {"precision": "fp32", **options}
         model = WinCLIP(self.name, weights=self.path, device="cpu", recipe=recipe, prompts=PROMPTS, **options)
         if references:
             model.reference(references, "metal_nut")
         result = model.predict(rgb, "metal_nut")
-        score, anomaly_map = self.expect(rgb, recipe, references)
+        score, anomaly_map = self.expect(rgb, recipe, references, **(how or {}))
         assert abs(result.anomaly_score - score) <= TOLERANCE
         assert result.anomaly_map.dtype == np.float32
         assert result.anomaly_map.shape == anomaly_map.shape == rgb.shape[:2]
@@ -106,6 +109,34 @@ def test_few_shot_is_the_oracles(pair_of, name, recipe):
     # The larger tower judges a square alone: each reference tile costs the oracle many seconds.
     shape = "landscape" if name == SMALL else "square"
     pair_of(name).check(picture(shape), recipe, references=[picture(shape, 1), picture("square", 2)])
+
+
+SETTINGS = {
+    "repeat_last": ({"repeat_last": False}, {"repeats": False}),
+    "tile_references": ({"tile_references": "same"}, {"same_tile": True}),
+    "patch_norm": ({"patch_norm": True}, {"norm": True}),
+    "all": (
+        {"repeat_last": False, "tile_references": "same", "patch_norm": True},
+        {"repeats": False, "same_tile": True, "norm": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_setting_of_tiles_is_the_oracles(pair_of, name):
+    settings, how = SETTINGS[name]
+    references = [picture("landscape", 1), picture("landscape", 2)]
+    pair_of(SMALL).check(picture("landscape"), "tiles", references, how=how, settings=settings)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_normed_patch_tokens_are_the_oracles_in_graphs(pair_of, engine):
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+    references = [picture("square", 1)]
+    options = {"engine": engine, "settings": {"patch_norm": True}}
+    pair_of(SMALL).check(picture("square"), "paper", references, how={"norm": True}, **options)
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino", "onnx"])

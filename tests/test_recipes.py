@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import pytest
 
 from winspect import RECIPES, Recipe
 from winspect.errors import SettingsError
-from winspect.recipes import get_recipe
+from winspect.recipes import all_settings, get_recipe
 
 
 def test_paper_is_the_papers():
@@ -25,8 +26,22 @@ def test_tiles_differs_in_cut_temperature_and_average_alone():
         "tiling": True,
         "temperature": 0.01,
         "text_average": "normalised",
+        "repeat_last": True,
     }
     assert tiles["tile_stride"] == 0.8
+
+
+def test_settings_that_an_earlier_release_did_not_know_are_as_it_judged():
+    now = json.loads(json.dumps(dataclasses.asdict(get_recipe("tiles"))))
+    earlier = {key: now[key] for key in now if key not in ("repeat_last", "tile_references", "patch_norm")}
+    assert all_settings(earlier) == {**now, "repeat_last": False}
+    assert all_settings(now) == now
+
+
+@pytest.mark.parametrize(("name", "value"), [("tile_references", "same"), ("patch_norm", True)])
+def test_log_fusion_keeps_what_it_was_fitted_on(name, value):
+    with pytest.raises(SettingsError, match=f"^{name}: got .*with fusion log"):
+        get_recipe("log", {name: value})
 
 
 def test_every_recipe_has_its_own_name():
@@ -81,6 +96,10 @@ def test_unknown_settings(name):
         ("fusion", ["sum"]),
         ("tiling", "yes"),
         ("tiling", 1),
+        ("repeat_last", 2),
+        ("patch_norm", "no"),
+        ("tile_references", "all"),
+        ("tile_references", ["same"]),
         ("scales", 2),
         ("scales", None),
         ("scales", "23"),

@@ -140,6 +140,7 @@ class ImageTower(nn.Module):
     Args:
         visual: the ``visual`` module of an open_clip model. Its ``conv1`` may be any module that turns pixels
             (batch, 3, size, size) into a map (batch, width, rows, columns).
+        patch_norm: give patch tokens through ln_post.
 
     Raises:
         ArchitectureError: not a plain ViT with class-token pooling.
@@ -152,9 +153,10 @@ class ImageTower(nn.Module):
     positional_embedding: nn.Parameter
     proj: nn.Parameter
 
-    def __init__(self, visual: Any) -> None:
+    def __init__(self, visual: Any, *, patch_norm: bool = False) -> None:
         super().__init__()
         _check_plain_vit(visual)
+        self.patch_norm = patch_norm
         self.conv1, self.ln_pre, self.ln_post = visual.conv1, visual.ln_pre, visual.ln_post
         self.class_embedding, self.positional_embedding = visual.class_embedding, visual.positional_embedding
         self.proj = visual.proj
@@ -245,6 +247,6 @@ class ImageTower(nn.Module):
         return Embeddings(
             image=self.pooled(x),
             windows={scale: self.window_embeddings(tokens, scale, stride, projected=projected) for scale in scales},
-            patches=x[:, 1:] if patches else None,
+            patches=(self.ln_post(x[:, 1:]) if self.patch_norm else x[:, 1:]) if patches else None,
             stem=stem if patches else None,
         )

@@ -49,20 +49,40 @@ def tile_boxes(width: int, height: int, *, stride_fraction: float = 0.8) -> list
     """The square tiles of recipe ``tiles``: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
 
     They lie along the longer edge; their side is the shorter edge, the stride ``int(stride_fraction * side)``, and
-    the last is flush with the far edge. A square picture is one tile. No two tiles are the same.
+    the last is flush with the far edge. A square picture is one tile. No two tiles are the same: how often the last
+    one counts is :func:`last_tile_count`.
 
     >>> tile_boxes(250, 100)
     [(0, 0, 100, 100), (80, 0, 180, 100), (150, 0, 250, 100)]
     """
+    starts = dict.fromkeys(_tile_starts(width, height, stride_fraction))
+    side = min(width, height)
+    if width >= height:
+        return [(x, 0, x + side, side) for x in starts]
+    return [(0, y, side, y + side) for y in starts]
+
+
+def last_tile_count(width: int, height: int, *, stride_fraction: float = 0.8) -> int:
+    """How often the last tile counts in a picture's mean score where repeats are kept, as the base program keeps them.
+
+    Its starts run to the far *edge* and are moved back until their tile lies inside, so that several may become the
+    last tile. A square picture is one tile, once.
+
+    >>> tile_boxes(1562, 960), last_tile_count(1562, 960)
+    ([(0, 0, 960, 960), (602, 0, 1562, 960)], 2)
+    """
+    starts = _tile_starts(width, height, stride_fraction)
+    return starts.count(starts[-1])
+
+
+def _tile_starts(width: int, height: int, stride_fraction: float) -> list[int]:
+    """Offsets of the tiles along the longer edge, repeats kept."""
     if width < 1 or height < 1:
         raise SettingsError(f"got a picture of {width}x{height}, need at least 1x1")
     if not 0 < stride_fraction <= 1:
         raise SettingsError(f"stride_fraction: got {stride_fraction}, need more than 0, at most 1")
     side, last = min(width, height), abs(width - height)
-    starts = [*range(0, last, max(1, int(stride_fraction * side))), last]
-    if width >= height:
-        return [(x, 0, x + side, side) for x in starts]
-    return [(0, y, side, y + side) for y in starts]
+    return [min(start, last) for start in range(0, last + side, max(1, int(stride_fraction * side)))] if last else [0]
 
 
 def _boxes(name: str, width: int, height: int, recipe: str, stride_fraction: float) -> list[Box]:

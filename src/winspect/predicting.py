@@ -16,7 +16,7 @@ from winspect.class_state import ClassState
 from winspect.embeddings import Embeddings
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.fusion import FusionSettings
-from winspect.images import Prepared, Preprocess, prepare, prepare_many
+from winspect.images import Prepared, Preprocess, last_tile_count, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
 from winspect.outcome import result_of, warn_if_constant
 from winspect.prompts import check_class_name
@@ -119,7 +119,14 @@ class Predictor(ABC):
             if item.warning is not None:
                 logger.warning("reference picture %s: %s", item.name, item.warning)
             parts.append(self._encode(item.tiles, patches=True))
-        self._references[key] = References.collect(parts)
+        references = References.collect(parts)
+        if self.recipe.tile_references == "same" and references.tiles is None:
+            counts = ", ".join(str(len(part.image)) for part in parts)
+            raise ReferencesError(
+                f"the reference pictures of {category_name!r} have {counts} tiles, and tile_references is same: use "
+                "pictures of one shape, or tile_references=pooled"
+            )
+        self._references[key] = references
         self._shown[key] = tuple(fingerprint(picture) for picture in pictures[:shots])
         return len(pictures[:shots])
 
@@ -301,8 +308,9 @@ class Predictor(ABC):
         maps: bool,
         zero_shot: bool = False,
     ) -> list[Result]:
-        usable = [item for item in items if isinstance(item, Prepared)]
         references = None if zero_shot else self._references.get(check_class_name(category_name))
+        items = [self._with_same_tiles(item, references) for item in items]
+        usable = [item for item in items if isinstance(item, Prepared)]
         maps = maps or self._scores_need_maps(category_name)
         scores = iter(self._score(usable, references, text, maps) if usable else ())
         results = [
@@ -320,4 +328,22 @@ class Predictor(ABC):
         tiles = np.concatenate([item.tiles for item in items])
         embeddings = self._encode(tiles, patches=references is not None, maps=maps)
         counts = [len(item.tiles) for item in items]
-        return judge(embeddings, text, references, self.recipe, self.grid_hw, counts, self._fusion)
+        lasts = [self._last_count(item) for item in items]
+        return judge(embeddings, text, references, self.recipe, self.grid_hw, counts, self._fusion, last_counts=lasts)
+
+    def _last_count(self, item: Prepared) -> int:
+        if not (self.recipe.tiling and self.recipe.repeat_last):
+            return 1
+        return last_tile_count(*item.size_wh, stride_fraction=self.recipe.tile_stride)
+
+    def _with_same_tiles(self, item: Prepared | PictureError, references: References | None) -> Prepared | PictureError:
+        """The picture, or an error where its tiles have no counterpart in the references."""
+        if references is None or self.recipe.tile_references == "pooled" or isinstance(item, PictureError):
+            return item
+        if len(item.tiles) == references.tiles:
+            return item
+        reason = (
+            f"it has {len(item.tiles)} tiles, each reference {references.tiles}, and tile_references is same: use "
+            "pictures of one shape, or tile_references=pooled"
+        )
+        return PictureError(item.name, reason)

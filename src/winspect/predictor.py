@@ -122,14 +122,14 @@ class WinCLIP(Predictor):
         self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
         self.weights = loaded.tag
         visual: Any = loaded.model.visual
-        tower = ImageTower(visual).eval()
-        self.grid_hw = tower.grid_hw
         self.recipe, self._fusion = own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
+        tower = ImageTower(visual, patch_norm=self.recipe.patch_norm).eval()
+        self.grid_hw = tower.grid_hw
         for scale in self.recipe.scales:
             window_indices(self.grid_hw, scale, self.recipe.stride)  # refuses what does not fit, before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
         activation = type(visual.transformer.resblocks[0].mlp.gelu).__name__
-        identity = f"{self.weights_sha256}/{self.model}/{activation}"
+        identity = f"{self.weights_sha256}/{self.model}/{activation}" + "/patch_norm" * self.recipe.patch_norm
         cache = cache_folder(cache_dir)
 
         def load_text_tower() -> TextTower:

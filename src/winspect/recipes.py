@@ -6,9 +6,10 @@ Every choice is a field of :class:`Recipe`, and any of them can be set by name.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from winspect.errors import SettingsError
 
 TEXT_AVERAGES = ("raw", "normalised")
 FUSIONS = ("sum", "log")
+TILE_REFERENCES = ("pooled", "same")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Recipe:
         stride: step between windows in patches, 1 to the smallest scale.
         fusion: how zero-shot scores and references meet: ``sum`` is the paper's equation 6, ``log`` the bundled
             model's (see :mod:`winspect.fusion`), which needs a model with stem features.
+        repeat_last: count a last tile that the base program cuts several times as often in the mean of the tiles'
+            scores (see :func:`winspect.images.last_tile_count`); false counts every tile once.
+        tile_references: ``pooled`` compares every tile with all tiles of the references, and the largest distance of
+            a picture counts; ``same`` compares tile i with tile i of the references, which must have as many, and
+            averages the tiles' largest distances, as the base program of ``tiles`` does.
+        patch_norm: patch tokens go through the tower's last layer norm before they are compared; anomalib does so.
+
+    The defaults of the last three are what releases that did not have them do.
     """
 
     name: str
@@ -42,6 +52,9 @@ class Recipe:
     scales: tuple[int, ...] = (2, 3)
     stride: int = 1
     fusion: str = "sum"
+    repeat_last: bool = False
+    tile_references: str = "pooled"
+    patch_norm: bool = False
 
     @property
     def score_range(self) -> tuple[float, float]:
@@ -63,7 +76,12 @@ class Recipe:
         check(is_number(self.tile_stride) and 0 < self.tile_stride <= 1, "tile_stride", "a number above 0, up to 1")
         check(self.text_average in TEXT_AVERAGES, "text_average", f"one of {', '.join(TEXT_AVERAGES)}")
         check(self.fusion in FUSIONS, "fusion", f"one of {', '.join(FUSIONS)}")
-        check(isinstance(self.tiling, bool), "tiling", "true or false")
+        for name in ("tiling", "repeat_last", "patch_norm"):
+            check(isinstance(getattr(self, name), bool), name, "true or false")
+        check(self.tile_references in TILE_REFERENCES, "tile_references", f"one of {', '.join(TILE_REFERENCES)}")
+        if self.fusion == "log":  # its weights were fitted on pooled references and tokens as they are
+            check(self.tile_references == "pooled", "tile_references", "pooled with fusion log")
+            check(not self.patch_norm, "patch_norm", "false with fusion log")
         is_list = isinstance(self.scales, list | tuple) and all(is_count(scale) for scale in self.scales)
         check(is_list and len(set(self.scales)) == len(self.scales), "scales", "a list of different whole numbers")
         object.__setattr__(self, "scales", tuple(self.scales))
@@ -74,10 +92,15 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper": Recipe("paper"),
-        "tiles": Recipe("tiles", tiling=True, temperature=0.01, text_average="normalised"),
+        "tiles": Recipe("tiles", tiling=True, temperature=0.01, text_average="normalised", repeat_last=True),
         "log": Recipe("log", fusion="log"),
     }
 )
+
+
+def all_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's settings as a results file has them, with those that the release that wrote it did not know yet."""
+    return json.loads(json.dumps({**asdict(Recipe("")), **settings}))
 
 
 def get_recipe(recipe: str | Recipe, settings: Mapping[str, Any] | None = None) -> Recipe:

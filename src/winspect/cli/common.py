@@ -51,7 +51,8 @@ def add_model_options(
         action="append",
         dest="settings",
         default=[],
-        help="one setting of the recipe: temperature, scales, stride, tile_stride, text_average, fusion",
+        help="one setting of the recipe: temperature, scales, stride, tile_stride, text_average, fusion, tiling, "
+        "repeat_last, tile_references, patch_norm",
     )
     group.add_argument("--prompts", metavar="FILE", help="own states and templates (YAML)")
     group.add_argument(

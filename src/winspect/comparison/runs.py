@@ -16,6 +16,7 @@ from winspect.errors import SettingsError, UsageError
 from winspect.evaluation.published import Table, differences
 from winspect.evaluation.results import METRICS, Run
 from winspect.metrics import auroc
+from winspect.recipes import all_settings
 
 SAME_KEYS = ("dataset", "recipe", "recipe_settings", "prompts", "class", "shots", "seeds")
 """What two runs must share to be compared, beside the pictures and references themselves."""
@@ -255,7 +256,7 @@ def _refuse_different(baseline: Run, other: Run) -> None:
         text = json.dumps(value)
         return text if len(text) <= 60 else "..."
 
-    one, two = baseline.results, other.results
+    one, two = ({**run.results, **_settings(run)} for run in (baseline, other))
     found = [
         f"{key} ({short(one.get(key))} and {short(two.get(key))})" for key in SAME_KEYS if one.get(key) != two.get(key)
     ]
@@ -265,6 +266,11 @@ def _refuse_different(baseline: Run, other: Run) -> None:
         found += _different_pictures(baseline, other)
     if found:
         raise UsageError(f"{baseline.path} and {other.path} cannot be compared: different {'; different '.join(found)}")
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    settings = run.results.get("recipe_settings")
+    return {} if settings is None else {"recipe_settings": all_settings(settings)}
 
 
 def _different_pictures(baseline: Run, other: Run) -> list[str]:

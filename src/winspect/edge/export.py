@@ -27,6 +27,7 @@ from winspect.files import output_error
 from winspect.gate.pictures import gate_pictures
 from winspect.predictor import WinCLIP
 from winspect.prompts import check_class_name
+from winspect.recipes import all_settings
 from winspect.thresholds import Calibration
 
 LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.02}
@@ -129,7 +130,7 @@ def _move(staging: Path, target: Path) -> None:
 
 def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
     ours = json.loads(json.dumps(model.describe()))
-    theirs = earlier.made_by
+    theirs = {**earlier.made_by, "recipe": all_settings(earlier.made_by["recipe"])}
     names = sorted(name for name in {*ours, *theirs} - {"winspect"} if ours.get(name) != theirs.get(name))
     if names:
         told = "; ".join(f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names)
@@ -210,13 +211,24 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
 
 
 def _largest_difference(model: WinCLIP, bundle: EdgePredictor, categories: Sequence[str]) -> float:
-    pictures = gate_pictures()[0][:_CHECKED_PICTURES]
-    differences = [
-        abs(ours.anomaly_score - theirs.anomaly_score)
-        for category in categories
-        for ours, theirs in zip(
-            bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True
-        )
-        if ours.anomaly_score is not None and theirs.anomaly_score is not None
-    ]
+    differences = []
+    for category in categories:
+        pictures = _pictures_to_check(model, category)
+        judged = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)
+        differences += [
+            abs(ours.anomaly_score - theirs.anomaly_score)
+            for ours, theirs in judged
+            if ours.anomaly_score is not None and theirs.anomaly_score is not None
+        ]
     return max(differences)
+
+
+def _pictures_to_check(model: WinCLIP, category: str) -> list[np.ndarray]:
+    """Generated pictures, continued to as many tiles as the references have where each is compared with its own."""
+    pictures = gate_pictures()[0][:_CHECKED_PICTURES]
+    references = model.state_of(category).references
+    if references is None or references.tiles is None or model.recipe.tile_references != "same":
+        return pictures
+    side = pictures[0].shape[0]
+    more = (references.tiles - 1) * int(model.recipe.tile_stride * side)
+    return [np.pad(picture, ((0, 0), (0, more), (0, 0)), mode="wrap") for picture in pictures]

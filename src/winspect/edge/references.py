@@ -24,6 +24,8 @@ def save_references(references: References, path: Path) -> None:
     arrays |= {f"{_WINDOWS}{scale}": windows for scale, windows in references.windows.items()}
     if references.log_fusion is not None:
         arrays |= {name: getattr(references.log_fusion, name) for name in _FUSION_ONLY}
+    if references.tiles is not None:
+        arrays["tiles"] = np.array(references.tiles)
     with path.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -37,4 +39,4 @@ def load_references(path: Path) -> References:
     fusion = None
     if "stem" in arrays:
         fusion = GoodSamples(patches=patches, windows=windows, **{name: arrays[name] for name in _FUSION_ONLY})
-    return References(patches, windows, fusion)
+    return References(patches, windows, fusion, int(arrays["tiles"]) if "tiles" in arrays else None)

@@ -245,7 +245,10 @@ class _Builder:
         pictures, *windows = ops.split_rows(x, counts)
         rows = np.arange(counts[0], dtype=np.int64).reshape(layout.batch, -1)
         if layout.patches:
-            ops.output(PATCHES, ops.take_rows(pictures, rows[:, 1:].reshape(-1)))
+            patches = ops.take_rows(pictures, rows[:, 1:].reshape(-1))
+            if self.tower.patch_norm:
+                patches = self._norm("ln_post", self.tower.ln_post, patches)
+            ops.output(PATCHES, patches)
         if rows.shape[1] > 1:
             pictures = ops.take_rows(pictures, rows[:, 0])
         pooled = self._norm("ln_post", self.tower.ln_post, ops.join_rows([pictures, *windows]))

@@ -12,7 +12,7 @@ from typing import Any
 from winspect.errors import SettingsError
 from winspect.evaluation.results import METRICS
 from winspect.prompts import PromptEnsemble
-from winspect.recipes import get_recipe
+from winspect.recipes import all_settings, get_recipe
 
 PUBLISHED_FILE = Path(__file__).parents[1] / "published.json"
 
@@ -77,7 +77,7 @@ def differences(table: Table, results: Mapping[str, Any]) -> list[str]:
         found.append(f"model ({results['model']}, published {table.model})")
     if results["recipe"] != table.recipe:
         found.append(f"recipe ({results['recipe']}, published {table.recipe})")
-    elif results.get("recipe_settings") != json.loads(json.dumps(asdict(get_recipe(table.recipe)))):
+    elif all_settings(results.get("recipe_settings") or {}) != all_settings(asdict(get_recipe(table.recipe))):
         found.append(f"settings of the recipe {table.recipe}")
     if results.get("prompts") != json.loads(json.dumps(asdict(PromptEnsemble()))):
         found.append("prompts")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from winspect.errors import SettingsError
 from winspect.files import replacing
 from winspect.prompts import check_class_name
+from winspect.recipes import all_settings
 from winspect.thresholds.conformal import check_enough, conformal_threshold, p_value
 from winspect.thresholds.defects import Defects, find_defects
 from winspect.thresholds.verdict import Verdict, verdict_of
@@ -267,16 +268,18 @@ def _check_scores(name: str, scores: Sequence[float]) -> None:
 
 
 def _comparable(name: str, identity: Mapping[str, Any]) -> Any:
-    """References are a set of contents: neither their order nor their names decide a score."""
+    """References are a set of contents: neither their order nor their names decide a score. Settings that an earlier
+    release did not know are as it judged."""
     if name == "references":
         return sorted(str(reference["sha256"]) for reference in identity[name])
-    return identity[name]
+    return all_settings(identity[name]) if name == "recipe" else identity[name]
 
 
 def _difference(name: str, ours: Any, theirs: Any) -> str:
     if name == "references":
         return f"references: calibrated with {_names(ours)}, now {_names(theirs)}"
     if name == "recipe":
+        ours, theirs = all_settings(ours), all_settings(theirs)
         changed = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
         ours, theirs = ({key: recipe.get(key) for key in changed} for recipe in (ours, theirs))
     return f"{name}: calibrated with {ours!r}, now {theirs!r}"

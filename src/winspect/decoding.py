@@ -35,11 +35,11 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from winspect.errors import PictureError
+from winspect.pictures.tiff import TiffReader
 
 Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray
 
@@ -55,7 +55,7 @@ _READERS: tuple[tuple[tuple[bytes, ...], str, Callable[..., ImageFile.ImageFile]
     ((b"\xff\xd8\xff",), "JPEG", JpegImagePlugin.JpegImageFile),
     ((b"\x89PNG\r\n\x1a\n",), "PNG", PngImagePlugin.PngImageFile),
     ((b"BM",), "BMP", BmpImagePlugin.BmpImageFile),
-    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF", TiffImagePlugin.TiffImageFile),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF", TiffReader),
     ((b"RIFF",), "WebP", WebPImagePlugin.WebPImageFile),
     ((b"GIF8",), "GIF", GifImagePlugin.GifImageFile),
     ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), "PNM", PpmImagePlugin.PpmImageFile),
@@ -135,6 +135,8 @@ def decode_picture(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: in
         with _opened(source) as file:
             image = _parsed_header(file, name)
             check(*image.size)
+            if isinstance(image, TiffReader):
+                image.check(name)
             return Decoded(_rgb_from_image(image, name))
     except PictureError:
         raise

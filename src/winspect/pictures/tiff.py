@@ -1,0 +1,93 @@
+"""TIFF: what a file's tags say of its samples is held to what Pillow is about to read.
+
+Pillow looks up a *raw mode* (how a pixel's bytes become channels) for the whole file. Two things go wrong after that:
+
+* For uncompressed files with a plane for each channel it takes one letter of the raw mode's name for each plane:
+  ``"RGB;16L"`` becomes ``"R"``, ``"G"``, ``"B"``, which are 8 bits, in one bit order, never inverted. libtiff, which it
+  uses for compressed files, reads planes by the tags themselves; so does it for subsampled colour. Such files are given
+  to libtiff here, whatever their compression.
+* libtiff gives samples in this machine's byte order, but some raw modes keep the file's.
+
+What then still differs from the tags, in bits or in the type of number, is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from PIL import ImageFile, TiffImagePlugin
+
+from winspect.errors import PictureError
+
+_BITS, _PHOTOMETRIC, _PLANES, _SUBSAMPLING, _NUMBERS = 258, 262, 284, 530, 339
+_SEPARATE, _YCBCR = 2, 6  # values of _PLANES and of _PHOTOMETRIC
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _NUMBERS
+_NUMBER_WORDS = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "floating-point"}
+_TILE: Callable[..., Any] = getattr(ImageFile, "_Tile", lambda *entries: entries)  # a plain tuple before Pillow 11
+_RAW_MODE = re.compile(r"(?P<bands>[A-Za-z]+|1)(?:;(?P<bits>\d+)?(?P<order>[A-Z]*))?")
+
+
+class TiffReader(TiffImagePlugin.TiffImageFile):
+    """Pillow's reader, with separate planes and subsampled colour left to libtiff."""
+
+    _named_compression = ""
+
+    @property
+    def _compression(self) -> str:
+        is_subsampled = self._is_colour_difference and tuple(self.tag_v2.get(_SUBSAMPLING, (2, 2))) != (1, 1)
+        is_for_libtiff = self.tag_v2.get(_PLANES) == _SEPARATE or is_subsampled
+        return "none" if is_for_libtiff and self._named_compression == "raw" else self._named_compression
+
+    @_compression.setter
+    def _compression(self, name: str) -> None:
+        self._named_compression = name
+
+    @property
+    def _is_colour_difference(self) -> bool:
+        return self.tag_v2.get(_PHOTOMETRIC) == _YCBCR
+
+    def _setup(self) -> None:
+        super()._setup()
+        if self.use_load_libtiff:
+            ((codec, box, offset, arguments),) = self.tile
+            self.tile = [_TILE(codec, box, offset, (_native(_raw_mode(arguments)), *arguments[1:]))]  # type: ignore
+
+    def check(self, name: str) -> None:
+        """Hold the raw modes to the tags.
+
+        Raises:
+            PictureError: they disagree: the pixels would be wrong.
+        """
+        bits, numbers = set(self.tag_v2.get(_BITS, (1,))), set(self.tag_v2.get(_NUMBERS, (_UNSIGNED,)))
+        if self._is_colour_difference and self.use_load_libtiff:
+            return  # libtiff turns these to 8-bit RGB by itself
+        for raw_mode in {_raw_mode(arguments) for _, _, _, arguments in self.tile}:
+            if _described(raw_mode) != (bits, numbers):
+                kinds = " and ".join(_NUMBER_WORDS.get(number, f"of type {number}") for number in sorted(numbers))
+                words = f"samples of {' and '.join(map(str, sorted(bits)))} bits, {kinds}"
+                raise PictureError(name, f"a TIFF with {words}, which is not read here: save it as PNG, unsigned")
+
+
+def _raw_mode(arguments: Any) -> str:
+    return str(arguments[0])
+
+
+def _described(raw_mode: str) -> tuple[set[int], set[int]]:
+    """Bits of a sample, and the type of number, as a raw mode has them."""
+    found = _RAW_MODE.fullmatch(raw_mode)
+    if found is None:
+        return set(), set()
+    bits, order = found["bits"], found["order"] or ""
+    numbers = _FLOAT if order.endswith("F") else _SIGNED if order.endswith("S") else _UNSIGNED
+    return {int(bits) if bits else 1 if found["bands"] == "1" else 8}, {numbers}
+
+
+def _native(raw_mode: str) -> str:
+    """A raw mode of more than 8 bits in this machine's byte order."""
+    found = _RAW_MODE.fullmatch(raw_mode)
+    if found is None or int(found["bits"] or 8) <= 12:
+        return raw_mode
+    order = re.sub("[BLN]", "", found["order"])
+    return f"{found['bands']};{found['bits']}N{order}"

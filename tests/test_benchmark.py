@@ -427,7 +427,7 @@ def test_pictures_at_even_steps():
 
 def test_without_the_package_pictures_must_be_named(monkeypatch):
     monkeypatch.setattr(packaged, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'name files or folders of your own.*pip install "winspect\[demo\]"'):
+    with pytest.raises(MissingExtraError, match=r'name files or folders of your own.*pip install .*\[demo\]"'):
         packaged_pictures()
 
 

@@ -18,6 +18,7 @@ from winspect import engines, machine
 from winspect.cli import doctor
 from winspect.engines import Choice, ascend, choice
 from winspect.errors import EngineError
+from winspect.system.installation import install_command
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = "ViT-B-16-plus-240"
@@ -64,7 +65,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def examined(choices, cache, capsys, monkeypatch):
     """Run the verb on a machine with a CPU alone and, unless a test says otherwise, one engine."""
-    monkeypatch.setattr(doctor, "ENGINES", {"torch": doctor.ENGINES["torch"]})
+    monkeypatch.setattr(doctor, "ENGINE_MODULES", {"torch": "torch"})
     monkeypatch.setattr(doctor, "_NVIDIA_DRIVER", cache / "no-driver")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(doctor, "versions", lambda: {**machine.versions(), "torch_npu": None})
@@ -95,7 +96,7 @@ def package(folder: Path, name: str, code: str) -> None:
 
 
 def engine(monkeypatch, module: str) -> None:
-    monkeypatch.setattr(doctor, "ENGINES", {"fast": (module, 'pip install "winspect[fast]"')})
+    monkeypatch.setattr(doctor, "ENGINE_MODULES", {"fast": module})
 
 
 # A sound machine
@@ -191,9 +192,9 @@ def test_variables_are_named_and_others_are_not(examined, monkeypatch):
 def test_an_engine_that_is_not_installed_is_no_problem_and_names_its_extra(examined, monkeypatch):
     engine(monkeypatch, "no_such_engine")
     assert examined("--json").report["engines"] == {
-        "fast": {"installed": False, "usable": False, "install": 'pip install "winspect[fast]"'}
+        "fast": {"installed": False, "usable": False, "install": install_command("fast")}
     }
-    assert 'engines     fast is not installed: pip install "winspect[fast]"' in examined().out.splitlines()
+    assert f"engines     fast is not installed: {install_command('fast')}" in examined().out.splitlines()
 
 
 def test_an_engine_that_cannot_be_imported(examined, monkeypatch, tmp_path):
@@ -204,7 +205,7 @@ def test_an_engine_that_cannot_be_imported(examined, monkeypatch, tmp_path):
     assert done.report["engines"]["fast"] == {"installed": True, "usable": False, "install": None}
     assert only_problem(done) == (
         "torn_engine cannot be imported (OSError: libtorn.so.4: cannot open shared object file); install it again: "
-        'pip install "winspect[fast]"'
+        f"{install_command('fast')}"
     )
     assert "engines     fast is broken" in examined().out.splitlines()
 
@@ -242,17 +243,6 @@ def test_what_libraries_say_when_imported_stays_out_of_the_json(examined, monkey
     done = examined("--json")
     assert done.code == 0
     assert "welcome to the engine" in done.err
-
-
-def test_engines_are_those_to_choose_from():
-    assert doctor.ENGINES == choice._NEEDS
-
-
-def test_every_extra_that_is_named_is_one():
-    known = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[2]
-    for _, install in doctor.ENGINES.values():
-        _, bracket, extra = install.rstrip('"]').partition("[")
-        assert not bracket or f"\n{extra} = [" in known
 
 
 def test_as_a_program_with_a_broken_library(tmp_path):

@@ -18,6 +18,7 @@ from checkpoints import SMALL
 from tests.watch.cameras import PASSWORD, mjpeg_camera
 from tests.watch.fakes import picture
 from winspect.cli.main import main
+from winspect.system.installation import install_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -174,7 +175,7 @@ def test_a_missing_extra_is_named(watch, incoming, tmp_path, monkeypatch, module
     monkeypatch.setitem(sys.modules, module, None)
     done = watch(incoming if module == "watchfiles" else "0", "--out", tmp_path / "out")
     assert done.code == 2
-    assert 'pip install "winspect[watch]"' in done.err
+    assert install_command("watch") in done.err
 
 
 def test_signals_are_as_before_afterwards(watch, incoming, tmp_path):

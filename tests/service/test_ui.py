@@ -10,6 +10,7 @@ import pytest
 from winspect.cli import ui
 from winspect.cli.main import main
 from winspect.errors import SettingsError
+from winspect.system.installation import install_command
 
 pytest.importorskip("uvicorn", reason='the service needs: pip install "winspect[serve]"')
 
@@ -96,7 +97,7 @@ def test_without_the_extra_it_says_which(monkeypatch, capsys, process_as_before)
     error = ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
     monkeypatch.setattr("builtins.__import__", importing(error))
     assert main(["ui"]) == 2
-    assert 'the page needs uvicorn: pip install "winspect[serve]"' in capsys.readouterr().err
+    assert f"the page needs uvicorn: {install_command('serve')}" in capsys.readouterr().err
 
 
 def importing(error):

@@ -18,19 +18,12 @@ from typing import Any
 from winspect.cli.common import EXIT_CHECK_SAID_NO, EXIT_DONE, MODEL_VARIABLE
 from winspect.errors import WinspectError
 from winspect.machine import MB, cpu_features, memory_mb, versions
+from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
 from winspect.weights import DEFAULT_MODEL, cache_folder
 
 CACHE_PARTS = ("weights", "text", "graphs", "gate")
 
 _FOR_MODELS = ("torch", "torchvision", "open_clip")
-_INSTALL = 'pip install "winspect[full]"'
-
-# What each engine imports, and what brings it; said here too, because winspect.engines needs a torch that is whole.
-ENGINES = {
-    "torch": ("torch", _INSTALL),
-    "openvino": ("openvino", "pip install openvino"),
-    "onnx": ("onnxruntime", 'pip install "winspect[onnx]"'),
-}
 
 # Variables that change what is chosen, what is found, or the speed. None holds a secret.
 VARIABLES = (
@@ -117,7 +110,12 @@ class Findings:
 def _import_fix(name: str) -> str:
     if name.startswith("torch"):
         return "torch and torchvision (and torch_npu) must be of releases that belong together: install them again"
-    return f"install it again: {dict(ENGINES.values()).get(name, _INSTALL)}"
+    return f"install it again: {_install_command_of(name)}"
+
+
+def _install_command_of(module: str) -> str:
+    engines = {needed: engine for engine, needed in ENGINE_MODULES.items()}
+    return install_command(engine_extra(engines.get(module, "torch")))
 
 
 def examine(model: str, *, weights: str | None, device: str, engine: str, precision: str) -> dict[str, Any]:
@@ -130,7 +128,8 @@ def examine(model: str, *, weights: str | None, device: str, engine: str, precis
     installed = versions()
     if not any(installed[name] for name in _FOR_MODELS):
         found.leave_out(_FOR_MODELS)
-        found.notes.append(f"no torch and no open_clip: this installation judges with edge bundles alone; {_INSTALL}")
+        full = f"{install_command('full')} runs models themselves"
+        found.notes.append(f"no torch and no open_clip: this installation judges with edge bundles alone; {full}")
     # open_clip imports torchvision, and would be blamed for it: only the first that fails is named.
     usable = all(found.can_import(name) for name in _FOR_MODELS)
     cpu = cpu_features()
@@ -142,7 +141,7 @@ def examine(model: str, *, weights: str | None, device: str, engine: str, precis
         "cpu": {"name": cpu.name, "cores": cpu.cores, "features": cpu.flags, "native_bf16": cpu.native_bf16},
         "memory_mb": memory_mb(),
         "devices": [{"device": "cpu", "name": cpu.name, "memory_mb": memory_mb()}, *_accelerators(found)],
-        "engines": {name: _engine(name, found) for name in ENGINES},
+        "engines": {name: _engine(name, found) for name in ENGINE_MODULES},
         "choice": _choice(engine, precision, device, found) if usable else None,
         "cache": _cache(found),
         "weights": _weights(model, weights, found) if usable else None,
@@ -161,10 +160,14 @@ def _torch_build() -> dict[str, str]:
 
 
 def _engine(name: str, found: Findings) -> dict[str, Any]:
-    module, install = ENGINES[name]
+    module = ENGINE_MODULES[name]
     installed = module in sys.modules or importlib.util.find_spec(module) is not None
     usable = installed and found.can_import(module)
-    return {"installed": installed, "usable": usable, "install": None if installed else install}
+    return {
+        "installed": installed,
+        "usable": usable,
+        "install": None if installed else install_command(engine_extra(name)),
+    }
 
 
 def _choice(engine: str, precision: str, device: str, found: Findings) -> dict[str, Any] | None:
@@ -271,7 +274,7 @@ def _weights(model: str, weights: str | None, found: Findings) -> dict[str, Any]
         found.problems.append(str(error))
         return None
     if source.kind == "bundled" and not source.present:
-        found.problems.append(f"{source.path}: not found; the package is not complete: {_INSTALL} again")
+        found.problems.append(f"{source.path}: not found; the package is not complete: {install_command('full')} again")
     size_mb = _megabytes(source.path.stat().st_size) if source.present else None
     return {"model": source.model, "tag": source.tag, "path": str(source.path), "size_mb": size_mb}
 

@@ -25,8 +25,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "export",
         help="write an edge bundle",
         description="Write a folder that judges pictures of some classes with NumPy, Pillow and one engine alone: "
-        "`winspect predict --bundle DIR`, or WinCLIP.load(DIR), after pip install 'winspect[edge]'. The bundle's "
-        "scores are held to the model's before it is handed over.",
+        "`winspect predict --bundle DIR`, or WinCLIP.load(DIR), where winspect has extra edge (or edge-onnx) and no "
+        "other. The bundle's scores are held to the model's before it is handed over.",
     )
     parser.add_argument(
         "--class",

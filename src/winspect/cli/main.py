@@ -84,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "winspect":
             raise
-        print(f'winspect: error: {error.name} is not installed: pip install "winspect[full]"', file=sys.stderr)
+        from winspect.system.installation import install_command
+
+        print(f"winspect: error: {error.name} is not installed: {install_command('full')}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("winspect: interrupted", file=sys.stderr)

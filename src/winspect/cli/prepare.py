@@ -23,7 +23,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="make a data set ready for evaluation, or check it",
         description="Convert a data set, count it against the official figures, and say what is missing. The source is "
         "never changed; an interrupted run is gone on with by the same command.",
-        epilog="elpv (solar cells, CC BY-NC-SA 4.0) and textile (MIT) install as packages: pip install winspect[demo]; "
+        epilog="elpv (solar cells, CC BY-NC-SA 4.0) and textile (MIT) install with the extra demo; "
         "visa (CC BY 4.0) and mvtec (CC BY-NC-SA 4.0) are downloaded from their makers.",
     )
     parser.add_argument("dataset", metavar="visa|mvtec|elpv|textile", help="which data set it is")

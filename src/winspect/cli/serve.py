@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_DONE, add_model_options, expand_references, model_options
 from winspect.errors import MissingExtraError, ReferencesError
+from winspect.system.installation import install_command
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
@@ -112,7 +113,7 @@ def need_extra(what: str) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("winspect"):
             raise
-        raise MissingExtraError(f'{what} needs {error.name}: pip install "winspect[serve]"') from error
+        raise MissingExtraError(f"{what} needs {error.name}: {install_command('serve')}") from error
 
 
 def data_folder() -> Path:

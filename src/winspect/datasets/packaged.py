@@ -1,4 +1,4 @@
-"""Two sets of real pictures that install as packages: ``pip install "winspect[demo]"``.
+"""Two sets of real pictures that install as packages (extra ``demo``).
 
 ``elpv``: 2,624 solar cells in electroluminescence, 300x300 grey, package ``elpv-dataset`` (Deitsch et al., Solar Energy
 2019; CC BY-NC-SA 4.0). Experts gave each cell a probability of being defective: 0, 1/3, 2/3 or 1. Here a cell is
@@ -21,6 +21,7 @@ from winspect.datasets.items import GOOD, Dataset, Item, choose_categories
 from winspect.datasets.layout import check_root, pictures_in
 from winspect.datasets.tables import read_text
 from winspect.errors import MissingExtraError, SourceError
+from winspect.system.installation import install_command
 
 SOLAR_CELL, TEXTILE = "solar_cell", "textile"
 DEFECTIVE_FROM = 0.5
@@ -41,7 +42,7 @@ def package_folder(kind: str) -> Path:
     except ValueError:  # the module is blocked or has no spec
         spec = None
     if spec is None or spec.origin is None:
-        raise MissingExtraError(f'the data set {kind} needs the package {package}: pip install "winspect[demo]"')
+        raise MissingExtraError(f"the data set {kind} needs the package {package}: {install_command('demo')}")
     data = Path(spec.origin).parent / "data"
     return data if kind == "elpv" else data / "textile_images" / "simulated"
 

@@ -15,6 +15,7 @@ from typing import Any
 from winspect._version import __version__
 from winspect.errors import ClusterError, MissingExtraError, WinspectError
 from winspect.machine import usable_cores
+from winspect.system.installation import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def check_ray() -> None:
         import ray  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f'{error.name} is not installed: pip install "winspect[ray]" (on every machine of a cluster)'
+            f"{error.name} is not installed: {install_command('ray')} (on every machine of a cluster)"
         ) from error
 
 
@@ -292,13 +293,14 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
 
 
 def _lacks(host: str, found: Mapping[str, Any]) -> list[str]:
+    fix = f"here it is {install_command('full', 'ray')}"
     if found["version"] is None:
-        return [f'{host}: winspect is not installed there, {__version__} here: pip install "winspect[full,ray]"']
+        return [f"{host}: winspect is not installed there, {__version__} here: {fix}"]
     told = []
     if found["version"] != __version__:
         told.append(f"winspect {found['version']} there, {__version__} here: install the same release")
     if found["missing"]:
-        told.append(f'{", ".join(found["missing"])} not installed there: pip install "winspect[full,ray]"')
+        told.append(f"{', '.join(found['missing'])} not installed there: {fix}")
     if found["unseen"]:
         told.append(f"{', '.join(found['unseen'])} not there: use shared storage, or a URI such as s3://")
     return [f"{host}: {' and '.join(told)}"] if told else []

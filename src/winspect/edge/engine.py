@@ -13,6 +13,7 @@ from winspect.edge.manifest import GRAPHS
 from winspect.embeddings import Embeddings
 from winspect.errors import BundleError, MissingExtraError
 from winspect.graphs import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options
+from winspect.system.installation import EDGE_EXTRAS, install_command
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,8 @@ class EdgeEngine:
             else:
                 self._tokens, self._tower = _onnx(tokens), _onnx(tower)
         except ModuleNotFoundError as error:
-            extra = {"openvino": "edge", "onnx": "edge-onnx"}[name]
-            raise MissingExtraError(
-                f'this bundle runs in {name}, which is not installed: pip install "winspect[{extra}]"'
-            ) from error
+            fix = install_command(EDGE_EXTRAS[name])
+            raise MissingExtraError(f"this bundle runs in {name}, which is not installed: {fix}") from error
         except RuntimeError as error:  # OpenVINO's and ONNX Runtime's errors are of this kind
             raise BundleError(f"{folder}: {name} cannot run its graphs ({error}); upgrade {name}") from error
 

@@ -28,6 +28,7 @@ from winspect.gate.pictures import gate_pictures
 from winspect.predictor import WinCLIP
 from winspect.prompts import check_class_name
 from winspect.recipes import all_settings
+from winspect.system.installation import install_command
 from winspect.thresholds import Calibration
 
 LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.02}
@@ -182,7 +183,7 @@ def _write_onnx_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
     try:
         import onnxscript  # noqa: F401  (torch's exporter is written in it)
     except ModuleNotFoundError as error:
-        raise MissingExtraError('torch writes ONNX with onnxscript: pip install "winspect[onnx]"') from error
+        raise MissingExtraError(f"torch writes ONNX with onnxscript: {install_command('onnx')}") from error
     from winspect.engines.onnx_engine import OPSET
 
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": tokens.outputs}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from winspect.encoder import ImageTower
 from winspect.errors import EngineError, MissingExtraError, SettingsError
+from winspect.system.installation import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _npu_prefetch() -> Callable[[Tensor, Tensor | None, int], None]:
     try:
         torch_npu = importlib.import_module("torch_npu")
     except ModuleNotFoundError as error:
-        raise MissingExtraError('weight prefetch needs torch_npu: pip install "winspect[ascend]"') from error
+        raise MissingExtraError(f"weight prefetch needs torch_npu: {install_command('ascend')}") from error
     if not hasattr(torch_npu, "npu_prefetch"):
         version = getattr(torch_npu, "__version__", "of unknown version")
         raise EngineError(f"got torch_npu {version} without npu_prefetch; need 2.6 or later, or another plan")

@@ -14,17 +14,12 @@ import torch
 from winspect.engines.devices import PRECISIONS, resolve_device
 from winspect.errors import EngineError, MissingExtraError, PrecisionError
 from winspect.machine import cpu_features
+from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
 
 logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "torch", "openvino", "onnx")
 
-# The module an engine needs, and what brings it.
-_NEEDS = {
-    "torch": ("torch", 'pip install "winspect[full]"'),
-    "openvino": ("openvino", "pip install openvino"),
-    "onnx": ("onnxruntime", 'pip install "winspect[onnx]"'),
-}
 _CPU_PRECISIONS = {
     "torch": ("fp32", "bf16", "fp16"),
     "openvino": ("fp32", "bf16", "int8"),
@@ -57,7 +52,7 @@ class Choice:
 
 def installed() -> tuple[str, ...]:
     """Engines that can be imported here."""
-    return tuple(name for name, (module, _) in _NEEDS.items() if importlib.util.find_spec(module) is not None)
+    return tuple(name for name, module in ENGINE_MODULES.items() if importlib.util.find_spec(module) is not None)
 
 
 def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") -> Choice:
@@ -101,8 +96,8 @@ def _engine_named(name: str) -> str:
     if name not in ENGINES:
         raise EngineError(f"got the engine {name!r}, need one of {', '.join(ENGINES)}")
     if name != "auto" and name not in installed():
-        module, fix = _NEEDS[name]
-        raise MissingExtraError(f"engine {name} needs {module}: {fix}")
+        fix = install_command(engine_extra(name))
+        raise MissingExtraError(f"engine {name} needs {ENGINE_MODULES[name]}: {fix}")
     return name
 
 
@@ -124,7 +119,8 @@ def _best_engine(device: torch.device, precision: str, reasons: list[str]) -> st
         reasons.append(f"engine torch: it alone runs on {device.type}")
         return "torch"
     if "openvino" not in installed():
-        reasons.append("engine torch: OpenVINO, which is faster on a CPU, is not installed (pip install openvino)")
+        fix = install_command(engine_extra("openvino"))
+        reasons.append(f"engine torch: OpenVINO, which is faster on a CPU, is not installed ({fix})")
         return "torch"
     if precision == "fp16":
         reasons.append("engine torch: OpenVINO has no fp16 on a CPU")

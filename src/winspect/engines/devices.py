@@ -9,6 +9,7 @@ import re
 import torch
 
 from winspect.errors import DeviceError, MissingExtraError, PrecisionError
+from winspect.system.installation import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def resolve_device(name: str) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     if kind == "npu" and not _has_npu():
-        raise MissingExtraError(f'device {name} needs torch_npu: pip install "winspect[ascend]", or use --device cpu')
+        raise MissingExtraError(f"device {name} needs torch_npu: {install_command('ascend')}, or use --device cpu")
     if kind == "npu":
         import torch_npu  # noqa: F401
     count = getattr(torch, kind).device_count()

@@ -20,6 +20,7 @@ from winspect.engines.timing import OperatorTime, onnxruntime_times
 from winspect.errors import MissingExtraError
 from winspect.graphs import Graph, OnnxGraph, onnx_options
 from winspect.memory import page_out
+from winspect.system.installation import install_command
 
 OPSET = 20  # the first with Gelu
 _WEIGHTS_FILE = "tower.weights"
@@ -177,5 +178,5 @@ def _onnx() -> Any:
         import onnx.helper
         import onnx.numpy_helper
     except ModuleNotFoundError as error:
-        raise MissingExtraError('engine onnx needs onnx to write its graphs: pip install "winspect[onnx]"') from error
+        raise MissingExtraError(f"engine onnx needs onnx to write its graphs: {install_command('onnx')}") from error
     return onnx

@@ -25,6 +25,7 @@ from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.machine import cpu_features
+from winspect.system.installation import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _nncf() -> Any:
         with contextlib.redirect_stdout(sys.stderr):
             import nncf
     except ModuleNotFoundError as error:
-        raise MissingExtraError('precision int8 needs NNCF: pip install "winspect[int8]"') from error
+        raise MissingExtraError(f"precision int8 needs NNCF: {install_command('int8')}") from error
     nncf.set_log_level(logging.WARNING)
     for handler in logging.getLogger("nncf").handlers:  # it logs on stdout, which may be about to carry JSON
         if type(handler) is logging.StreamHandler:

@@ -51,9 +51,30 @@ def regions_of(mask: np.ndarray) -> Defects:
 
 
 def _regions_by_runs(mask: np.ndarray) -> tuple[tuple[Box, ...], tuple[int, ...]]:
-    """Boxes and areas without scipy, for edge bundles: SciPy alone would be a third of such an installation.
+    """Boxes and areas without scipy, for edge bundles: SciPy alone would be a third of such an installation."""
+    rows, starts, stops, roots = _runs(mask)
+    boxes, areas = [], []
+    for region in np.unique(roots):
+        first, last, row = (own[roots == region] for own in (starts, stops, rows))
+        boxes.append((int(first.min()), int(row.min()), int(last.max()), int(row.max()) + 1))
+        areas.append(int((last - first).sum()))
+    return tuple(boxes), tuple(areas)
 
-    Each row is cut into runs of flagged pixels; runs of neighbouring rows that touch, corners included, are joined.
+
+def _labels_by_runs(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """As :func:`label_regions`, without scipy."""
+    labels = np.zeros(mask.shape, np.int32)
+    rows, starts, stops, roots = _runs(mask)
+    regions, numbers = np.unique(roots, return_inverse=True)
+    for row, start, stop, number in zip(rows, starts, stops, numbers, strict=True):
+        labels[row, start:stop] = number + 1
+    return labels, len(regions)
+
+
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of flagged pixels: row, first column, last column (exclusive), and the first run of the run's region.
+
+    Runs of neighbouring rows that touch, corners included, are joined.
     """
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges == 1)
@@ -74,18 +95,14 @@ def _regions_by_runs(mask: np.ndarray) -> tuple[tuple[Box, ...], tuple[int, ...]
                 one, other = sorted((root(above), root(own)))
                 parents[other] = one  # the first run of a region stays its root: regions are in order
             above, own = (above + 1, own) if stops[above] < stops[own] else (above, own + 1)
-    roots = np.array([root(run) for run in range(len(rows))])
-    boxes, areas = [], []
-    for region in np.unique(roots):
-        first, last, row = (own[roots == region] for own in (starts, stops, rows))
-        boxes.append((int(first.min()), int(row.min()), int(last.max()), int(row.max()) + 1))
-        areas.append(int((last - first).sum()))
-    return tuple(boxes), tuple(areas)
+    return rows, starts, stops, np.array([root(run) for run in range(len(rows))], int)
 
 
 def label_regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """The number of each pixel's region, from 1, or 0; and how many regions there are."""
-    from scipy import ndimage
-
+    try:
+        from scipy import ndimage
+    except ModuleNotFoundError:
+        return _labels_by_runs(mask)
     labels, count = ndimage.label(mask, np.ones((3, 3), int))
     return labels, int(count)

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from winspect.errors import MissingExtraError
+from winspect.system.installation import install_command
 from winspect.watch.tree import below
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def need_watchfiles() -> None:
     try:
         import watchfiles  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError('watching a folder needs: pip install "winspect[watch]"') from error
+        raise MissingExtraError(f"watching a folder needs: {install_command('watch')}") from error
 
 
 class FolderEvents:

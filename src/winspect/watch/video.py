@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from winspect.errors import MissingExtraError, SettingsError, SourceError
+from winspect.system.installation import install_command
 from winspect.watch.results import stamp
 from winspect.watch.rows import Clock, utc_now
 
@@ -89,7 +90,7 @@ def need_opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError('watching a camera needs: pip install "winspect[watch]"') from error
+        raise MissingExtraError(f"watching a camera needs: {install_command('watch')}") from error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 

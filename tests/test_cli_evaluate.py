@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from checkpoints import SMALL
-from miniature import make_folder, make_mvtec
+from miniature import make_folder, make_mvtec, part, save
 
 from winspect.cli import compare, evaluate, prepare
 from winspect.cli import main as cli_main
@@ -152,6 +153,42 @@ def test_failed_pictures_end_with_3(cli, tmp_path):
     given = ("--dataset", "mvtec", "--root", root, "--shots", "1", "--seeds", "0,1")
     assert "15 pictures judged, 1 failed" in cli("evaluate", *given, "--out", tmp_path / "few").err
     assert results_in(tmp_path / "few")["categories"]["bolt"]["n_failed"] == 1
+
+
+def test_nothing_judged_ends_with_2(cli, tmp_path):
+    root = make_folder(tmp_path / "parts", good=1, defective=1)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"")
+    done = cli("evaluate", "--dataset", "folder", "--root", root, "--out", tmp_path / "out", "--no-report")
+    assert done.code == 2
+    assert "0 pictures judged, 2 failed" in done.err and "nothing was judged" in done.err
+    shutil.rmtree(root / "bolt/dent")
+    (root / "bolt").rename(root / "train")
+    (root / "split").mkdir()
+    (root / "train").rename(root / "split/train")
+    done = cli("evaluate", "--dataset", "mvtec", "--root", root, "--out", tmp_path / "none")
+    assert (done.code, done.out) == (2, "")
+    assert f"{root}: no test pictures in split: nothing to judge" in done.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_pixel_grid_is_an_option(cli, parts, tmp_path):
+    given = ("--dataset", "mvtec", "--root", parts, "--categories", "bolt", "--no-report")
+    assert cli("evaluate", *given, "--out", tmp_path, "--pixel-grid", "published").code == 0
+    assert results_in(tmp_path)["pixel_grid"] == "published"
+    done = cli("evaluate", *given, "--out", tmp_path)
+    assert done.code == 2 and 'pixel_grid: "published" there, "regions" asked for' in done.err
+
+
+def test_masks_with_a_fault_are_said(cli, tmp_path):
+    root = make_mvtec(tmp_path / "parts", categories=("bolt",))
+    mask = root / "bolt/ground_truth/scratch/000_mask.png"
+    save(mask, part(0, defective=False)[1])
+    done = cli("evaluate", "--dataset", "mvtec", "--root", root, "--out", tmp_path / "out", "--no-report")
+    assert done.code == 0
+    assert (
+        "winspect: masks: bolt: 1 with a fault: bolt/ground_truth/scratch/000_mask.png: the mask is empty" in done.err
+    )
 
 
 def test_null_figures_are_dashes_with_a_reason(cli, tmp_path):

@@ -139,3 +139,14 @@ def test_the_published_grid_takes_masks_as_they_are_and_says_what_it_loses(tmp_p
     assert all(regions[metric] == bolt[metric] for metric in IMAGE_METRICS)
     with pytest.raises(SettingsError, match="got the pixel grid 'fine', need one of regions, published"):
         evaluate(small_model, data, tmp_path / "fine", pixel_grid="fine")
+
+
+def test_no_masks_says_what_was_looked_for_and_what_lies_there(tmp_path, small_model):
+    root = make_mvtec(tmp_path / "parts", categories=("bolt",))
+    for path in sorted((root / "bolt/ground_truth/scratch").iterdir()):
+        path.rename(path.with_name(f"defect-{path.name}"))
+    results = evaluate(small_model, open_dataset("mvtec", root), tmp_path / "out")
+    reason = results["categories"]["bolt"]["reasons"]["pixel_auroc"]
+    assert reason.startswith("the data set has no masks for this category; looked for the picture's name, alone or")
+    assert "in ground_truth/, gt/, mask(s)/ or label(s)/" in reason
+    assert reason.endswith("ground_truth/ in bolt (4 pictures, as ground_truth/scratch/defect-000_mask.png)")

@@ -15,11 +15,13 @@ from winspect.cli.common import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
+    EXIT_USAGE,
     add_model_options,
     add_output_options,
     load_model,
     model_options,
 )
+from winspect.cli.data_sets import DRAWINGS, KINDS
 from winspect.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
@@ -36,15 +38,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         description="Judge a data set and write results.json, scores.csv, timing.json and "
         "report.html. The same command goes on "
         "with an interrupted run.",
-        epilog="exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 wrong use; 3 done, but some pictures "
-        "failed (each named)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{DRAWINGS}\n"
+        "exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 wrong use, or nothing was judged; 3 done,\n"
+        "but some pictures failed (each named)",
     )
-    parser.add_argument(
-        "--dataset",
-        required=True,
-        metavar="visa|mvtec|folder|manifest|elpv|textile",
-        help="what kind of data set it is",
-    )
+    parser.add_argument("--dataset", required=True, metavar="KIND", help=f"what kind of data set it is: {KINDS}")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where it is (elpv, textile: default the package)")
     parser.add_argument("--categories", metavar="A,B", help="only these categories (default: all)")
     parser.add_argument(
@@ -93,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError("--pool needs --address: it is the number of processes on a cluster")
     given = {"shots": args.shots, "seeds": _seeds(args), "pixel_grid": args.pixel_grid}
     dataset, class_name = open_for(args.dataset, args.root, args.categories, args.class_name)
+    if not dataset.select(split="test"):
+        raise SourceError(f"{dataset.root}: no test pictures in {', '.join(dataset.categories)}: nothing to judge")
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.evaluation import evaluate
     from winspect.reports.evaluation_report import read_parts, write_evaluation_report
@@ -194,6 +195,9 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
             print(f"winspect: masks: {name}: {len(faults)} with a fault: {named_faults(faults)}", file=sys.stderr)
     for name, alarm in alarms.items():
         print(f"winspect: ALARM: {name}: {alarm}. Its figures are null; do not use its maps", file=sys.stderr)
+    if not judged:
+        print("winspect: nothing was judged: see above what failed", file=sys.stderr)
+        return EXIT_USAGE
     if alarms:
         return EXIT_CHECK_SAID_NO
     return EXIT_SOME_FAILED if failures else EXIT_DONE

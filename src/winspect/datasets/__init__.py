@@ -1,7 +1,7 @@
 """Data sets: where the pictures are, what they show, and where the defects are.
 
->>> sorted(KINDS)
-['elpv', 'folder', 'manifest', 'mvtec', 'textile', 'visa']
+>>> " ".join(sorted(KINDS))
+'btad dagm elpv folder ksdd2 manifest meta mpdd mvtec mvtec2 realiad textile visa'
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from winspect.datasets.folder import open_folder
 from winspect.datasets.items import LABELS, SPLITS, Dataset, Item
+from winspect.datasets.layouts import LAYOUTS, open_layout
+from winspect.datasets.listings import open_meta, open_realiad
 from winspect.datasets.manifest import open_manifest
 from winspect.datasets.masks import load_mask
-from winspect.datasets.mvtec import open_mvtec
 from winspect.datasets.packaged import open_elpv, open_textile
 from winspect.datasets.visa import open_visa
 from winspect.errors import SettingsError
@@ -26,8 +27,9 @@ logger = logging.getLogger(__name__)
 
 KINDS: dict[str, Callable[..., Dataset]] = {
     "visa": open_visa,
-    "mvtec": open_mvtec,
-    "folder": open_folder,
+    **{kind: partial(open_layout, kind) for kind in LAYOUTS},
+    "realiad": open_realiad,
+    "meta": open_meta,
     "manifest": open_manifest,
     "elpv": open_elpv,
     "textile": open_textile,
@@ -42,7 +44,7 @@ def open_dataset(
     """Open a data set. No picture is read; those named but not there are counted in the log.
 
     Args:
-        kind: one of :data:`KINDS`; each one's layout is in the module of its name.
+        kind: one of :data:`KINDS`; docs/data.md draws each one's layout.
         root: its folder, or the manifest's file. ``elpv`` and ``textile`` default to the installed package.
         categories: only these; default: all. A root without categories of its own takes one name from here.
 

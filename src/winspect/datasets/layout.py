@@ -41,12 +41,15 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if not path.is_dir()]
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def pictures_in(folder: Path, *, leave_out: Callable[[str], bool] = lambda name: False) -> list[Path]:
     """The pictures that lie directly in a folder, by name; none where it is not there.
 
-    A broken link counts: it fails under its own name when it is read. Folders in it are reported in the log.
+    A broken link counts: it fails under its own name when it is read. Folders in it are reported in the log, except
+    those whose name ``leave_out`` knows.
     """
     for path in subfolders(folder):
+        if leave_out(path.name):
+            continue
         logger.warning("%s is not searched: pictures are expected directly in %s", path, folder)
     return [path for path in files_in(folder) if is_picture_name(path.name)]
 
@@ -61,24 +64,35 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def category_folders(
-    root: Path, is_category: Callable[[Path], bool], categories: Sequence[str] | None, *, wanted: str
+    root: Path,
+    is_category: Callable[[Path], bool],
+    categories: Sequence[str] | None,
+    *,
+    wanted: str,
+    single_name: str | None = None,
 ) -> dict[str, Path]:
     """Name and folder of each chosen category below ``root``.
 
-    ``root`` may be one category itself. It is then called by the one name in ``categories``, else by its folder.
+    ``root`` may be one category itself. It is then called by the one name in ``categories``, else by its folder. A
+    category's folder may be inside one of its name, as archives are extracted.
 
     Args:
         is_category: tells a category's folder from others.
         wanted: the layout in words, for the error.
+        single_name: what to call ``root`` as a category, in place of its folder's name.
 
     Raises:
         SourceError: no category here, or none of a name asked for.
     """
     check_root(root)
     if is_category(root):
-        name = categories[0] if categories and len(categories) == 1 else root.resolve().name
+        name = categories[0] if categories and len(categories) == 1 else single_name or root.resolve().name
         return dict.fromkeys(choose_categories([name], categories, root), root)
-    folders = {folder.name: folder for folder in subfolders(root) if is_category(folder)}
+    nested = ((folder.name, place) for folder in subfolders(root) for place in (folder, folder / folder.name))
+    folders: dict[str, Path] = {}
+    for name, place in nested:
+        if is_category(place):
+            folders.setdefault(name, place)
     if not folders:
         raise SourceError(f"{root}: no category found here: {wanted}")
     return {name: folders[name] for name in choose_categories(list(folders), categories, root)}

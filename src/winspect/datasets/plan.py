@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from winspect.datasets.items import GOOD, Dataset, choose_categories
 from winspect.datasets.layout import is_picture_name
-from winspect.datasets.mvtec import MASKS_FOLDER, WANTED_LAYOUT
+from winspect.datasets.layouts import LAYOUTS, MASKS_FOLDER
 from winspect.datasets.tables import decode_text
 from winspect.datasets.trees import FolderTree, Tree
 from winspect.datasets.visa import DEFECT, SPLIT_FILE, find_raw, read_split
@@ -83,7 +83,7 @@ def plan_layout(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
             category = match[1] or tree.title
             found.setdefault(category, []).append(Job(name, f"{category}/{match[2]}"))
     if not found:
-        raise SourceError(f"{tree.root}: no category found here: {WANTED_LAYOUT}")
+        raise SourceError(f"{tree.root}: no category found here: {LAYOUTS['mvtec'].wanted}")
     chosen = choose_categories(list(found), categories, tree.root)
     return _without_repeats([job for category in chosen for job in found[category]], str(tree.root))
 

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, choose_categories
 from winspect.datasets.layout import check_root, subfolders
-from winspect.datasets.mvtec import is_category, open_mvtec
+from winspect.datasets.layouts import LAYOUTS, open_layout
 from winspect.datasets.tables import read_text, table_rows
 from winspect.errors import SourceError
 
@@ -63,7 +63,7 @@ def open_visa(root: Path, categories: Sequence[str] | None = None) -> Dataset:
             f"{root}: VisA is not here: need {SPLIT_FILE} and the categories' folders, or the converted layout "
             "<category>/{train,test,ground_truth}"
         )
-    return open_mvtec(converted, categories, name="visa")
+    return open_layout("mvtec", converted, categories, name="visa")
 
 
 def find_raw(root: Path) -> Path | None:
@@ -73,6 +73,7 @@ def find_raw(root: Path) -> Path | None:
 
 def find_converted(root: Path) -> Path | None:
     """The folder with the categories in the converted layout, a category itself included."""
+    is_category = LAYOUTS["mvtec"].is_category
     for folder in (root, root / "1cls", root / "VisA_pytorch" / "1cls"):
         if is_category(folder) or any(is_category(inner) for inner in subfolders(folder)):
             return folder

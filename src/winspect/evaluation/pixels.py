@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from winspect.datasets import Item, load_mask
+from winspect.datasets.mask_files import LOOKED_FOR, what_lies_near
 from winspect.datasets.masks import fault_of
 from winspect.errors import PictureError
 from winspect.evaluation.shots import relative_name
@@ -149,9 +150,12 @@ def _no_masks(items: Sequence[Item], root: Path) -> str | None:
     without = [item for item in defective if item.mask is None]
     if not without:
         return None
+    picture = without[0].path
+    near = what_lies_near(picture, root)
+    there = f"; looked for {LOOKED_FOR}; found {near}" if near else ""
     if len(without) == len(defective):
-        return "the data set has no masks for this category"
+        return f"the data set has no masks for this category{there}"
     return (
-        f"{len(without)} of {len(defective)} defective pictures have no mask, as "
-        f"{relative_name(without[0].path, root)}: pixel figures need one for each"
+        f"{len(without)} of {len(defective)} defective pictures have no mask, as {relative_name(picture, root)}: pixel "
+        f"figures need one for each{there}"
     )

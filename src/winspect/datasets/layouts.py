@@ -1,0 +1,204 @@
+"""Data sets whose folders say what their pictures show: one table of layouts, one reader.
+
+docs/data.md draws each. A category's folder holds a folder for each split, and that a folder for each type of defect,
+``good`` among them. Where there are no such types, a picture's mask says whether it is defective. Masks are found by
+:mod:`winspect.datasets.mask_files`, whatever the layout; a mask that is missing is no error here.
+
+MVTec AD: Bergmann et al., CVPR 2019 (CC BY-NC-SA 4.0). MVTec AD 2: Heckler-Kram et al., arXiv 2503.21622 (CC BY-NC-SA
+4.0). BTAD: Mishra et al., ISIE 2021. MPDD: Jezek et al., ICUMT 2021. KolektorSDD2: Bozic et al., Computers in Industry
+2021 (CC BY-NC-SA 4.0). DAGM 2007: Wieler and Hahn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from winspect.datasets.items import GOOD, Dataset, Item, means_good
+from winspect.datasets.layout import category_folders, files_in, is_picture_name, pictures_in, subfolders
+from winspect.datasets.mask_files import MaskFinder, is_mask_folder, mask_folders, masked_stem, without_masks
+from winspect.datasets.masks import read_mask
+from winspect.errors import SourceError
+
+logger = logging.getLogger(__name__)
+
+MASKS_FOLDER = "ground_truth"
+DEFECT = "defect"
+"""The type of defects that a layout does not name."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pictures of a data set lie.
+
+    Attributes:
+        wanted: the layout in words, for errors.
+        splits: folder in the category, in either case -> split; ``""`` is the category's folder itself.
+        label: what says whether a picture is defective: ``type``, the name of its folder; ``mask``, that it has one;
+            ``marks``, that its mask marks something.
+        unread: folders in the category whose pictures have no known label, or are of no split.
+        category: what the data set's one category is called, where its root is the category's folder.
+    """
+
+    wanted: str
+    splits: Mapping[str, str]
+    label: str = "type"
+    unread: tuple[str, ...] = ()
+    category: str | None = None
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether there is a folder for each split."""
+        return "" not in self.splits
+
+    def is_category(self, folder: Path) -> bool:
+        """Whether a folder looks like one category of this layout."""
+        if not self.has_splits:
+            return any(means_good(inner.name) for inner in subfolders(folder))
+        return bool(self.split_folders(folder))
+
+    def split_folders(self, folder: Path) -> list[tuple[Path, str]]:
+        """The folders in a category that hold pictures, each with its split, in the order of the table."""
+        if not self.has_splits:
+            return [(folder, self.splits[""])]
+        there = {inner.name.casefold(): inner for inner in subfolders(folder)}
+        return [(there[name], split) for name, split in self.splits.items() if name in there]
+
+
+_TRAIN_AND_TEST = {"train": "train", "test": "test"}
+_MVTEC = Layout(
+    f"need <category>/train/good, <category>/test/<type> and <category>/{MASKS_FOLDER}/<type>", _TRAIN_AND_TEST
+)
+LAYOUTS: dict[str, Layout] = {
+    "mvtec": _MVTEC,
+    "btad": _MVTEC,
+    "mpdd": _MVTEC,
+    "mvtec2": Layout(
+        f"need <category>/train/good, <category>/test_public/<good or bad> and .../{MASKS_FOLDER}/bad",
+        {"train": "train", "test_public": "test"},
+        unread=("validation", "test_private", "test_private_mixed"),
+    ),
+    "ksdd2": Layout(
+        "need train/<number>.png, train/<number>_GT.png and the same in test/", _TRAIN_AND_TEST, "marks", (), "surface"
+    ),
+    "dagm": Layout(
+        "need <class>/Train/<number>.PNG, <class>/Train/Label/<number>_label.PNG and the same in Test/",
+        _TRAIN_AND_TEST,
+        "mask",
+    ),
+    "folder": Layout("need <category>/good and <category>/<type of defect>", {"": "test"}),
+}
+"""Kind of data set -> its layout."""
+
+
+def open_layout(kind: str, root: Path, categories: Sequence[str] | None = None, *, name: str | None = None) -> Dataset:
+    """Open a data set in one of :data:`LAYOUTS`.
+
+    Args:
+        root: its folder, or that of one category.
+        name: what the data set is called; None for ``kind``.
+
+    Raises:
+        SourceError: no such folder, no category in it or none of a name asked for, pictures outside the type folders,
+            two masks for one picture, or no picture at all; where another layout is there, it is named.
+    """
+    layout = LAYOUTS[kind]
+    try:
+        folders = category_folders(
+            root, layout.is_category, categories, wanted=layout.wanted, single_name=layout.category
+        )
+        _refuse_splits_as_categories(layout, root, folders)
+        items = tuple(item for category, folder in folders.items() for item in _items(layout, category, folder))
+        if not items:
+            raise SourceError(f"{root}: no pictures in {', '.join(folders)}: {layout.wanted}")
+        if layout.has_splits and not any(item.split == "test" for item in items) and meant(root, kind):
+            raise SourceError(f"{root}: no test pictures in {', '.join(folders)}: {layout.wanted}")
+    except SourceError as error:
+        other = meant(root, kind)
+        if other is None:
+            raise
+        raise SourceError(f"{error}; this looks like --dataset {other}") from error
+    return Dataset(name or kind, root, tuple(folders), items)
+
+
+def _refuse_splits_as_categories(layout: Layout, root: Path, folders: Mapping[str, Path]) -> None:
+    """A category's folder of another layout, whose ``train`` and ``test`` hold ``good`` as categories do."""
+    splits = [folder for folder in folders.values() if folder.name.casefold() in _TRAIN_AND_TEST]
+    if not layout.has_splits and splits:
+        raise SourceError(f"{root}: {splits[0].name}/ is a split, not a category: {layout.wanted}")
+
+
+def _items(layout: Layout, category: str, folder: Path) -> Iterator[Item]:
+    finder, shared = MaskFinder(), mask_folders(folder)
+    for unread in subfolders(folder):
+        if unread.name.casefold() in layout.unread:
+            logger.info("%s is not read: its pictures are not for evaluation", unread)
+    for split_folder, split in layout.split_folders(folder):
+        masks = [*mask_folders(split_folder), *shared] if layout.has_splits else shared
+        if layout.label != "type":
+            yield from _masked_items(layout, category, split, split_folder, finder, masks)
+            continue
+        if layout.has_splits:
+            _refuse_loose_pictures(split_folder)
+        for inner in subfolders(split_folder):
+            if _is_type(inner, layout, masks):
+                yield from _typed_items(category, split, inner, finder, masks)
+
+
+def _is_type(folder: Path, layout: Layout, masks: Sequence[Path]) -> bool:
+    """Whether a folder holds pictures: not if it is named as masks are, unless it has masks of its own elsewhere."""
+    if not is_mask_folder(folder.name):
+        return True
+    return layout.has_splits and any((place / folder.name).is_dir() for place in masks if place != folder)
+
+
+def _typed_items(category: str, split: str, folder: Path, finder: MaskFinder, masks: Sequence[Path]) -> Iterator[Item]:
+    """The pictures in the folder of a type of defect, with masks from a folder of the same name, or from all."""
+    pictures = without_masks(pictures_in(folder, leave_out=is_mask_folder))
+    if means_good(folder.name):
+        yield from (Item(path, category, split, "normal", GOOD) for path in pictures)
+        return
+    places = [*(place / folder.name for place in masks), *mask_folders(folder), *masks]
+    for path in pictures:
+        yield Item(path, category, split, "anomalous", folder.name, finder.find(path, places))
+
+
+def _masked_items(
+    layout: Layout, category: str, split: str, folder: Path, finder: MaskFinder, masks: Sequence[Path]
+) -> Iterator[Item]:
+    """The pictures of a split without types."""
+    for path in without_masks(pictures_in(folder, leave_out=is_mask_folder)):
+        mask = finder.find(path, masks)
+        if mask is None or (layout.label == "marks" and not read_mask(mask).any()):
+            yield Item(path, category, split, "normal", GOOD)
+        else:
+            yield Item(path, category, split, "anomalous", DEFECT, mask)
+
+
+def _refuse_loose_pictures(folder: Path) -> None:
+    loose = [path for path in files_in(folder) if is_picture_name(path.name)]
+    if loose:
+        raise SourceError(f"{loose[0]}: outside a folder for its type: put it into {folder / GOOD}, or the defect's")
+
+
+def meant(root: Path, kind: str) -> str | None:
+    """The kind of data set that a folder looks like, if it is another than ``kind``; None where it looks like none."""
+    places = [root, *subfolders(root)]
+    insides = [(place.name.casefold(), inner) for place in places for inner in subfolders(place)]
+    splits = [inner for _, inner in insides if inner.name.casefold() in _TRAIN_AND_TEST]
+    signs = {
+        "mvtec2": any(inner.name == "test_public" for _, inner in insides),
+        "dagm": any((split / "Label").is_dir() for split in splits),
+        "ksdd2": any(masked_stem(path.stem) for split in splits for path in files_in(split)[:2]),
+        "visa": any((place / "split_csv").is_dir() for place in places),
+        "realiad": any(place.name == "realiad_jsons" for place in places),
+        "mvtec": any(not is_mask_folder(inner.name) for split in splits for inner in subfolders(split)),
+        "folder": any(means_good(inner.name) for above, inner in insides if above not in _TRAIN_AND_TEST),
+        "meta": any((place / "meta.json").is_file() for place in places),
+    }
+    asked = {"btad": "mvtec", "mpdd": "mvtec"}.get(kind, kind)
+    found = next((name for name, is_there in signs.items() if is_there), None)
+    # MVTec AD 2 has a train/good, too; other files beside a layout that is there do not make it another.
+    return None if found == asked or (signs.get(asked) and found != "mvtec2") else found

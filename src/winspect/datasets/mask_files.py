@@ -1,0 +1,103 @@
+"""Which file is the mask of a picture: the names that people give to masks, and the folders that they put them in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from winspect.datasets.layout import files_in, is_picture_name, subfolders
+from winspect.errors import SourceError
+
+FOLDERS = ("ground_truth", "gt", "mask", "masks", "label", "labels")
+"""Folders of these names, in either case, hold masks."""
+_SUFFIX = re.compile(r"(.+)[_-](?:mask|gt|label|ground_truth)", re.IGNORECASE)
+LOOKED_FOR = (
+    "the picture's name, alone or with _mask, _gt or _label, in ground_truth/, gt/, mask(s)/ or label(s)/, or with one "
+    "of these endings beside the picture"
+)
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name holds masks."""
+    return name.casefold() in FOLDERS
+
+
+def mask_folders(folder: Path) -> list[Path]:
+    """The folders of masks that lie in a folder."""
+    return [inner for inner in subfolders(folder) if is_mask_folder(inner.name)]
+
+
+def masked_stem(stem: str) -> str | None:
+    """``"000"`` for ``"000_mask"``, ``"000_GT"`` and the like; None for other names."""
+    match = _SUFFIX.fullmatch(stem)
+    return match[1] if match else None
+
+
+def without_masks(pictures: Sequence[Path]) -> list[Path]:
+    """Those of a folder's pictures that are not masks of others in it."""
+    stems = {path.stem for path in pictures}
+    return [path for path in pictures if masked_stem(path.stem) not in stems]
+
+
+class MaskFinder:
+    """Masks of a category's pictures; each folder is listed once, and each mask belongs to one picture."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, tuple[dict[str, Path], dict[str, Path]]] = {}
+        self._taken: dict[Path, Path] = {}
+
+    def find(self, picture: Path, folders: Iterable[Path]) -> Path | None:
+        """The mask in the first of these folders that has one, else beside the picture.
+
+        Raises:
+            SourceError: a folder has two masks for a picture, or a mask is that of two pictures.
+        """
+        for folder in folders:
+            with_suffix, plain = self._list(folder)
+            if mask := with_suffix.get(picture.stem) or plain.get(picture.stem):
+                return self._take(mask, picture)
+        mask = self._list(picture.parent)[0].get(picture.stem)
+        return None if mask is None else self._take(mask, picture)
+
+    def _take(self, mask: Path, picture: Path) -> Path:
+        before = self._taken.setdefault(mask, picture)
+        if before != picture:
+            raise SourceError(
+                f"{mask}: the mask of {before} and of {picture}: put masks into folders named as those of the pictures"
+            )
+        return mask
+
+    def _list(self, folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+        if folder not in self._listed:
+            with_suffix: dict[str, Path] = {}
+            plain: dict[str, Path] = {}
+            for path in files_in(folder):
+                if not is_picture_name(path.name):
+                    continue
+                stem = masked_stem(path.stem)
+                known, key = (plain, path.stem) if stem is None else (with_suffix, stem)
+                if (first := known.setdefault(key, path)) != path and is_mask_folder(_top(folder)):
+                    raise SourceError(f"{first} and {path}: two masks for one picture: keep one")
+            self._listed[folder] = with_suffix, plain
+        return self._listed[folder]
+
+
+def _top(folder: Path) -> str:
+    return folder.name if is_mask_folder(folder.name) else folder.parent.name
+
+
+def what_lies_near(picture: Path, root: Path) -> str:
+    """Folders and files near a picture, up to the data set's root, that look like masks; empty where there are none."""
+    found = []
+    for folder in picture.parents:
+        for place in mask_folders(folder):
+            files = sorted(path for path in place.rglob("*") if is_picture_name(path.name))
+            example = f", as {files[0].relative_to(folder).as_posix()}" if files else ""
+            found.append(f"{place.name}/ in {folder.name} ({len(files)} pictures{example})")
+        if folder == root or root not in folder.parents:
+            break
+    beside = [path.name for path in files_in(picture.parent) if masked_stem(path.stem) and is_picture_name(path.name)]
+    if beside:
+        found.append(f"{len(beside)} files beside the pictures, as {beside[0]}")
+    return " and ".join(found)

@@ -172,6 +172,17 @@ def test_nothing_judged_ends_with_2(cli, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_class_names_from_a_file(cli, parts, tmp_path):
+    (tmp_path / "names.csv").write_text("category;name\nbolt;steel screw\n")
+    given = ("--dataset", "mvtec", "--root", parts, "--no-report")
+    assert cli("evaluate", *given, "--out", tmp_path / "out", "--class-names", tmp_path / "names.csv").code == 0
+    assert results_in(tmp_path / "out")["class_names"] == {"bolt": "steel screw"}
+    done = cli("evaluate", *given, "--out", tmp_path / "plain", "--class-names", "plain")
+    assert done.code == 0 and results_in(tmp_path / "plain")["class_names"] == {"metal_nut": "metal nut"}
+    done = cli("evaluate", *given, "--out", tmp_path / "no", "--class-names", tmp_path / "gone.yaml")
+    assert done.code == 2 and f"class names: {tmp_path / 'gone.yaml'}: cannot be read" in done.err
+
+
 def test_the_pixel_grid_is_an_option(cli, parts, tmp_path):
     given = ("--dataset", "mvtec", "--root", parts, "--categories", "bolt", "--no-report")
     assert cli("evaluate", *given, "--out", tmp_path, "--pixel-grid", "published").code == 0

@@ -174,7 +174,7 @@ class Predictor(ABC):
                 )
             references = state.references.map(self._on_device)
         self.forget(key)
-        self._texts[key] = self._on_device(state.text)
+        self._texts[self._text_key(category_name)] = self._on_device(state.text)
         if references is not None:
             self._references[key], self._shown[key] = references, state.shown
 
@@ -266,10 +266,14 @@ class Predictor(ABC):
 
     def _class_text(self, category_name: str) -> Array:
         """(2, embedding), normal and anomalous, on the engine's device."""
-        key = check_class_name(category_name)
+        key = self._text_key(category_name)
         if key not in self._texts:
             self._texts[key] = self._encode_text(category_name)
         return self._texts[key]
+
+    def _text_key(self, category_name: str) -> str:
+        """What a class's text is kept under: names with the same prompts share it."""
+        return check_class_name(category_name)
 
     def predict_stream(
         self, items: Iterable[Prepared | PictureError], category_name: str = DEFAULT_CLASS, *, maps: bool = True

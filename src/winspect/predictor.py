@@ -26,7 +26,7 @@ from winspect.errors import (
 )
 from winspect.judge import PictureScores, judge
 from winspect.predicting import DEFAULT_CLASS, Picture, Predictor
-from winspect.prompts import PromptEnsemble
+from winspect.prompts import PromptEnsemble, check_class_name
 from winspect.recipes import Recipe, get_recipe
 from winspect.system.installation import install_command
 from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
@@ -142,7 +142,8 @@ class WinCLIP(Predictor):
                 raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
             return TextTower(again.model, again.tokenizer).eval()
 
-        self._text = TextEncoder(load_text_tower, self.prompts, TextCache(cache / "text", identity))
+        texts, underscores = TextCache(cache / "text", identity), self.recipe.underscores
+        self._text = TextEncoder(load_text_tower, self.prompts, texts, underscores=underscores)
         self._may_fall_back = engine == "auto" and not device.startswith("openvino:")  # named, if by its device
         self._starter = Starter(
             choice=choice,
@@ -214,6 +215,9 @@ class WinCLIP(Predictor):
             super().prepare_engine(category_name, maps=maps)
         except EngineBuildError as error:
             self.engine = self._fall_back(error)
+
+    def _text_key(self, category_name: str) -> str:
+        return check_class_name(category_name, underscores=self.recipe.underscores)
 
     def _encode_text(self, category_name: str) -> torch.Tensor:
         return self._averaged_text(category_name).to(self.device)

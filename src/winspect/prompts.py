@@ -45,8 +45,11 @@ MAX_CLASS_NAME_LENGTH = 100
 _YAML_KEYS = ("normal_states", "anomalous_states", "templates")
 
 
-def check_class_name(name: str) -> str:
+def check_class_name(name: str, *, underscores: str = "space") -> str:
     """Return the words a class name contributes to a prompt: ``"pipe_fryum"`` gives ``"pipe fryum"``.
+
+    Args:
+        underscores: ``space``, or ``keep`` to leave them; see :class:`winspect.recipes.Recipe`.
 
     Raises:
         ClassNameError: empty, longer than 100 characters, more than one line, or with braces, which are the
@@ -54,7 +57,7 @@ def check_class_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise ClassNameError(f"got a class name of type {type(name).__name__}, need text such as 'candle'")
-    words = " ".join(name.replace("_", " ").split())
+    words = " ".join((name if underscores == "keep" else name.replace("_", " ")).split())
     if not words:
         raise ClassNameError(f"got the empty class name {name!r}; name the part, as in --class candle")
     if len(name) > MAX_CLASS_NAME_LENGTH:
@@ -102,13 +105,16 @@ class PromptEnsemble:
         for kind in _YAML_KEYS:
             object.__setattr__(self, kind, _check_placeholders(kind, getattr(self, kind)))
 
-    def prompts(self, class_name: str) -> tuple[list[str], list[str]]:
+    def prompts(self, class_name: str, *, underscores: str = "space") -> tuple[list[str], list[str]]:
         """Prompts of a class: (normal, anomalous), state by state, each through every template.
+
+        Args:
+            underscores: see :func:`check_class_name`.
 
         Raises:
             ClassNameError: see :func:`check_class_name`.
         """
-        words = check_class_name(class_name)
+        words = check_class_name(class_name, underscores=underscores)
 
         def compose(states: Sequence[str]) -> list[str]:
             return [

@@ -18,6 +18,7 @@ from winspect.errors import SettingsError
 TEXT_AVERAGES = ("raw", "normalised")
 FUSIONS = ("sum", "log")
 TILE_REFERENCES = ("pooled", "same")
+UNDERSCORES = ("space", "keep")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,10 @@ class Recipe:
             a picture counts; ``same`` compares tile i with tile i of the references, which must have as many, and
             averages the tiles' largest distances, as the base program of ``tiles`` does.
         patch_norm: patch tokens go through the tower's last layer norm before they are compared; anomalib does so.
+        underscores: of class names in prompts: ``space`` reads ``pipe_fryum`` as "pipe fryum"; ``keep`` leaves it, as
+            some published figures were made. The service and batch name classes with blanks in either case.
 
-    The defaults of the last three are what releases that did not have them do.
+    The defaults of the last four are what releases that did not have them do.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Recipe:
     repeat_last: bool = False
     tile_references: str = "pooled"
     patch_norm: bool = False
+    underscores: str = "space"
 
     @property
     def score_range(self) -> tuple[float, float]:
@@ -79,6 +83,7 @@ class Recipe:
         for name in ("tiling", "repeat_last", "patch_norm"):
             check(isinstance(getattr(self, name), bool), name, "true or false")
         check(self.tile_references in TILE_REFERENCES, "tile_references", f"one of {', '.join(TILE_REFERENCES)}")
+        check(self.underscores in UNDERSCORES, "underscores", f"one of {', '.join(UNDERSCORES)}")
         if self.fusion == "log":  # its weights were fitted on pooled references and tokens as they are
             check(self.tile_references == "pooled", "tile_references", "pooled with fusion log")
             check(not self.patch_norm, "patch_norm", "false with fusion log")

@@ -232,11 +232,19 @@ class TextEncoder:
     Args:
         load_tower: gives the text tower; called only for a class nobody has asked for yet. The tower is not kept.
         prompts: states and templates.
+        underscores: of class names; see :func:`winspect.prompts.check_class_name`.
         cache: where embeddings are kept between processes; None keeps them in memory alone.
     """
 
-    def __init__(self, load_tower: Callable[[], TextTower], prompts: PromptEnsemble, cache: TextCache | None) -> None:
-        self.load_tower, self.prompts, self.cache = load_tower, prompts, cache
+    def __init__(
+        self,
+        load_tower: Callable[[], TextTower],
+        prompts: PromptEnsemble,
+        cache: TextCache | None,
+        *,
+        underscores: str = "space",
+    ) -> None:
+        self.load_tower, self.prompts, self.cache, self.underscores = load_tower, prompts, cache, underscores
         self._known: dict[str, ClassText] = {}
 
     def __call__(self, class_name: str) -> ClassText:
@@ -246,7 +254,7 @@ class TextEncoder:
             ClassNameError: the name cannot be put into a prompt, or is too long for the model.
         """
         if class_name not in self._known:
-            self._known[class_name] = self._look_up(*self.prompts.prompts(class_name))
+            self._known[class_name] = self._look_up(*self.prompts.prompts(class_name, underscores=self.underscores))
         return self._known[class_name]
 
     def _look_up(self, normal: list[str], anomalous: list[str]) -> ClassText:

@@ -52,7 +52,7 @@ def add_model_options(
         dest="settings",
         default=[],
         help="one setting of the recipe: temperature, scales, stride, tile_stride, text_average, fusion, tiling, "
-        "repeat_last, tile_references, patch_norm",
+        "repeat_last, tile_references, patch_norm, underscores",
     )
     group.add_argument("--prompts", metavar="FILE", help="own states and templates (YAML)")
     group.add_argument(

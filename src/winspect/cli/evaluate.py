@@ -53,6 +53,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="this category alone; for a data set of one category, what its part is called in the prompts",
     )
     parser.add_argument(
+        "--class-names",
+        metavar="FILE|plain",
+        help="what categories are called in the prompts: a table (category,name) or YAML; plain: nouns "
+        "for VisA and MVTec AD that come along (default: the categories' names, as published figures have them)",
+    )
+    parser.add_argument(
         "--shots", type=int, metavar="K", help="reference pictures per category (default: 0, zero-shot)"
     )
     draws = parser.add_mutually_exclusive_group()
@@ -90,10 +96,15 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate the data set; returns the exit code."""
     if args.pool is not None and args.address is None:
         raise SettingsError("--pool needs --address: it is the number of processes on a cluster")
-    given = {"shots": args.shots, "seeds": _seeds(args), "pixel_grid": args.pixel_grid}
+    given: dict[str, Any] = {"shots": args.shots, "seeds": _seeds(args), "pixel_grid": args.pixel_grid}
     dataset, class_name = open_for(args.dataset, args.root, args.categories, args.class_name)
     if not dataset.select(split="test"):
         raise SourceError(f"{dataset.root}: no test pictures in {', '.join(dataset.categories)}: nothing to judge")
+    if args.class_names is not None:
+        from winspect.evaluation.class_names import names_for, read_class_names
+
+        given["class_names"] = read_class_names(args.class_names)
+        names_for(dataset.categories, given["class_names"])
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.evaluation import evaluate
     from winspect.reports.evaluation_report import read_parts, write_evaluation_report

@@ -18,7 +18,7 @@ from winspect.evaluation.results import METRICS, Run
 from winspect.metrics import auroc
 from winspect.recipes import all_settings
 
-SAME_KEYS = ("dataset", "recipe", "recipe_settings", "prompts", "class", "shots", "seeds")
+SAME_KEYS = ("dataset", "recipe", "recipe_settings", "prompts", "class", "class_names", "shots", "seeds")
 """What two runs must share to be compared, beside the pictures and references themselves."""
 
 # The scores file holds every digit, so that the figure made from it again is the same up to summation.

@@ -83,6 +83,8 @@ def differences(table: Table, results: Mapping[str, Any]) -> list[str]:
         found.append("prompts")
     if results.get("class") is not None:
         found.append(f"class in the prompts ({results['class']}, published the category's name)")
+    if results.get("class_names"):
+        found.append("class names in the prompts (from a file, published the categories' names)")
     if table.entry(results["dataset"], results["shots"]) is None:
         known = ", ".join(f"{entry.dataset} {entry.shots}-shot" for entry in table.entries)
         found.append(f"data set and shots ({results['dataset']} {results['shots']}-shot, published {known})")

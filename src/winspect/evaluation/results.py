@@ -120,6 +120,11 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return Run(file, results)
 
 
+def class_of(results: Mapping[str, Any], category: str) -> str:
+    """What a category was called in the prompts of a run."""
+    return results.get("class") or (results.get("class_names") or {}).get(category, category)
+
+
 def _check_figures(where: str, figures: object) -> None:
     if not isinstance(figures, dict):
         raise UsageError(f"{where}: got {figures!r}, need figures; evaluate again")

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from winspect.datasets import Dataset
 from winspect.errors import OutputError, SettingsError
 from winspect.evaluation.category import Described, Judges, Keep, MapWriter, Part, judge_category
+from winspect.evaluation.class_names import names_for
 from winspect.evaluation.pixels import GRIDS, named_faults
 from winspect.evaluation.results import (
     RESULTS_FILE,
@@ -46,6 +47,7 @@ def evaluate(
     out: str | os.PathLike[str],
     *,
     class_name: str | None = None,
+    class_names: Mapping[str, str] | None = None,
     shots: int = 0,
     seeds: Sequence[int] = (0,),
     pixel_grid: str = GRIDS[0],
@@ -65,6 +67,8 @@ def evaluate(
         dataset: opened with the categories to evaluate.
         out: folder for the results.
         class_name: for the prompts, in place of the category's name; for a data set of one category only.
+        class_names: category -> name for the prompts, as :func:`winspect.evaluation.class_names.read_class_names`
+            gives it; categories that it does not name keep theirs.
         shots: reference pictures per category; 0 for zero-shot. See :func:`winspect.evaluation.shots.draw`.
         seeds: of the draws; several give means and standard deviations. Zero-shot draws nothing: its seed is 0.
         pixel_grid: ``regions`` (masks keep every region, and are checked) or ``published`` (masks as published code
@@ -82,7 +86,8 @@ def evaluate(
         ClassNameError: a category's name cannot be put into a prompt.
         OutputError: ``out`` cannot be written, or holds an evaluation with other settings; says which.
     """
-    _check(dataset, class_name, shots, seeds)
+    named = names_for(dataset.categories, class_names)
+    _check(dataset, class_name, named, shots, seeds)
     if pixel_grid not in GRIDS:
         raise SettingsError(f"got the pixel grid {pixel_grid!r}, need one of {', '.join(GRIDS)}")
     seeds = list(seeds) if shots else [0]
@@ -92,7 +97,7 @@ def evaluate(
             category=name,
             seed=seed,
             drawn=draw(dataset, name, shots=shots, seed=seed),
-            class_name=class_name or name,
+            class_name=class_name or named.get(name, name),
             writer=MapWriter(folder, f"{MAPS_FOLDER}/{part_stem(name, seed)}", overlays, raw_maps),
             pixel_grid=pixel_grid,
         )
@@ -111,6 +116,7 @@ def evaluate(
         "dataset": dataset.name,
         "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset)},
         "class": class_name,
+        "class_names": named or None,
         "shots": shots,
         "seeds": seeds,
         "pixel_side": described.side,
@@ -158,7 +164,9 @@ class _Local(Judges):
             keep(part, figures)
 
 
-def _check(dataset: Dataset, class_name: str | None, shots: int, seeds: Sequence[int]) -> None:
+def _check(
+    dataset: Dataset, class_name: str | None, class_names: Mapping[str, str], shots: int, seeds: Sequence[int]
+) -> None:
     if shots < 0:
         raise SettingsError(f"shots: got {shots}, need a whole number from 0")
     if not seeds or len(set(seeds)) != len(seeds):
@@ -170,8 +178,10 @@ def _check(dataset: Dataset, class_name: str | None, shots: int, seeds: Sequence
             f"got the class {class_name!r} for {len(dataset.categories)} categories; need one category: "
             f"{', '.join(dataset.categories)}"
         )
+    if class_name is not None and class_names:
+        raise SettingsError(f"got the class {class_name!r} and a file of class names: give one of them")
     for name in dataset.categories:
-        check_class_name(class_name or name)
+        check_class_name(class_name or class_names.get(name, name))
 
 
 def part_stem(category: str, seed: int) -> str:

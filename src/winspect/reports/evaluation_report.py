@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from winspect.datasets import Dataset, Item
 from winspect.errors import OutputError, ReferencesError, SettingsError
+from winspect.evaluation.results import class_of
 from winspect.evaluation.runner import part_path
 from winspect.evaluation.shots import relative_name
 from winspect.reports.charts import curve_chart, histogram_chart
@@ -72,7 +73,7 @@ def write_evaluation_report(
     if model is not None:
         _check_same_model(model, results)
     items = {relative_name(item.path, dataset.root): item for item in dataset.items}
-    source = _Source(folder, items, model, results.get("class"))
+    source = _Source(folder, items, model, results)
     sections = [
         _section(number, name, category, parts[name], source, pictures)
         for number, (name, category) in enumerate(results["categories"].items(), start=1)
@@ -111,13 +112,14 @@ def _settings(results: Mapping[str, Any]) -> dict[str, str]:
     recipe = ", ".join(
         f"{name} {_plain(value)}" for name, value in (results.get("recipe_settings") or {}).items() if name != "name"
     )
+    names = "; ".join(f"{category}: {name}" for category, name in (results.get("class_names") or {}).items())
     side, grid = results.get("pixel_side"), results.get("pixel_grid", "published")
     texts = {
         "Data set": results["dataset"] + (f", {data['pictures']} pictures, sha256 {data['sha256']}" if data else ""),
         "Model": results["model"],
         "Weights": weights,
         "Recipe": results["recipe"] + (f" ({recipe})" if recipe else ""),
-        "Class in prompts": results.get("class") or "each category's name",
+        "Class in prompts": results.get("class") or names or "each category's name",
         "Shots": _shots_text(results),
         "Seeds": ", ".join(map(str, _seeds(results))) if results["shots"] else "",
         "Precision": f"{results['precision']} on {results['device']}, engine {results['engine']}",
@@ -139,7 +141,7 @@ class _Source:
     folder: Path
     items: Mapping[str, Item]
     model: WinCLIP | None
-    class_name: str | None
+    results: Mapping[str, Any]
 
     def viewer(self, category: str, references: Sequence[str], choices: Sequence[Choice]) -> Viewer:
         """Raw maps where every picture has one, else the model."""
@@ -153,7 +155,7 @@ class _Source:
         lost = [path for path in references if path not in self.items]
         if lost:
             raise ReferencesError(f"the data set no longer has the reference {lost[0]}")
-        return judge_again(self.model, self.class_name or category, [self.items[path].path for path in references])
+        return judge_again(self.model, class_of(self.results, category), [self.items[path].path for path in references])
 
     def _raw_map(self, row: Mapping[str, Any]) -> Path | None:
         file = self.folder / Path(row["map"]).with_suffix(".npz") if row.get("map") else None

@@ -41,6 +41,7 @@ def own_cache(tmp_path_factory):
     """No test reads or writes the user's cache, and none reaches a hub."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WINSPECT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.delenv("WINSPECT_MODEL", raising=False)
         patch.delenv("WINSPECT_PRECISION", raising=False)

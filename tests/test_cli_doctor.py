@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 DEFAULT = "ViT-B-16-plus-240"
 DEFAULT_FILE = "vit_b_16_plus_240-laion400m_e31-8fb26589.pt"
 
+GATE_NOT_ASKED = "the gate has not been asked of bf16 with these weights: the first run asks it"
 KEYS = {
     "schema": int,
     "versions": dict,
@@ -118,13 +119,14 @@ def test_json(examined, choices):
     }
     assert report["devices"] == [{"device": "cpu", "name": cpu.name, "memory_mb": machine.memory_mb()}]
     assert report["engines"] == {"torch": {"installed": True, "usable": True, "install": None}}
-    assert choices == [("auto", "auto", "auto")]
+    assert choices == [("auto", None, "auto")]
     assert report["choice"] == {
         "engine": "torch",
         "precision": "fp32",
         "faster_precision": "bf16",
         "device": "cpu",
-        "reasons": ["one reason", "and another"],
+        "recipe": "paper",
+        "reasons": ["one reason", "and another", GATE_NOT_ASKED],
     }
 
 
@@ -158,7 +160,8 @@ def test_options_are_passed_on(examined, choices):
 @pytest.mark.parametrize("options", [(), ("--engine", "torch"), ("--engine", "torch", "--precision", "fp32")])
 def test_the_real_choice(options, examined, choices, monkeypatch):
     monkeypatch.setattr(engines, "choose", choice.choose)
-    expected = choice.choose(**{option[2:]: value for option, value in zip(options[::2], options[1::2], strict=True)})
+    given = {option[2:]: value for option, value in zip(options[::2], options[1::2], strict=True)}
+    expected = choice.choose(**{"precision": None, **given})
     done = examined("--json", *options)
     assert done.code == 0
     assert done.report["choice"] == {
@@ -166,15 +169,16 @@ def test_the_real_choice(options, examined, choices, monkeypatch):
         "precision": expected.precision,
         "faster_precision": expected.faster_precision,
         "device": "cpu",
+        "recipe": "paper",
         "reasons": list(expected.reasons),
     }
-    assert f"chosen      {expected.engine} in {expected.precision} on cpu" in examined(*options).out
+    assert f"chosen      {expected.engine} in {expected.precision} on cpu, recipe paper" in examined(*options).out
 
 
 def test_a_choice_of_openvinos_device(examined, monkeypatch):
     chosen = Choice("openvino", "fp32", None, torch.device("cpu"), "GPU", ())
     monkeypatch.setattr(engines, "choose", lambda *_: chosen)
-    assert "chosen      openvino in fp32 on openvino:GPU" in examined().out.splitlines()
+    assert "chosen      openvino in fp32 on openvino:GPU, recipe paper" in examined().out.splitlines()
 
 
 def test_variables_are_named_and_others_are_not(examined, monkeypatch):

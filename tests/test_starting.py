@@ -69,7 +69,7 @@ def test_without_a_verdict_none_is_fp32_and_asks_nobody(new_model, gate, caplog)
     with caplog.at_level(logging.INFO):
         model = new_model()
     assert (model.precision, model.gate, gate.asked) == ("fp32", None, [])
-    assert any("precision auto checks it once" in message for message in caplog.messages)
+    assert any("precision fp32, the default; this CPU has bf16 natively" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
@@ -79,21 +79,30 @@ def test_auto_asks_once_and_its_verdict_is_kept(new_model, gate, engine):
     assert gate.asked == ["bf16"]
     assert (model.precision, model.gate.passed, model.gate.pictures) == ("bf16", True, 6)
     assert 0 <= model.predict(part()).anomaly_score <= 1
-    for precision in (None, "auto"):
-        again = new_model(engine=engine, precision=precision)
-        assert (again.precision, again.engine_name) == ("bf16", engine)
-        assert again.gate == model.gate
-        assert again.predict(part()).anomaly_score == pytest.approx(model.predict(part()).anomaly_score, abs=1e-6)
+    again = new_model(engine=engine, precision="auto")
+    assert (again.precision, again.engine_name) == ("bf16", engine)
+    assert again.gate == model.gate
+    assert again.predict(part()).anomaly_score == pytest.approx(model.predict(part()).anomaly_score, abs=1e-6)
     assert gate.asked == ["bf16"]
+
+
+def test_a_passed_gate_changes_no_later_run(new_model, gate):
+    """An option is its own run's alone: before, fp32 became bf16 from then on."""
+    exact = new_model(engine="openvino").predict(part()).anomaly_score
+    gate.verdict = []
+    assert new_model(engine="openvino", precision="auto").precision == "bf16"
+    later = new_model(engine="openvino")
+    assert (later.precision, later.gate) == ("fp32", None)
+    assert later.predict(part()).anomaly_score == exact
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
 def test_a_failed_gate_is_fp32_with_a_warning(new_model, gate, caplog, engine):
     gate.verdict = ["maps correlate 0.5 with fp32's"]
-    for precision in ("auto", None):
+    for _ in range(2):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            model = new_model(engine=engine, precision=precision)
+            model = new_model(engine=engine, precision="auto")
         assert model.precision == "fp32"
         assert not model.gate.passed
         assert "precision fp32, as bf16 did not pass the gate: maps correlate 0.5 with fp32's" in caplog.messages

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from os import PathLike
@@ -29,6 +28,7 @@ from winspect.predicting import DEFAULT_CLASS, Picture, Predictor
 from winspect.prompts import PromptEnsemble, check_class_name
 from winspect.recipes import Recipe, get_recipe
 from winspect.system.installation import install_command
+from winspect.system.preferences import default_precision
 from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
 from winspect.windows import window_indices
 
@@ -36,15 +36,12 @@ if TYPE_CHECKING:
     import torch
 
     from winspect.edge import EdgePredictor
-    from winspect.engines import Engine
+    from winspect.engines import Choice, Engine
     from winspect.text import TextTower
 
-__all__ = ["DEFAULT_CLASS", "PRECISION_VARIABLE", "Picture", "WinCLIP"]
+__all__ = ["DEFAULT_CLASS", "Picture", "WinCLIP"]
 
 logger = logging.getLogger(__name__)
-
-PRECISION_VARIABLE = "WINSPECT_PRECISION"
-"""The environment variable that names the precision where the caller does not."""
 
 
 class WinCLIP(Predictor):
@@ -55,8 +52,9 @@ class WinCLIP(Predictor):
         weights: a pretrained tag of that architecture or a weights file; None for the model's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``npu:N``.
         precision: what the image tower runs in: ``fp32``, ``bf16``, ``fp16`` or ``int8``, which must pass the precision
-            gate (see :mod:`winspect.gate`). None is fp32, or bf16 where the CPU has it natively and these weights have
-            passed the gate on this machine; ``auto`` asks the gate now, once. Text and scores are always float32.
+            gate (see :mod:`winspect.gate`); ``auto`` is bf16 where the CPU has it natively and these weights pass the
+            gate, which is asked once, else fp32. None is the default that was set for this machine (see
+            :func:`winspect.system.preferences.default_precision`), else fp32. Text and scores are always float32.
         engine: ``auto``, ``torch``, ``openvino`` or ``onnx``.
         plan: ``serial`` (a tile per pass, decoding in between), ``tile-batch`` (tiles of several pictures together,
             decoding beside them), ``prefetch`` (the same, and an Ascend NPU prefetches weights); auto is tile-batch.
@@ -106,8 +104,7 @@ class WinCLIP(Predictor):
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
         check_plan(plan, gate)
-        precision = precision or os.environ.get(PRECISION_VARIABLE)
-        choice = choose(engine, precision or "auto", device)
+        choice = choose(engine, precision, device) if precision else _choose_default(engine, device)
         if int8_pictures is not None and choice.precision != "int8":
             raise PrecisionError(
                 f"got int8_pictures with precision {choice.precision}: they calibrate int8 alone; ask for precision "
@@ -160,7 +157,7 @@ class WinCLIP(Predictor):
             int8_tiles=None if int8_pictures is None else self._int8_tiles(int8_pictures),
         )
         try:
-            self.engine, self.gate = self._starter.start(precision, gate)
+            self.engine, self.gate = self._starter.start(gate)
         except EngineBuildError as error:
             self.engine, self.gate = self._fall_back(error), None
 
@@ -258,6 +255,20 @@ def _check_installation() -> None:
             f"{' and '.join(missing)} not installed: {install_command('full')}; an edge bundle needs neither "
             "(WinCLIP.load, predict --bundle)"
         )
+
+
+def _choose_default(engine: str, device: str) -> Choice:
+    """The choice with the precision that was set for all runs on this machine."""
+    from winspect.engines import choose
+
+    default = default_precision()
+    try:
+        choice = choose(engine, default.precision, device)
+    except PrecisionError as error:
+        raise PrecisionError(f"{error} (the precision comes from {default.source})") from error
+    if default.precision is not None:
+        logger.info("precision %s: from %s", default.precision, default.source)
+    return choice
 
 
 def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:

@@ -79,12 +79,10 @@ class Starter:
     graphs: bool = False
     int8_tiles: np.ndarray | None = None
 
-    def start(self, precision: str | None, gate: str) -> tuple[Engine, GateResult | None]:
-        """The engine, and what the gate said of its precision where it was asked.
+    def start(self, gate: str) -> tuple[Engine, GateResult | None]:
+        """The engine, and what the gate said of its precision where it was asked: a faster one, and int8, must pass it.
 
         Args:
-            precision: as the user gave it. None takes a faster precision that has passed the gate for these weights
-                before; ``auto`` also asks the gate now; ``int8`` must pass it.
             gate: ``check``, or ``skip`` to run int8 whatever it does to scores.
 
         Raises:
@@ -94,8 +92,8 @@ class Starter:
             logger.warning("int8 runs without the precision gate: its scores may differ from fp32's")
         elif self.choice.precision == "int8":
             return self._checked_int8()
-        elif self.choice.faster_precision and precision in (None, "auto"):
-            return self._fastest_that_passes(self.choice.faster_precision, ask=precision == "auto")
+        elif self.choice.faster_precision:
+            return self._fastest_that_passes(self.choice.faster_precision)
         return self.make(self.choice.precision), None
 
     def make(self, precision: str, *, beside: bool = False) -> Engine:
@@ -158,18 +156,10 @@ class Starter:
             )
         return engine or self.make("int8"), result
 
-    def _fastest_that_passes(self, faster: str, *, ask: bool) -> tuple[Engine, GateResult | None]:
-        result = None
-        engine: Engine | None = None
-        if ask:
-            result, engine = self._verdict(faster)
-        else:
-            result = self._records.read(self._key(faster))
-            if result is None:
-                hint = "this CPU has %s natively, about twice as fast: precision auto checks it once for these weights"
-                logger.info(hint, faster)
-        if result is None or not result.passed:
-            for reason in () if result is None else result.reasons:
+    def _fastest_that_passes(self, faster: str) -> tuple[Engine, GateResult]:
+        result, engine = self._verdict(faster)
+        if not result.passed:
+            for reason in result.reasons:
                 logger.warning("precision fp32, as %s did not pass the gate: %s", faster, reason)
             return self.make("fp32"), result
         logger.info("precision %s: it has passed the gate (%s)", faster, result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import torch
 
 from winspect.engines import ENGINES, choice, choose, installed, openvino_engine
 from winspect.errors import DeviceError, EngineError, MissingExtraError, PrecisionError
+from winspect.system import installation
 from winspect.system.installation import install_command
 
 CPU = torch.device("cpu")
@@ -188,7 +188,7 @@ def test_what_is_installed_is_looked_up_not_tried(monkeypatch):
         asked.append(name)
         return None if name == "openvino" else object()
 
-    monkeypatch.setattr(importlib.util, "find_spec", spec)
+    monkeypatch.setattr(installation, "find_spec", spec)
     assert installed() == ("torch", "onnx")
     assert asked == ["torch", "openvino", "onnxruntime"]
 
@@ -200,7 +200,7 @@ def test_unknown_engines(machine, name):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["", "fp8", "FP32", None])
+@pytest.mark.parametrize("name", ["", "fp8", "FP32", 3])
 def test_unknown_precisions(machine, engine, name):
     with pytest.raises(PrecisionError, match="need one of auto, fp32, bf16, fp16, int8"):
         choose(engine, name, "cpu")

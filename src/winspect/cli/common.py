@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from winspect.errors import SettingsError
 if TYPE_CHECKING:
     from winspect.predicting import Predictor
     from winspect.predictor import WinCLIP
+    from winspect.thresholds import Calibration
 
 EXIT_DONE, EXIT_CHECK_SAID_NO, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -61,8 +63,8 @@ def add_model_options(
     group.add_argument(
         "--precision",
         metavar="auto|fp32|bf16|fp16|int8",
-        help="what the image tower runs in (default: fp32, or bf16 where these weights have passed the precision gate "
-        "on this CPU; auto asks the gate now)",
+        help="what the image tower runs in (default: the calibration's, or what `winspect precision` says, or fp32; "
+        "auto: bf16 where this CPU has it and these weights pass the precision gate)",
     )
     group.add_argument("--engine", metavar="auto|torch|openvino|onnx", help="what runs the image tower (default: auto)")
     group.add_argument(
@@ -102,11 +104,17 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def model_options(args: argparse.Namespace, *, defaults: bool = True) -> dict[str, Any]:
+def model_options(
+    args: argparse.Namespace, *, defaults: bool = True, calibrations: Iterable[Calibration] = ()
+) -> dict[str, Any]:
     """What was given of the options that say what judges, as arguments of :class:`winspect.WinCLIP`.
 
     Args:
         defaults: also what the environment variables say.
+        calibrations: what is not given is as they were made.
+
+    Raises:
+        SettingsError: two calibrations were made differently.
     """
     names = ("recipe", "weights", "prompts", "device", "precision", "engine", "plan", "batch_size", "workers")
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
@@ -120,14 +128,23 @@ def model_options(args: argparse.Namespace, *, defaults: bool = True) -> dict[st
         given["model"] = model
     if args.settings:
         given["settings"] = _parse_settings(args.settings)
-    return given
+    made = [(calibration, calibration.model_options(given)) for calibration in calibrations]
+    for calibration, options in made[1:]:
+        first, expected = made[0]
+        if different := sorted(name for name in {*options, *expected} if options.get(name) != expected.get(name)):
+            raise SettingsError(
+                f"--calibration: those of {first.class_name!r} and {calibration.class_name!r} were made with different "
+                + ", ".join(f"{name} ({expected.get(name)} and {options.get(name)})" for name in different)
+                + ": calibrate one of them again, or serve them apart"
+            )
+    return made[0][1] if made else given
 
 
-def load_model(args: argparse.Namespace) -> WinCLIP:
-    """The model that the options describe."""
+def load_model(args: argparse.Namespace, calibration: Calibration | None = None) -> WinCLIP:
+    """The model that the options describe; what they leave open is as the calibration was made."""
     from winspect.predictor import WinCLIP
 
-    return WinCLIP(**model_options(args))
+    return WinCLIP(**model_options(args, calibrations=[] if calibration is None else [calibration]))
 
 
 def check_bundle_alone(args: argparse.Namespace) -> None:
@@ -136,10 +153,10 @@ def check_bundle_alone(args: argparse.Namespace) -> None:
         raise SettingsError(f"--bundle brings its own {', '.join(given)}: leave these options out")
 
 
-def load_predictor(args: argparse.Namespace) -> Predictor:
-    """The model that the options describe, or the bundle they name."""
+def load_predictor(args: argparse.Namespace, calibration: Calibration | None = None) -> Predictor:
+    """The model that the options describe (see :func:`load_model`), or the bundle they name."""
     if args.bundle is None:
-        return load_model(args)
+        return load_model(args, calibration)
     check_bundle_alone(args)
     from winspect.edge import load_bundle
 

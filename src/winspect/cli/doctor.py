@@ -13,13 +13,17 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_CHECK_SAID_NO, EXIT_DONE, MODEL_VARIABLE
 from winspect.errors import WinspectError
 from winspect.machine import MB, cpu_features, memory_mb, versions
 from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
+from winspect.system.preferences import PRECISION_VARIABLE
 from winspect.weights import DEFAULT_MODEL, cache_folder
+
+if TYPE_CHECKING:
+    from winspect.weights.sources import Source
 
 CACHE_PARTS = ("weights", "text", "graphs", "gate")
 
@@ -28,6 +32,7 @@ _FOR_MODELS = ("torch", "torchvision", "open_clip")
 # Variables that change what is chosen, what is found, or the speed. None holds a secret.
 VARIABLES = (
     MODEL_VARIABLE,
+    PRECISION_VARIABLE,
     "WINSPECT_CACHE",
     "WINSPECT_OFFLINE",
     "HF_HUB_OFFLINE",
@@ -62,7 +67,10 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "--device", metavar="auto|cpu|cuda|npu:0|openvino:GPU", help="where it is to run (default: auto)"
     )
     parser.add_argument("--engine", metavar="auto|torch|openvino|onnx", help="what is to run it (default: auto)")
-    parser.add_argument("--precision", metavar="auto|fp32|bf16|fp16|int8", help="default: auto")
+    parser.add_argument(
+        "--precision", metavar="auto|fp32|bf16|fp16|int8", help="default: what `winspect precision` says, or fp32"
+    )
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="the calibration of the call")
     parser.add_argument("--json", action="store_true", help="JSON alone on stdout; everything else on stderr")
     parser.set_defaults(run=run)
 
@@ -73,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
         report = examine(
             args.model or os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL,
             weights=args.weights,
-            device=args.device or "auto",
-            engine=args.engine or "auto",
-            precision=args.precision or "auto",
+            options={name: getattr(args, name) for name in ("device", "engine", "precision")},
+            calibration=args.calibration,
         )
     print(json.dumps(report, indent=2) if args.json else "\n".join(_lines(report)))
     return EXIT_CHECK_SAID_NO if report["problems"] else EXIT_DONE
@@ -118,8 +125,13 @@ def _install_command_of(module: str) -> str:
     return install_command(engine_extra(engines.get(module, "torch")))
 
 
-def examine(model: str, *, weights: str | None, device: str, engine: str, precision: str) -> dict[str, Any]:
+def examine(
+    model: str, *, weights: str | None, options: Mapping[str, str | None], calibration: Path | None
+) -> dict[str, Any]:
     """Everything the verb says, ready for JSON.
+
+    Args:
+        options: ``device``, ``engine`` and ``precision``; None where not given.
 
     Returns:
         Sizes in MB of 10^6 bytes; null is not known. ``problems`` holds a sentence for each thing that is broken.
@@ -133,6 +145,7 @@ def examine(model: str, *, weights: str | None, device: str, engine: str, precis
     # open_clip imports torchvision, and would be blamed for it: only the first that fails is named.
     usable = all(found.can_import(name) for name in _FOR_MODELS)
     cpu = cpu_features()
+    source = _source(model, weights, found) if usable else None
     report = {
         "schema": 1,
         "versions": installed | _torch_build(),
@@ -142,9 +155,9 @@ def examine(model: str, *, weights: str | None, device: str, engine: str, precis
         "memory_mb": memory_mb(),
         "devices": [{"device": "cpu", "name": cpu.name, "memory_mb": memory_mb()}, *_accelerators(found)],
         "engines": {name: _engine(name, found) for name in ENGINE_MODULES},
-        "choice": _choice(engine, precision, device, found) if usable else None,
+        "choice": _choice(options, calibration, model, source, found) if usable else None,
         "cache": _cache(found),
-        "weights": _weights(model, weights, found) if usable else None,
+        "weights": None if source is None else _weights(source, found),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
     return {**report, "notes": found.notes, "problems": found.problems}
@@ -170,22 +183,20 @@ def _engine(name: str, found: Findings) -> dict[str, Any]:
     }
 
 
-def _choice(engine: str, precision: str, device: str, found: Findings) -> dict[str, Any] | None:
+def _choice(
+    given: Mapping[str, str | None], calibration: Path | None, model: str, source: Source | None, found: Findings
+) -> dict[str, Any] | None:
     """What the options come to on this machine; None, and a problem, where they are refused."""
+    from winspect.cli.doctor_choice import describe, recipe_of, resolve
     from winspect.engines import choose
 
     try:
-        choice = choose(engine, precision, device)
+        options, reasons = resolve(given, calibration)
+        choice = choose(options.get("engine", "auto"), options["precision"], options.get("device", "auto"))
     except WinspectError as error:
         found.problems.append(str(error))
         return None
-    return {
-        "engine": choice.engine,
-        "precision": choice.precision,
-        "faster_precision": choice.faster_precision,
-        "device": str(choice.device) if choice.openvino_device == "CPU" else f"openvino:{choice.openvino_device}",
-        "reasons": list(choice.reasons),
-    }
+    return describe(choice, reasons, recipe_of(options, model), source)
 
 
 def _accelerators(found: Findings) -> list[dict[str, Any]]:
@@ -265,14 +276,17 @@ def _megabytes(size_bytes: int) -> float:
     return round(size_bytes / MB, 3)
 
 
-def _weights(model: str, weights: str | None, found: Findings) -> dict[str, Any] | None:
+def _source(model: str, weights: str | None, found: Findings) -> Source | None:
     from winspect.weights import find
 
     try:
-        source = find(model, weights)
+        return find(model, weights)
     except WinspectError as error:
         found.problems.append(str(error))
         return None
+
+
+def _weights(source: Source, found: Findings) -> dict[str, Any]:
     if source.kind == "bundled" and not source.present:
         found.problems.append(f"{source.path}: not found; the package is not complete: {install_command('full')} again")
     size_mb = _megabytes(source.path.stat().st_size) if source.present else None
@@ -307,7 +321,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         state = "can be used" if engine["usable"] else "is broken" if engine["installed"] else "is not installed"
         yield "engines", f"{name} {state}" + (f": {engine['install']}" if engine["install"] else "")
     if choice := report["choice"]:
-        yield "chosen", f"{choice['engine']} in {choice['precision']} on {choice['device']}"
+        yield "chosen", f"{choice['engine']} in {choice['precision']} on {choice['device']}, recipe {choice['recipe']}"
         yield from (("chosen", f"- {reason}") for reason in choice["reasons"])
     cache = report["cache"]
     sizes = ", ".join(f"{part} {size:g} MB" for part, size in cache["size_mb"].items())

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     references = expand_references(args.reference) if args.reference else []
     from winspect.edge.export import export
 
-    model = load_model(args)
+    model = load_model(args, calibration)
     if references:
         model.reference(references, categories[0], shots=args.shots)
     calibrations = {} if calibration is None else {categories[0]: calibration}

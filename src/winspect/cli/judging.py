@@ -59,7 +59,7 @@ def load_judge(
     """
     from winspect.thresholds.verdict import check_threshold
 
-    model = load_predictor(args)
+    model = load_predictor(args, calibration)
     check_threshold(args.threshold, model.recipe.score_range, "--threshold")  # a bundle's recipe is known only now
     calibration = calibration or _bundled(args, model)
     if references:

@@ -19,6 +19,7 @@ from winspect.cli import (
     doctor,
     evaluate,
     export,
+    precision,
     predict,
     prepare,
     profile,
@@ -45,6 +46,7 @@ VERBS = (
     compare,
     prepare,
     weights,
+    precision,
     doctor,
 )
 

@@ -138,8 +138,10 @@ def _backend(args: argparse.Namespace, settings: ServiceSettings) -> Backend:
     from winspect.thresholds import Calibration
 
     calibrations = [Calibration.load(path) for path in args.calibration or ()]
+    args.device = args.device or next(iter(args.devices or ()), None)  # each process has one of its own
+    options = model_options(args, calibrations=calibrations)
     references = _references(args)
-    backend = Backend(settings, ModelSpec(options=model_options(args), devices=tuple(args.devices or ())))
+    backend = Backend(settings, ModelSpec(options=options, devices=tuple(args.devices or ())))
     if references:
         backend.seed(settings.classes[0], references)  # type: ignore[index]
     for calibration in calibrations:

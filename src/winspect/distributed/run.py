@@ -98,6 +98,9 @@ def batch(
         maps=maps != "none",
     )
     check_judging(judging)
+    if calibration is not None and "bundle" not in model:
+        model = calibration.model_options({"device": device, **model})
+        device = model.pop("device", "auto")
     options = portable(model)
     overlays = None
     if maps in ("overlays", "both"):

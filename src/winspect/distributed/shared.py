@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.errors import SettingsError
 from winspect.images import Preprocess
-from winspect.predictor import PRECISION_VARIABLE
 from winspect.prompts import PromptEnsemble
+from winspect.system.preferences import default_precision
 from winspect.thresholds.verdict import check_threshold
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def portable(model: Mapping[str, Any]) -> dict[str, Any]:
         options["int8_pictures"] = [os.path.abspath(picture) for picture in pictures]
     if isinstance(prompts := options.get("prompts"), str | PathLike):
         options["prompts"] = PromptEnsemble.from_yaml(Path(prompts))
-    if "bundle" not in options and (precision := os.environ.get(PRECISION_VARIABLE)):
-        options.setdefault("precision", precision)
+    if "bundle" not in options:
+        options.setdefault("precision", default_precision().precision or "fp32")
     return options
 
 

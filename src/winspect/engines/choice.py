@@ -5,7 +5,6 @@ Nothing here imports an engine: whether one is installed is looked up, not tried
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import torch
 from winspect.engines.devices import PRECISIONS, resolve_device
 from winspect.errors import EngineError, MissingExtraError, PrecisionError
 from winspect.machine import cpu_features
-from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
+from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command, is_installed
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +51,10 @@ class Choice:
 
 def installed() -> tuple[str, ...]:
     """Engines that can be imported here."""
-    return tuple(name for name, module in ENGINE_MODULES.items() if importlib.util.find_spec(module) is not None)
+    return tuple(filter(is_installed, ENGINE_MODULES))
 
 
-def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") -> Choice:
+def choose(engine: str = "auto", precision: str | None = "auto", device: str = "auto") -> Choice:
     """Decide what was left to decide. A device, engine or precision asked for by name is never replaced.
 
     On a CPU, ``auto`` takes OpenVINO, then torch: torch's fp32 matrix products do not use AVX-512 on every CPU
@@ -64,7 +63,7 @@ def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") 
 
     Args:
         engine: one of :data:`ENGINES`.
-        precision: ``auto`` or one of :data:`~winspect.engines.devices.PRECISIONS`.
+        precision: ``auto`` or one of :data:`~winspect.engines.devices.PRECISIONS`; None is fp32.
         device: see :func:`~winspect.engines.devices.resolve_device`, or ``openvino:`` and OpenVINO's name of a
             device, such as ``openvino:GPU``.
 
@@ -85,9 +84,10 @@ def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") 
         raise EngineError(f"got engine {engine} with device {torch_device}; it runs on the CPU: use engine torch")
     on_cpu = torch_device.type == "cpu" and openvino_device == "CPU"
     faster = None
-    if precision == "auto":
-        precision, faster = "fp32", _faster(engine, on_cpu=on_cpu)
-        reasons.append(_precision_reason(engine, faster, on_cpu=on_cpu))
+    if precision is None or precision == "auto":
+        native, is_asked = _faster(engine, on_cpu=on_cpu), precision == "auto"
+        reasons.append(_precision_reason(engine, native, is_asked=is_asked, on_cpu=on_cpu))
+        precision, faster = "fp32", native if is_asked else None
     _check_precision(engine, precision, on_cpu=on_cpu)
     return Choice(engine, precision, faster, torch_device, openvino_device or "CPU", tuple(reasons))
 
@@ -114,7 +114,7 @@ def _devices(device: str, engine: str) -> tuple[torch.device, str]:
     return torch.device("cpu"), check_openvino_device(device.removeprefix(_OPENVINO_DEVICE))
 
 
-def _best_engine(device: torch.device, precision: str, reasons: list[str]) -> str:
+def _best_engine(device: torch.device, precision: str | None, reasons: list[str]) -> str:
     if device.type != "cpu":
         reasons.append(f"engine torch: it alone runs on {device.type}")
         return "torch"
@@ -133,7 +133,9 @@ def _faster(engine: str, *, on_cpu: bool) -> str | None:
     return "bf16" if on_cpu and cpu_features().native_bf16 and "bf16" in _CPU_PRECISIONS[engine] else None
 
 
-def _precision_reason(engine: str, faster: str | None, *, on_cpu: bool) -> str:
+def _precision_reason(engine: str, faster: str | None, *, is_asked: bool, on_cpu: bool) -> str:
+    if faster and not is_asked:
+        return f"precision fp32, the default; this CPU has {faster} natively, twice as fast: see auto and {faster}"
     if faster:
         return f"precision {faster} where these weights pass the gate, as this CPU has it natively; else fp32"
     if on_cpu and _CPU_PRECISIONS[engine] == ("fp32",):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ class GateRecords:
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s: unreadable verdict of the precision gate (%s); judging again", path, error)
             return None
+
+    def all(self) -> Iterator[tuple[dict[str, Any], GateResult]]:
+        """Every verdict that can be read, with its key."""
+        for path in sorted(self.folder.glob("*.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                note = json.loads(path.read_text(encoding="utf-8"))
+                yield note["key"], GateResult(**{**note["result"], "reasons": tuple(note["result"]["reasons"])})
 
     def write(self, key: Mapping[str, Any], result: GateResult) -> None:
         """Keep a verdict. Where that fails, it is only judged again next time."""

@@ -21,6 +21,11 @@ def is_edge() -> bool:
     return not _has("torch")
 
 
+def is_installed(engine: str) -> bool:
+    """Whether an engine can be imported here; looked up, not tried."""
+    return engine in ENGINE_MODULES and _has(ENGINE_MODULES[engine])
+
+
 def engine_extra(engine: str) -> str:
     """The extra that brings an engine to this installation: an edge installation stays one."""
     return (EDGE_EXTRAS if is_edge() else _EXTRAS).get(engine, engine)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from winspect.errors import SettingsError
 from winspect.files import replacing
 from winspect.prompts import check_class_name
-from winspect.recipes import all_settings
+from winspect.recipes import Recipe, all_settings
+from winspect.system.installation import is_installed
 from winspect.thresholds.conformal import check_enough, conformal_threshold, p_value
 from winspect.thresholds.defects import Defects, find_defects
 from winspect.thresholds.verdict import Verdict, verdict_of
@@ -208,6 +209,24 @@ class Calibration:
         if result.anomaly_map is None:
             raise SettingsError(f"{result.path}: predicted without its map; predict with maps to find pixels")
         return find_defects(result.anomaly_map, self.pixel_threshold)
+
+    def model_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of :class:`winspect.WinCLIP` to score as calibrated: recipe, precision, engine, device.
+
+        Args:
+            given: arguments that somebody chose. They stand, ``auto`` apart, and are :meth:`check_model`'s to refuse.
+        """
+        autos = [name for name in ("precision", "engine", "device") if given.get(name) == "auto"]
+        chosen = {name: value for name, value in given.items() if name not in autos and value is not None}
+        made_with = {"precision": self.made_by["precision"]}
+        if not {"recipe", "settings"} & chosen.keys():
+            made_with["recipe"] = Recipe(**all_settings(self.made_by["recipe"]))
+        # In fp32 another engine or device rounds alike; one that is not here is done without.
+        is_here = self.made_by["device"] == "cpu" and is_installed(self.made_by["engine"])
+        same_device = str(chosen.get("device", self.made_by["device"])).partition(":")[0] == self.made_by["device"]
+        if same_device and (is_here or made_with["precision"] != "fp32"):
+            made_with |= {name: self.made_by[name] for name in _ROUNDING_ONLY}
+        return {**made_with, **chosen}
 
     def check_model(self, model: Predictor, category_name: str | None = None) -> None:
         """Refuse a model whose scores are not those calibrated on: other weights, recipe, precision, references.

@@ -1,0 +1,108 @@
+"""Defaults that a user sets for all runs on this machine; today the precision alone. Imports no torch.
+
+Nothing but ``winspect precision`` writes them: an option of a run is that run's alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from winspect.errors import SettingsError
+from winspect.files import output_error, replacing
+
+PRECISION_VARIABLE = "WINSPECT_PRECISION"
+"""The environment variable that names the precision where the caller does not; goes before what was set."""
+
+
+@dataclass(frozen=True)
+class DefaultPrecision:
+    """The precision of runs that name none.
+
+    Attributes:
+        precision: as ``--precision`` takes it; None where nobody has set one: fp32.
+        source: where it comes from, in words.
+    """
+
+    precision: str | None
+    source: str
+
+
+def default_precision() -> DefaultPrecision:
+    """What the environment variable says, else what ``winspect precision set`` has set.
+
+    Raises:
+        SettingsError: the file of the setting cannot be read.
+    """
+    if precision := os.environ.get(PRECISION_VARIABLE):
+        return DefaultPrecision(precision, f"the environment variable {PRECISION_VARIABLE}")
+    path = _precision_file()
+    try:
+        text = None if path is None else path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if text is None:
+        return DefaultPrecision(None, "winspect's own default")
+    try:
+        return DefaultPrecision(str(json.loads(text)["precision"]), f"winspect precision set, kept in {path}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def set_precision(precision: str) -> Path:
+    """Make a precision the default of all runs; returns the file it is kept in.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = _precision_file()
+    if path is None:
+        raise SettingsError(f"no home folder to keep settings in: set {PRECISION_VARIABLE} or XDG_CONFIG_HOME instead")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"precision": precision}) + "\n", encoding="utf-8")
+    return path
+
+
+def clear_precision() -> bool:
+    """Forget what was set; returns whether anything was.
+
+    Raises:
+        OutputError: the file cannot be removed.
+    """
+    path = _precision_file()
+    try:
+        if path is not None:
+            path.unlink()
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise output_error(path or Path(), error) from error
+    return False
+
+
+def _precision_file() -> Path | None:
+    """None where the user has no home folder."""
+    try:
+        windows = os.environ.get("APPDATA") if sys.platform == "win32" else None
+        folder = os.environ.get("XDG_CONFIG_HOME") or windows or Path.home() / ".config"
+    except RuntimeError:
+        return None
+    return Path(folder) / "winspect" / "precision.json"
+
+
+def _damaged(path: Path | None, error: Exception) -> SettingsError:
+    reason = getattr(error, "strerror", None) or "not JSON with an entry precision"
+    return SettingsError(
+        f"{path}: cannot read the default precision ({reason}); `winspect precision clear` removes it, "
+        "`winspect precision set` writes it anew"
+    )

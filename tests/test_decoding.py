@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
+from winspect import decoding
 from winspect.decoding import MAX_PIXELS, MIN_SIDE, decode, read_rgb, source_name
 from winspect.errors import PictureError
 
@@ -453,7 +454,8 @@ def test_truncated_jpeg_says_so(tmp_path):
 
 def test_a_damaged_header_names_the_format():
     assert reason(b"\xff\xd8\xff" + bytes(50)).startswith("starts like JPEG, but its header is cut off, damaged")
-    assert reason(b"RIFF\0\0\0\0AVI LIST").startswith("starts like WebP")
+    assert reason(b"RIFF\0\0\0\0WEBPLIST").startswith("starts like WebP")
+    assert reason(b"RIFF\0\0\0\0AVI LIST").startswith("not a picture in a format read here")
 
 
 def test_damaged_pixels(photo):
@@ -492,7 +494,7 @@ def test_memory_running_out_in_the_header_is_not_called_damage(monkeypatch):
     def explode(*_):
         raise MemoryError
 
-    monkeypatch.setattr("winspect.decoding._READERS", (((b"\x89PNG",), "PNG", explode),))
+    monkeypatch.setitem(decoding._READERS, "PNG", explode)
     assert reason(png_header(20, 20)) == "not enough memory to decode it: reduce it"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from winspect.errors import SourceError
-from winspect.sources import EXTENSIONS, find_pictures
+from winspect.pictures.formats import ENDINGS
+from winspect.sources import find_pictures
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_no_patterns(patterns):
 
 
 def test_the_common_formats_count():
-    assert {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"} <= set(EXTENSIONS)
+    assert {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"} <= ENDINGS
 
 
 def test_folders_deeper_than_pythons_recursion_limit(tmp_path, monkeypatch):

@@ -39,6 +39,7 @@ from PIL import (
 )
 
 from winspect.errors import PictureError
+from winspect.pictures.formats import FORMAT_NAMES, START_BYTES, format_of
 from winspect.pictures.tiff import TiffReader
 
 Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray
@@ -48,19 +49,19 @@ MAX_PIXELS = 178_956_970
 MIN_SIDE = 8
 """Shortest side judged, in pixels: half of one of the model's 16-pixel patches before resizing."""
 
-# First bytes -> name, reader. Readers are called directly because `Image.open` warns of large pictures through
-# the process-wide warnings filter, which threads cannot silence safely; and a short list keeps formats that run
-# other programs (EPS starts Ghostscript) away from files nobody has vouched for.
-_READERS: tuple[tuple[tuple[bytes, ...], str, Callable[..., ImageFile.ImageFile]], ...] = (
-    ((b"\xff\xd8\xff",), "JPEG", JpegImagePlugin.JpegImageFile),
-    ((b"\x89PNG\r\n\x1a\n",), "PNG", PngImagePlugin.PngImageFile),
-    ((b"BM",), "BMP", BmpImagePlugin.BmpImageFile),
-    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF", TiffReader),
-    ((b"RIFF",), "WebP", WebPImagePlugin.WebPImageFile),
-    ((b"GIF8",), "GIF", GifImagePlugin.GifImageFile),
-    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), "PNM", PpmImagePlugin.PpmImageFile),
-    ((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP"), "JPEG 2000", Jpeg2KImagePlugin.Jpeg2KImageFile),
-)
+# Readers are called directly because `Image.open` warns of large pictures through the process-wide warnings filter,
+# which threads cannot silence safely; and a short list keeps formats that run other programs (EPS starts Ghostscript)
+# away from files nobody has vouched for. The formats and what they start with are in `winspect.pictures.formats`.
+_READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffReader,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "PNM": PpmImagePlugin.PpmImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+}
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -188,21 +189,20 @@ def _open_reason(path: Path, error: Exception) -> str:
 
 def _parsed_header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     """Recognise the format and parse the header; no pixel is decoded yet."""
-    start = file.read(16)
+    start = file.read(START_BYTES)
     if not start:
         raise PictureError(name, "an empty file (0 bytes): save or copy it again")
     file.seek(0)
-    for signatures, format_name, reader in _READERS:
-        if start.startswith(signatures):
-            try:
-                return reader(file, "")  # no file name: else Pillow maps the file, and a shrinking one kills us
-            except (MemoryError, Image.DecompressionBombError):
-                raise
-            except Exception as error:
-                problem = f"starts like {format_name}, but its header is cut off, damaged or of a rare kind"
-                raise PictureError(name, f"{problem}: save it again, as PNG perhaps") from error
-    known = ", ".join(format_name for _, format_name, _ in _READERS)
-    raise PictureError(name, f"not a picture in a format read here ({known}): convert it, or leave it out")
+    format_name = format_of(start)
+    if format_name is None:
+        raise PictureError(name, f"not a picture in a format read here ({FORMAT_NAMES}): convert it, or leave it out")
+    try:
+        return _READERS[format_name](file, "")  # no file name: else Pillow maps the file, and a shrinking one kills us
+    except (MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception as error:
+        problem = f"starts like {format_name}, but its header is cut off, damaged or of a rare kind"
+        raise PictureError(name, f"{problem}: save it again, as PNG perhaps") from error
 
 
 def _decode_reason(error: Exception) -> str:

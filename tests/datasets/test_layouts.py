@@ -84,7 +84,7 @@ def test_what_is_no_picture_of_the_layout(mvtec_source, mini, caplog):
     mini.picture(mvtec_source / "docs" / "figure.png")
     with caplog.at_level(logging.WARNING):
         assert len(open_dataset("mvtec", mvtec_source).select(category="bottle", split="test", label="normal")) == 2
-    assert f"{good / 'more'} is not searched" in caplog.text
+    assert f"2 pictures left out, as {good / 'more' / '000.png'}" in caplog.text
 
 
 def test_mistakes_in_the_layout(mvtec_source, mini, tmp_path):

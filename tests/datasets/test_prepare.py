@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from winspect.cli.main import main
 from winspect.datasets import open_dataset
 from winspect.datasets import prepare as module
 from winspect.datasets.official import OFFICIAL, Counts
@@ -371,3 +372,39 @@ def test_hard_links_that_are_refused(code, message, visa_source, tmp_path, monke
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(OutputError, match=message):
         prepare_dataset("visa", source=visa_source, out=tmp_path / "out", link="hard")
+
+
+def test_pictures_outside_the_layout_are_named_and_folders_may_be_in_any_case(
+    tmp_path, mini, capsys, process_as_before
+):
+    """A nested picture vanished with "0 missing", and with ``Test/`` every picture did."""
+    root = tmp_path / "parts"
+    for name in ("Train/Good/1.png", "Test/good/2.JPE", "TEST/cut/3.png", "Test/cut/b1/4.png", "Test/5.png"):
+        place = root / "nut" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", mini.size_wh, (len(name), 9, 9)).save(place, "PNG")
+    mini.mask(root / "nut" / "Ground_Truth" / "cut" / "3.png")
+    (root / "nut" / "readme.txt").write_text("x")
+    (root / "nut" / "Thumbs.db").write_text("x")
+    for source in (root, mini.pack(root, tmp_path / "parts.tar")):
+        out = tmp_path / f"out of {source.name}"
+        summary = prepare_dataset("mvtec", source=source, out=out)
+        made = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        assert made == {f"nut/{name}" for name in ("train/Good/1.png", "test/good/2.JPE", "test/cut/3.png")} | {
+            "nut/ground_truth/cut/3.png"
+        }
+        assert summary.missing == []
+        assert {Path(name).name for name in summary.left_out} == {"4.png", "5.png"}
+        assert summary.other_files == {".txt": 1}
+        assert not summary.is_complete
+    assert main(["prepare", "mvtec", "--source", str(root), "--out", str(tmp_path / "again")]) == 3
+    said = capsys.readouterr().err
+    assert f"winspect: left out: {root / 'nut' / 'Test' / 'cut' / 'b1' / '4.png'}: not where" in said
+    assert "winspect: 1 file left out: .txt 1" in said
+    assert "0 missing, 2 left out, 0 failed" in said
+
+
+def test_a_complete_data_set_leaves_nothing_out(mvtec_source, tmp_path):
+    summary = prepare_dataset("mvtec", source=mvtec_source, out=tmp_path / "out")
+    assert summary.left_out == []
+    assert summary.other_files == {".txt": 2}  # its licence and readme

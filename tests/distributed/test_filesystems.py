@@ -109,10 +109,18 @@ def test_listing_a_uri_is_searching_a_folder(bucket):
     fill(
         bucket, "b10.png", "b9.PNG", "a/é 1?#%.jpg", "a/deep/2.tif", "a2.png", "A1.png", "n.txt", ".h.png", "x/.y/z.png"
     )
-    keys = list_folder("s3://bucket" + QUERY, (".png", ".jpg", ".tif"))
+    keys = list_folder("s3://bucket" + QUERY)
     assert keys == [str(path.relative_to(bucket)) for path in find_pictures(bucket)]
     assert keys == ["a/deep/2.tif", "a/é 1?#%.jpg", "A1.png", "a2.png", "b9.PNG", "b10.png"]
-    assert list_folder("s3://bucket/a/" + QUERY, (".jpg",)) == ["a/é 1?#%.jpg"]
+    assert list_folder("s3://bucket/a/" + QUERY) == ["a/deep/2.tif", "a/é 1?#%.jpg"]
+
+
+def test_a_picture_of_any_ending_in_a_store(bucket, caplog):
+    fill(bucket, "p/a.png", "p/b.JFIF", "p/n.txt", "p/Thumbs.db", "p/rows.parquet")
+    (bucket / "p" / "c.raw").write_bytes(b"\xff\xd8\xff\xe0")
+    (bucket / "p" / "d.raw").write_bytes(b"none")
+    assert list_folder("s3://bucket/p" + QUERY, (".parquet",)) == ["p/a.png", "p/b.JFIF", "p/c.raw", "p/rows.parquet"]
+    assert "s3://bucket/p: 2 files left out: .raw 1, .txt 1" in caplog.text
 
 
 def test_a_folder_of_a_store(bucket):

@@ -23,7 +23,7 @@ from winspect.errors import SourceError
 from winspect.watch import folder as folder_module
 from winspect.watch.events import FolderEvents
 from winspect.watch.journal import Journal
-from winspect.watch.tree import is_wanted
+from winspect.watch.tree import may_be_picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,10 +116,10 @@ def test_a_picture_that_stays_truncated_fails_once_and_is_judged_when_it_changes
 
 @pytest.mark.parametrize("name", [".a.png", "a.png.part", "a.part.png", "a.tmp.PNG", "~a.png", "a.png~", "a.txt", "a"])
 def test_hidden_and_temporary_names_are_not_pictures(name):
-    assert not is_wanted(name)
-    assert not is_wanted(os.path.join("below", name))
-    assert is_wanted("a.PNG")
-    assert not is_wanted(os.path.join(".hidden", "a.png"))
+    assert not may_be_picture(name)
+    assert not may_be_picture(os.path.join("below", name))
+    assert may_be_picture("a.PNG")
+    assert not may_be_picture(os.path.join(".hidden", "a.png"))
 
 
 def test_what_is_renamed_away_from_a_temporary_name_is_judged_under_its_last_name(incoming, out):

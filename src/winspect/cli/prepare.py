@@ -80,16 +80,22 @@ def _print_table(summary: Summary) -> None:
 
 
 def _print_troubles(summary: Summary) -> None:
+    from winspect.pictures.formats import left_out_in_words
+
     troubles = [f"missing: {name}" for name in summary.missing]
+    troubles += [f"left out: {name}: not where this data set has its pictures: move it" for name in summary.left_out]
     troubles += [f"failed: {row['path']}: {row['message']}" for row in summary.failed]
     for trouble in troubles[:_LINES_SHOWN]:
         print(f"winspect: {trouble}", file=sys.stderr)
     if len(troubles) > _LINES_SHOWN:
         print(f"winspect: and {len(troubles) - _LINES_SHOWN} more; --json lists them all", file=sys.stderr)
     done = f"{summary.written} files written, {summary.kept} were there" if summary.out else "nothing written"
+    if others := left_out_in_words(summary.other_files):
+        print(f"winspect: {others}", file=sys.stderr)
     checked = f", {summary.verified} pictures decoded" if summary.verified else ""
+    left_out = f", {len(summary.left_out)} left out" if summary.left_out else ""
     where = f"; {summary.dataset} is in {summary.out}" if summary.out else ""
     print(
-        f"winspect: {done}{checked}, {len(summary.missing)} missing, {len(summary.failed)} failed{where}",
+        f"winspect: {done}{checked}, {len(summary.missing)} missing{left_out}, {len(summary.failed)} failed{where}",
         file=sys.stderr,
     )

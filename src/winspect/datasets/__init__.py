@@ -14,6 +14,7 @@ from pathlib import Path
 
 from winspect.datasets.items import LABELS, SPLITS, Dataset, Item
 from winspect.datasets.layouts import LAYOUTS, open_layout
+from winspect.datasets.left_out import left_out_by
 from winspect.datasets.listings import open_meta, open_realiad
 from winspect.datasets.manifest import open_manifest
 from winspect.datasets.masks import load_mask
@@ -63,4 +64,6 @@ def open_dataset(
     gone = dataset.missing()
     if gone:
         logger.warning("%s names %d files that are not there, as %s", dataset.root, len(gone), gone[0])
+    if kind in ("visa", *LAYOUTS) and (left_out := str(left_out_by(dataset, categories))):
+        logger.warning("%s: %s", dataset.root, left_out)
     return dataset

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from winspect.datasets.items import choose_categories
 from winspect.errors import SourceError
-from winspect.sources import EXTENSIONS
-
-logger = logging.getLogger(__name__)
-
-
-def is_picture_name(name: str) -> bool:
-    """Whether a file of this name counts as a picture: by its ending, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+from winspect.pictures.formats import is_hidden, is_picture
 
 
 def check_root(root: Path) -> Path:
@@ -41,24 +32,19 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if not path.is_dir()]
 
 
-def pictures_in(folder: Path, *, leave_out: Callable[[str], bool] = lambda name: False) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
     """The pictures that lie directly in a folder, by name; none where it is not there.
 
-    A broken link counts: it fails under its own name when it is read. Folders in it are reported in the log, except
-    those whose name ``leave_out`` knows.
+    A broken link counts: it fails under its own name when it is read.
     """
-    for path in subfolders(folder):
-        if leave_out(path.name):
-            continue
-        logger.warning("%s is not searched: pictures are expected directly in %s", path, folder)
-    return [path for path in files_in(folder) if is_picture_name(path.name)]
+    return [path for path in files_in(folder) if is_picture(path)]
 
 
 def _entries(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     except OSError as error:
         raise SourceError(f"{folder}: cannot be searched ({error.strerror}): check your rights") from error
 

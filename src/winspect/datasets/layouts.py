@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from winspect.datasets.items import GOOD, Dataset, Item, means_good
-from winspect.datasets.layout import category_folders, files_in, is_picture_name, pictures_in, subfolders
+from winspect.datasets.layout import category_folders, files_in, pictures_in, subfolders
 from winspect.datasets.mask_files import MaskFinder, is_mask_folder, mask_folders, masked_stem, without_masks
 from winspect.datasets.masks import read_mask
 from winspect.errors import SourceError
+from winspect.pictures.formats import is_picture
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _is_type(folder: Path, layout: Layout, masks: Sequence[Path]) -> bool:
 
 def _typed_items(category: str, split: str, folder: Path, finder: MaskFinder, masks: Sequence[Path]) -> Iterator[Item]:
     """The pictures in the folder of a type of defect, with masks from a folder of the same name, or from all."""
-    pictures = without_masks(pictures_in(folder, leave_out=is_mask_folder))
+    pictures = without_masks(pictures_in(folder))
     if means_good(folder.name):
         yield from (Item(path, category, split, "normal", GOOD) for path in pictures)
         return
@@ -169,7 +170,7 @@ def _masked_items(
     layout: Layout, category: str, split: str, folder: Path, finder: MaskFinder, masks: Sequence[Path]
 ) -> Iterator[Item]:
     """The pictures of a split without types."""
-    for path in without_masks(pictures_in(folder, leave_out=is_mask_folder)):
+    for path in without_masks(pictures_in(folder)):
         mask = finder.find(path, masks)
         if mask is None or (layout.label == "marks" and not read_mask(mask).any()):
             yield Item(path, category, split, "normal", GOOD)
@@ -178,7 +179,7 @@ def _masked_items(
 
 
 def _refuse_loose_pictures(folder: Path) -> None:
-    loose = [path for path in files_in(folder) if is_picture_name(path.name)]
+    loose = [path for path in files_in(folder) if is_picture(path)]
     if loose:
         raise SourceError(f"{loose[0]}: outside a folder for its type: put it into {folder / GOOD}, or the defect's")
 

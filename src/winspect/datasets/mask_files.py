@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from winspect.datasets.layout import files_in, is_picture_name, subfolders
+from winspect.datasets.layout import files_in, subfolders
 from winspect.errors import SourceError
+from winspect.pictures.formats import is_hidden, is_picture
 
 FOLDERS = ("ground_truth", "gt", "mask", "masks", "label", "labels")
 """Folders of these names, in either case, hold masks."""
@@ -73,7 +74,7 @@ class MaskFinder:
             with_suffix: dict[str, Path] = {}
             plain: dict[str, Path] = {}
             for path in files_in(folder):
-                if not is_picture_name(path.name):
+                if not is_picture(path):
                     continue
                 stem = masked_stem(path.stem)
                 known, key = (plain, path.stem) if stem is None else (with_suffix, stem)
@@ -92,12 +93,12 @@ def what_lies_near(picture: Path, root: Path) -> str:
     found = []
     for folder in picture.parents:
         for place in mask_folders(folder):
-            files = sorted(path for path in place.rglob("*") if is_picture_name(path.name))
+            files = sorted(path for path in place.rglob("*") if not is_hidden(path.name) and is_picture(path))
             example = f", as {files[0].relative_to(folder).as_posix()}" if files else ""
             found.append(f"{place.name}/ in {folder.name} ({len(files)} pictures{example})")
         if folder == root or root not in folder.parents:
             break
-    beside = [path.name for path in files_in(picture.parent) if masked_stem(path.stem) and is_picture_name(path.name)]
+    beside = [path.name for path in files_in(picture.parent) if masked_stem(path.stem) and is_picture(path)]
     if beside:
         found.append(f"{len(beside)} files beside the pictures, as {beside[0]}")
     return " and ".join(found)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from winspect.datasets.items import GOOD, Dataset, choose_categories
-from winspect.datasets.layout import is_picture_name
 from winspect.datasets.layouts import LAYOUTS, MASKS_FOLDER
 from winspect.datasets.tables import decode_text
-from winspect.datasets.trees import FolderTree, Tree
+from winspect.datasets.trees import FolderTree, Tree, is_picture_of
 from winspect.datasets.visa import DEFECT, SPLIT_FILE, find_raw, read_split
 from winspect.errors import SourceError
 
-_LAYOUT = re.compile(rf"(?:(?:.*/)?([^/]+)/)?((?:train|test|{MASKS_FOLDER})/[^/]+/[^/]+)")
+_LAYOUT = re.compile(rf"(?:(?:.*/)?([^/]+)/)?(train|test|{MASKS_FOLDER})(/[^/]+/[^/]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def _split_prefix(tree: Tree) -> str | None:
 
 
 def plan_layout(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
-    """The MVTec AD layout, wherever in the tree it starts; every picture and mask is taken as it is.
+    """The MVTec AD layout, wherever in the tree it starts, its folders' names in any case; every picture and mask is
+    taken as it is.
 
     Raises:
         SourceError: the layout is not here, or an unknown category.
@@ -79,9 +79,9 @@ def plan_layout(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
     found: dict[str, list[Job]] = {}
     for name in tree.names():
         match = _LAYOUT.fullmatch(name)
-        if match and is_picture_name(name.rpartition("/")[2]):
+        if match and is_picture_of(tree, name):
             category = match[1] or tree.title
-            found.setdefault(category, []).append(Job(name, f"{category}/{match[2]}"))
+            found.setdefault(category, []).append(Job(name, f"{category}/{match[2].lower()}{match[3]}"))
     if not found:
         raise SourceError(f"{tree.root}: no category found here: {LAYOUTS['mvtec'].wanted}")
     chosen = choose_categories(list(found), categories, tree.root)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from winspect.datasets import open_dataset
 from winspect.datasets.items import Dataset, Item
+from winspect.datasets.left_out import LeftOut, left_out_by, left_out_of
 from winspect.datasets.making import make_file, write_file
 from winspect.datasets.masks import load_mask
 from winspect.datasets.official import OFFICIAL, Counts, count_items
@@ -44,6 +45,8 @@ class Summary:
         written, kept: files made now, and found whole from before (masks included).
         verified: pictures decoded, each with its mask; 0 where this was not asked for.
         missing: what is not there, each named: files, or counts other than the official ones.
+        left_out: pictures that lie where the data set's layout has none, each named; they are not prepared.
+        other_files: ending -> files that were left out because they are no pictures or masks.
         failed: files that could not be used: ``{"path", "type", "message"}``.
         categories: name -> ``train_normal``, ``test_normal``, ``test_anomalous``, ``masks``, and ``official``: the
             first three as they should be, or None where no official count is known.
@@ -56,17 +59,23 @@ class Summary:
     kept: int = 0
     verified: int = 0
     missing: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    other_files: dict[str, int] = field(default_factory=dict)
     failed: list[dict[str, str]] = field(default_factory=list)
     categories: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is missing and nothing failed."""
-        return not self.missing and not self.failed
+        """Whether nothing is missing, no picture was left out and nothing failed."""
+        return not self.missing and not self.left_out and not self.failed
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"schema": 1, **asdict(self), "complete": self.is_complete}
+
+    def leave_out(self, left_out: LeftOut) -> None:
+        """Take down the files of the source that nothing takes."""
+        self.left_out, self.other_files = list(left_out.pictures), left_out.others
 
     def fail(self, error: PictureError) -> None:
         """Take down a file that cannot be used."""
@@ -110,6 +119,8 @@ def prepare_dataset(
     summary = Summary(kind, str(place), None if out is None else str(out))
     if out is None:
         dataset = open_dataset(kind, place, categories=categories)
+        if kind not in _PACKAGED:
+            summary.leave_out(left_out_by(dataset, categories))
         summary.missing += [str(path) for path in dataset.missing()]
         masks_told = False
     else:
@@ -162,6 +173,7 @@ def _convert(
             jobs = plan_folders(packaged)
         else:
             jobs = (plan_visa if kind == "visa" else plan_layout)(tree, categories)
+            summary.leave_out(left_out_of(tree, (job.source for job in jobs), categories))
         if all(tree.size_bytes(job.source) is None for job in jobs):
             problem = f"none of the {len(jobs)} files that the data set names is there, as {tree.place(jobs[0].source)}"
             raise SourceError(f"{source}: {problem}: name the folder that holds them, or get the data set again")

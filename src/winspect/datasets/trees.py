@@ -12,6 +12,7 @@ from pathlib import Path
 
 from winspect.datasets.layout import check_root
 from winspect.errors import PictureError, SourceError
+from winspect.pictures.formats import START_BYTES, format_of, is_hidden, picture_by_name, read_start
 
 _TAR_BLOCK_BYTES = 512
 _TAR_TROUBLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError)
@@ -47,6 +48,10 @@ class FolderTree:
         except OSError:
             return None
 
+    def start(self, name: str) -> bytes:
+        """The file's first bytes; none of what cannot be read."""
+        return read_start(self.root / name)
+
     def read(self, name: str) -> bytes:
         """The file's bytes.
 
@@ -69,12 +74,19 @@ def _walk(root: Path, inside: str, above: tuple[str, ...]) -> Iterator[str]:
     except OSError as error:
         raise SourceError(f"{folder}: cannot be searched ({error.strerror}): check your rights") from error
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
-        if os.path.isdir(entry.path):  # False, unlike entry.is_dir(), for a link that leads back to itself
+        if _is_folder(entry):
             yield from _walk(root, f"{inside}{entry.name}/", (*above, real))
         else:
             yield inside + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 class TarTree:
@@ -93,7 +105,7 @@ class TarTree:
                 raise SourceError(
                     f"{path}: holds {member.name!r}, which leads outside: get the archive from its makers"
                 )
-            if member.isreg() and not parts[-1].startswith("."):
+            if member.isreg() and not any(is_hidden(part) for part in parts if part != "."):
                 self._members["/".join(part for part in parts if part not in ("", "."))] = member
 
     def names(self) -> list[str]:
@@ -118,6 +130,14 @@ class TarTree:
         member = self._members.get(name)
         return member.size if member else None
 
+    def start(self, name: str) -> bytes:
+        """The file's first bytes; none of what cannot be read."""
+        try:
+            file = self._tar.extractfile(self._members[name])
+            return file.read(START_BYTES) if file else b""
+        except (KeyError, *_TAR_TROUBLE):
+            return b""
+
     def read(self, name: str) -> bytes:
         """The file's bytes.
 
@@ -132,6 +152,12 @@ class TarTree:
 
 
 Tree = FolderTree | TarTree
+
+
+def is_picture_of(tree: Tree, name: str) -> bool:
+    """Whether a file of a tree is a picture: by its name where that tells, else by its first bytes."""
+    known = picture_by_name(name)
+    return format_of(tree.start(name)) is not None if known is None else known
 
 
 @contextmanager

@@ -7,10 +7,12 @@ so that a worker anywhere opens it with the same settings.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -23,7 +25,18 @@ from pyarrow import fs
 
 from winspect.decoding import Source
 from winspect.errors import PictureError, SourceError
+from winspect.pictures.formats import (
+    START_BYTES,
+    count_left_out,
+    ending_of,
+    format_of,
+    is_hidden,
+    left_out_in_words,
+    picture_by_name,
+)
 from winspect.sources import natural_key
+
+logger = logging.getLogger(__name__)
 
 SCHEMES = ("abfs", "abfss", "file", "gcs", "gs", "hdfs", "s3", "viewfs")
 URI_START = "^[A-Za-z][A-Za-z0-9+.-]+://"  # two letters or more: C:// is a drive
@@ -36,6 +49,7 @@ MAX_BYTES = 1 << 30
 FAILURES = (OSError, ValueError, pa.ArrowException)  # what Arrow raises where a place cannot be read
 _READ_AHEAD = 1 << 22  # bytes of a Parquet file held at a time, not a whole column of pictures
 _PICTURES_AT_A_TIME = 8
+_LOOKS_AT_ONCE = 16
 _AS_THEY_ARE = "leave the files of a run as they are until it is done"
 _REASONS = (
     (r"Unrecognized filesystem type", f"its scheme is not one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"),
@@ -157,8 +171,10 @@ def kind_of(place: str) -> fs.FileType:
         raise SourceError(f"{named(place)!r}: {reason_of(error)}") from error
 
 
-def list_folder(place: str, endings: Sequence[str]) -> list[str]:
-    """All files below a URI with one of these endings, as paths under its head, in natural order, without hidden ones.
+def list_folder(place: str, endings: Collection[str] = ()) -> list[str]:
+    """All pictures below a URI, and files with one of these endings, as paths under its head, in natural order.
+
+    Hidden and system files are passed over; what else is left out is counted in the log.
 
     Raises:
         SourceError: the folder cannot be listed.
@@ -170,11 +186,26 @@ def list_folder(place: str, endings: Sequence[str]) -> list[str]:
     except FAILURES as error:
         raise SourceError(f"{named(place)!r}: cannot be listed: {reason_of(error)}") from error
     below = len(folder.rstrip("/")) + 1 if folder else 0
-    found = [info.path[below:] for info in infos if info.type == fs.FileType.File]
-    kept = [path for path in found if path.lower().endswith(tuple(endings)) and not re.search(r"(^|/)\.", path)]
+    found = [info.path for info in infos if info.type == fs.FileType.File]
+    visible = [path for path in found if not any(map(is_hidden, path[below:].split("/")))]
+    sought = {path: ending_of(path) in endings or picture_by_name(path) for path in visible}
+    unclear = [path for path, known in sought.items() if known is None]
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:  # each is a request to a store
+        starts = pool.map(partial(_start_of, system), unclear)
+        sought |= {path: format_of(start) is not None for path, start in zip(unclear, starts, strict=True)}
+    if left_out := left_out_in_words(count_left_out(path for path, known in sought.items() if not known)):
+        logger.warning("%s: %s", named(place), left_out)
     uri = Uri.split(place)
     top = uri.path + "/" if uri.path else ""
-    return [top + path for path in _in_natural_order(kept)]
+    return [top + path for path in _in_natural_order([path[below:] for path, known in sought.items() if known])]
+
+
+def _start_of(system: fs.FileSystem, path: str) -> bytes:
+    try:
+        with system.open_input_file(path) as file:
+            return bytes(file.read(START_BYTES))
+    except FAILURES:
+        return b""
 
 
 def _in_natural_order(paths: Sequence[str]) -> Iterator[str]:

@@ -23,9 +23,10 @@ from winspect.distributed.filesystems import Uri, is_uri, kind_of, list_folder, 
 from winspect.distributed.manifests import MANIFESTS, read_manifest
 from winspect.distributed.rows import BATCH_ROWS, SCHEMA, SHOWN, Problems, place_in, placed, repeated
 from winspect.errors import SettingsError, SourceError
+from winspect.pictures.formats import FORMAT_NAMES, ending_of, is_hidden, is_picture
 from winspect.predicting import DEFAULT_CLASS
 from winspect.prompts import check_class_name
-from winspect.sources import EXTENSIONS, find_pictures, natural_key
+from winspect.sources import find_pictures, natural_key
 
 OVERLAYS = "_maps"  # the folder in a destination with pictures that are results
 _HASHED = ("id", "path", "class", "file", "row")
@@ -174,16 +175,15 @@ def _holds_parquet_only(folder: str, leave_out: str | None) -> bool:
         try:
             with os.scandir(stack.pop()) as entries:
                 for entry in entries:
-                    ending = os.path.splitext(entry.name)[1].lower()
-                    if entry.name.startswith("."):
+                    if is_hidden(entry.name):
                         continue
                     if entry.is_dir():
                         real = os.path.realpath(entry.path)
                         stack.extend([] if real in seen else [entry.path])
                         seen.add(real)
-                    elif ending in EXTENSIONS:
+                    elif is_picture(entry.path):
                         return False
-                    found = found or ending == ".parquet"
+                    found = found or ending_of(entry.name) == ".parquet"
         except OSError:  # searching it for pictures says what is wrong
             return False
     return found
@@ -224,7 +224,7 @@ def _expanded_uri(uri: str, leave_out: str | None) -> tuple[str, list[str]]:
             raise SourceError(f"{named(uri)!r}: a pattern in a URI is not searched: name the folder, or a manifest")
         raise SourceError(f"{named(uri)!r}: no such file or folder: check the path")
     own = _destination_key(parts, leave_out)
-    found = list_folder(uri, (*EXTENSIONS, ".parquet"))
+    found = list_folder(uri, (".parquet",))
     pictures = [key for key in found if not key.lower().endswith(".parquet")]
     kept = [key for key in pictures if not (own and key.startswith(f"{own}{OVERLAYS}/"))]
     if kept:
@@ -233,7 +233,7 @@ def _expanded_uri(uri: str, leave_out: str | None) -> tuple[str, list[str]]:
     files = [key for key in found if key.lower().endswith(".parquet") and "/_" not in f"/{key[below:]}"]
     files = [key for key in files if not (own and key.startswith(own))]
     if not files:
-        raise SourceError(f"no pictures in {named(uri)}: looked for files ending in {', '.join(EXTENSIONS)}")
+        raise SourceError(f"no pictures in {named(uri)}: looked for {FORMAT_NAMES}")
     return "manifests", [parts.at(key) for key in files]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from winspect.errors import PictureError, SourceError
 from winspect.watch.events import ADDED, DELETED, TICK_S, FolderEvents
 from winspect.watch.journal import Identity, Journal
-from winspect.watch.tree import Tree, is_wanted
+from winspect.watch.tree import Tree, may_be_picture
 
 logger = logging.getLogger(__name__)
 
@@ -197,15 +197,14 @@ class WatchedFolder:
 
     def _take_in(self, changes: set[tuple[int, str]]) -> None:
         """Events come in no order: those of a moment are put in order of their time of change."""
-        vacated = {os.path.dirname(name) for change, name in changes if change == DELETED and not is_wanted(name)}
+        vacated = {os.path.dirname(name) for change, name in changes if change == DELETED and not may_be_picture(name)}
         found: dict[str, os.stat_result] = {}
         for change, name in changes:
             if change == DELETED or not self._tree.reaches(name):
                 continue
             path = self.root / name
-            if is_wanted(name):
-                if (status := self._tree.status(name)) is not None:
-                    found[name] = status
+            if (status := self._tree.picture(name)) is not None:
+                found[name] = status
             elif change == ADDED and self._tree.enters(name) and path.is_dir() and not path.is_symlink():
                 found.update(self._tree.walk(name))  # moved here as a whole: no events for what is in it
         for name, status in sorted(found.items(), key=lambda item: (item[1].st_mtime_ns, item[0])):

@@ -7,25 +7,30 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from winspect.sources import EXTENSIONS
+from winspect.pictures.formats import (
+    UNFINISHED,
+    count_left_out,
+    ending_of,
+    format_of,
+    is_hidden,
+    left_out_in_words,
+    picture_by_name,
+    read_start,
+)
 
-_TEMPORARY = frozenset((".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart"))
+_MOST_REMEMBERED = 100_000
 
 
-def is_wanted(name: str) -> bool:
-    """Whether a path below the folder is a picture: a known ending, and no part hidden or temporary.
+def may_be_picture(name: str) -> bool | None:
+    """Whether a path below the folder is a picture as far as its name tells: no part of it hidden or temporary. None
+    where its content must be asked.
 
-    >>> [name for name in ("a.png", ".a.png", "a.png.part", "a.tmp.png", "~a.png", "a.txt") if is_wanted(name)]
-    ['a.png']
+    >>> [may_be_picture(name) for name in ("a.png", ".a.png", "a.png.part", "a.tmp.png", "~a.png", "a.txt", "a.raw")]
+    [True, False, False, False, False, False, None]
     """
     *folders, file = name.split(os.sep)
-    stem, ending = os.path.splitext(file)
-    return (
-        ending.lower() in EXTENSIONS
-        and not file.startswith((".", "~"))
-        and os.path.splitext(stem)[1].lower() not in _TEMPORARY
-        and not any(folder.startswith(".") for folder in folders)
-    )
+    temporary = file.startswith("~") or ending_of(os.path.splitext(file)[0]) in UNFINISHED
+    return False if temporary or any(map(is_hidden, (*folders, file))) else picture_by_name(file)
 
 
 class Tree:
@@ -37,7 +42,7 @@ class Tree:
     Args:
         recursive: with everything below it.
         ignore: folders whose contents are left out.
-        complain: told of folders below that cannot be looked through.
+        complain: called with what is left out: folders that cannot be looked through, files that are no pictures.
     """
 
     def __init__(self, root: Path, *, recursive: bool, ignore: Iterable[Path], complain: Callable[[str], None]) -> None:
@@ -46,14 +51,18 @@ class Tree:
         self._real = os.path.realpath(root)
         ignored = (below(self._real, os.path.realpath(folder)) for folder in ignore)
         self._ignored = tuple(folder for folder in ignored if folder)
+        self._looked_at: dict[str, tuple[int, int, bool]] = {}
+        self._known_endings: set[str] = set()
 
     def walk(self, top: str = "") -> Iterator[tuple[str, os.stat_result]]:
         """All pictures below, in no order.
 
+        Files that are no pictures are counted in one line, and again only when there are some of another ending.
+
         Raises:
             OSError: the root itself cannot be read.
         """
-        folders = [top]
+        folders, left_out = [top], []
         while folders:
             folder = folders.pop()
             try:
@@ -62,13 +71,35 @@ class Tree:
                         name = os.path.join(folder, entry.name)
                         if entry.is_dir(follow_symlinks=False):
                             folders.extend([name] * self.enters(name))
-                        elif is_wanted(name) and (status := self.status(name)) is not None:
+                        elif (status := self.picture(name)) is not None:
                             yield name, status
+                        elif may_be_picture(name) is not True:
+                            left_out.append(name)
             except OSError as error:
                 if not folder:
                     raise
                 if not isinstance(error, FileNotFoundError):
                     self._complain(f"{self.root / folder}: cannot be looked through ({error.strerror})")
+        counts = count_left_out(left_out)
+        if not self._known_endings.issuperset(counts):
+            self._known_endings.update(counts)
+            self._complain(f"{self.root / top}: {left_out_in_words(counts)}")
+
+    def picture(self, name: str) -> os.stat_result | None:
+        """The status of a picture; None for what is gone or no picture. Content is asked once for each version."""
+        known = may_be_picture(name)
+        status = None if known is False else self.status(name)
+        if known or status is None:
+            return status
+        size, changed, is_picture = self._looked_at.get(name, (-1, -1, False))
+        if (size, changed) != (status.st_size, status.st_mtime_ns):
+            start = read_start(self.root / name)
+            is_picture = format_of(start) is not None
+            if len(self._looked_at) >= _MOST_REMEMBERED:
+                self._looked_at.clear()
+            if start:  # else it is empty, or cannot be read as yet
+                self._looked_at[name] = (status.st_size, status.st_mtime_ns, is_picture)
+        return status if is_picture else None
 
     def status(self, name: str) -> os.stat_result | None:
         """Of a file, or of a link that leads nowhere; None for what is gone or something else."""
@@ -85,7 +116,7 @@ class Tree:
 
     def enters(self, folder: str) -> bool:
         """Whether what is in a folder below belongs here, as far as its name says."""
-        hidden = any(part.startswith(".") for part in folder.split(os.sep))
+        hidden = any(map(is_hidden, folder.split(os.sep)))
         own = any(folder == ignored or folder.startswith(ignored + os.sep) for ignored in self._ignored)
         return self.recursive and not hidden and not own
 

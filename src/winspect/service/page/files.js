@@ -1,6 +1,8 @@
 // Pictures from a drop, the clipboard or a chooser.
 
-const PICTURE_NAME = /\.(jpe?g|png|bmp|tiff?|webp|gif|ppm|pgm|jp2|avif)$/i;
+// The endings of winspect.pictures.formats; a test compares them.
+const PICTURE_NAME =
+  /\.(jpg|jpeg|jpe|jfif|jif|mpo|png|apng|bmp|dib|tif|tiff|webp|gif|pnm|pbm|pgm|ppm|jp2|j2k|j2c|jpc|jpf|jpx)$/i;
 
 /** Whether a file of a folder is worth sending; of what was chosen one by one, the service says it. */
 export function looksLikePicture(file) {

@@ -149,7 +149,7 @@ def test_failed_pictures_end_with_3(cli, tmp_path):
     done = cli("evaluate", "--dataset", "mvtec", "--root", root, "--out", tmp_path / "out")
     assert done.code == 3
     assert "15 pictures judged, 1 failed" in done.err
-    assert "failed: bolt: " in done.err and "003.png" in done.err
+    assert "failed: bolt: " in done.err and done.err.count("003.png") == 1  # said once
     given = ("--dataset", "mvtec", "--root", root, "--shots", "1", "--seeds", "0,1")
     assert "15 pictures judged, 1 failed" in cli("evaluate", *given, "--out", tmp_path / "few").err
     assert results_in(tmp_path / "few")["categories"]["bolt"]["n_failed"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -95,7 +96,8 @@ def test_faulty_masks_are_counted_and_named_and_their_figures_null(kind, tmp_pat
             save(path, change(np.asarray(mask)))
 
     data = with_mask(tmp_path / "parts", spoil)
-    results = evaluate(small_model, data, tmp_path / "out")
+    with caplog.at_level(logging.INFO):
+        results = evaluate(small_model, data, tmp_path / "out")
     bolt, nut = (results["categories"][name] for name in ("bolt", "metal_nut"))
     assert all(bolt[metric] is None for metric in PIXEL_METRICS)
     assert all(type(bolt[metric]) is float for metric in IMAGE_METRICS)

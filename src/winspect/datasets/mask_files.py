@@ -90,13 +90,13 @@ def _top(folder: Path) -> str:
 
 def what_lies_near(picture: Path, root: Path) -> str:
     """Folders and files near a picture, up to the data set's root, that look like masks; empty where there are none."""
-    found = []
+    found, top = [], root if root.is_dir() else root.parent
     for folder in picture.parents:
         for place in mask_folders(folder):
             files = sorted(path for path in place.rglob("*") if not is_hidden(path.name) and is_picture(path))
             example = f", as {files[0].relative_to(folder).as_posix()}" if files else ""
             found.append(f"{place.name}/ in {folder.name} ({len(files)} pictures{example})")
-        if folder == root or root not in folder.parents:
+        if folder == top or top not in folder.parents:
             break
     beside = [path.name for path in files_in(picture.parent) if masked_stem(path.stem) and is_picture(path)]
     if beside:

@@ -154,7 +154,7 @@ class Measuring:
             logger.warning("warning: %s: %s", result.path, result.warning)
         if result.error is not None:
             judged.failed.append(_failure(path, result.error))
-            logger.warning("failed: %s", result.error)
+            logger.info("failed: %s", result.error)  # the results name it; the command line says so at the end
         if result.anomaly_score is not None and result.tile_maps is not None:
             judged.scores.append(result.anomaly_score)
             judged.labels.append(item.is_anomalous)

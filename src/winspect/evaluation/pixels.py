@@ -101,7 +101,7 @@ class PixelTruth:
 def named_faults(faults: Sequence[Mapping[str, str]]) -> str:
     """The first few of a category's faults, and how many more there are."""
     more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-    return "; ".join(f"{one['path']}: {one['fault']}" for one in faults[:_NAMED]) + more
+    return "; ".join(f"{fault['path']}: {fault['fault']}" for fault in faults[:_NAMED]) + more
 
 
 def reduce_mask(mask: np.ndarray, side: int, *, keep_regions: bool = True) -> tuple[np.ndarray, int]:

@@ -131,7 +131,7 @@ def evaluate(
             logger.warning("ALARM: %s: %s", part.category, figures["alarm"])
         if figures["mask_faults"]:
             count, named = len(figures["mask_faults"]), named_faults(figures["mask_faults"])
-            logger.warning("%s: %d masks with a fault: %s", part.category, count, named)
+            logger.info("%s: %d masks with a fault: %s", part.category, count, named)
         store.write(part.category, part.seed, figures)
 
     with _bar(parts.values(), left, progress) as advance:

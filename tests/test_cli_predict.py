@@ -254,6 +254,9 @@ def test_recipe_settings_reach_the_model(cli, parts, tmp_path):
         "scales": [2],
         "stride": 1,
         "fusion": "sum",
+        "repeat_last": True,
+        "tile_references": "pooled",
+        "patch_norm": False,
     }
 
 

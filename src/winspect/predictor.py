@@ -48,7 +48,8 @@ class WinCLIP(Predictor):
     """Zero-shot and few-shot anomaly detection with a frozen CLIP.
 
     Args:
-        model: an open_clip architecture, or ``winspect-tiny``, the bundled model.
+        model: an open_clip architecture; ``winspect-tiny``, the bundled model; ``local-dir:FOLDER`` or
+            ``hf-hub:OWNER/NAME``, weights with an ``open_clip_config.json``.
         weights: a pretrained tag of that architecture or a weights file; None for the model's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``npu:N``.
         precision: what the image tower runs in: ``fp32``, ``bf16``, ``fp16`` or ``int8``, which must pass the precision
@@ -118,7 +119,9 @@ class WinCLIP(Predictor):
 
         loaded = load(model, weights, cache_dir=cache_dir)
         self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
-        self.weights = loaded.tag
+        self.weights, self.activation = loaded.tag, loaded.activation
+        for remark in loaded.remarks:
+            logger.warning("%s", remark)
         visual: Any = loaded.model.visual
         self.recipe, self._fusion = own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
         tower = ImageTower(visual, patch_norm=self.recipe.patch_norm).eval()
@@ -126,8 +129,7 @@ class WinCLIP(Predictor):
         for scale in self.recipe.scales:
             window_indices(self.grid_hw, scale, self.recipe.stride)  # refuses what does not fit, before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
-        activation = type(visual.transformer.resblocks[0].mlp.gelu).__name__
-        identity = f"{self.weights_sha256}/{self.model}/{activation}" + "/patch_norm" * self.recipe.patch_norm
+        identity = f"{self.weights_sha256}/{self.model}/{self.activation}" + "/patch_norm" * self.recipe.patch_norm
         cache = cache_folder(cache_dir)
 
         def load_text_tower() -> TextTower:
@@ -194,6 +196,7 @@ class WinCLIP(Predictor):
             "model": self.model,
             "weights": self.weights,
             "weights_sha256": self.weights_sha256,
+            "activation": self.activation,
             "recipe": asdict(self.recipe),
             "prompts": asdict(self.prompts),
             "engine": self.engine.name,

@@ -23,6 +23,11 @@ SMALL_CONFIG = {
 }
 
 
+@pytest.fixture(scope="session")
+def small_config() -> dict[str, object]:
+    return SMALL_CONFIG
+
+
 @pytest.fixture(autouse=True)
 def small_architecture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """open_clip knows the small architecture; nothing outside the test's folder is read or written."""

@@ -102,15 +102,6 @@ def test_a_whole_pickled_model_is_refused(original, tmp_path):
         read_tensors(tmp_path / "model.pt")
 
 
-def test_a_torchscript_program_is_refused(tmp_path):
-    path = tmp_path / "ViT-B-32.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/constants.pkl", b"")
-        archive.writestr("archive/data.pkl", b"")
-    with pytest.raises(UnsafeWeightsError, match=r"TorchScript program.*--weights openai"):
-        read_tensors(path)
-
-
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("keep", [0, 10, 100, 0.5, 0.999])
 def test_a_truncated_file_is_named(original, tmp_path, suffix, keep):
@@ -148,7 +139,7 @@ def test_a_broken_archive_is_damaged(checkpoint, monkeypatch):
         raise zipfile.BadZipFile("bad magic")
 
     monkeypatch.setattr(zipfile, "ZipFile", broken)
-    for check in (check_zip, module._refuse_torchscript):
+    for check in (check_zip, module._read_pickled):
         with pytest.raises(WeightsCorruptError, match="bad magic"):
             check(checkpoint)
 

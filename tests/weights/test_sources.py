@@ -267,11 +267,13 @@ def test_every_tag_open_clip_lists_is_understood():
     assert seen > 50
 
 
-def test_old_open_clip_lists_openai_as_a_program_only(small_tag):
+def test_old_open_clip_lists_openai_s_archive_under_its_hash(small_tag):
     small_tag("openai", url="https://openaipublic.azureedge.net/clip/models/" + "a" * 64 + "/ViT.pt")
-    with pytest.raises(WeightsMissingError, match=r"only as a TorchScript program.*upgrade"):
-        weights.resolve(SMALL, "openai")
-    assert weights.list_weights()  # and the list goes on without it
+    source = weights.find(SMALL, "openai")
+    assert (source.path.name, source.sha256_prefix) == ("ViT.pt", "a" * 64)
+    small_tag("openai", url="https://openaipublic.azureedge.net/clip/" + "a" * 64 + "/ViT.pt", hf_hub="timm/vit/")
+    source = weights.find(SMALL, "openai")  # the hub has its tensors alone
+    assert (source.path.name, source.sha256_prefix) == ("open_clip_model.safetensors", None)
 
 
 @pytest.mark.parametrize(

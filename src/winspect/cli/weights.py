@@ -16,14 +16,16 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("weights", help="list, find and fetch model weights", description=__doc__)
     verbs = parser.add_subparsers(dest="weights_verb", required=True, metavar="pull|list|where")
     pull = verbs.add_parser("pull", help="fetch and verify the weights of a model")
-    pull.add_argument("model", help="an open_clip architecture, such as ViT-B-16-plus-240")
+    pull.add_argument("model", help="an open_clip architecture such as ViT-B-16-plus-240, or hf-hub:OWNER/NAME")
     pull.add_argument("tag", nargs="?", help="pretrained tag (default: the model's, if it has one)")
     listing = verbs.add_parser("list", help="which weights are known, and which are on this machine")
     listing.add_argument("models", nargs="*", metavar="MODEL", help="default: the usual models and all in the cache")
     listing.add_argument("--all", action="store_true", help="every architecture that can be used")
     where = verbs.add_parser("where", help="the cache folder, or the file of a model's weights")
-    where.add_argument("model", nargs="?", help="an open_clip architecture, or winspect-tiny")
-    where.add_argument("tag", nargs="?", help="pretrained tag (default: the model's, if it has one)")
+    where.add_argument(
+        "model", nargs="?", help="an open_clip architecture, winspect-tiny, local-dir:FOLDER or hf-hub:OWNER/NAME"
+    )
+    where.add_argument("tag", nargs="?", help="pretrained tag or weights file (default: the model's, if it has one)")
     for verb in (pull, listing, where):
         verb.add_argument("--json", action="store_true", help="JSON on stdout, nothing else")
     parser.set_defaults(run=run)
@@ -56,7 +58,8 @@ def _where(args: argparse.Namespace) -> int:
     source = weights.find(args.model, args.tag)
     _print_source(source, as_json=args.json)
     if not source.present:
-        print(f"not there yet; fetch it with: winspect weights pull {source.model} {source.tag}", file=sys.stderr)
+        tag = "" if source.config is not None else f" {source.tag}"
+        print(f"not there yet; fetch it with: winspect weights pull {source.model}{tag}", file=sys.stderr)
     return 0 if source.present else 1
 
 
@@ -77,10 +80,16 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _print_source(source: Source, *, as_json: bool) -> None:
+    from winspect.weights.loading import activation_in
+
+    activation = activation_in(source)
     if not as_json:
         print(source.path)
+        if activation is not None:
+            print(f"activation: {activation}", file=sys.stderr)
         return
     row = {"model": source.model, "tag": source.tag, "path": str(source.path), "present": source.present}
+    row["activation"] = activation
     print(json.dumps({**row, "address": source.address, "sha256_prefix": source.sha256_prefix}, indent=2))
 
 

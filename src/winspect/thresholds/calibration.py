@@ -33,6 +33,7 @@ LeftOutBecause = Literal["unreadable", "reference", "copy"]
 MADE_BY = (
     "model",
     "weights_sha256",
+    "activation",
     "recipe",
     "prompts_sha256",
     "precision",
@@ -42,6 +43,8 @@ MADE_BY = (
     "references",
 )
 """What decides a score, and is compared before a calibration is used."""
+SINCE_LATER = ("activation",)
+"""Of these, what calibrations and bundles of earlier releases do not say, and is not compared then."""
 _ROUNDING_ONLY = ("engine", "device")
 
 
@@ -58,7 +61,8 @@ def made_by(model: Predictor, category_name: str) -> dict[str, Any]:
         "class": check_class_name(category_name),
         "references": references,
     }
-    return json.loads(json.dumps({name: identity[name] for name in MADE_BY}))
+    said = [name for name in MADE_BY if name in identity or name not in SINCE_LATER]
+    return json.loads(json.dumps({name: identity[name] for name in said}))
 
 
 @dataclass(frozen=True)
@@ -242,7 +246,8 @@ class Calibration:
             SettingsError: names each difference with both values.
         """
         theirs = made_by(model, self.class_name if category_name is None else category_name)
-        different = [name for name in MADE_BY if _comparable(name, self.made_by) != _comparable(name, theirs)]
+        said = [name for name in MADE_BY if name in self.made_by and name in theirs]
+        different = [name for name in said if _comparable(name, self.made_by) != _comparable(name, theirs)]
         rounding = [name for name in different if name in _ROUNDING_ONLY and theirs["precision"] == "fp32"]
         told = [_difference(name, self.made_by[name], theirs[name]) for name in different if name not in rounding]
         if told:

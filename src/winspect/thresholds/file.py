@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from winspect.errors import SettingsError
-from winspect.thresholds.calibration import MADE_BY, Calibration, Defective, HeldOut, LeftOut
+from winspect.thresholds.calibration import MADE_BY, SINCE_LATER, Calibration, Defective, HeldOut, LeftOut
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -94,7 +94,8 @@ def _calibration(document: Mapping[str, Any]) -> Calibration:
 
 def _made_by(document: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, type] = {"recipe": dict, "references": list}
-    found = {name: _typed(document, name, kinds.get(name, str)) for name in MADE_BY}
+    said = [name for name in MADE_BY if name in document or name not in SINCE_LATER]
+    found = {name: _typed(document, name, kinds.get(name, str)) for name in said}
     for reference in found["references"]:
         if not (isinstance(reference, dict) and {*reference} >= {"name", "sha256"}):
             raise SettingsError(f"references: got {reference!r}, need entries with name and sha256")

@@ -17,6 +17,9 @@ from torch import nn
 from winspect.errors import ArchitectureError
 from winspect.weights.names import DEFAULT_MODEL, TINY
 
+# What open_clip and torch raise on a configuration that does not fit together.
+_BUILD_ERRORS = (TypeError, ValueError, AttributeError, AssertionError, LookupError, RuntimeError, ArithmeticError)
+
 
 def list_architectures() -> list[str]:
     """Names of open_clip's architectures that WinCLIP's windows can use, in open_clip's order."""
@@ -40,13 +43,22 @@ def architecture(name: str) -> dict[str, Any]:
             f"such as {DEFAULT_MODEL!r}; {hint}"
         )
     config: dict[str, Any] = open_clip.get_model_config(spelled)
+    check_usable(name, config)
+    return config
+
+
+def check_usable(name: str, config: dict[str, Any]) -> None:
+    """Refuse a configuration that WinCLIP cannot use.
+
+    Raises:
+        ArchitectureError: says what is in the way.
+    """
     obstacle = _obstacle(config)
     if obstacle:
         raise ArchitectureError(
             f"model {name!r} cannot be used: {obstacle}, and WinCLIP's windows need a plain ViT whose class token "
             f"gives the embedding; choose such a one, for example {DEFAULT_MODEL!r}"
         )
-    return config
 
 
 def _obstacle(config: dict[str, Any]) -> str | None:
@@ -79,21 +91,27 @@ def context_length(config: dict[str, Any]) -> int:
     return int(config["text_cfg"].get("context_length", 77))
 
 
-def build_on_meta(config: dict[str, Any], *, quick_gelu: bool = False) -> nn.Module:
+def build_on_meta(config: dict[str, Any], *, quick_gelu: bool | None = None) -> nn.Module:
     """An open_clip model without memory: every parameter and buffer lies on the ``meta`` device.
 
     Args:
         config: from :func:`architecture`.
-        quick_gelu: build with OpenAI's ``x * sigmoid(1.702 x)`` even where the configuration does not say so. It
+        quick_gelu: build with OpenAI's ``x * sigmoid(1.702 x)``, or without; None for what the configuration says. It
             must be what the weights were trained with: the other activation loads without complaint and is wrong.
+
+    Raises:
+        ArchitectureError: open_clip cannot build the configuration.
     """
     config = dict(config)
     custom_text = config.pop("custom_text", False)
-    if quick_gelu:
-        config["quick_gelu"] = True
+    if quick_gelu is not None:
+        config["quick_gelu"] = quick_gelu
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    with torch.device("meta"):
-        model: nn.Module = kind(**config)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = kind(**config)
+    except _BUILD_ERRORS as error:
+        raise ArchitectureError(f"open_clip {open_clip_version} cannot build this configuration ({error})") from error
     return model
 
 

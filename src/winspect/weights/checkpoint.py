@@ -6,8 +6,10 @@ import errno
 import pickle
 import pickletools
 import re
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -23,6 +25,7 @@ from winspect.errors import (
     WeightsMissingError,
 )
 from winspect.weights.architectures import architectures_like
+from winspect.weights.torchscript import is_torchscript, read_torchscript
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")
@@ -45,36 +48,56 @@ _LOAD_ERRORS = (
     LookupError,
     AttributeError,
     TypeError,
+    OverflowError,
     StopIteration,
+    struct.error,
+    zlib.error,
 )
 _NAMES_SHOWN = 8
+# Numbers in OpenAI's archives, and in state dicts taken from them; no other program's files have all three.
+_OPENAI = {"input_resolution", "context_length", "vocab_size"}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, mapped into memory: nothing is read from disk until it is used.
 
-    The mapping is private: writing to a tensor never reaches the file. A file in PyTorch's format from before 1.6
-    cannot be mapped and is read whole.
+    The mapping is private: writing to a tensor never reaches the file. A file in PyTorch's format from before 1.6, or
+    in TorchScript's, cannot be mapped and is read whole.
 
     Args:
-        path: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as ``torch.save`` writes them.
+        path: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as ``torch.save`` writes them, or a
+            TorchScript archive as OpenAI publishes them; endings in any case.
 
     Raises:
         WeightsMissingError: the file cannot be opened.
         WeightsCorruptError: the file is empty, truncated or damaged.
-        UnsafeWeightsError: the file holds pickled code or a TorchScript program.
+        UnsafeWeightsError: the file holds pickled code.
         WeightsMismatchError: the file holds no named tensors.
     """
     check_openable(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    content = _read_safetensors(path) if _is_safetensors(path) else _read_pickled(path)
     tensors = _unwrap(content, path)
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
     return tensors
 
 
+def is_openai(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are of OpenAI's format: trained with QuickGELU, whatever the architecture says."""
+    return set(names) >= _OPENAI
+
+
+def has_weights_suffix(path: Path) -> bool:
+    """Whether a file's name ends as weights do, in upper or lower case."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def _is_safetensors(path: Path) -> bool:
+    return path.suffix.lower() == ".safetensors"
+
+
 def check_openable(path: Path) -> None:
-    if path.suffix not in SUFFIXES:
+    if not has_weights_suffix(path):
         raise WeightsError(f"{path}: got a file ending in {path.suffix!r}, wanted one of {', '.join(SUFFIXES)}")
     try:
         with path.open("rb") as file:
@@ -101,12 +124,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickled(path: Path) -> object:
     """``torch.load`` restricted to tensors and plain containers; it refuses to call anything else."""
     zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _refuse_torchscript(path)
     try:
+        script = zipped and is_torchscript(path)
+    except _LOAD_ERRORS as error:
+        raise _damaged(path, error) from error
+    try:
+        if script:
+            return read_torchscript(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except _LOAD_ERRORS as error:
-        if culprit := _first_call(path, zipped):
+        if not script and (culprit := _first_call(path, zipped)):
             raise UnsafeWeightsError(
                 f"{path}: holds more than tensors: loading it would call {culprit}. It was not run. If you trust where "
                 "it comes from, keep only its tensors: load it with torch.load(..., weights_only=False) in a place "
@@ -145,19 +172,6 @@ def _open_pickle(path: Path, zipped: bool) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _refuse_torchscript(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise _damaged(path, error) from error
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise UnsafeWeightsError(
-            f"{path}: is a TorchScript program, such as OpenAI publishes, not a file of tensors. It was not run. "
-            "Use the same weights as tensors: `--weights openai` (fetched as safetensors), or another tag or file"
-        )
-
-
 def check_zip(path: Path) -> None:
     """Compare the checksums inside a ``torch.save`` file with its content (PyTorch itself does not).
 
@@ -166,12 +180,12 @@ def check_zip(path: Path) -> None:
     Raises:
         WeightsCorruptError: bytes were changed or lost.
     """
-    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+    if _is_safetensors(path) or not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except _LOAD_ERRORS as error:
         raise _damaged(path, error) from error
     if bad is not None:
         raise WeightsCorruptError(f"{path}: is damaged (the checksum of {bad!r} is wrong); fetch or copy it again")

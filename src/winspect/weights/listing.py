@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from winspect.errors import WeightsCorruptError, WeightsMissingError
+from winspect.errors import WeightsCorruptError
 from winspect.weights.architectures import architecture, list_architectures
-from winspect.weights.names import DEFAULT_MODEL, TINY
+from winspect.weights.names import DEFAULT_MODEL, TINY, brings_config
 from winspect.weights.sources import Source, find, resolve
 from winspect.weights.tags import tag_names
 
@@ -78,16 +78,10 @@ def pull(
 
 
 def _entries(model: str, cache_dir: str | os.PathLike[str] | None) -> list[Entry]:
-    if model == TINY:
-        return [_entry(find(model))]
+    if model == TINY or brings_config(model):
+        return [_entry(find(model, cache_dir=cache_dir))]
     architecture(model)  # an unknown one is an error, not an empty list
-    entries = []
-    for tag in tag_names(model.replace("/", "-")):
-        try:
-            entries.append(_entry(find(model, tag, cache_dir=cache_dir)))
-        except WeightsMissingError:  # known only as a TorchScript program
-            continue
-    return entries
+    return [_entry(find(model, tag, cache_dir=cache_dir)) for tag in tag_names(model.replace("/", "-"))]
 
 
 def _entry(source: Source) -> Entry:

@@ -12,11 +12,12 @@ import open_clip
 import torch
 from torch import nn
 
-from winspect.errors import PrecisionError, WeightsMissingError
+from winspect.errors import PrecisionError, WeightsMissingError, WinspectError
 from winspect.images import Preprocess
 from winspect.weights.architectures import architecture, build_on_meta, context_length, fill_buffers
 from winspect.weights.cache import sha256_of
-from winspect.weights.checkpoint import fit, read_tensors
+from winspect.weights.checkpoint import fit, is_openai, read_tensors
+from winspect.weights.names import CONFIG_FILE, LOCAL
 from winspect.weights.sources import Source, resolve
 from winspect.weights.tiny import load_tiny, read_config
 
@@ -31,7 +32,7 @@ class LoadedCLIP:
         model: an open_clip ``CLIP`` or ``CustomTextCLIP``, in eval mode, on the CPU, no gradients. Its parameters may
             be memory-mapped from ``path``: do not overwrite that file in place while the model is in use (replacing
             it by renaming another file over it is safe).
-        name: architecture, or ``winspect-tiny``.
+        name: architecture, or ``winspect-tiny``; see :class:`winspect.weights.Source`.
         tag: pretrained tag, name of the weights file, or "bundled".
         sha256: of the weights file, 64 hexadecimal digits.
         path: the weights file.
@@ -39,6 +40,8 @@ class LoadedCLIP:
         tokenizer: list of strings -> int64 tensor (texts, ``context_length``).
         context_length: tokens per text.
         precision: "fp32", "fp16" or "bf16": dtype of every floating parameter and buffer.
+        activation: "gelu" or "quick_gelu", of the image tower's MLPs; another one's name in lower case.
+        remarks: what the weights decided, to be said once.
         scoring: settings of scores that the model brings along, empty for models of open_clip: ``temperature``, and
             ``log_fusion`` (see :class:`winspect.fusion.FusionSettings`).
     """
@@ -52,6 +55,8 @@ class LoadedCLIP:
     tokenizer: Callable[..., torch.Tensor]
     context_length: int
     precision: str
+    activation: str
+    remarks: tuple[str, ...] = ()
     scoring: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,9 +75,11 @@ def load(
     tensor by tensor: the peak stays under twice the weights.
 
     Args:
-        model: an open_clip architecture such as ``"ViT-B-16-plus-240"``, or ``"winspect-tiny"``, the bundled model.
+        model: an open_clip architecture such as ``"ViT-B-16-plus-240"``; ``"winspect-tiny"``, the bundled model;
+            ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``, weights with an ``open_clip_config.json``.
         weights: a pretrained tag of the architecture (fetched on first use), or a ``.safetensors``, ``.pt``, ``.pth``
-            or ``.bin`` file; None for the default, which only ``ViT-B-16-plus-240`` and ``winspect-tiny`` have.
+            or ``.bin`` file; None for the default, which only ``ViT-B-16-plus-240`` and ``winspect-tiny`` have, and for
+            models that bring their own.
         precision: "fp32", "fp16" or "bf16".
         cache_dir: where downloaded weights are kept; None for ``$WINSPECT_CACHE`` or the user's cache folder.
         offline: never use the network (also where ``WINSPECT_OFFLINE`` or ``HF_HUB_OFFLINE`` is 1).
@@ -92,7 +99,7 @@ def load(
         )
     source = resolve(model, weights, cache_dir=cache_dir, offline=offline, progress=progress)
     built = _bundled(source, precision) if source.kind == "bundled" else _from_checkpoint(source, precision)
-    network, tokenizer, tokens = built
+    network, tokenizer, tokens, remarks = built
     return LoadedCLIP(
         model=network.eval().requires_grad_(False),
         name=source.model,
@@ -103,6 +110,8 @@ def load(
         tokenizer=tokenizer,
         context_length=tokens,
         precision=precision,
+        activation=activation_of(network),
+        remarks=remarks,
         scoring=_scoring(source),
     )
 
@@ -114,26 +123,67 @@ def _scoring(source: Source) -> dict[str, Any]:
     return {name: config[name] for name in ("temperature", "log_fusion") if name in config}
 
 
-_Built = tuple[nn.Module, Callable[..., torch.Tensor], int]
+def activation_of(network: nn.Module) -> str:
+    """The activation of an open_clip model's image tower, as :class:`LoadedCLIP` names it."""
+    visual: Any = network.visual
+    name = type(visual.transformer.resblocks[0].mlp.gelu).__name__
+    return {"GELU": "gelu", "QuickGELU": "quick_gelu"}.get(name, name.lower())
+
+
+def activation_in(source: Source) -> str | None:
+    """The activation that weights are used with, without loading them; None where they are not here or damaged."""
+    if source.kind == "bundled":
+        return "gelu"
+    config = source.config or architecture(source.model)
+    quick_gelu = source.quick_gelu
+    if quick_gelu is None and source.kind == "file":
+        try:
+            quick_gelu, _ = _quick_gelu(source, read_tensors(source.path))
+        except WinspectError:
+            return None
+    return "quick_gelu" if (config.get("quick_gelu") if quick_gelu is None else quick_gelu) else "gelu"
+
+
+_Built = tuple[nn.Module, Callable[..., torch.Tensor], int, tuple[str, ...]]
 
 
 def _bundled(source: Source, precision: str) -> _Built:
     network = load_tiny(source.path.parent)
     tokens = int(network.context_length)
-    return network.to(DTYPES[precision]), open_clip.SimpleTokenizer(context_length=tokens), tokens
+    return network.to(DTYPES[precision]), open_clip.SimpleTokenizer(context_length=tokens), tokens, ()
 
 
 def _from_checkpoint(source: Source, precision: str) -> _Built:
-    config = architecture(source.model)
-    tokenizer = _tokenizer(source.model, config)
-    dtype = DTYPES[precision]
-    network = build_on_meta(config, quick_gelu=source.quick_gelu)
-    fit(network, read_tensors(source.path), path=source.path, name=source.model, dtype=dtype)
+    config = dict(source.config or architecture(source.model))
+    tokenizer = _tokenizer(source, config)
+    dtype, tensors = DTYPES[precision], read_tensors(source.path)
+    quick_gelu, remarks = _quick_gelu(source, tensors)
+    network = build_on_meta(config, quick_gelu=quick_gelu)
+    fit(network, tensors, path=source.path, name=source.model, dtype=dtype)
     fill_buffers(network, dtype)
-    return network, tokenizer, context_length(config)
+    return network, tokenizer, context_length(config), remarks
 
 
-def _tokenizer(name: str, config: dict[str, Any]) -> Callable[..., torch.Tensor]:
+def _quick_gelu(source: Source, tensors: Mapping[str, torch.Tensor]) -> tuple[bool | None, tuple[str, ...]]:
+    """Whether the weights are used with QuickGELU, None for what the architecture says; and what to say of it."""
+    if not is_openai(tensors):
+        return source.quick_gelu, ()
+    if source.quick_gelu is False:
+        remark = (
+            f"{source.path}: OpenAI's format, whose weights need QuickGELU, but {CONFIG_FILE} says quick_gelu false"
+        )
+        return False, (remark,)
+    if source.quick_gelu is None:
+        return True, (f"{source.path}: OpenAI's format: used with QuickGELU, as OpenAI trained it",)
+    return True, ()
+
+
+def _tokenizer(source: Source, config: dict[str, Any]) -> Callable[..., torch.Tensor]:
+    name, text = source.model, config["text_cfg"]
+    if source.config is not None:
+        if not text.get("hf_tokenizer_name"):
+            return open_clip.SimpleTokenizer(context_length=context_length(config), **text.get("tokenizer_kwargs", {}))
+        name = f"{LOCAL}{source.path.parent}" if source.kind == "file" else name
     try:
         tokenizer: Callable[..., torch.Tensor] = open_clip.get_tokenizer(name)
     except Exception as error:

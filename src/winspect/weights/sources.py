@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
 from winspect.images import Preprocess
-from winspect.weights import hub
+from winspect.weights import described, hub
 from winspect.weights.architectures import architecture, image_size
 from winspect.weights.cache import cache_folder, remember_sha256, remembered_sha256, sha256_of
-from winspect.weights.checkpoint import SUFFIXES, check_openable, check_zip
+from winspect.weights.checkpoint import check_openable, check_zip, has_weights_suffix
 from winspect.weights.download import DownloadError, fetch_url
-from winspect.weights.names import TINY
+from winspect.weights.names import CONFIG_FILE, HUB, LOCAL, TINY, brings_config
 from winspect.weights.tags import Tag, default_tag, describe_tags, find_tag, hash_in_name, tag_of_file
-from winspect.weights.tiny import CONFIG_FILE, WEIGHTS_FILE, read_config
+from winspect.weights.tiny import CONFIG_FILE as TINY_CONFIG_FILE
+from winspect.weights.tiny import WEIGHTS_FILE, read_config
 
 TINY_FOLDER = Path(__file__).parent / TINY
 _OFFLINE_VARIABLES = ("WINSPECT_OFFLINE", "HF_HUB_OFFLINE")
@@ -28,14 +29,16 @@ class Source:
     """Where weights are, and what goes with them.
 
     Attributes:
-        model: architecture, or ``winspect-tiny``.
+        model: architecture, ``winspect-tiny``, ``hf-hub:OWNER/NAME``, or ``local-dir:`` and the folder's name.
         kind: "tag", "file" or "bundled".
         tag: the pretrained tag, the file's name, or "bundled".
         path: where the file is, or will be after it was fetched.
         preprocess: what the weights were trained to see.
-        quick_gelu: trained with OpenAI's approximation of GELU.
+        quick_gelu: trained with OpenAI's approximation of GELU, or without; None where neither a tag nor a
+            configuration beside the file tells: the file's format and the architecture do then.
         sha256_prefix: first digits the file's SHA-256 must have, or None where nothing tells.
-        pretrained: open_clip's tag behind it, or None.
+        pretrained: open_clip's tag behind it, or the repository of the hub, or None.
+        config: open_clip's configuration that came with the weights; None where the model's name stands for one.
     """
 
     model: str
@@ -43,9 +46,10 @@ class Source:
     tag: str
     path: Path
     preprocess: Preprocess
-    quick_gelu: bool = False
+    quick_gelu: bool | None = None
     sha256_prefix: str | None = None
     pretrained: Tag | None = None
+    config: Mapping[str, Any] | None = None
 
     @property
     def present(self) -> bool:
@@ -66,9 +70,9 @@ def find(
     """Where the weights are or will be, without fetching or reading them.
 
     Args:
-        model: an open_clip architecture, or ``winspect-tiny``.
+        model: an open_clip architecture, ``winspect-tiny``, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
         weights: a pretrained tag of the architecture, or a file; None for the default. A name that is both is the
-            tag; a :class:`~pathlib.Path` is always a file.
+            tag; a :class:`~pathlib.Path` is always a file. Models that bring their own take none.
         cache_dir: where downloaded weights are kept; None for the user's cache folder.
 
     Raises:
@@ -77,6 +81,8 @@ def find(
     """
     if model == TINY:
         return _find_bundled(weights)
+    if brings_config(model):
+        return _find_described(model, weights, cache_folder(cache_dir) / "weights")
     config = architecture(model)
     model = model.replace("/", "-")
     size = image_size(config)
@@ -111,9 +117,12 @@ def resolve(
         WeightsMissingError: not on this machine and not to be fetched; says what to fetch and where to put it.
         WeightsCorruptError: the hash is wrong.
     """
+    offline = offline or _offline_by_environment()
+    if model.startswith(HUB):
+        _fetch_config(model, cache_folder(cache_dir) / "weights", offline=offline, progress=progress)
     source = find(model, weights, cache_dir=cache_dir)
     if not source.present:
-        source = _fetch(source, cache_dir, offline=offline or _offline_by_environment(), progress=progress)
+        source = _fetch(source, cache_dir, offline=offline, progress=progress)
     if source.kind != "bundled":
         _verify(source, cache_dir)
     return source
@@ -124,9 +133,61 @@ def _find_bundled(weights: str | os.PathLike[str] | None) -> Source:
         raise SettingsError(f"{TINY} carries its own weights, got {os.fspath(weights)!r}; leave the weights out")
     settings = read_config(TINY_FOLDER).get("preprocess")
     if not settings or "size" not in settings:
-        raise WeightsCorruptError(f'{TINY_FOLDER / CONFIG_FILE}: has no "preprocess"; install the package again')
-    preprocess = _preprocess(Preprocess(settings["size"]), settings)
+        raise WeightsCorruptError(f'{TINY_FOLDER / TINY_CONFIG_FILE}: has no "preprocess"; install the package again')
+    preprocess = described.preprocess(TINY_FOLDER / TINY_CONFIG_FILE, Preprocess(settings["size"]), settings)
     return Source(TINY, "bundled", "bundled", TINY_FOLDER / WEIGHTS_FILE, preprocess)
+
+
+def _find_described(model: str, weights: str | os.PathLike[str] | None, folder: Path) -> Source:
+    """A model that brings its configuration along; of a repository only after its configuration was fetched."""
+    if weights is not None:
+        raise SettingsError(f"{model} brings its own weights, got {os.fspath(weights)!r}; leave the weights out")
+    if model.startswith(LOCAL):
+        place = described.folder_of(model)
+        name, path, repository = f"{LOCAL}{place.name}", described.weights_in(place), None
+        config_file = place / CONFIG_FILE
+    else:
+        repo = described.repo_of(model)
+        repository = Tag(model, repo, repo=repo, hub_files=described.HUB_FILES)
+        name, path = model, hub.find_file(repo, described.HUB_FILES, _folder_of_repo(repo, folder))
+        config_file = hub.find_file(repo, (CONFIG_FILE,), _folder_of_repo(repo, folder))
+        if not config_file.is_file():
+            raise WeightsMissingError(
+                f"{model}: its {CONFIG_FILE} is not on this machine; fetch it and the weights with "
+                f"`winspect weights pull {model}`"
+            )
+    parts = described.read_config(config_file)
+    config = described.model_config(name, config_file, parts["model_cfg"])
+    return Source(
+        model=name,
+        kind="file" if repository is None else "tag",
+        tag=path.name if repository is None else repository.name,
+        path=path,
+        preprocess=described.preprocess(config_file, Preprocess(image_size(config)), parts["preprocess_cfg"]),
+        quick_gelu=described.stated_quick_gelu(config),
+        sha256_prefix=hash_in_name(path.name) if repository is None else None,
+        pretrained=repository,
+        config=config,
+    )
+
+
+def _folder_of_repo(repo: str, folder: Path) -> Path:
+    return folder / repo.replace("/", "--")
+
+
+def _fetch_config(model: str, folder: Path, *, offline: bool, progress: bool) -> None:
+    repo = described.repo_of(model)
+    place = _folder_of_repo(repo, folder)
+    if offline or hub.find_file(repo, (CONFIG_FILE,), place).is_file():
+        return
+    try:
+        hub.fetch(repo, (CONFIG_FILE,), place, progress=progress)
+    except DownloadError as error:
+        raise WeightsMissingError(
+            f"{model}: its {CONFIG_FILE} is not on this machine and could not be fetched ({error}). Fetch "
+            f"{hub.address(repo, CONFIG_FILE)} and the weights where there is a network, put both into one folder, and "
+            f"name that: --model {LOCAL}FOLDER"
+        ) from error
 
 
 def _from_tag(tag: Tag, size: int, folder: Path) -> Source:
@@ -134,8 +195,9 @@ def _from_tag(tag: Tag, size: int, folder: Path) -> Source:
     if tag.url:
         path = folder / tag.file_name
     else:
-        path = hub.find_file(tag.repo or "", tag.hub_files, folder / (tag.repo or "").replace("/", "--"))
-    return Source(tag.model, "tag", tag.name, path, preprocess, tag.quick_gelu, tag.sha256_prefix, tag)
+        path = hub.find_file(tag.repo or "", tag.hub_files, _folder_of_repo(tag.repo or "", folder))
+    # A tag that does not say so leaves the activation to the architecture, some of which have it in their name.
+    return Source(tag.model, "tag", tag.name, path, preprocess, tag.quick_gelu or None, tag.sha256_prefix, tag)
 
 
 def _from_file(model: str, path: Path, size: int) -> Source:
@@ -146,27 +208,16 @@ def _from_file(model: str, path: Path, size: int) -> Source:
         source = replace(_from_tag(tag, size, path.parent), kind="file", tag=path.name, path=path)
     else:
         source = Source(model, "file", path.name, path, Preprocess(size), sha256_prefix=hash_in_name(path.name))
-        beside = path.with_name("open_clip_config.json")
+        beside = path.with_name(CONFIG_FILE)
         if beside.is_file():
             source = _with_config(source, beside)
     return source
 
 
 def _with_config(source: Source, path: Path) -> Source:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        quick_gelu = bool(config.get("model_cfg", {}).get("quick_gelu", False))
-        preprocess = _preprocess(source.preprocess, config.get("preprocess_cfg", {}))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})") from error
-    return replace(source, preprocess=preprocess, quick_gelu=quick_gelu)
-
-
-def _preprocess(default: Preprocess, settings: dict[str, object]) -> Preprocess:
-    """The settings of open_clip's ``preprocess_cfg`` that winspect has; the size is the architecture's."""
-    chosen = {key: settings[key] for key in ("mean", "std", "interpolation") if settings.get(key)}
-    chosen |= {key: tuple(chosen[key]) for key in ("mean", "std") if key in chosen}  # type: ignore[arg-type]
-    return replace(default, **chosen)  # type: ignore[arg-type]
+    parts = described.read_config(path)
+    preprocess = described.preprocess(path, source.preprocess, parts["preprocess_cfg"])
+    return replace(source, preprocess=preprocess, quick_gelu=described.stated_quick_gelu(parts["model_cfg"]))
 
 
 def _fetch(source: Source, cache_dir: str | os.PathLike[str] | None, *, offline: bool, progress: bool) -> Source:
@@ -206,9 +257,9 @@ def _verify(source: Source, cache_dir: str | os.PathLike[str] | None) -> None:
 def _no_such_file(model: str, weights: str | os.PathLike[str], path: Path) -> str:
     typed = os.fspath(weights)
     if typed and os.path.isdir(path):
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
+        inside = sorted(p.name for p in path.iterdir() if has_weights_suffix(p))
         return f"{path}: is a folder; name the weights file in it ({', '.join(inside) or 'there is none'})"
-    if path.suffix in SUFFIXES or len(path.parts) > 1:
+    if has_weights_suffix(path) or len(path.parts) > 1:
         return f"{path}: no such weights file"
     return f"{typed!r} is neither a pretrained tag of {model} nor a file here; {describe_tags(model, typed)}"
 

@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 import open_clip
-from open_clip.version import __version__ as open_clip_version
 
 from winspect.errors import WeightsMissingError
 from winspect.images import Preprocess
@@ -64,21 +63,15 @@ def find_tag(model: str, name: str) -> Tag | None:
     The tag's own address is preferred where its hash is known from it, else the Hugging Face hub is used: it tells
     the hash of every large file.
 
-    Raises:
-        WeightsMissingError: the tag exists, but only as a program (TorchScript), which winspect does not run.
     """
     if _clean(name) not in map(_clean, tag_names(model)):
         return None
     config = open_clip.get_pretrained_cfg(model, name)
     url, hub = config.get("url") or None, config.get("hf_hub") or None
     prefix = hash_in_name(_last_part(url)) if url else None
-    if url and "openaipublic" in url:  # OpenAI's own files are programs; their tensors are on the hub
-        url = None
-        if not hub:
-            raise WeightsMissingError(
-                f"open_clip {open_clip_version} knows {model}:{name} only as a TorchScript program, which winspect "
-                'does not run; upgrade: pip install "open_clip_torch>=2.29", or choose another tag'
-            )
+    if url and "openaipublic" in url:  # OpenAI's own archives stand in a folder of their SHA-256
+        prefix = urlsplit(url).path.split("/")[-2]
+        url = None if hub else url  # the hub has their tensors alone
     if hub and (url is None or prefix is None):
         url, prefix = None, None
     repo, _, file = hub.rpartition("/") if hub and url is None else ("", "", "")

@@ -1,0 +1,138 @@
+"""Models that bring their configuration along: ``open_clip_config.json`` beside the weights, in a folder or on the hub.
+
+The names are open_clip 3's: ``local-dir:FOLDER`` and ``hf-hub:OWNER/NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
+from winspect.images import Preprocess
+from winspect.weights.architectures import check_usable, image_size
+from winspect.weights.names import CONFIG_FILE, HUB, LOCAL
+
+logger = logging.getLogger(__name__)
+
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names of the weights in a repository, the preferred one first."""
+# open_clip's order of preference in a folder.
+_LOCAL_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+_LOCAL_SUFFIXES = (".safetensors", ".bin", ".pth")
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def folder_of(model: str) -> Path:
+    """The folder of a ``local-dir:`` name.
+
+    Raises:
+        WeightsMissingError: no such folder, or one without a configuration.
+    """
+    folder = Path(model.removeprefix(LOCAL)).expanduser().absolute()
+    if not folder.is_dir():
+        raise WeightsMissingError(f"{model}: no such folder; need one with {CONFIG_FILE} and weights")
+    if not (folder / CONFIG_FILE).is_file():
+        raise WeightsMissingError(
+            f"{model}: no {CONFIG_FILE} in it, which says how the model is built; name the architecture and the file "
+            "instead: --model ARCHITECTURE --weights FILE"
+        )
+    return folder
+
+
+def repo_of(model: str) -> str:
+    """The repository of an ``hf-hub:`` name.
+
+    Raises:
+        SettingsError: not of the form OWNER/NAME.
+    """
+    repo = model.removeprefix(HUB)
+    if not _REPO.fullmatch(repo):
+        raise SettingsError(f"got the model {model!r}, need {HUB}OWNER/NAME")
+    return repo
+
+
+def weights_in(folder: Path) -> Path:
+    """The weights file of a folder, chosen as open_clip does; more than one without a usual name is said.
+
+    Raises:
+        WeightsMissingError: there is none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _LOCAL_SUFFIXES and path.is_file())
+    usual = [path for path in files if path.name in _LOCAL_FILES]
+    if usual:
+        return min(usual, key=lambda path: _LOCAL_FILES.index(path.name))
+    if not files:
+        raise WeightsMissingError(f"{folder}: no weights in it, a file ending in {', '.join(_LOCAL_SUFFIXES)}")
+    chosen = min(files, key=lambda path: (path.suffix.lower() != ".safetensors", path.name))
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        logger.warning("%s: several weights files (%s); using %s, as open_clip does", folder, names, chosen.name)
+    return chosen
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """An ``open_clip_config.json``: ``model_cfg`` and ``preprocess_cfg``, each an object, perhaps empty.
+
+    Raises:
+        WeightsCorruptError: it cannot be read as one.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        parts = {name: document.get(name) or {} for name in ("model_cfg", "preprocess_cfg")}
+        if not all(isinstance(part, dict) for part in parts.values()):
+            raise TypeError("model_cfg and preprocess_cfg are objects")
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})") from error
+    return parts
+
+
+def model_config(name: str, path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """A whole ``model_cfg``, checked.
+
+    Raises:
+        WeightsCorruptError: it lacks what every model has.
+        ArchitectureError: WinCLIP cannot use it.
+    """
+    needed = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
+    wrong = [key for key, kind in needed.items() if not isinstance(config.get(key), kind)]
+    if wrong:
+        raise WeightsCorruptError(f"{path}: its model_cfg has no {', '.join(wrong)}; need open_clip's configuration")
+    check_usable(name, config)
+    try:
+        image_size(config)
+    except (TypeError, ValueError) as error:
+        raise WeightsCorruptError(f"{path}: image_size: {error}") from error
+    return config
+
+
+def preprocess(path: Path, default: Preprocess, settings: dict[str, Any]) -> Preprocess:
+    """The settings of a ``preprocess_cfg`` that winspect has; the size is the architecture's.
+
+    Raises:
+        WeightsCorruptError: one of them is out of range.
+    """
+    try:
+        chosen = {key: settings[key] for key in ("mean", "std", "interpolation") if settings.get(key)}
+        chosen |= {key: tuple(chosen[key]) for key in ("mean", "std") if key in chosen}
+        return replace(default, **chosen)
+    except (SettingsError, TypeError, ValueError) as error:
+        raise WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})") from error
+
+
+def stated_quick_gelu(config: dict[str, Any]) -> bool | None:
+    """What a ``model_cfg`` says of the activation; None where it says nothing."""
+    return None if config.get("quick_gelu") is None else bool(config["quick_gelu"])

@@ -1,0 +1,157 @@
+"""Models that bring their configuration along: ``local-dir:`` and ``hf-hub:`` names, as open_clip 3 has them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from winspect import weights
+from winspect.cli.main import main
+from winspect.errors import (
+    ArchitectureError,
+    SettingsError,
+    WeightsCorruptError,
+    WeightsMismatchError,
+    WeightsMissingError,
+)
+from winspect.weights import hub
+from winspect.weights.download import DownloadError
+
+SETTINGS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}
+
+
+@pytest.fixture
+def folder(tmp_path, small_config) -> Path:
+    """A model as open_clip's ``push_to_hf_hub`` saves it, of an architecture that open_clip has no name for."""
+    place = tmp_path / "inspector"
+    place.mkdir()
+    config = {**small_config, "embed_dim": 20, "quick_gelu": True}
+    torch.manual_seed(1)
+    save_file(open_clip.CLIP(**config).state_dict(), place / "open_clip_model.safetensors")
+    write_config(place, config)
+    return place
+
+
+def write_config(place: Path, config: object, **others: object) -> None:
+    document = {"model_cfg": config, "preprocess_cfg": SETTINGS, **others}
+    (place / "open_clip_config.json").write_text(json.dumps(document))
+
+
+def embeddings(model):
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    text = torch.randint(1, 400, (2, 77), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return torch.cat([model.encode_image(picture), model.encode_text(text)])
+
+
+@pytest.mark.open_clip_versions
+def test_a_folder_is_the_model_that_open_clip_makes_of_it(folder):
+    loaded = weights.load(f"local-dir:{folder}")
+    model = open_clip.CLIP(**json.loads((folder / "open_clip_config.json").read_text())["model_cfg"])
+    model.load_state_dict(loaded.model.state_dict())
+    torch.testing.assert_close(embeddings(loaded.model), embeddings(model.eval()), rtol=0, atol=1e-5)
+    assert (loaded.name, loaded.tag, loaded.activation) == (
+        "local-dir:inspector",
+        "open_clip_model.safetensors",
+        "quick_gelu",
+    )
+    assert (loaded.preprocess.size, loaded.preprocess.mean, loaded.preprocess.interpolation) == (
+        64,
+        (0.5, 0.4, 0.3),
+        "bilinear",
+    )
+    assert loaded.tokenizer(["a bolt"]).shape == (1, 77)
+
+
+def test_a_folder_that_moved_is_the_same_model(folder, tmp_path):
+    first = weights.load(f"local-dir:{folder}")
+    moved = shutil.move(folder, tmp_path / "elsewhere" / "inspector")
+    second = weights.load(f"local-dir:{moved}")
+    assert (first.name, first.sha256) == (second.name, second.sha256)
+
+
+def test_the_file_is_chosen_as_open_clip_does(folder, caplog):
+    state = (folder / "open_clip_model.safetensors").read_bytes()
+    (folder / "a.safetensors").write_bytes(state)
+    assert weights.find(f"local-dir:{folder}").path.name == "open_clip_model.safetensors"
+    (folder / "open_clip_model.safetensors").rename(folder / "MINE.SAFETENSORS")
+    assert weights.find(f"local-dir:{folder}").path.name == "MINE.SAFETENSORS"
+    assert "several weights files (MINE.SAFETENSORS, a.safetensors)" in caplog.text
+
+
+def test_folders_that_hold_no_model_say_what_is_missing(folder, tmp_path):
+    with pytest.raises(WeightsMissingError, match="no such folder"):
+        weights.find(f"local-dir:{tmp_path}/none")
+    with pytest.raises(SettingsError, match="brings its own weights"):
+        weights.find(f"local-dir:{folder}", "openai")
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(WeightsMissingError, match="no weights in it"):
+        weights.find(f"local-dir:{folder}")
+    (folder / "open_clip_config.json").unlink()
+    with pytest.raises(WeightsMissingError, match=r"no open_clip_config\.json in it.*--model ARCHITECTURE"):
+        weights.find(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"embed_dim": None}, WeightsCorruptError, "has no embed_dim"),
+        ({"text_cfg": []}, WeightsCorruptError, "has no text_cfg"),
+        ({"vision_cfg": {"image_size": "big", "layers": 2}}, WeightsCorruptError, "image_size"),
+        ({"vision_cfg": {"timm_model_name": "vit"}}, ArchitectureError, "timm's vit"),
+        ({"colour": 1}, ArchitectureError, "cannot build this configuration.*colour"),
+        ({"embed_dim": 24}, WeightsMismatchError, "not weights of local-dir:inspector"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(folder, small_config, change, error, said):
+    write_config(folder, {**small_config, "embed_dim": 20, **change})
+    with pytest.raises(error, match=said):
+        weights.load(f"local-dir:{folder}")
+
+
+def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, capsys, process_as_before):
+    asked = []
+
+    def fetch(repo, files, place, *, progress=True):
+        asked.append((repo, files[0]))
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / files[0], place / files[0])
+        return place / files[0], hub.hash_file(place / files[0])
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    with pytest.raises(WeightsMissingError, match="winspect weights pull hf-hub:someone/inspector"):
+        weights.find("hf-hub:someone/inspector")
+    assert asked == []
+    assert main(["weights", "pull", "hf-hub:someone/inspector"]) == 0
+    assert asked == [
+        ("someone/inspector", "open_clip_config.json"),
+        ("someone/inspector", "open_clip_model.safetensors"),
+    ]
+    loaded = weights.load("hf-hub:someone/inspector", offline=True)
+    assert (loaded.name, loaded.tag, loaded.activation) == (
+        "hf-hub:someone/inspector",
+        "someone/inspector",
+        "quick_gelu",
+    )
+    assert main(["weights", "list", "hf-hub:someone/inspector"]) == 0
+    assert "open_clip_model.safetensors" in capsys.readouterr().out
+    assert len(asked) == 2
+
+
+def test_a_repository_that_cannot_be_fetched(monkeypatch):
+    def unreachable(*_, **__):
+        raise DownloadError("no route")
+
+    monkeypatch.setattr(hub, "fetch", unreachable)
+    with pytest.raises(WeightsMissingError, match=r"could not be fetched \(no route\).*local-dir:FOLDER"):
+        weights.load("hf-hub:someone/inspector")
+    with pytest.raises(WeightsMissingError, match="is not on this machine"):
+        weights.load("hf-hub:someone/inspector", offline=True)
+    with pytest.raises(SettingsError, match="need hf-hub:OWNER/NAME"):
+        weights.load("hf-hub:inspector")

@@ -46,11 +46,14 @@ def test_names_from_a_file(tmp_path, name, text):
         ("n.csv", "category\npcb1\n", "n.csv: got the columns category, need category, name: add name"),
         ("n.csv", "category,name\npcb1,{}\n", "n.csv, line 2: got the class name '{}': braces"),
         ("n.csv", "category,name\npcb1,a\npcb1,b\n", "n.csv, line 3: 'pcb1' has a name already: keep one"),
-        ("n.yaml", "[pcb1]", "n.yaml: got list, need lines such as pcb1: printed circuit board"),
-        ("n.yaml", "pcb1: {a: b}", "n.yaml: 'pcb1' is .*need a name in words"),
+        ("n.yaml", "[pcb1]", "n.yaml: got a sequence, need lines such as pcb1: printed circuit board"),
+        ("n.yaml", "# a\npcb1: {a: b}", "n.yaml, line 2: got a scalar and a mapping, need a category and its name"),
+        ("n.yaml", "pcb1: a\npcb1: b", "n.yaml, line 2: 'pcb1' has a name already: keep one"),
+        ("n.yaml", "pcb1:", "n.yaml, line 1: got the empty class name"),
+        ("n.yaml", "", "n.yaml: no names"),
         ("n.yaml", "a: b: c", "n.yaml: not a YAML file"),
         ("n.yaml", "[" * 5000, "n.yaml: not a YAML file"),
-        ("n.yaml", "a: 2026-13-45", "n.yaml: not a YAML file"),
+        ("n.yaml", "a: &x [1, 2]\nb: [*x, *x]", "n.yaml, line 1: got a scalar and a sequence"),
         ("n.txt", "pcb1", "n.txt: got a file ending in '.txt', need one of plain, .csv"),
     ],
 )
@@ -60,6 +63,11 @@ def test_files_that_are_wrong(tmp_path, name, text, message):
         read_class_names(tmp_path / name)
     with pytest.raises(SettingsError, match=r"gone.csv: cannot be read"):
         read_class_names(tmp_path / "gone.csv")
+
+
+def test_categories_that_look_like_numbers_and_dates(tmp_path):
+    (tmp_path / "n.yaml").write_text("01: tile\n02: 2026-13-45\non: switch\n")
+    assert read_class_names(tmp_path / "n.yaml") == {"01": "tile", "02": "2026-13-45", "on": "switch"}
 
 
 def test_plain_nouns_for_visa_and_mvtec():

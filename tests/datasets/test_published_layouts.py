@@ -60,7 +60,7 @@ def test_mpdd(tmp_path, mini):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_mvtec_ad_2(tmp_path, mini, nested):
+def test_mvtec_ad_2(tmp_path, mini, nested, caplog):
     """The public part; an archive may put a category's folder into one of its name."""
     can = tmp_path / "can" / "can" if nested else tmp_path / "can"
     for folder in ("train/good", "validation/good", "test_public/good", "test_private", "test_private_mixed"):
@@ -70,6 +70,7 @@ def test_mvtec_ad_2(tmp_path, mini, nested):
         mini.mask(can / f"test_public/ground_truth/bad/{name}_mask.png")
     dataset = open_dataset("mvtec2", tmp_path)
     assert dataset.categories == ("can",)
+    assert "3 pictures left out, as" in caplog.text  # validation and private
     where = can.relative_to(tmp_path).as_posix()
     test = f"{where}/test_public"
     assert items_of(dataset) == {
@@ -86,14 +87,16 @@ def test_mvtec_ad_2(tmp_path, mini, nested):
     }
 
 
-def test_kolektor_sdd2(tmp_path, mini):
-    """A mask beside every picture; it says which is defective."""
+def test_kolektor_sdd2(tmp_path, mini, caplog):
+    """A mask beside every picture; it says which is defective. What has none, as a stray copy, is left out."""
+    mini.mask(tmp_path / "train/10001_GT (copy).png")
     for split in ("train", "test"):
         for number, values in ((10000, (0, 0)), (10001, (255, 255))):
             mini.picture(tmp_path / split / f"{number}.png")
             mini.mask(tmp_path / split / f"{number}_GT.png", values=values)
     dataset = open_dataset("ksdd2", tmp_path)
     assert dataset.categories == ("surface",)
+    assert "1 picture left out, as" in caplog.text and "10001_GT (copy).png" in caplog.text
     assert items_of(dataset) == {
         "train/10000.png": ("train", "good", None),
         "train/10001.png": ("train", "defect", "train/10001_GT.png"),

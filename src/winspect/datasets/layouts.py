@@ -11,7 +11,6 @@ MVTec AD: Bergmann et al., CVPR 2019 (CC BY-NC-SA 4.0). MVTec AD 2: Heckler-Kram
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from winspect.datasets.mask_files import MaskFinder, is_mask_folder, mask_folder
 from winspect.datasets.masks import read_mask
 from winspect.errors import SourceError
 from winspect.pictures.formats import is_picture
-
-logger = logging.getLogger(__name__)
 
 MASKS_FOLDER = "ground_truth"
 DEFECT = "defect"
@@ -38,15 +35,13 @@ class Layout:
         wanted: the layout in words, for errors.
         splits: folder in the category, in either case -> split; ``""`` is the category's folder itself.
         label: what says whether a picture is defective: ``type``, the name of its folder; ``mask``, that it has one;
-            ``marks``, that its mask marks something.
-        unread: folders in the category whose pictures have no known label, or are of no split.
+            ``marks``, that its mask marks something; what has no mask is left out.
         category: what the data set's one category is called, where its root is the category's folder.
     """
 
     wanted: str
     splits: Mapping[str, str]
     label: str = "type"
-    unread: tuple[str, ...] = ()
     category: str | None = None
 
     @property
@@ -79,10 +74,9 @@ LAYOUTS: dict[str, Layout] = {
     "mvtec2": Layout(
         f"need <category>/train/good, <category>/test_public/<good or bad> and .../{MASKS_FOLDER}/bad",
         {"train": "train", "test_public": "test"},
-        unread=("validation", "test_private", "test_private_mixed"),
     ),
     "ksdd2": Layout(
-        "need train/<number>.png, train/<number>_GT.png and the same in test/", _TRAIN_AND_TEST, "marks", (), "surface"
+        "need train/<number>.png, train/<number>_GT.png and the same in test/", _TRAIN_AND_TEST, "marks", "surface"
     ),
     "dagm": Layout(
         "need <class>/Train/<number>.PNG, <class>/Train/Label/<number>_label.PNG and the same in Test/",
@@ -133,9 +127,6 @@ def _refuse_splits_as_categories(layout: Layout, root: Path, folders: Mapping[st
 
 def _items(layout: Layout, category: str, folder: Path) -> Iterator[Item]:
     finder, shared = MaskFinder(), mask_folders(folder)
-    for unread in subfolders(folder):
-        if unread.name.casefold() in layout.unread:
-            logger.info("%s is not read: its pictures are not for evaluation", unread)
     for split_folder, split in layout.split_folders(folder):
         masks = [*mask_folders(split_folder), *shared] if layout.has_splits else shared
         if layout.label != "type":
@@ -172,6 +163,8 @@ def _masked_items(
     """The pictures of a split without types."""
     for path in without_masks(pictures_in(folder)):
         mask = finder.find(path, masks)
+        if mask is None and layout.label == "marks":
+            continue
         if mask is None or (layout.label == "marks" and not read_mask(mask).any()):
             yield Item(path, category, split, "normal", GOOD)
         else:

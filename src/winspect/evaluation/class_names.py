@@ -57,20 +57,20 @@ def _table_entries(file: Path) -> Iterable[tuple[str, str, str]]:
 
 
 def _yaml_entries(file: Path) -> Iterable[tuple[str, str, str]]:
+    """The lines of a mapping as they are written: ``01`` stays ``01``, and nothing is constructed."""
     import yaml
 
     try:
-        entries: Any = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
+        root: Any = yaml.compose(read_text(file), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise SettingsError(f"{file}: not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, dict):
-        raise SettingsError(f"{file}: got {type(entries).__name__}, need lines such as pcb1: printed circuit board")
-    for category, name in entries.items():
-        if not isinstance(name, str):
-            raise SettingsError(f"{file}: {category!r} is {str(name)[:40]!r}, need a name in words")
-        yield f"{file}, {category}", str(category), name
+    if root is not None and root.id != "mapping":
+        raise SettingsError(f"{file}: got a {root.id}, need lines such as pcb1: printed circuit board")
+    for category, name in root.value if root else ():
+        where = f"{file}, line {category.start_mark.line + 1}"
+        if category.id != "scalar" or name.id != "scalar":
+            raise SettingsError(f"{where}: got a {category.id} and a {name.id}, need a category and its name")
+        yield where, category.value, name.value
 
 
 def names_for(categories: Iterable[str], names: Mapping[str, str] | None) -> dict[str, str]:

@@ -66,6 +66,12 @@ def test_pictures_that_are_not_there_are_kept_and_told(tmp_path, mini, caplog):
     assert f"names 1 files that are not there, as {tmp_path / 'gone.png'}" in caplog.text
 
 
+def test_names_that_no_file_can_have(tmp_path):
+    names = ["x" * 5000 + ".png", "nul\0.png"]
+    (tmp_path / "set.jsonl").write_text("\n".join(json.dumps({"image": name, "label": 0}) for name in names))
+    assert [path.name for path in open_dataset("manifest", tmp_path / "set.jsonl").missing()] == names
+
+
 def test_absolute_paths_and_the_default_category(tmp_path):
     picture = tmp_path / "elsewhere" / "a.png"
     (tmp_path / "manifest.csv").write_text(f"image,label\n{picture},ok\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class Dataset:
     def missing(self) -> tuple[Path, ...]:
         """Pictures and masks that the data set names but that are not there, in order."""
         named = (path for item in self.items for path in (item.path, item.mask) if path is not None)
-        return tuple(path for path in named if not path.is_file())
+        return tuple(path for path in named if not os.path.isfile(path))  # whatever is wrong with a name: not there
 
 
 def choose_categories(exist: Sequence[str], wanted: Sequence[str] | None, root: Path) -> tuple[str, ...]:

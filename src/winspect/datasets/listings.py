@@ -144,8 +144,8 @@ def _path(row: Mapping[str, Any], key: str, where: str, folder: Path, separators
     value = row.get(key)
     if value is not None and not isinstance(value, str):
         raise SourceError(f"{where}: {key} is {value!r}, need text")
-    path = Path(separators.place(folder, value)) if value else None
-    return None if path is not None and path.is_dir() else path  # some lists name the folder where there is no mask
+    path = separators.place(folder, value) if value else None
+    return None if path is None or os.path.isdir(path) else Path(path)  # some lists name a folder for no mask
 
 
 def _hint(root: Path, kind: str) -> str:

@@ -15,6 +15,7 @@ VisA: Zou et al., "SPot-the-Difference", ECCV 2022 (arXiv 2207.14315); CC BY 4.0
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -131,7 +132,7 @@ def _open_raw(root: Path, categories: Sequence[str] | None) -> Dataset:
         for row in rows
         if row.category == category
     )
-    if not any(item.path.is_file() for item in items):
+    if not any(os.path.isfile(item.path) for item in items):
         raise SourceError(
             f"{root / SPLIT_FILE}: none of the {len(items)} pictures it names is in {root}, as {items[0].path}: "
             "extract the archive there"

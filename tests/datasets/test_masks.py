@@ -60,6 +60,26 @@ def test_other_formats(ending, tmp_path):
     assert read_mask(save(image, tmp_path / f"m.{ending}")).tolist() == TRUTH.tolist()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_in_any_order_of_samples(tmp_path, dtype, planes, order):
+    """A faint defect in the last channel."""
+    tifffile = pytest.importorskip("tifffile")
+    mask = np.zeros((40, 60), bool)
+    mask[7:19, 30:41] = True
+    values = np.zeros((40, 60, 3), dtype)
+    values[mask, 2] = 256 if dtype == "uint16" else 1  # 16-bit colour is read in 8 bits
+    if dtype == "float32":
+        values = values[:, :, 2]
+    pixels, options = values, {"photometric": "minisblack"}
+    if values.ndim == 3:
+        options = {"photometric": "rgb", "planarconfig": planes}
+        pixels = np.moveaxis(values, 2, 0) if planes == "separate" else values
+    tifffile.imwrite(tmp_path / "m.tif", pixels, byteorder=order, **options)
+    assert read_mask(tmp_path / "m.tif", size_wh=(60, 40)).tolist() == mask.tolist()
+
+
 def test_a_palette_with_transparency(tmp_path):
     image = images()["palette, white first"]
     path = save(image, tmp_path / "m.png", transparency=b"\x10\xff")

@@ -10,6 +10,8 @@ from PIL import Image
 
 from winspect.datasets.items import Item
 from winspect.errors import PictureError
+from winspect.pictures.formats import START_BYTES, format_of
+from winspect.pictures.tiff import TiffReader
 
 # JPEG is not among them: lossy compression puts values above 0 around every defect.
 _FORMATS = ("PNG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "PPM")
@@ -70,19 +72,27 @@ def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | Non
     if data.startswith(b"RIFF") and _is_lossy_webp(data):
         raise PictureError(name, _lossy("a lossy WebP"))
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with _opened(data) as image:
             codec = getattr(image, "tag_v2", {}).get(_TIFF_COMPRESSION)
             if codec in _LOSSY_TIFF:
                 raise PictureError(name, _lossy(f"a TIFF compressed as {_LOSSY_TIFF[codec]}"))
             if size_wh is not None and image.size != size_wh:
                 got, need = "x".join(map(str, image.size)), "x".join(map(str, size_wh))
                 raise PictureError(name, f"the mask has {got} pixels, its picture {need}: get the matching mask")
+            if isinstance(image, TiffReader):
+                image.check(str(name))
             return _above_zero(image)
     except PictureError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes can raise anything
         problem = f"the mask is damaged or not a picture ({type(error).__name__}: {error})"
         raise PictureError(name, f"{problem}: get or copy it again") from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    """A mask's header, parsed; TIFF by the reader that pictures have, which knows every order of samples."""
+    file = io.BytesIO(data)
+    return TiffReader(file, "") if format_of(data[:START_BYTES]) == "TIFF" else Image.open(file, formats=_FORMATS)
 
 
 def _lossy(what: str) -> str:

@@ -257,14 +257,14 @@ def test_without_out_there_are_decisions_alone(cli, made, news):
     (first, second) = json.loads(cli("predict", news, "--calibration", made, "--json").out)["results"]
     assert {first["verdict"], second["verdict"]} <= {"normal", "anomalous"}
     assert set(first) == {
-        "path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "p_value",
+        "path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning", "p_value",
     }  # fmt: skip
 
 
 def test_without_a_calibration_rows_are_as_they_were(cli, news, tmp_path):
     cli("predict", news, "--out", tmp_path / "out")
     assert list(rows_in(tmp_path / "out")[0]) == [
-        "path", "class", "anomaly_score", "verdict", "threshold", "map", "error",
+        "path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning",
     ]  # fmt: skip
 
 

@@ -466,7 +466,9 @@ def test_a_failing_source_iterator_is_not_hidden():
     assert not _pool_threads()
 
 
-def test_what_a_decoder_raises_is_a_value_but_a_bug_is_not(monkeypatch):
+def test_what_a_decoder_raises_is_a_value_but_a_bug_is_not(monkeypatch, tmp_path):
+    Image.open(TEXTILE[0]).save(tmp_path / "part.png")
+
     def explode(self):
         raise RuntimeError("boom")
 
@@ -476,7 +478,7 @@ def test_what_a_decoder_raises_is_a_value_but_a_bug_is_not(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageFile.ImageFile, "load", explode)
-        (result,) = prepare_many([TEXTILE[0]], Preprocess(8))
+        (result,) = prepare_many([tmp_path / "part.png"], Preprocess(8))
     assert isinstance(result, PictureError) and "RuntimeError: boom" in str(result)
     with pytest.raises(ZeroDivisionError):
         list(prepare_many([TEXTILE[0]], Bug(8)))

@@ -163,3 +163,36 @@ def test_a_small_defect_keeps_a_dark_field_picture_from_being_called_black(tmp_p
     assert prepare(pixels, Preprocess()).warning.startswith("a black picture")
     pixels[700:712, 333:345] = 255
     assert prepare(pixels, Preprocess()).warning is None
+
+
+def test_a_watch_of_black_frames_does_not_look_well():
+    lines: list[str] = []
+    now = [0.0]
+    status = Status(lines.append, every_s=10, behind=lambda: "", now=lambda: now[0])
+
+    def count(*warnings):
+        for warning in warnings:
+            status.count({"error": None, "verdict": "normal", "warning": warning})
+        now[0] += 10
+        status.tick()
+
+    count(None)
+    count(None, "a black picture", "a black picture")
+    count("a white picture", None)
+    assert lines[0].endswith("; up to date")
+    assert lines[1].endswith("; NOT WELL: the last 2 pictures have a warning: a black picture")
+    assert lines[2].endswith("3 pictures with a warning, 0.20 pictures/s; up to date")
+
+
+def test_the_option_for_12_bit_cameras(cli, tmp_path):
+    with Image.open(GOOD) as image:
+        values = (np.asarray(image.convert("L")).astype(int) * 4095 // 255).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    plain = json.loads(cli("predict", tmp_path / "deep.png", "--json").out)["results"][0]
+    assert "say so (bit depth 12)" in plain["warning"]
+    out = tmp_path / "out"
+    done = cli("predict", tmp_path / "deep.png", "--json", "--bit-depth", "12", "--out", out, "--no-overlays")
+    assert json.loads(done.out)["results"][0]["warning"] is None
+    assert json.loads((out / "run.json").read_text())["bit_depth"] == 12
+    refused = json.loads(cli("predict", tmp_path / "deep.png", "--json", "--bit-depth", "10").out)["results"][0]
+    assert "has more than 10 bits" in refused["error"]["message"]

@@ -20,10 +20,11 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import (
@@ -38,10 +39,25 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from winspect.errors import PictureError
+from winspect.errors import DemandingPictureError, PictureError
+from winspect.pictures.budget import BUDGET, cost_of
+from winspect.pictures.depth import (
+    colour_by_bit_depth,
+    eight_bit_grey,
+    from_integers,
+    from_unit_range,
+    is_deep,
+    is_sixteen_bit_colour,
+    states_its_depth,
+    warn_of_high_bytes,
+)
 from winspect.pictures.formats import FORMAT_NAMES, START_BYTES, format_of
+from winspect.pictures.helper import decode_elsewhere
+from winspect.pictures.jpeg import MAX_SCANS, content_of, count_scans, decode_strictly
+from winspect.pictures.suspicions import joined
 from winspect.pictures.tiff import TiffReader
 
+Demanding = Literal["elsewhere", "here", "refuse"]
 Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray
 
 MAX_PIXELS = 178_956_970
@@ -72,8 +88,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
-_TIFF_SIGNED = 2  # a value of the last
 
 
 def source_name(source: Source) -> str:
@@ -87,7 +101,9 @@ def source_name(source: Source) -> str:
     return str(source)
 
 
-def read_rgb(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> np.ndarray:
+def read_rgb(
+    source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE, bit_depth: int | None = None
+) -> np.ndarray:
     """Read one picture as uint8 (H, W, 3), RGB, 0..255, upright. The array is the caller's own.
 
     Args:
@@ -95,11 +111,12 @@ def read_rgb(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MI
             shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels RGB(A) (OpenCV's are BGR: turn them first).
         max_pixels: refuse larger pictures, by the header, before anything is decoded.
         min_side: refuse pictures whose shorter side is below this.
+        bit_depth: of the camera, 9 to 16, where its values stand unscaled in 16 bits; larger values are refused.
 
     Raises:
         PictureError: it cannot be used; the message names it, the reason and the fix.
     """
-    return np.array(decode(source, max_pixels=max_pixels, min_side=min_side))
+    return np.array(decode(source, max_pixels=max_pixels, min_side=min_side, bit_depth=bit_depth))
 
 
 @dataclass(frozen=True)
@@ -115,34 +132,80 @@ class Decoded:
     warning: str | None = None
 
 
-def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> Image.Image:
+def decode(source: Source, **options: Any) -> Image.Image:
     """``read_rgb`` as an RGB ``PIL.Image``, which resizing needs: a detour through NumPy costs about a decoding."""
-    return decode_picture(source, max_pixels=max_pixels, min_side=min_side).image
+    return decode_picture(source, **options).image
 
 
-def decode_picture(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> Decoded:
+def decode_picture(source: Source, **options: Any) -> Decoded:
     """:func:`decode`, with what is suspicious about the picture."""
+    with decoding(source, **options) as decoded:
+        return decoded
+
+
+@contextmanager
+def decoding(
+    source: Source,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    min_side: int = MIN_SIDE,
+    bit_depth: int | None = None,
+    demanding: Demanding = "elsewhere",
+) -> Iterator[Decoded]:
+    """:func:`decode_picture` for a block in which the picture counts towards :data:`winspect.pictures.budget.BUDGET`.
+
+    Args:
+        max_pixels, min_side, bit_depth: as for :func:`read_rgb`.
+        demanding: a picture that takes long by its header is decoded ``elsewhere`` (in a process that is ended after
+            :data:`winspect.pictures.budget.DECODE_LIMIT_S`), ``here``, or not at all: ``refuse``.
+
+    Raises:
+        DemandingPictureError: with ``refuse``.
+        PictureError: as for :func:`read_rgb`.
+    """
+    with ExitStack() as held:
+        yield _decode(source, held, max_pixels, min_side, bit_depth, demanding)
+
+
+def _decode(
+    source: Source, held: ExitStack, max_pixels: int, min_side: int, bit_depth: int | None, demanding: Demanding
+) -> Decoded:
     name = source_name(source)
 
     def check(width: int, height: int) -> None:
         _check_size(name, width, height, max_pixels, min_side)
 
     if isinstance(source, np.ndarray):
-        return Decoded(Image.fromarray(_rgb_from_array(source, check)))
+        rgb, warning = _rgb_from_array(source, check, bit_depth)
+        return Decoded(Image.fromarray(rgb), warning)
     try:
         if isinstance(source, Image.Image):
             check(*source.size)
-            return Decoded(_rgb_from_image(source, name))
+            held.enter_context(BUDGET.hold(cost_of(source).size))
+            return Decoded(*_rgb_from_image(source, name, bit_depth))
         with _opened(source) as file:
             image = _parsed_header(file, name)
             check(*image.size)
-            if isinstance(image, TiffReader):
-                image.check(name)
-            return Decoded(_rgb_from_image(image, name))
+            cost = cost_of(image, _scans(image, file, name))
+            if cost.is_demanding and demanding == "refuse":
+                raise DemandingPictureError(name, f"decoding it takes about {cost.seconds:.1f} s")
+            held.enter_context(BUDGET.hold(cost.size))
+            if cost.is_demanding and demanding == "elsewhere":
+                options = {"max_pixels": max_pixels, "min_side": min_side, "bit_depth": bit_depth}
+                return Decoded(*decode_elsewhere(content_of(file, name), name, options))
+            return Decoded(*_rgb_from_file(image, file, name, bit_depth))
     except PictureError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes can raise anything
         raise PictureError(name, _decode_reason(error)) from error
+
+
+def _scans(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> int:
+    """The scans of a JPEG; 1 for all others."""
+    scans = count_scans(image, file) if isinstance(image, JpegImagePlugin.JpegImageFile) else 1
+    if scans > MAX_SCANS:
+        raise PictureError(name, f"a JPEG of more than {MAX_SCANS} scans, made to keep decoders busy: leave it out")
+    return scans
 
 
 def _opened(source: Any) -> BinaryIO:
@@ -222,18 +285,51 @@ def _check_size(name: str, width: int, height: int, max_pixels: int, min_side: i
         raise PictureError(name, f"{width}x{height} is {millions}: reduce it, or raise max_pixels")
 
 
-def _rgb_from_image(image: Image.Image, name: str) -> Image.Image:
+def _rgb_from_file(
+    image: ImageFile.ImageFile, file: BinaryIO, name: str, bit_depth: int | None
+) -> tuple[Image.Image, str | None]:
+    if isinstance(image, TiffReader):
+        image.check(name)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        strict, damage = decode_strictly(content_of(file, name), image.mode)
+        if strict is not None:
+            return _upright(strict, image), None
+        rgb, warning = _rgb_from_image(image, name, bit_depth)
+        return rgb, joined(damage, warning)
+    if states_its_depth(image):
+        bit_depth = None
+    if not is_sixteen_bit_colour(image):
+        return _rgb_from_image(image, name, bit_depth)
+    if bit_depth is None:
+        rgb, _ = _rgb_from_image(image, name, None)
+        return rgb, warn_of_high_bytes(rgb)
+
+    def again() -> ImageFile.ImageFile:
+        file.seek(0)
+        return _parsed_header(file, name)
+
+    rgb, warning = colour_by_bit_depth(image, again, name, bit_depth)
+    return _upright(rgb, image), warning
+
+
+def _rgb_from_image(image: Image.Image, name: str, bit_depth: int | None) -> tuple[Image.Image, str | None]:
     image.load()
-    if image.mode.startswith("I") or image.mode == "F":
-        upright = Image.fromarray(_eight_bit_grey(image, name)).convert("RGB")
+    warning = None
+    if is_deep(image):
+        grey, warning = eight_bit_grey(image, name, bit_depth)
+        rgb = Image.fromarray(grey).convert("RGB")
     elif image.mode == "P":
         # The detour gives the same pixels; going straight, Pillow warns about palettes with transparency.
-        upright = image.convert("RGBA").convert("RGB")
+        rgb = image.convert("RGBA").convert("RGB")
     else:
-        upright = image if image.mode == "RGB" else image.convert("RGB")
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return _upright(rgb, image), warning
+
+
+def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
     # Asked only now: Pillow turns TIFFs itself while decoding, and PNG may keep its EXIF behind the pixels.
     turn = _TURNS.get(_orientation(image))
-    return upright if turn is None else upright.transpose(turn)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -243,40 +339,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _eight_bit_grey(image: Image.Image, name: str) -> np.ndarray:
-    """Deep grey (modes I;16*, I, F) to uint8 (H, W), by the range of the stored type."""
-    values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
-    if image.mode == "F":
-        grey = _from_unit_range(values, name)
-    else:
-        bits = tags.get(_TIFF_BITS, (16,))[0]
-        signed = tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == _TIFF_SIGNED
-        top = 2 ** (bits - signed) - 1 if bits in (12, 16) else 65535  # 16-bit values in 32 bits are common
-        if values.min() < 0 or values.max() > top:
-            spread = f"values from {values.min()} to {values.max()}, need 0 to {top}"
-            raise PictureError(name, f"integer {spread}: save it as 8- or 16-bit grey")
-        grey = _from_integers(values, top)
-    white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == 0  # Pillow inverts these for 8 bits, but not for more
-    return 255 - grey if white_is_zero else grey
-
-
-def _from_integers(values: np.ndarray, top: int) -> np.ndarray:
-    """0..top to 0..255, rounded to nearest, by a table (no wide copy of the picture)."""
-    table = (np.arange(top + 1, dtype=np.uint32) * 255 + top // 2) // top
-    return table.astype(np.uint8)[values]
-
-
-def _from_unit_range(values: np.ndarray, name: str) -> np.ndarray:
-    """0..1 to 0..255, rounded to nearest."""
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 1):  # so that NaN is refused as well
-        spread = f"got floating-point values from {low:g} to {high:g}, need 0 to 1"
-        raise PictureError(name, f"{spread}: divide by the largest possible value, or use 8- or 16-bit integers")
-    return np.rint(values * 255).astype(np.uint8)
-
-
-def _rgb_from_array(array: np.ndarray, check: Callable[[int, int], None]) -> np.ndarray:
+def _rgb_from_array(
+    array: np.ndarray, check: Callable[[int, int], None], bit_depth: int | None
+) -> tuple[np.ndarray, str | None]:
     need = "need uint8, uint16 or floating point in 0..1, shape (H, W) or (H, W, 1), (H, W, 3), (H, W, 4)"
     kind = array.dtype.str[1:]  # without the byte order
     depth = array.shape[2] if array.ndim > len("HW") else 1
@@ -284,8 +349,9 @@ def _rgb_from_array(array: np.ndarray, check: Callable[[int, int], None]) -> np.
         raise PictureError("<array>", f"got dtype {array.dtype}, shape {array.shape}, {need}")
     check(array.shape[1], array.shape[0])
     pixels = array.reshape(*array.shape[:2], depth)[:, :, :3]
+    warning = None
     if kind.startswith("f"):
-        pixels = _from_unit_range(pixels, "<array>")
+        pixels, warning = from_unit_range(pixels, "<array>")
     elif kind == "u2":
-        pixels = _from_integers(pixels, 65535)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        pixels, warning = from_integers(pixels, 2 ** (bit_depth or 16) - 1, "<array>")
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))), warning

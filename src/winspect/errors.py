@@ -17,6 +17,7 @@
     │   ├── ClusterError           a Ray cluster that cannot be reached, or whose machines cannot do the job
     │   └── MissingExtraError      an optional dependency is not installed; names the extra
     ├── PictureError               one picture cannot be used; the run goes on with the others
+    │   └── DemandingPictureError  its decoding takes too long for the place that was asked
     ├── WeightsError               the weights cannot be had or used
     │   ├── WeightsMissingError    not on this machine and not to be fetched
     │   ├── WeightsCorruptError    unreadable, truncated, or the hash is wrong
@@ -106,6 +107,10 @@ class PictureError(WinspectError, OSError):
     def __reduce__(self) -> tuple[type[PictureError], tuple[str, str]]:
         # OSError's own way of pickling knows one argument only; worker processes send these errors home.
         return type(self), (self.path, self.reason)
+
+
+class DemandingPictureError(PictureError):
+    """A picture that, by its header, takes longer to decode than was allowed here. Nothing was decoded."""
 
 
 class WeightsError(WinspectError):

@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from winspect.decoding import MAX_PIXELS, MIN_SIDE, Source, decode_picture, read_rgb, source_name
+from winspect.decoding import MAX_PIXELS, MIN_SIDE, Demanding, Source, decoding, read_rgb, source_name
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.pictures.suspicions import blank_frame, joined
 
@@ -238,6 +238,8 @@ def prepare(
     keep_rgb: bool = False,
     stride_fraction: float = 0.8,
     max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
+    demanding: Demanding = "elsewhere",
 ) -> Prepared:
     """Read one picture, cut it as the recipe says, resize and normalise.
 
@@ -248,6 +250,7 @@ def prepare(
         keep_rgb: keep the decoded picture as well, for drawing on it.
         stride_fraction: of recipe ``tiles``.
         max_pixels: refuse larger pictures before decoding.
+        bit_depth, demanding: as for :func:`winspect.decoding.decoding`.
 
     Raises:
         PictureError: the picture cannot be used, or makes more than ``MAX_TILES`` tiles.
@@ -259,6 +262,8 @@ def prepare(
         keep_rgb=keep_rgb,
         stride_fraction=stride_fraction,
         max_pixels=max_pixels,
+        bit_depth=bit_depth,
+        demanding=demanding,
     )
     return resized.normalised(preprocess)
 
@@ -271,18 +276,20 @@ def resize_tiles(
     keep_rgb: bool = False,
     stride_fraction: float = 0.8,
     max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
+    demanding: Demanding = "elsewhere",
 ) -> Resized:
     """:func:`prepare` up to normalising, for one process to decode and another to judge: arguments and errors as there.
 
     ``resize_tiles(...).normalised(preprocess)`` is ``prepare(...)``.
     """
     _check_recipe(recipe)
-    decoded = decode_picture(source, max_pixels=max_pixels)
-    image = decoded.image
     name = source_name(source)
-    boxes = _boxes(name, image.width, image.height, recipe, stride_fraction)
-    pixels = np.stack([preprocess.resize(image, box) for box in boxes])
-    rgb = np.array(image) if keep_rgb else None
+    with decoding(source, max_pixels=max_pixels, bit_depth=bit_depth, demanding=demanding) as decoded:
+        image = decoded.image
+        boxes = _boxes(name, image.width, image.height, recipe, stride_fraction)
+        pixels = np.stack([preprocess.resize(image, box) for box in boxes])
+        rgb = np.array(image) if keep_rgb else None
     return Resized(name, image.size, boxes, pixels, rgb, joined(decoded.warning, blank_frame(pixels)))
 
 
@@ -301,6 +308,7 @@ def prepare_many(
     keep_rgb: bool = False,
     stride_fraction: float = 0.8,
     max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
 ) -> Iterator[Prepared | PictureError]:
     """``prepare`` for a stream of pictures, in worker threads, in the order of ``sources``.
 
@@ -331,6 +339,7 @@ def prepare_many(
                 keep_rgb=keep_rgb,
                 stride_fraction=stride_fraction,
                 max_pixels=max_pixels,
+                bit_depth=bit_depth,
             )
         except PictureError as error:
             return error

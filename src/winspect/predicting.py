@@ -19,6 +19,7 @@ from winspect.fusion import FusionSettings
 from winspect.images import Prepared, Preprocess, last_tile_count, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
 from winspect.outcome import result_of, warn_if_constant
+from winspect.pictures.depth import check_bit_depth
 from winspect.prompts import check_class_name
 from winspect.recipes import Recipe
 from winspect.results import Result
@@ -43,6 +44,7 @@ class Predictor(ABC):
         preprocess: pictures to tiles.
         recipe: embeddings to scores.
         grid_hw: rows and columns of the patch grid.
+        bit_depth: of the camera, where its values stand unscaled in 16 bits; None for values of the whole range.
     """
 
     engine: Any
@@ -50,8 +52,8 @@ class Predictor(ABC):
     recipe: Recipe
     grid_hw: tuple[int, int]
 
-    def __init__(self, *, plan: str = "auto", workers: int | None = None) -> None:
-        self.plan, self.workers = plan, workers
+    def __init__(self, *, plan: str = "auto", workers: int | None = None, bit_depth: int | None = None) -> None:
+        self.plan, self.workers, self.bit_depth = plan, workers, check_bit_depth(bit_depth)
         self._fusion: FusionSettings | None = None
         self._texts: dict[str, Array] = {}
         self._references: dict[str, References] = {}
@@ -85,8 +87,10 @@ class Predictor(ABC):
 
     @property
     def cut(self) -> dict[str, Any]:
-        """How pictures are cut into tiles, as options of :func:`winspect.images.prepare`."""
-        return {"recipe": "tiles" if self.recipe.tiling else "paper", "stride_fraction": self.recipe.tile_stride}
+        """How pictures are read and cut into tiles, as options of :func:`winspect.images.prepare`."""
+        depth = {} if self.bit_depth is None else {"bit_depth": self.bit_depth}
+        tiling = "tiles" if self.recipe.tiling else "paper"
+        return {"recipe": tiling, "stride_fraction": self.recipe.tile_stride, **depth}
 
     def reference(
         self, pictures: Iterable[Picture] | Picture, category_name: str = DEFAULT_CLASS, *, shots: int | None = None

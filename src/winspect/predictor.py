@@ -67,6 +67,8 @@ class WinCLIP(Predictor):
         prompts: own states and templates, or a YAML file of them.
         batch_size: tiles per pass of the image tower at most; None for the device's default.
         workers: threads that decode and resize; None for one per core, at most 8.
+        bit_depth: of the camera, 9 to 16, where its values stand unscaled in 16-bit files or arrays, as those of 12-bit
+            cameras do: they are scaled by its range, and larger values are refused. None for values of the whole range.
         int8_pictures: at least 8 pictures of the parts to be inspected, to calibrate int8 on; None for a bundled set.
         cache_dir: where downloaded weights and text embeddings are kept; None for the user's cache folder.
 
@@ -90,6 +92,7 @@ class WinCLIP(Predictor):
         prompts: PromptEnsemble | str | PathLike[str] | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        bit_depth: int | None = None,
         int8_pictures: Iterable[Picture] | None = None,
         cache_dir: str | PathLike[str] | None = None,
     ) -> None:
@@ -115,7 +118,7 @@ class WinCLIP(Predictor):
             logger.info("%s", reason)
         chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else _read_prompts(prompts)
-        super().__init__(plan=plan, workers=workers)
+        super().__init__(plan=plan, workers=workers, bit_depth=bit_depth)
 
         loaded = load(model, weights, cache_dir=cache_dir)
         self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
@@ -202,6 +205,7 @@ class WinCLIP(Predictor):
             "engine": self.engine.name,
             "precision": self.precision,
             "device": self.device.type,
+            **({} if self.bit_depth is None else {"bit_depth": self.bit_depth}),
         }
 
     @property

@@ -61,6 +61,9 @@ def add_model_options(
         "--device", metavar="auto|cpu|cuda|npu:0|openvino:GPU", help="where the model runs (default: auto)"
     )
     group.add_argument(
+        "--bit-depth", type=int, metavar="N", help="of the camera, as in 12: its values stand unscaled in 16-bit files"
+    )
+    group.add_argument(
         "--precision",
         metavar="auto|fp32|bf16|fp16|int8",
         help="what the image tower runs in (default: the calibration's, or what `winspect precision` says, or fp32; "
@@ -116,8 +119,9 @@ def model_options(
     Raises:
         SettingsError: two calibrations were made differently.
     """
-    names = ("recipe", "weights", "prompts", "device", "precision", "engine", "plan", "batch_size", "workers")
-    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    names = ("recipe", "weights", "prompts", "device", "precision", "engine", "plan")
+    numbers = ("batch_size", "workers", "bit_depth")
+    given = {name: value for name in (*names, *numbers) if (value := getattr(args, name, None)) is not None}
     if args.int8_pictures:
         given["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.graphs:

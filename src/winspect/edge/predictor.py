@@ -44,8 +44,8 @@ class EdgePredictor(Predictor):
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        super().__init__()
         self._described = dict(manifest.made_by)
+        super().__init__(bit_depth=self._described.get("bit_depth"))
         self.model, self.weights_sha256 = self._described["model"], self._described["weights_sha256"]
         try:
             settings = read_json(folder / PREPROCESSING)

@@ -62,7 +62,7 @@ def embedding_alarm(model: WinCLIP, pictures: Sequence[Path]) -> str | None:
     tiles = []
     for path in pictures[: 2 * PROBES]:
         try:
-            tiles.append(prepare(path, model.preprocess).tiles)
+            tiles.append(prepare(path, model.preprocess, bit_depth=model.bit_depth).tiles)
         except PictureError:
             continue
     if not tiles or not model.recipe.scales:

@@ -87,8 +87,7 @@ def prepare_for(model: WinCLIP, picture: Source) -> Prepared:
     Raises:
         PictureError: it cannot be used.
     """
-    cut = "tiles" if model.recipe.tiling else "paper"
-    return prepare(picture, model.preprocess, recipe=cut, stride_fraction=model.recipe.tile_stride)
+    return prepare(picture, model.preprocess, **model.cut)
 
 
 def _timings(model: WinCLIP) -> Callable[..., list[OperatorTime]]:

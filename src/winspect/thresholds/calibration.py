@@ -45,6 +45,8 @@ MADE_BY = (
 """What decides a score, and is compared before a calibration is used."""
 SINCE_LATER = ("activation",)
 """Of these, what calibrations and bundles of earlier releases do not say, and is not compared then."""
+BIT_DEPTH = "bit_depth"
+"""Compared as well; no entry where the values are of their whole range, which is the rule."""
 _ROUNDING_ONLY = ("engine", "device")
 
 
@@ -61,7 +63,7 @@ def made_by(model: Predictor, category_name: str) -> dict[str, Any]:
         "class": check_class_name(category_name),
         "references": references,
     }
-    said = [name for name in MADE_BY if name in identity or name not in SINCE_LATER]
+    said = [name for name in (*MADE_BY, BIT_DEPTH) if name in identity or name not in (*SINCE_LATER, BIT_DEPTH)]
     return json.loads(json.dumps({name: identity[name] for name in said}))
 
 
@@ -246,17 +248,19 @@ class Calibration:
             SettingsError: names each difference with both values.
         """
         theirs = made_by(model, self.class_name if category_name is None else category_name)
-        said = [name for name in MADE_BY if name in self.made_by and name in theirs]
+        said = [name for name in MADE_BY if name in self.made_by and name in theirs] + [BIT_DEPTH]
         different = [name for name in said if _comparable(name, self.made_by) != _comparable(name, theirs)]
         rounding = [name for name in different if name in _ROUNDING_ONLY and theirs["precision"] == "fp32"]
-        told = [_difference(name, self.made_by[name], theirs[name]) for name in different if name not in rounding]
+        told = [
+            _difference(name, self.made_by.get(name), theirs.get(name)) for name in different if name not in rounding
+        ]
         if told:
             raise SettingsError(
                 f"the calibration was made with something else: {'; '.join(told)}. Use what it was made with, or "
                 "calibrate again"
             )
         if rounding:
-            told = [_difference(name, self.made_by[name], theirs[name]) for name in rounding]
+            told = [_difference(name, self.made_by.get(name), theirs.get(name)) for name in rounding]
             logger.warning("%s: in fp32 scores agree within 1e-5, verdicts that close may differ", "; ".join(told))
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -296,7 +300,7 @@ def _comparable(name: str, identity: Mapping[str, Any]) -> Any:
     release did not know are as it judged."""
     if name == "references":
         return sorted(str(reference["sha256"]) for reference in identity[name])
-    return all_settings(identity[name]) if name == "recipe" else identity[name]
+    return all_settings(identity[name]) if name == "recipe" else identity.get(name)
 
 
 def _difference(name: str, ours: Any, theirs: Any) -> str:

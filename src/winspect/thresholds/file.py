@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from winspect.errors import SettingsError
-from winspect.thresholds.calibration import MADE_BY, SINCE_LATER, Calibration, Defective, HeldOut, LeftOut
+from winspect.thresholds.calibration import BIT_DEPTH, MADE_BY, SINCE_LATER, Calibration, Defective, HeldOut, LeftOut
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -99,7 +99,7 @@ def _made_by(document: Mapping[str, Any]) -> dict[str, Any]:
     for reference in found["references"]:
         if not (isinstance(reference, dict) and {*reference} >= {"name", "sha256"}):
             raise SettingsError(f"references: got {reference!r}, need entries with name and sha256")
-    return found
+    return found | ({BIT_DEPTH: document[BIT_DEPTH]} if BIT_DEPTH in document else {})
 
 
 def _typed(document: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -30,12 +30,15 @@ class Status:
         self._say, self._every_s, self._behind, self._now = say, every_s, behind, now
         self._began = self._last = now()
         self._judged_before = 0
+        self._warned_in_a_row, self._warning = 0, ""  # the newest pictures with a warning, and the newest one's
 
     def count(self, row: dict[str, Any]) -> None:
         """Take a row into account."""
         self.judged += 1
         self.failed += row["error"] is not None
         self.warned += row["warning"] is not None
+        self._warning = row["warning"] or ""
+        self._warned_in_a_row = self._warned_in_a_row + 1 if self._warning else 0
         self.anomalous += row["verdict"] == "anomalous"
 
     def tick(self) -> None:
@@ -44,11 +47,18 @@ class Status:
         if self._every_s and now - self._last >= self._every_s:
             rate = (self.judged - self._judged_before) / (now - self._last)
             self._last, self._judged_before = now, self.judged
-            self._say(f"{self._counts()}, {rate:.2f} pictures/s; {self._behind() or 'up to date'}")
+            self._say(f"{self._counts()}, {rate:.2f} pictures/s; {self._health()}")
 
     def last_line(self) -> None:
         """Say the line of the end."""
         self._say(f"stopped after {self._now() - self._began:.0f} s: {self._counts()}")
+
+    def _health(self) -> str:
+        troubles = [self._behind()]
+        if number := self._warned_in_a_row:
+            pictures = "picture has" if number == 1 else f"{number} pictures have"
+            troubles.append(f"NOT WELL: the last {pictures} a warning: {self._warning}")
+        return "; ".join(filter(None, troubles)) or "up to date"
 
     def _counts(self) -> str:
         counts = f"{self.judged} pictures judged, {self.anomalous} anomalous, {self.failed} failed"

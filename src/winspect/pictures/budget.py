@@ -1,0 +1,124 @@
+"""What decoding may cost: bytes for all pictures that are being decoded in a process, and seconds for each.
+
+Both are estimated from a picture's header, by its format, before anything is decoded. The figures per pixel are
+measured (benchmarks/decoding.py) and rounded up.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from PIL import Image
+
+DECODE_MB_VARIABLE = "WINSPECT_DECODE_MB"
+"""The environment variable that says how many megabytes (2**20 bytes) pictures may take while they are decoded."""
+DECODE_MB = 1024
+DEMANDING_S = 1.0
+"""A picture whose decoding is estimated to take longer is decoded in a process of its own, which can be ended."""
+DECODE_LIMIT_S = 30.0
+"""After so many seconds such a process is ended, and the picture is an error."""
+
+_RESERVED = 4
+"""One part in so many of the budget is kept for small pictures, which large ones cannot block."""
+_SMALL = 16
+"""A picture is small when it needs less than one part in so many of the budget."""
+
+# Format -> bytes and nanoseconds per pixel, with the RGB picture it ends in.
+_COSTS = {
+    "JPEG": (9, 15),
+    "MPO": (9, 15),
+    "PNG": (10, 50),
+    "BMP": (5, 5),
+    "TIFF": (12, 20),
+    "WEBP": (19, 40),
+    "GIF": (10, 25),
+    "PPM": (12, 20),
+    "JPEG2000": (24, 400),
+}
+_OTHERS = (24, 100)
+_DEEP_BYTES = 24
+_SLOW_PPM = (32, 1500)  # Python reads these pixel by pixel
+_SCANS_BYTES, _SCAN_NS = 15, 0.12
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What decoding a picture is estimated to take: ``size`` in bytes at its peak, ``seconds`` of a core."""
+
+    size: int
+    seconds: float
+
+    @property
+    def is_demanding(self) -> bool:
+        """Whether it is decoded in a process of its own."""
+        return self.seconds > DEMANDING_S
+
+
+def cost_of(image: Image.Image, scans: int = 1) -> Cost:
+    """The cost of a picture whose header has been parsed.
+
+    Args:
+        scans: of a JPEG.
+    """
+    per_pixel: int
+    ns: float
+    per_pixel, ns = _COSTS.get(image.format or "", _OTHERS)
+    if image.mode[0] in "IF":
+        per_pixel = max(per_pixel, _DEEP_BYTES)
+    if image.format == "PPM" and any(str(tile[0]).startswith("ppm") for tile in getattr(image, "tile", ())):
+        per_pixel, ns = _SLOW_PPM
+    if scans > 1:
+        per_pixel, ns = _SCANS_BYTES, 2 * ns + scans * _SCAN_NS
+    pixels = image.width * image.height
+    return Cost(pixels * per_pixel, pixels * ns / 1e9)
+
+
+class Budget:
+    """Bytes shared by all threads of a process; each takes what its picture needs for as long as it is decoded.
+
+    Small pictures take turns with nobody while there is room; larger ones are let in in the order in which they came,
+    and leave a part of the room to small ones. A picture that needs more than all waits until it has the larger
+    pictures' room to itself.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.used = size, 0
+        self._changed = threading.Condition()
+        self._large: deque[object] = deque()  # those that wait, the first first
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait until there is room for so many bytes, and have them inside the block."""
+        is_small = size * _SMALL <= self.size
+        room = self.size if is_small else self.size - self.size // _RESERVED
+        size, me = min(size, room), object()
+        with self._changed:
+            if not is_small:
+                self._large.append(me)
+            try:
+                self._changed.wait_for(lambda: self.used + size <= room and (is_small or self._large[0] is me))
+                self.used += size
+            finally:
+                if not is_small:
+                    self._large.remove(me)
+                    self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.used -= size
+                self._changed.notify_all()
+
+
+def _budget_bytes() -> int:
+    given = os.environ.get(DECODE_MB_VARIABLE, "")
+    return max(1, int(given) if given.isdigit() else DECODE_MB) * 2**20
+
+
+BUDGET = Budget(_budget_bytes())
+"""Of this process."""

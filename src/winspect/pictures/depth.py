@@ -1,0 +1,143 @@
+"""More than 8 bits to 8: by the range of the stored type, or by the bits a camera is said to have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from winspect.errors import PictureError, SettingsError
+
+LEAST_SHARE = 8
+"""A deep picture that uses less than one part in so many of its range gets a warning: a 12-bit camera in 16-bit files
+uses a sixteenth, and is judged as if the light were off."""
+
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_TIFF_SIGNED = 2  # a value of the last
+_TIFF_PLANES, _TIFF_SEPARATE = 284, 2
+_SIXTEEN = 65535
+
+
+def check_bit_depth(bit_depth: int | None) -> int | None:
+    """The bits of a camera, if they make sense.
+
+    Raises:
+        SettingsError: no whole number from 9 to 16.
+    """
+    if bit_depth is not None and (type(bit_depth) is not int or not 9 <= bit_depth <= 16):
+        raise SettingsError(f"bit_depth: got {bit_depth!r}, need a whole number from 9 to 16: the bits of the camera")
+    return bit_depth
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether Pillow gives more than 8 bits for it (modes I;16*, I, F)."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def states_its_depth(image: ImageFile.ImageFile) -> bool:
+    """Whether the file's own header says up to what its values go, so that Pillow has scaled them to 16 bits."""
+    return image.format == "JPEG2000" or any(str(tile[0]).startswith("ppm") for tile in image.tile)
+
+
+def eight_bit_grey(image: Image.Image, name: str, bit_depth: int | None) -> tuple[np.ndarray, str | None]:
+    """Deep grey to uint8 (height, width), by the range of the stored type; and a warning where little of it is used."""
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        grey, warning = from_unit_range(values, name)
+    else:
+        bits = tags.get(_TIFF_BITS, (16,))[0]
+        signed = tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == _TIFF_SIGNED
+        top = 2 ** (bits - signed) - 1 if bits in (12, 16) else _SIXTEEN  # 16-bit values in 32 bits are common
+        if bit_depth is not None and top >= _SIXTEEN >> 1:  # a file of 12 bits says so itself
+            top = 2**bit_depth - 1
+        grey, warning = from_integers(values, top, name)
+    white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == 0  # Pillow inverts these for 8 bits, but not for more
+    return (255 - grey if white_is_zero else grey), warning
+
+
+def from_integers(values: np.ndarray, top: int, name: str) -> tuple[np.ndarray, str | None]:
+    """0..top to 0..255, rounded to nearest, by a table (no wide copy of the picture).
+
+    Raises:
+        PictureError: a value below 0 or above ``top``.
+    """
+    low, high = values.min(), values.max()
+    if low < 0 or high > top:
+        spread = f"values from {low} to {high}, need 0 to {top}"
+        bits = top.bit_length()
+        fix = "save it as 8- or 16-bit grey" if bits >= 15 else f"it has more than {bits} bits: say the right bit depth"
+        raise PictureError(name, f"integer {spread}: {fix}")
+    table = ((np.arange(top + 1, dtype=np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    return table[values], _little_used(int(high), top)
+
+
+def from_unit_range(values: np.ndarray, name: str) -> tuple[np.ndarray, str | None]:
+    """0..1 to 0..255, rounded to nearest.
+
+    Raises:
+        PictureError: a value outside.
+    """
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 1):  # so that NaN is refused as well
+        spread = f"got floating-point values from {low:g} to {high:g}, need 0 to 1"
+        raise PictureError(name, f"{spread}: divide by the largest possible value, or use 8- or 16-bit integers")
+    return np.rint(values * 255).astype(np.uint8), _little_used(float(high), 1)
+
+
+def warn_of_high_bytes(image: Image.Image) -> str | None:
+    """The warning of 16-bit colour, of which Pillow gives the high byte alone."""
+    extrema: Any = image.getextrema()
+    return _little_used(max(high for _, high in extrema[:3]) * 256 + 255, _SIXTEEN)
+
+
+def _little_used(high: float, top: int) -> str | None:
+    if high * LEAST_SHARE >= top:
+        return None
+    hint = ": from a 12-bit camera? then say so (bit depth 12)" if 255 < high <= 4095 else ""
+    return f"values up to {high:g} of {top}, less than 1/{LEAST_SHARE} of the range{hint}"
+
+
+def is_sixteen_bit_colour(image: ImageFile.ImageFile) -> bool:
+    """Whether the file holds 16 bits a channel, of which Pillow is about to give the high byte."""
+    return not is_deep(image) and all(";16" in _raw_mode(tile) for tile in image.tile) and bool(image.tile)
+
+
+def colour_by_bit_depth(
+    image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile], name: str, bit_depth: int
+) -> tuple[Image.Image, str | None]:
+    """16-bit colour scaled by the bits of a camera, as RGB.
+
+    Pillow gives one byte of each sample; in the other byte order it gives the other one.
+
+    Args:
+        again: the same file, with its header parsed anew.
+
+    Raises:
+        PictureError: another kind of colour, or a value above the range.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if image.mode not in ("RGB", "RGBA") or tags.get(_TIFF_PLANES) == _TIFF_SEPARATE:  # libtiff gives high bytes alone
+        kind = "in separate planes" if image.mode.startswith("RGB") else image.mode
+        raise PictureError(name, f"16-bit {kind}, which cannot be read with a bit depth: save it as grey or RGB")
+    image.load()
+    other = again()
+    other.tile = [_other_byte(tile) for tile in other.tile]
+    other.load()
+    high, low = (np.asarray(part)[:, :, :3].astype(np.uint16) for part in (image, other))
+    small, warning = from_integers(high << 8 | low, 2**bit_depth - 1, name)
+    return Image.fromarray(small), warning
+
+
+def _raw_mode(tile: Any) -> str:
+    arguments = tile[3]
+    return str(arguments if isinstance(arguments, str) else arguments[0] if arguments else "")
+
+
+def _other_byte(tile: Any) -> Any:
+    codec, box, offset, arguments = tile
+    swapped = re.sub(r";16([BLN])", lambda found: f";16{'L' if found[1] == 'B' else 'B'}", _raw_mode(tile))
+    entries = (codec, box, offset, swapped if isinstance(arguments, str) else (swapped, *arguments[1:]))
+    return type(tile)(*entries) if type(tile) is not tuple else entries

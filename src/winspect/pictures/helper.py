@@ -1,0 +1,79 @@
+"""Decoding in a process of its own, for pictures that may take long: it can be ended without anything else ending."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from PIL import Image
+
+from winspect.errors import PictureError
+from winspect.pictures.budget import DECODE_LIMIT_S
+
+_START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from winspect.pictures.helper import main
+main(sys.argv[2])
+"""
+_MOST_AT_ONCE = threading.BoundedSemaphore(2)
+
+
+def decode_elsewhere(
+    content: bytes, name: str, options: dict[str, Any], *, limit_s: float | None = None
+) -> tuple[Image.Image, str | None]:
+    """Decode a file in another process.
+
+    Args:
+        options: of :func:`winspect.decoding.decode_picture`.
+        limit_s: the process is ended after so many seconds; None for :data:`DECODE_LIMIT_S`.
+
+    Returns:
+        The picture, RGB and upright, and its warning.
+
+    Raises:
+        PictureError: it cannot be used, or takes too long.
+    """
+    limit_s = DECODE_LIMIT_S if limit_s is None else limit_s
+    command = [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(options)]
+    with _MOST_AT_ONCE:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            out, _ = process.communicate(content, timeout=limit_s)
+        except subprocess.TimeoutExpired as error:
+            raise PictureError(
+                name, f"not decoded within {limit_s:g} s: damaged, or too demanding; save it as PNG or reduce it"
+            ) from error
+        finally:
+            process.kill()
+            process.communicate()
+    head, _, pixels = out.partition(b"\n")
+    try:
+        answer = json.loads(head)
+    except ValueError as error:
+        code = process.returncode
+        reason = f"its decoder died (exit code {code}): damaged, or not enough memory; save or copy it again"
+        raise PictureError(name, reason) from error
+    if answer["error"] is not None:
+        raise PictureError(name, answer["error"])
+    return Image.frombytes("RGB", tuple(answer["size"]), pixels), answer["warning"]
+
+
+def main(options: str) -> None:
+    """The other process: a file on stdin, a line of JSON and the pixels on stdout."""
+    from winspect.decoding import decode_picture
+
+    answer: dict[str, Any] = {"error": None, "size": None, "warning": None}
+    pixels = b""
+    try:
+        decoded = decode_picture(sys.stdin.buffer.read(), **json.loads(options), demanding="here")
+        answer |= {"size": decoded.image.size, "warning": decoded.warning}
+        pixels = decoded.image.tobytes()
+    except PictureError as error:
+        answer["error"] = error.reason
+    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+    sys.stdout.buffer.write(pixels)
+    sys.stdout.buffer.flush()

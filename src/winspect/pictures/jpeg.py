@@ -1,0 +1,106 @@
+"""JPEG: scans counted before anything is decoded, and libjpeg's complaints, which Pillow keeps to itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from PIL import Image, JpegImagePlugin
+
+from winspect.errors import PictureError
+
+MAX_SCANS = 500
+"""Most scans of a picture: encoders write about ten; each makes the decoder go through the whole picture again."""
+MAX_BYTES = 1 << 29
+"""Largest file read into memory: more than the largest picture has with hardly any compression."""
+_READ = 1 << 20
+_SOS = b"\xff\xda"
+_DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
+
+has_strict_decoder = importlib.util.find_spec("simplejpeg") is not None
+"""Whether damage can be seen: simplejpeg is a part of ``winspect[full]``, not of an edge installation."""
+
+
+def count_scans(image: JpegImagePlugin.JpegImageFile, file: BinaryIO) -> int:
+    """How many scans a decoder will go through, at most one more than :data:`MAX_SCANS`; ``file`` stays where it was.
+
+    In entropy-coded data the marker cannot occur; where a comment behind the first scan holds it, it is counted too.
+    """
+    start = file.tell()
+    scans, rest = 0, b""
+    if not image.info.get("progressive") and _holds_all_channels(file, image.layers):
+        scans = 1  # the decoder stops behind it
+    else:
+        file.seek(0)
+        for block in _blocks(file):
+            scans += (rest + block).count(_SOS)
+            rest = block[-1:] if block.endswith(b"\xff") else b""
+            if scans > MAX_SCANS:
+                break
+    file.seek(start)
+    return min(max(scans, 1), MAX_SCANS + 1)
+
+
+def _holds_all_channels(file: BinaryIO, channels: int) -> bool:
+    """Whether the first scan does; False where the header is not as usual."""
+    file.seek(2)
+    while len(head := file.read(5)) == 5 and head[0] == 0xFF:
+        if head[1] == _SOS[1]:
+            return head[4] == channels
+        file.seek(int.from_bytes(head[2:4], "big") - 3, io.SEEK_CUR)
+    return False
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    while block := file.read(_READ):
+        yield block
+
+
+def decode_strictly(content: bytes, mode: str) -> tuple[Image.Image | None, str | None]:
+    """Decode by libjpeg-turbo with its warnings: bit for bit what Pillow's libjpeg-turbo gives, and quicker.
+
+    Args:
+        content: the file. mode: as Pillow has it from the header.
+
+    Returns:
+        The picture, RGB; None where it is damaged, not grey or RGB, or there is no strict decoder: then Pillow
+        decodes. And what is wrong with the data.
+    """
+    if not has_strict_decoder:
+        return None, None
+    import simplejpeg
+
+    is_colour = mode in ("RGB", "L")
+    try:
+        pixels = simplejpeg.decode_jpeg(content, "RGBX" if is_colour else "CMYK", strict=True)
+    except (ValueError, MemoryError) as error:
+        return None, _damage(str(error))
+    if not is_colour:
+        return None, None
+    height, width = pixels.shape[:2]
+    mapped = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+    return mapped.convert("RGB"), None
+
+
+def _damage(words: str) -> str | None:
+    if not words.startswith(_DAMAGE):
+        return None
+    reason = words.removeprefix("Corrupt JPEG data: ")
+    return f"damaged JPEG data ({reason}): a part of the picture may be wrong; save or copy it again"
+
+
+def content_of(file: BinaryIO, name: str) -> bytes:
+    """All of a file that has been opened.
+
+    Raises:
+        PictureError: it is far larger than any picture.
+    """
+    if isinstance(file, io.BytesIO):
+        return file.getvalue()
+    file.seek(0)
+    content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise PictureError(name, f"a file of more than {MAX_BYTES >> 20} MB: save it again, or leave it out")
+    return content

@@ -13,6 +13,7 @@ from checkpoints import SMALL, build
 
 from benchmarks import versus_anomalib as versus
 from benchmarks import versus_child as child
+from winspect.engines import choose
 
 
 def figures(pictures_s, prompts_s=1.0, **more):
@@ -192,3 +193,9 @@ def test_repair_lets_windows_attend_to_their_own_patches() -> None:
         assert (model._get_window_embeddings(windows) - alone).abs().max() < 1e-4
         # Outside of the windows nothing has changed.
         assert (transformer(windows) - alone).abs().max() < 1e-4
+
+
+def test_every_combination_that_is_listed_is_one_that_runs() -> None:
+    for engine, precisions in versus.PRECISIONS.items():
+        for precision in precisions:
+            assert choose(engine, precision, "cpu").precision == precision

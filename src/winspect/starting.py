@@ -112,6 +112,7 @@ class Starter:
             prefetch=self._prefetches(),
             graphs=self.graphs,
             calibration=self._calibration() if precision == "int8" else None,
+            windows=(self.recipe.scales, self.recipe.stride),
         )
 
     def fall_back(self, error: EngineBuildError) -> Engine:

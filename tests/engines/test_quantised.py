@@ -31,7 +31,8 @@ OPTIONS = {"scales": (2,), "stride": 1, "patches": False}
 
 def make_engine(folder: Path, *, count: int = FEWEST_PICTURES, seed: int = 3, identity: str = "w") -> QuantisedEngine:
     tower = ImageTower(make_visual(layers=1)).eval()
-    return QuantisedEngine(tower, calibration=make_pixels(count, seed), cache=GraphCache(folder, identity), threads=1)
+    how = {"calibration": make_pixels(count, seed), "cache": GraphCache(folder, identity), "threads": 1}
+    return QuantisedEngine(tower, scales=OPTIONS["scales"], stride=OPTIONS["stride"], **how)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,23 @@ def test_the_second_start_does_not_quantise(folder, quantisations):
     assert patches.patches is not None
     assert quantisations == []
     torch.testing.assert_close(patches.image, first.image, rtol=0, atol=1e-5)
+
+
+def test_scores_without_maps_are_of_the_same_quantisation(tmp_path, quantisations):
+    """Two quantisations gave one picture two scores, 1e-3 apart, and so two verdicts."""
+    tower = ImageTower(make_visual(layers=3)).eval()
+    how = {"calibration": make_pixels(FEWEST_PICTURES, 3), "cache": GraphCache(tmp_path, "w"), "threads": 1}
+    engine = QuantisedEngine(tower, scales=(2, 3), stride=1, **how)
+    pixels = make_pixels(6)
+    alone = engine.encode(pixels, scales=(), stride=1, patches=False)
+    with_windows = engine.encode(pixels, scales=(2, 3), stride=1, patches=True)
+    torch.testing.assert_close(alone.image, with_windows.image, rtol=0, atol=0)
+    assert len(quantisations) == 1
+    # The graph of the pictures is a part of the one with windows: but for steps of rounding it says the same.
+    graph, layout = engine._graph(engine._layout(1, (2, 3), 1, True))
+    with torch.inference_mode():
+        whole = torch.cat([engine._run(graph, layout, tower.tokens(one[None])[0]).image for one in pixels])
+    assert cosine_similarity(whole, alone.image, dim=-1).min() > 0.9999
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"identity": "other"}, {"count": FEWEST_PICTURES + 1}], ids=str)
@@ -142,6 +160,12 @@ def new_model(small_checkpoint, tmp_path):
         return WinCLIP(SMALL, settings={"scales": (2,)}, **{**given, **options})
 
     return build
+
+
+def test_maps_do_not_change_scores(new_model):
+    model = new_model(int8_pictures=pictures(8), gate="skip")
+    judged = [[own.anomaly_score for own in model.predict_many(pictures(6), maps=maps)] for maps in (True, False, True)]
+    assert judged[0] == judged[1] == judged[2]
 
 
 def test_own_pictures_through_the_predictor(new_model, caplog):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from winspect.encoder import ImageTower
@@ -21,6 +23,7 @@ def make_engine(
     prefetch: bool = False,
     graphs: bool = False,
     calibration: Tensor | None = None,
+    windows: tuple[Sequence[int], int] = ((), 1),
 ) -> Engine:
     """The engine of a choice. Graphs are built when tiles are first encoded.
 
@@ -32,6 +35,7 @@ def make_engine(
         prefetch: prefetch weights, on an Ascend NPU.
         graphs: run passes as captured graphs, on CUDA or Ascend.
         calibration: normalised tiles that int8 is calibrated on.
+        windows: scales and stride of the recipe, with which int8 is quantised.
 
     Raises:
         EngineError: ``graphs`` on a device that has none.
@@ -42,13 +46,18 @@ def make_engine(
     if graphs:
         raise EngineError(f"got graphs with engine {choice.engine}; captured graphs need engine torch on cuda or npu")
     try:
-        return _static_engine(choice, tower, cache, batch_size, calibration)
+        return _static_engine(choice, tower, cache, batch_size, calibration, windows)
     except ImportError as error:
         raise EngineBuildError(f"engine {choice.engine} cannot be loaded: {error}; install it again") from error
 
 
 def _static_engine(
-    choice: Choice, tower: ImageTower, cache: GraphCache, batch_size: int | None, calibration: Tensor | None
+    choice: Choice,
+    tower: ImageTower,
+    cache: GraphCache,
+    batch_size: int | None,
+    calibration: Tensor | None,
+    windows: tuple[Sequence[int], int],
 ) -> Engine:
     if choice.engine == "onnx":
         from winspect.engines.onnx_engine import OnnxEngine
@@ -59,7 +68,7 @@ def _static_engine(
 
         if calibration is None:
             raise ValueError("int8 needs calibration tiles")
-        return QuantisedEngine(tower, calibration=calibration, cache=cache)
+        return QuantisedEngine(tower, calibration=calibration, cache=cache, scales=windows[0], stride=windows[1])
     from winspect.engines.openvino_engine import OpenVINOEngine
 
     return OpenVINOEngine(

@@ -11,16 +11,20 @@ import contextlib
 import hashlib
 import logging
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 import torch
+from openvino import opset13 as op
 from torch import Tensor
 
+from winspect.embeddings import Embeddings
 from winspect.encoder import ImageTower
-from winspect.engines.graph import GRAPH_VERSION, Layout
+from winspect.engines.graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.errors import MissingExtraError, ReferencesError
@@ -39,6 +43,8 @@ class QuantisedEngine(OpenVINOEngine):
     Args:
         tower: in float32, on the CPU.
         calibration: normalised tiles, float32 (tiles, 3, height, width), whose activations set the ranges.
+        scales, stride: windows of the recipe. The tower is quantised with them once, and scores without maps come
+            from the same quantisation: two would give a picture two scores.
         cache: where quantised graphs are kept: making one takes minutes for a large tower.
 
     Raises:
@@ -47,10 +53,17 @@ class QuantisedEngine(OpenVINOEngine):
     """
 
     def __init__(
-        self, tower: ImageTower, *, calibration: Tensor, cache: GraphCache, threads: int | None = None
+        self,
+        tower: ImageTower,
+        *,
+        calibration: Tensor,
+        cache: GraphCache,
+        scales: Sequence[int],
+        stride: int,
+        threads: int | None = None,
     ) -> None:
         super().__init__(tower, precision="int8", batch_size=1, threads=threads)
-        self._quantised = cache
+        self._quantised, self._windows = cache, (tuple(scales), stride)
         if len(calibration) < FEWEST_PICTURES:
             raise ReferencesError(
                 f"got {len(calibration)} pictures to calibrate int8 on, need at least {FEWEST_PICTURES} of the parts "
@@ -60,9 +73,26 @@ class QuantisedEngine(OpenVINOEngine):
         if cpu_features().native_bf16:
             self._options["INFERENCE_PRECISION_HINT"] = "bf16"
 
+    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
+        """Build now what :meth:`encode` would build: the graph of the pictures, and that of their windows."""
+        for some in {(), tuple(scales)}:
+            super().prepare(scales=some, stride=stride, patches=patches)
+
+    def _embed(self, tokens: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+        # What belongs to the picture always comes from the graph without windows: rounding to 8 bits turns the last
+        # digit of a sum, which depends on the rows beside it, into a step, and a score must not depend on its map.
+        pictures = super()._embed(tokens, scales=(), stride=stride, patches=patches)
+        if not scales:
+            return pictures
+        windows = super()._embed(tokens, scales=scales, stride=stride, patches=patches).windows
+        return Embeddings(pictures.image, windows, pictures.patches)
+
     def _model(self, layout: Layout) -> ov.Model:
         # Patch tokens always among the outputs: few-shot and zero-shot inspection then share one quantisation.
         layout = layout.with_patches()
+        if not layout.scales and self._windows[0]:
+            scales, stride = self._windows
+            return without_windows(self._model(replace(layout, scales=scales, stride=stride)), layout)
         key = {
             "kind": "int8",
             "graph": GRAPH_VERSION,
@@ -91,6 +121,35 @@ class QuantisedEngine(OpenVINOEngine):
                 subset_size=len(tokens),
             )
         ov.save_model(model, folder / "tower.xml", compress_to_fp16=False)
+
+
+def without_windows(model: ov.Model, layout: Layout) -> ov.Model:
+    """What a tower's graph with windows computes of the pictures alone: the same constants, the other rows left out.
+
+    The pictures are the first part wherever rows are joined or split (:mod:`winspect.engines.graph`).
+
+    Args:
+        model: of a layout with windows; it is taken apart.
+        layout: without them.
+    """
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind in ("Concat", "VariadicSplit"):
+            node.output(0).replace(node.input_value(0))
+        elif kind == "Gather" and (rows := _constant(node.input_value(1))) is not None:
+            own = op.constant(rows[rows < layout.batch * layout.tokens])
+            node.input(1).replace_source_output(own.output(0))
+    kept = [result for result in model.get_results() if {IMAGE, PATCHES} & result.output(0).get_tensor().get_names()]
+    pictures = ov.Model(kept, model.get_parameters(), model.get_friendly_name())
+    pictures.validate_nodes_and_infer_types()
+    return pictures
+
+
+def _constant(value: Any) -> np.ndarray | None:
+    node = value.get_node()
+    return (
+        node.get_data() if node.get_type_name() == "Constant" and value.get_partial_shape().rank.get_length() else None
+    )
 
 
 def _nncf() -> Any:

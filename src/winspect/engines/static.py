@@ -97,13 +97,16 @@ class StaticEngine(Engine):
 
     def _encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
         with self._one_at_a_time, torch.inference_mode():
-            graph, layout = self._graph(self._layout_for(len(tiles), scales, stride, patches))
             tokens, stem = self.tower.tokens(tiles)
-            parts = [self._run(graph, layout, part) for part in tokens.split(layout.batch)]
-        embeddings = Embeddings.concatenate(parts)
+            embeddings = self._embed(tokens, scales=scales, stride=stride, patches=patches)
         return Embeddings(
             embeddings.image, embeddings.windows, embeddings.patches if patches else None, stem if patches else None
         )
+
+    def _embed(self, tokens: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+        """Embeddings of tiles from their tokens; patch tokens among them where the graph has them anyway."""
+        graph, layout = self._graph(self._layout_for(len(tokens), scales, stride, patches))
+        return Embeddings.concatenate([self._run(graph, layout, part) for part in tokens.split(layout.batch)])
 
     def _graph(self, wanted: Layout) -> tuple[Graph, Layout]:
         for layout, graph in self._graphs.items():

@@ -191,15 +191,18 @@ def test_the_pixel_grid_is_an_option(cli, parts, tmp_path):
     assert done.code == 2 and 'pixel_grid: "published" there, "regions" asked for' in done.err
 
 
-def test_masks_with_a_fault_are_said(cli, tmp_path):
+@pytest.mark.parametrize("grid", ["regions", "published"])
+def test_masks_with_a_fault_are_said_once(cli, tmp_path, grid):
+    """With the reason where there are no figures, at the end where there are."""
     root = make_mvtec(tmp_path / "parts", categories=("bolt",))
     mask = root / "bolt/ground_truth/scratch/000_mask.png"
     save(mask, part(0, defective=False)[1])
-    done = cli("evaluate", "--dataset", "mvtec", "--root", root, "--out", tmp_path / "out", "--no-report")
-    assert done.code == 0
-    assert (
-        "winspect: masks: bolt: 1 with a fault: bolt/ground_truth/scratch/000_mask.png: the mask is empty" in done.err
-    )
+    given = ("--dataset", "mvtec", "--root", root, "--no-report", "--pixel-grid", grid)
+    done = cli("evaluate", *given, "--out", tmp_path / "out")
+    said = "bolt/ground_truth/scratch/000_mask.png: the mask is empty"
+    assert (done.code, (done.out + done.err).count(said)) == (0, 1)
+    assert (f"1 of 4 masks cannot be used: {said}" in done.out) is (grid == "regions")
+    assert (f"winspect: masks: bolt: 1 with a fault: {said}" in done.err) is (grid == "published")
 
 
 def test_null_figures_are_dashes_with_a_reason(cli, tmp_path):

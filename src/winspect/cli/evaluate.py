@@ -202,7 +202,7 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     if len(failures) > _FAILURES_SHOWN:
         print(f"winspect: and {len(failures) - _FAILURES_SHOWN} more, in results.json", file=sys.stderr)
     for name, category in categories.items():
-        if faults := category["mask_faults"]:
+        if (faults := category["mask_faults"]) and category["pixel_auroc"] is not None:  # else the reason names them
             print(f"winspect: masks: {name}: {len(faults)} with a fault: {named_faults(faults)}", file=sys.stderr)
     for name, alarm in alarms.items():
         print(f"winspect: ALARM: {name}: {alarm}. Its figures are null; do not use its maps", file=sys.stderr)

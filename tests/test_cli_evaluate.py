@@ -288,6 +288,11 @@ def test_sudden_death_half_way_changes_no_figure(cli, tmp_path, small_checkpoint
 PAGE = (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
 
 
+def test_commands_of_the_page_on_data_are_understood():
+    lines = [line[2:] for line in (ROOT / "docs/data.md").read_text(encoding="utf-8").splitlines() if line[:2] == "$ "]
+    assert [cli_main.build_parser().parse_args(shlex.split(line)[1:]).verb for line in lines] == ["evaluate"] * 3
+
+
 def test_the_pages_commands_are_understood(monkeypatch):
     monkeypatch.setattr(cli_main, "VERBS", tuple(dict.fromkeys((*cli_main.VERBS, prepare, evaluate, compare))))
     lines = [line[2:] for line in PAGE.splitlines() if line.startswith("$ ")]

@@ -22,7 +22,7 @@ what --root holds, for each kind of data set (docs/data.md says more):
   meta      meta.json: {"train": {CLASS: [...]}, "test": {CLASS: [{"img_path", "mask_path", "anomaly", ...}]}}
   visa      split_csv/1cls.csv and CATEGORY/Data/..., or the layout of mvtec
   manifest  a .csv or .jsonl file with image (or path, file), label, and maybe category, split, defect_type, mask
-  elpv, textile  need no --root: pip install "winspect[demo]"
+  elpv, textile  need no --root: they are packages of the extra demo
 
 Folders named good, ok, normal, pass, non_defective or defect_free, in either case, hold normal pictures. A mask has
 the name of its picture, alone or with _mask, _gt or _label behind it, in ground_truth/, gt/, mask(s)/ or label(s)/, or

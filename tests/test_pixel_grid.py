@@ -77,7 +77,7 @@ def with_mask(root, change):
 
 FAULTS = {
     "empty": (np.zeros_like, "the mask is empty, its picture labelled defective"),
-    "inverted": (lambda mask: 255 - mask, "of its picture: is it inverted"),
+    "inverted": (lambda mask: 255 - mask, "of its picture: mend it if it is inverted"),
     "lossy": (None, "a lossy WebP as mask"),
 }
 

@@ -117,8 +117,8 @@ def fault_of(mask: np.ndarray) -> str | None:
         return "the mask is empty, its picture labelled defective: draw the defect, or label the picture good"
     if share > MOST:
         return (
-            f"the mask covers {share:.0%} of its picture: mend it if it is inverted (defects are above 0, the rest is 0); "
-            "if it is right, --pixel-grid published takes it"
+            f"the mask covers {share:.0%} of its picture: mend it if it is inverted (defects above 0, the rest 0), "
+            "or, if it is right, --pixel-grid published takes it"
         )
     return None
 

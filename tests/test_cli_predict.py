@@ -7,6 +7,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from winspect import WinCLIP, heatmaps
 from winspect.cli.main import main
 from winspect.reports.recorder import COLUMNS
 from winspect.system.installation import install_command
+from winspect.system.run_folder import locked
 
 ROOT = Path(__file__).parents[1]
 SIZE_WH = (90, 70)
@@ -666,6 +668,38 @@ def test_resume_on_a_run_file_that_is_damaged_is_refused(cli, parts, tmp_path):
     refused = cli("predict", parts, "--out", tmp_path, "--resume")
     assert refused.code == 2
     assert "run.json" in refused.err
+
+
+def test_resume_tells_good_samples_by_their_contents(cli, parts, tmp_path):
+    """Before: by their paths, so that other pictures of the same names were taken for the same."""
+    first, second = fill(tmp_path / "good", 2), tmp_path / "moved"
+    out, reference = tmp_path / "out", ("--reference", tmp_path / "good")
+    cli("predict", parts, "--out", out, *reference)
+    shutil.copytree(first, second)
+    assert cli("predict", parts, "--out", out, "--resume", "--reference", second).code == 0
+    save_part(first / "part0.png", 77)
+    refused = cli("predict", parts, "--out", out, "--resume", *reference)
+    assert refused.code == 2
+    assert "different references_sha256" in refused.err
+
+
+def test_two_runs_never_share_a_folder(cli, parts, tmp_path):
+    cli("predict", parts, "--out", tmp_path / "out")
+    before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    with locked(tmp_path / "out"):
+        for resume in ((), ("--resume",)):
+            refused = cli("predict", parts / "part3.png", "--out", tmp_path / "out", *resume)
+            assert refused.code == 2
+            assert "another winspect run is writing there" in refused.err
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
+
+
+def test_a_run_that_starts_anew_leaves_no_table_of_the_earlier(cli, parts, tmp_path, monkeypatch):
+    cli("predict", parts, "--out", tmp_path)
+    interrupt_after(monkeypatch, 1)
+    assert cli("predict", parts, "--out", tmp_path, "--threshold", 0.5, "--batch-size", 1).code == 130
+    assert len(rows_in(tmp_path)) == 1
+    assert not (tmp_path / "predictions.csv").exists()
 
 
 # Places that are no good

@@ -21,6 +21,7 @@ from winspect.reports.recorder import Recorder
 from winspect.reports.report import Gallery, Picture, write_report
 from winspect.results import Result
 from winspect.system.installation import install_command
+from winspect.system.run_folder import locked
 
 PICTURES_PER_LABEL = 8
 SHOTS = 4
@@ -148,7 +149,7 @@ def judge_sets(model: WinCLIP, sets: Sequence[DemoSet]) -> Iterator[Judged]:
 def run_demo(out: Path, model: WinCLIP, judged: Sequence[Judged]) -> Path:
     """Write ``predictions.jsonl`` (with the label and the shots of each row), heat maps and the report; returns it."""
     maps: dict[tuple[str, int, str], str] = {}
-    with Recorder(out, model.describe()) as recorder:
+    with locked(out), Recorder(out, model.describe()) as recorder:
         for part in judged:
             for result, (_, defective) in zip(part.results, part.data.pictures, strict=True):
                 extra = {"label": "anomalous" if defective else "normal", "shots": part.shots}

@@ -407,7 +407,7 @@ def test_a_damaged_list_loses_nothing(tmp_path, caplog):
 def test_two_runs_never_share_a_folder(tmp_path):
     with open_(tmp_path):
         for resume in (False, True):
-            with pytest.raises(OutputError, match="another winspect batch is writing there"):
+            with pytest.raises(OutputError, match="another winspect run is writing there"):
                 open_(tmp_path, resume=resume)
     open_(tmp_path, resume=True).__exit__(None, None, None)
 
@@ -553,7 +553,7 @@ def test_a_killed_process_keeps_its_shards_and_frees_the_lock(tmp_path):
     ) as process:
         try:
             assert process.stdout.readline() == "ready\n"
-            with pytest.raises(OutputError, match="another winspect batch is writing there"):
+            with pytest.raises(OutputError, match="another winspect run is writing there"):
                 open_(tmp_path / "out", resume=True)
         finally:
             process.send_signal(signal.SIGKILL)
@@ -642,7 +642,7 @@ def test_a_file_uri_is_the_folder(tmp_path):
     fill(place, range(8))
     with open_(place, resume=True) as destination:
         assert destination.finished == {0, 1}
-        with pytest.raises(OutputError, match="another winspect batch is writing there"):
+        with pytest.raises(OutputError, match="another winspect run is writing there"):
             open_(tmp_path / "my run", resume=True)
         destination.add(rows([8, 9]))
     assert ids(tmp_path / "my run") == all_ids()

@@ -163,7 +163,7 @@ def test_what_a_killed_run_left_in_the_folder_of_maps_is_removed(tmp_path):
 def test_two_watches_do_not_share_a_folder(tmp_path):
     with (
         WatchResults(tmp_path, stop=threading.Event()),
-        pytest.raises(OutputError, match=r"another winspect watch writes there; choose another --out"),
+        pytest.raises(OutputError, match=r"another winspect run is writing there; .*choose another --out"),
     ):
         WatchResults(tmp_path, stop=threading.Event()).__enter__()
     with WatchResults(tmp_path, stop=threading.Event()):

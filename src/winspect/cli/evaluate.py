@@ -111,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with _model(args) as model:
+
+            def report(results: dict[str, Any]) -> None:
+                write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
+
             results = evaluate(
                 model,
                 dataset,
@@ -120,10 +124,9 @@ def run(args: argparse.Namespace) -> int:
                 raw_maps=args.raw_maps,
                 fresh=args.fresh,
                 progress=True,
+                report=None if args.no_report else report,
                 **{name: value for name, value in given.items() if value is not None},
             )
-            if not args.no_report:
-                write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
     except KeyboardInterrupt:
         print(f"winspect: interrupted; the same command goes on with what is in {args.out}", file=sys.stderr)
         return EXIT_INTERRUPTED

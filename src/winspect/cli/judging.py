@@ -97,6 +97,7 @@ def describe_run(
         **model.describe(),
         "class": args.category_name,
         "references": [str(path) for path in references],
+        "references_sha256": sorted(shown.sha256 or shown.path for shown in model.references_of(**category_of(args))),
         "threshold": args.threshold,
         "calibration": calibration
         and {

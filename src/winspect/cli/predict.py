@@ -79,24 +79,27 @@ def run(args: argparse.Namespace) -> int:
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.reports.coco import write_coco
     from winspect.reports.recorder import still_to_do, to_row
+    from winspect.system.run_folder import locked
 
     model, references, calibration = load_judge(args, references, calibration)
     _check_coco(args, calibration)
     # Scores alone are much less work.
     maps = bool(args.out) and (args.raw_maps or not args.no_overlays or calibration is not None)
     model.prepare_engine(**category_of(args), maps=maps)
-    recorder = _recorder(args, model, references, calibration) if args.out else None
-    to_do = still_to_do(pictures, recorder) if recorder else pictures
-    with _Printer(args, len(pictures), recorder) as printer:
-        try:
-            with recorder or nullcontext():
-                keep = recorder is not None and recorder.overlays
-                for result in model.predict_many(to_do, **category_of(args), keep_pictures=keep, maps=maps):
-                    printer.show(recorder.add(result) if recorder else to_row(result, **_deciding(args, calibration)))
-            if args.coco:
-                write_coco(args.out)
-        except KeyboardInterrupt:
-            printer.interrupted = True
+    with locked(args.out) if args.out else nullcontext():
+        recorder = _recorder(args, model, references, calibration) if args.out else None
+        to_do = still_to_do(pictures, recorder) if recorder else pictures
+        with _Printer(args, len(pictures), recorder) as printer:
+            try:
+                with recorder or nullcontext():
+                    keep = recorder is not None and recorder.overlays
+                    for result in model.predict_many(to_do, **category_of(args), keep_pictures=keep, maps=maps):
+                        row = recorder.add(result) if recorder else to_row(result, **_deciding(args, calibration))
+                        printer.show(row)
+                if args.coco:
+                    write_coco(args.out)
+            except KeyboardInterrupt:
+                printer.interrupted = True
     return printer.exit_code
 
 

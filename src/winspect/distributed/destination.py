@@ -17,7 +17,6 @@ At any instant a kill leaves one of these behind, and resuming does this:
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -28,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from winspect.distributed.shards import (
     FOLDER,
@@ -50,8 +48,7 @@ from winspect.distributed.shards import (
 )
 from winspect.errors import OutputError, SettingsError
 from winspect.files import make_folder
-
-logger = logging.getLogger(__name__)
+from winspect.system.run_folder import FolderLock
 
 _LOCK_FILE = f"{FOLDER}/lock"
 # How often the list of shards is written, and for how much of the time at most.
@@ -90,7 +87,7 @@ class Destination:
         self.failed = sum(shard.failed for shard in shards.values())
         self.repeated = 0
         self._parts: dict[int, _Part] = {}
-        self._lock: FileLock | None = None
+        self._lock: FolderLock | None = None
         self._is_listed, self._list_again = True, 0.0
 
     @classmethod
@@ -300,21 +297,14 @@ def refuse_used(place: str, *, resume: bool) -> None:
         raise store.refusal(error) from error
 
 
-def _locked(store: FolderStore) -> FileLock | None:
+def _locked(store: FolderStore) -> FolderLock | None:
     """Make the folder, and keep others from writing there."""
     if not store.is_local:
         store.make_folder(FOLDER)
         return None
     make_folder(Path(store.path(FOLDER)))
-    lock = FileLock(store.path(_LOCK_FILE))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise OutputError(
-            f"{store.shown}: another winspect batch is writing there; wait for its end, or choose another --out"
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        logger.warning("%s: cannot be locked (%s); see that no other run writes there", store.shown, error)
+    lock = FolderLock(Path(store.path(_LOCK_FILE)), store.shown)
+    lock.acquire()
     return lock
 
 

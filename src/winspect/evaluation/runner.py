@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ from winspect.evaluation.shots import draw, relative_name
 from winspect.files import MAPS_FOLDER, make_folder, replacing
 from winspect.machine import describe_machine
 from winspect.prompts import check_class_name
+from winspect.system.run_folder import begin, differences, locked, read_identity
+from winspect.weights.cache import hash_file
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -55,6 +57,7 @@ def evaluate(
     raw_maps: bool = False,
     fresh: bool = False,
     progress: bool = False,
+    report: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Judge a data set and write ``results.json``, ``scores.csv`` and ``timing.json``.
 
@@ -76,6 +79,7 @@ def evaluate(
         overlays, raw_maps: also write heat maps over the pictures (.png), and float maps (.npz).
         fresh: start again, whatever is in ``out``.
         progress: a bar on stderr.
+        report: called with the results while no other run can write to ``out``.
 
     Returns:
         What ``results.json`` holds.
@@ -84,7 +88,8 @@ def evaluate(
         SettingsError: a setting is out of range.
         ReferencesError: a category has fewer normal pictures than ``shots``.
         ClassNameError: a category's name cannot be put into a prompt.
-        OutputError: ``out`` cannot be written, or holds an evaluation with other settings; says which.
+        OutputError: ``out`` cannot be written, holds an evaluation with other settings (says which), or another run is
+            writing there.
     """
     named = names_for(dataset.categories, class_names)
     _check(dataset, class_name, named, shots, seeds)
@@ -104,7 +109,32 @@ def evaluate(
         for name in dataset.categories
         for seed in seeds
     }
-    store = _Parts(make_folder(folder), fresh=fresh)
+    asked = {
+        "class": class_name,
+        "class_names": named or None,
+        "shots": shots,
+        "seeds": seeds,
+        "pixel_grid": pixel_grid,
+        "overlays": overlays,
+        "raw_maps": raw_maps,
+    }
+    with locked(folder):
+        results = _evaluate(model, dataset, parts, _Parts(folder, fresh=fresh), asked, progress=progress)
+        if report is not None:
+            report(results)
+    return results
+
+
+def _evaluate(
+    model: WinCLIP | Judges,
+    dataset: Dataset,
+    parts: Mapping[tuple[str, int], Part],
+    store: _Parts,
+    asked: Mapping[str, Any],
+    *,
+    progress: bool,
+) -> dict[str, Any]:
+    """Judge the parts that are not done, in a folder that nobody else writes."""
     left = [part for key, part in parts.items() if not store.is_done(*key)]
     judges = model if isinstance(model, Judges) else _Local(model)
     described = judges.prepare(left, dataset.root)
@@ -114,15 +144,9 @@ def evaluate(
         "recipe": described.model["recipe"]["name"],
         "recipe_settings": described.model["recipe"],
         "dataset": dataset.name,
-        "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset)},
-        "class": class_name,
-        "class_names": named or None,
-        "shots": shots,
-        "seeds": seeds,
+        "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset), "references": _hash(parts.values())},
+        **asked,
         "pixel_side": described.side,
-        "pixel_grid": pixel_grid,
-        "overlays": overlays,
-        "raw_maps": raw_maps,
     }
     store.begin(settings, list(dataset.categories))
 
@@ -204,12 +228,18 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+def _hash(parts: Iterable[Part]) -> str | None:
+    """Of the contents of all references, in the order drawn; None for zero-shot."""
+    digests = [hash_file(item.path) if item.path.is_file() else "" for part in parts for item in part.drawn.references]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
+
+
 class _Parts:
     """The categories that are done, each in a file of its own that is whole or not there."""
 
     def __init__(self, folder: Path, *, fresh: bool) -> None:
         self.folder, self.parts = folder, folder / PARTS_FOLDER
-        self.earlier = None if fresh else self._earlier()
+        self.earlier = None if fresh else read_identity(folder / SETTINGS_FILE, fix="use --fresh")
 
     def begin(self, settings: Mapping[str, Any], categories: Sequence[str]) -> None:
         """Go on with what is there, or start.
@@ -220,27 +250,12 @@ class _Parts:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.categories, self.seeds = categories, settings["seeds"]
         wanted = {"schema": SCHEMA, **self.settings, "categories": list(categories)}
-        if self.earlier is None:
-            self._clear()
-        elif self.earlier != wanted:
+        if self.earlier is not None and differences(self.earlier, wanted):
             raise OutputError(_refusal(self.folder, self.earlier, wanted))
-        make_folder(self.parts)
-        _write_json(self.folder / SETTINGS_FILE, wanted)
-
-    def _earlier(self) -> dict[str, Any] | None:
-        path = self.folder / SETTINGS_FILE
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot read the run to go on with ({error}); use --fresh") from error
-        return earlier if isinstance(earlier, dict) else {}
-
-    def _clear(self) -> None:
         files = [self.folder / name for name in (RESULTS_FILE, SCORES_FILE, TIMING_FILE)]
-        for path in (*files, *self.parts.glob("*.json")):
-            path.unlink(missing_ok=True)
+        left_over = [] if self.earlier is not None else [*files, *self.parts.glob("*.json")]
+        begin(self.folder / SETTINGS_FILE, wanted, remove=left_over)
+        make_folder(self.parts)
 
     def is_done(self, category: str, seed: int) -> bool:
         """Whether an earlier run did it."""

@@ -16,10 +16,8 @@ import numpy as np
 from PIL import Image
 
 from winspect.files import replacing
-from winspect.reports.recorder import ROWS_FILE
+from winspect.reports.recorder import COCO_FILE, ROWS_FILE
 from winspect.thresholds.defects import label_regions, regions_of
-
-COCO_FILE = "defects.coco.json"
 
 
 def write_coco(folder: Path) -> Path:

@@ -21,12 +21,14 @@ from winspect.errors import OutputError
 from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.heatmaps import heat_overlay, save_png
 from winspect.results import Result
+from winspect.system.run_folder import begin, differences, read_identity
 from winspect.thresholds.verdict import verdict_of
 
 if TYPE_CHECKING:
     from winspect.thresholds import Calibration
 
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
+COCO_FILE = "defects.coco.json"
 COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning")
 MASK_ENDING = "_mask.png"
 
@@ -75,7 +77,7 @@ class Recorder:
     """Writes the results of one run into a folder. Use it in a with-block.
 
     Args:
-        folder: made when it is not there.
+        folder: made when it is not there; :func:`winspect.system.run_folder.locked` keeps other runs from it.
         run: what was run: model, weights, recipe, class, references. Kept in ``run.json``; resuming compares it.
         overlays: write a heat map over each picture to ``maps/``.
         raw_maps: write each map as float32 ``.npz`` (``anomaly_map``: height x width) to ``maps/``.
@@ -109,10 +111,10 @@ class Recorder:
         self.masks = masks and calibration is not None
         run = json.loads(json.dumps(run))
         if resume:
-            _check_same_run(folder / RUN_FILE, run)
+            _check_same_run(folder, run)
         self.done, self.failed, self.warned = _whole_rows(folder / ROWS_FILE) if resume else ([], 0, 0)
-        with replacing(folder / RUN_FILE) as temporary:
-            temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+        earlier = {"empty": [folder / ROWS_FILE], "remove": [folder / TABLE_FILE, folder / COCO_FILE]}
+        begin(folder / RUN_FILE, run, **({} if resume else earlier))
         if overlays or raw_maps or masks:
             make_folder(folder / MAPS_FOLDER)
         self.written = self._count = len(self.done)
@@ -237,20 +239,16 @@ def short_stem(path: str) -> str:
     return Path(path).stem.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
 
 
-def _check_same_run(path: Path, run: dict[str, Any]) -> None:
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
+def _check_same_run(folder: Path, run: dict[str, Any]) -> None:
+    path, fix = folder / RUN_FILE, "start again without --resume"
+    earlier = read_identity(path, fix=fix)
+    if earlier is None and (folder / ROWS_FILE).exists():
+        raise OutputError(f"{folder}: holds rows, but no {RUN_FILE} that says of which run; {fix}")
+    # Good samples are those of the same contents, wherever they lie.
+    ignore = ("references",) if "references_sha256" in run else ()
+    if earlier is not None and (different := differences(earlier, run, ignore=ignore)):
         raise OutputError(
-            f"{path}: cannot read the run to go on with ({error}); start again without --resume"
-        ) from error
-    different = sorted(key for key in {*earlier, *run} if earlier.get(key) != run.get(key))
-    if different:
-        raise OutputError(
-            f"{path}: this folder holds another run (different {', '.join(different)}); choose another --out, "
-            "or start again without --resume"
+            f"{path}: this folder holds another run (different {', '.join(different)}); choose another --out, or {fix}"
         )
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from winspect.errors import OutputError, SettingsError
-from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
+from winspect.files import MAPS_FOLDER, make_folder, output_error
 from winspect.heatmaps import heat_overlay, save_png
 from winspect.reports.recorder import RUN_FILE, short_stem, to_row
+from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, differences, read_identity
 from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FRAMES_FOLDER = "frames"
-JOURNAL_FILE, _LOCK_FILE = "journal.sqlite3", ".watch.lock"
+JOURNAL_FILE = "journal.sqlite3"
 KEPT = ("none", "anomalous", "all")
 _REMINDER_S = 60.0
 
@@ -101,19 +101,19 @@ class WatchResults:
         self.threshold, self.calibration = threshold, calibration
         self.maps, self.frames = maps, frames
         self._keep_maps, self._keep_frames = keep_maps, keep_frames
-        self._lock = FileLock(folder / _LOCK_FILE)
+        self._lock = FolderLock(folder / LOCK_FILE, str(folder))
 
     def __enter__(self) -> WatchResults:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(f"{self.folder}: another winspect watch writes there; choose another --out") from error
+        self._lock.acquire()
         try:
             self._rows = DailyRows(self.folder, clock=self.clock)
-        except OSError as error:
-            raise output_error(self.folder, error) from error
-        self._map_files = KeptPictures(self.folder / MAPS_FOLDER, self._keep_maps)
-        self._frame_files = KeptPictures(self.folder / FRAMES_FOLDER, self._keep_frames)
+            self._map_files = KeptPictures(self.folder / MAPS_FOLDER, self._keep_maps)
+            self._frame_files = KeptPictures(self.folder / FRAMES_FOLDER, self._keep_frames)
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, OSError):
+                raise output_error(self.folder, error) from error
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,12 +137,7 @@ class WatchResults:
         """
         document = json.loads(json.dumps({"source": source, **run}))
         path = self.folder / RUN_FILE
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            earlier = None
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot be read ({error}); choose another --out, or move it away") from error
+        earlier = read_identity(path, fix="choose another --out, or move it away")
         if earlier == document:
             return
         if earlier is not None:
@@ -150,11 +145,11 @@ class WatchResults:
                 raise OutputError(
                     f"{path}: this folder holds the results of {earlier.get('source')}; choose another --out"
                 )
-            changed = sorted(key for key in {*earlier, *document} if earlier.get(key) != document.get(key))
-            logger.warning("%s: from now on judged with another %s than before", self.folder, ", ".join(changed))
-            path.replace(path.with_name(f"run-until-{self.clock():%Y-%m-%dT%H%M%SZ}.json"))
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            # Written beside it first: at no time is there no run.json.
+            begin(path.with_name(f"run-until-{self.clock():%Y-%m-%dT%H%M%SZ}.json"), earlier)
+            if changed := differences(earlier, document, ignore=("references",)):
+                logger.warning("%s: from now on judged with another %s than before", self.folder, ", ".join(changed))
+        begin(path, document)
 
     def add(
         self, result: Result, *, extra: Mapping[str, Any], frame_rgb: np.ndarray | None = None

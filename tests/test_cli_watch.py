@@ -215,11 +215,12 @@ def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, small
             lambda *_, **__: None,
         )
         predict_many, describe = small_model.predict_many, small_model.describe
+        references_of, recipe = small_model.references_of, small_model.recipe
 
         def calibration(self, category_name):
             assert category_name == "bolt"
 
-    monkeypatch.setattr(judging, "load_predictor", lambda _: Bundle())
+    monkeypatch.setattr(judging, "load_predictor", lambda *_: Bundle())
     picture(incoming / "a.png")
     out = tmp_path / "out"
     done = watch(incoming, "--out", out, "--settle", "0.05", "--bundle", tmp_path, enough=lambda: rows_in(out))

@@ -264,7 +264,7 @@ def as_published(other):
 
     def function(results):
         category = {**results["categories"]["bolt"], "alarm": None}
-        results.update(model=table.model, dataset="visa")
+        results.update(model=table.model, dataset="visa", weights_sha256="8fb26589" + 56 * "0")
         results["categories"] = {name: {**category, **figures} for name, figures in entry.categories.items()}
         results["mean"] = dict(entry.mean)
 

@@ -269,6 +269,7 @@ def test_published_figures_stand_beside_ours(tmp_path):
     results |= {
         "dataset": "visa",
         "model": "ViT-B-16-plus-240",
+        "weights_sha256": "8fb26589" + 56 * "0",
         "recipe": "paper",
         "recipe_settings": asdict(get_recipe("paper")),
         "prompts": asdict(PromptEnsemble()),
@@ -277,6 +278,7 @@ def test_published_figures_stand_beside_ours(tmp_path):
     (table, entry), *_ = matching_tables(results)
     page = Page(write_evaluation_report(tmp_path, results, parts, empty_set(tmp_path), None).read_text())
     assert f"published: {table.title}" in page.words
+    assert "AUPR: ours is average precision; theirs: not said there" in page.words
     assert all(f"{100 * figure:.2f}" in page.words for figure in entry.mean.values())
 
 

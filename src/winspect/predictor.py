@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +63,8 @@ class WinCLIP(Predictor):
         recipe: ``paper``, ``tiles``, ``log`` or a :class:`~winspect.recipes.Recipe`; None for the model's default
             (``paper``; ``log`` for the bundled model).
         settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.
-        prompts: own states and templates, or a YAML file of them.
+        prompts: own states and templates, a YAML file of them, or the name of a set (``winclip``, the default, or
+            ``accurate-winclip``: see :data:`winspect.prompts.PROMPT_SETS`).
         batch_size: tiles per pass of the image tower at most; None for the device's default.
         workers: threads that decode and resize; None for one per core, at most 8.
         bit_depth: of the camera, 9 to 16, where its values stand unscaled in 16-bit files or arrays, as those of 12-bit
@@ -117,7 +117,7 @@ class WinCLIP(Predictor):
         for reason in choice.reasons:
             logger.info("%s", reason)
         chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
-        self.prompts = prompts if isinstance(prompts, PromptEnsemble) else _read_prompts(prompts)
+        self.prompts = prompts if isinstance(prompts, PromptEnsemble) else PromptEnsemble.read(prompts)
         super().__init__(plan=plan, workers=workers, bit_depth=bit_depth)
 
         loaded = load(model, weights, cache_dir=cache_dir)
@@ -276,7 +276,3 @@ def _choose_default(engine: str, device: str) -> Choice:
     if default.precision is not None:
         logger.info("precision %s: from %s", default.precision, default.source)
     return choice
-
-
-def _read_prompts(path: str | PathLike[str] | None) -> PromptEnsemble:
-    return PromptEnsemble() if path is None else PromptEnsemble.from_yaml(Path(path))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 
 from winspect.errors import ClassNameError, SettingsError
 
@@ -83,6 +84,13 @@ def _check_placeholders(kind: str, entries: Sequence[str]) -> tuple[str, ...]:
     return tuple(entries)
 
 
+ACCURATE_WINCLIP_TEMPLATES = (
+    *(t for t in TEMPLATES if t not in ("a cropped photo of a {}.", "a jpeg corrupted photo of a {}.")),
+    "a jpeg corrupted photo of the {}.",  # twice, as in that program
+)
+"""The 21 templates of zqhang/Accurate-WinCLIP-pytorch, with which its published tables were made."""
+
+
 @dataclass(frozen=True)
 class PromptEnsemble:
     """States and templates; every one holds the placeholder ``{}`` exactly once.
@@ -124,6 +132,17 @@ class PromptEnsemble:
         return compose(self.normal_states), compose(self.anomalous_states)
 
     @classmethod
+    def read(cls, source: str | PathLike[str] | None) -> PromptEnsemble:
+        """Prompts by the name of a set (:data:`PROMPT_SETS`) or from a YAML file; None for the paper's.
+
+        Raises:
+            SettingsError: see :meth:`from_yaml`.
+        """
+        if isinstance(source, str) and source in PROMPT_SETS:
+            return PROMPT_SETS[source]
+        return cls() if source is None else cls.from_yaml(source)
+
+    @classmethod
     def from_mapping(cls, entries: Mapping[str, Sequence[str]]) -> PromptEnsemble:
         """Own states and templates; what is left out keeps its default.
 
@@ -156,3 +175,9 @@ class PromptEnsemble:
             return cls.from_mapping(entries)
         except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from error
+
+
+PROMPT_SETS: Mapping[str, PromptEnsemble] = MappingProxyType(
+    {"winclip": PromptEnsemble(), "accurate-winclip": PromptEnsemble(templates=ACCURATE_WINCLIP_TEMPLATES)}
+)
+"""Prompts that published figures were made with, by name. A file of such a name is read as ``./winclip``."""

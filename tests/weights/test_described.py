@@ -155,3 +155,11 @@ def test_a_repository_that_cannot_be_fetched(monkeypatch):
         weights.load("hf-hub:someone/inspector", offline=True)
     with pytest.raises(SettingsError, match="need hf-hub:OWNER/NAME"):
         weights.load("hf-hub:inspector")
+
+
+def test_a_job_on_other_machines_gets_the_whole_path(folder, monkeypatch):
+    shared = pytest.importorskip("winspect.distributed.shared")
+    monkeypatch.chdir(folder.parent)
+    options = shared.portable({"model": "local-dir:inspector", "prompts": "accurate-winclip"})
+    assert options["model"] == f"local-dir:{folder}"
+    assert len(options["prompts"].templates) == 21

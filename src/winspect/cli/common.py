@@ -56,7 +56,11 @@ def add_model_options(
         help="one setting of the recipe: temperature, scales, stride, tile_stride, text_average, fusion, tiling, "
         "repeat_last, tile_references, patch_norm, underscores",
     )
-    group.add_argument("--prompts", metavar="FILE", help="own states and templates (YAML)")
+    group.add_argument(
+        "--prompts",
+        metavar="FILE|NAME",
+        help="own states and templates (YAML), or a published set: winclip (default), accurate-winclip",
+    )
     group.add_argument(
         "--device", metavar="auto|cpu|cuda|npu:0|openvino:GPU", help="where the model runs (default: auto)"
     )

@@ -78,6 +78,7 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
 def print_published(results: Mapping[str, Any]) -> None:
     """Published figures beside ours, for each table that was made the same way; nothing where there is none."""
     from winspect.evaluation import matching_tables
+    from winspect.evaluation.published import remarks
 
     for table, entry in matching_tables(results):
         print(f"\nours / published / difference (percent): {table.name}, {table.title} ({'; '.join(table.sources)})\n")
@@ -91,6 +92,8 @@ def print_published(results: Mapping[str, Any]) -> None:
             [name, *(_beside(own[metric], figures.get(metric)) for metric in metrics)] for name, own, figures in rows
         ]
         print_table(lines)
+        for remark in remarks(table, entry, results):
+            print(f"note: {remark}")
 
 
 def _beside(ours: float | None, published: float | None) -> str:
@@ -123,6 +126,10 @@ def print_comparison(comparison: Comparison) -> None:
     for name, category in comparison.categories.items():
         for reason in category.reasons:
             print(f"- {name}: {reason}")
+    for reason in comparison.mean_reasons:
+        print(f"- mean: {reason}")
+    for remark in comparison.remarks:
+        print(f"note: {remark}")
     verdict = "every category is within" if comparison.within else "NOT every category is within"
     print(f"{verdict} {comparison.tolerance:g}")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from winspect.comparison.pictures import Pictures, look_at, matched
 from winspect.errors import SettingsError, UsageError
-from winspect.evaluation.published import Table, differences
+from winspect.evaluation.published import Table, differences, remarks
 from winspect.evaluation.results import METRICS, Run
 from winspect.metrics import auroc
 from winspect.recipes import all_settings
@@ -62,7 +62,9 @@ class Comparison:
     Attributes:
         baseline, other: file or table; ``how``: what judged in each.
         categories: name to what was found.
-        mean: metric to both means.
+        mean: metric to both means; ``mean_reasons`` say why they are not within the tolerance, and are empty between
+            two runs, whose categories decide.
+        remarks: what to know of published figures.
         pictures: over all categories; None against published figures.
     """
 
@@ -73,11 +75,13 @@ class Comparison:
     categories: Mapping[str, Category]
     mean: Mapping[str, Pair]
     pictures: Pictures | None
+    mean_reasons: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def within(self) -> bool:
-        """Whether every category is within the tolerance."""
-        return not any(category.reasons for category in self.categories.values())
+        """Whether every category is within the tolerance, and every published mean."""
+        return not self.mean_reasons and not any(category.reasons for category in self.categories.values())
 
     @property
     def worst(self) -> tuple[str, str, Pair] | None:
@@ -111,6 +115,8 @@ class Comparison:
                 for name, category in self.categories.items()
             },
             "mean": {metric: _pair(pair) for metric, pair in self.mean.items()},
+            "mean_reasons": list(self.mean_reasons),
+            "remarks": list(self.remarks),
             "pictures": self.pictures and asdict(self.pictures),
         }
 
@@ -184,12 +190,14 @@ def _contradiction(run: Run, category: str) -> str | None:
 def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Comparison:
     """Compare a run with published figures, the baseline.
 
-    Where the source gives no figures per category, the mean alone is compared, under the name ``mean``. Figures that
-    the source does not give are left out.
+    Published means are compared as the categories are, if the run has all categories. Where the source gives no figures
+    per category, the mean alone is compared, under the name ``mean``. Figures that the source does not give are left
+    out.
 
     Raises:
         SettingsError: the tolerance is out of range.
-        UsageError: the table is of another model, recipe, data set or number of shots (says which), or there is no
+        UsageError: the table was made with something else: model, weights, recipe, prompts, form of class names, data
+            set, number of shots (says which), or there is no
             figure to compare: the mean needs the run to have all categories.
     """
     _check_tolerance(tolerance)
@@ -201,7 +209,9 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
     published = {name: figures for name, figures in entry.categories.items() if name in ours}
     is_whole = set(ours) == set(entry.categories) or not entry.categories
     mean = _given(entry.mean, run.results["mean"]) if is_whole else {}
-    rows = {name: _given(figures, ours[name]) for name, figures in published.items()} or {"mean": mean}
+    rows = {name: _given(figures, ours[name]) for name, figures in published.items()}
+    mean_reasons = _beyond(mean, tolerance) if rows else []
+    rows = rows or {"mean": mean}
     alarms = {name: category.get("alarm") for name, category in ours.items() if category.get("alarm")}
     categories = {
         name: Category(figures, None, (*_told(name, alarms), *_beyond(figures, tolerance)))
@@ -209,7 +219,10 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
     }
     _refuse_nothing(categories)
     how = f"{table.model}, {table.title}", _judge(run)
-    return Comparison(table.name, str(run.path), how, tolerance, categories, mean, None)
+    said = tuple(remarks(table, entry, run.results))
+    return Comparison(
+        table.name, str(run.path), how, tolerance, categories, mean, None, tuple(mean_reasons), remarks=said
+    )
 
 
 def _judge(run: Run) -> str:

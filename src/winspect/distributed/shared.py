@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import SettingsError
@@ -14,6 +13,7 @@ from winspect.images import Preprocess
 from winspect.prompts import PromptEnsemble
 from winspect.system.preferences import default_precision
 from winspect.thresholds.verdict import check_threshold
+from winspect.weights.names import LOCAL
 
 if TYPE_CHECKING:
     from winspect.class_state import ClassState
@@ -55,10 +55,12 @@ def portable(model: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("weights", "bundle"):
         if os.path.exists(options.get(name, "")):
             options[name] = os.path.abspath(options[name])
+    if str(options.get("model", "")).startswith(LOCAL):
+        options["model"] = f"{LOCAL}{os.path.abspath(os.path.expanduser(options['model'].removeprefix(LOCAL)))}"
     if pictures := options.get("int8_pictures"):
         options["int8_pictures"] = [os.path.abspath(picture) for picture in pictures]
     if isinstance(prompts := options.get("prompts"), str | PathLike):
-        options["prompts"] = PromptEnsemble.from_yaml(Path(prompts))
+        options["prompts"] = PromptEnsemble.read(prompts)
     if "bundle" not in options:
         options.setdefault("precision", default_precision().precision or "fp32")
     return options

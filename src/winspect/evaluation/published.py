@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import SettingsError
-from winspect.evaluation.results import METRICS
-from winspect.prompts import PromptEnsemble
+from winspect.evaluation.results import METRICS, PIXEL_METRICS
+from winspect.prompts import PROMPT_SETS
 from winspect.recipes import all_settings, get_recipe
 
 PUBLISHED_FILE = Path(__file__).parents[1] / "published.json"
+
+OUR_AUPR = "average precision"
+"""What AUPR is here: the sum of precision over the steps of recall. The trapezoid joins them by straight lines."""
 
 Figures = Mapping[str, float]
 
@@ -35,14 +38,41 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What figures were made with, beside model and recipe. None is what the source does not say.
+
+    Attributes:
+        prompts: name of a set of prompts, see :data:`winspect.prompts.PROMPT_SETS`.
+        underscores: of class names in the prompts, see :class:`winspect.recipes.Recipe`.
+        weights: pretrained tag; ``sha256_prefix``: of its file.
+        pixel_side: side of the square that pixel figures were made at.
+        masks: how masks came to that size.
+        aupr: definition of the area under the precision-recall curve.
+        aupro: what its AUPRO differs in.
+        shots: how references were drawn.
+    """
+
+    prompts: str
+    underscores: str | None
+    weights: str
+    sha256_prefix: str
+    pixel_side: int | None
+    masks: str | None
+    aupr: str | None
+    aupro: str | None
+    shots: str | None
+
+
+@dataclass(frozen=True)
 class Table:
-    """Figures from one source, all made with one model and recipe."""
+    """Figures from one source, all made with one model and recipe, under the same conditions."""
 
     name: str
     title: str
     sources: tuple[str, ...]
     model: str
     recipe: str
+    conditions: Conditions
     entries: tuple[Entry, ...]
 
     def entry(self, dataset: str, shots: int) -> Entry | None:
@@ -72,15 +102,19 @@ def get_table(name: str) -> Table:
 
 def differences(table: Table, results: Mapping[str, Any]) -> list[str]:
     """What keeps a run from being put beside a table: nothing, or what differs and how."""
-    found = []
+    conditions, found = table.conditions, []
     if results["model"] != table.model:
         found.append(f"model ({results['model']}, published {table.model})")
     if results["recipe"] != table.recipe:
         found.append(f"recipe ({results['recipe']}, published {table.recipe})")
-    elif all_settings(results.get("recipe_settings") or {}) != all_settings(asdict(get_recipe(table.recipe))):
-        found.append(f"settings of the recipe {table.recipe}")
-    if results.get("prompts") != json.loads(json.dumps(asdict(PromptEnsemble()))):
-        found.append("prompts")
+    else:
+        found += _different_settings(table, results)
+    sha256 = str(results.get("weights_sha256"))
+    if not sha256.startswith(conditions.sha256_prefix):
+        published = f"{conditions.weights}, {conditions.sha256_prefix}..."
+        found.append(f"weights ({results.get('weights')}, {sha256[:8]}..., published {published})")
+    if _unordered(results.get("prompts")) != _unordered(asdict(PROMPT_SETS[conditions.prompts])):
+        found.append(f"prompts (published --prompts {conditions.prompts})")
     if results.get("class") is not None:
         found.append(f"class in the prompts ({results['class']}, published the category's name)")
     if results.get("class_names"):
@@ -91,8 +125,44 @@ def differences(table: Table, results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _different_settings(table: Table, results: Mapping[str, Any]) -> list[str]:
+    ours = all_settings(results.get("recipe_settings") or {})
+    theirs = all_settings(asdict(get_recipe(table.recipe)))
+    form, published = ours.pop("underscores"), table.conditions.underscores
+    theirs.pop("underscores")
+    matters = published is not None and any("_" in name for name in results.get("categories", ()))
+    named = f"underscores of class names ({form}, published --set underscores={published})"
+    found = [named] if matters and form != published else []
+    return found if ours == theirs else [f"settings of the recipe {table.recipe}", *found]
+
+
+def _unordered(prompts: object) -> object:
+    """Prompts are averaged: their order decides nothing."""
+    return {name: sorted(own) for name, own in prompts.items()} if isinstance(prompts, Mapping) else prompts
+
+
+def remarks(table: Table, entry: Entry, results: Mapping[str, Any]) -> list[str]:
+    """What to know of published figures that a run stands beside: definitions and conditions that are not its own."""
+    conditions, metrics = table.conditions, {*entry.mean}.union(*entry.categories.values())
+    found = []
+    if metrics & {"image_aupr", "pixel_aupr"} and conditions.aupr != OUR_AUPR:
+        theirs = conditions.aupr or "not said there, and may be the trapezoid, 0.1 to 0.2 points lower"
+        found.append(f"AUPR: ours is {OUR_AUPR}; theirs: {theirs}")
+    if "pixel_aupro" in metrics and conditions.aupro:
+        found.append(f"AUPRO: ours is exact; theirs: {conditions.aupro}")
+    if metrics & {*PIXEL_METRICS}:
+        side = f"{conditions.pixel_side}x{conditions.pixel_side}" if conditions.pixel_side else "not said there"
+        ours = (
+            f"{results.get('pixel_side')}x{results.get('pixel_side')}, masks {results.get('pixel_grid', 'published')}"
+        )
+        found.append(f"pixel figures: ours at {ours}; theirs: {side}, masks {conditions.masks or 'not said there'}")
+    if entry.shots and conditions.shots:
+        found.append(f"references: theirs: {conditions.shots}")
+    return found
+
+
 def matching_tables(results: Mapping[str, Any]) -> list[tuple[Table, Entry]]:
-    """The tables made with the model, recipe, prompts, data set and shots of a run."""
+    """The tables made with the model, weights, recipe, prompts, data set and shots of a run."""
     pairs = ((table, table.entry(results["dataset"], results["shots"])) for table in published_tables().values())
     return [(table, entry) for table, entry in pairs if entry is not None and not differences(table, results)]
 
@@ -107,7 +177,10 @@ def _table(name: str, table: Mapping[str, Any]) -> Table:
         )
         for entry in table["entries"]
     )
-    return Table(name, table["title"], tuple(table["sources"]), table["model"], table["recipe"], entries)
+    stated = {"aupro": None, **table["conditions"]}
+    weights = stated.pop("weights")
+    conditions = Conditions(weights=weights["tag"], sha256_prefix=weights["sha256_prefix"], **stated)
+    return Table(name, table["title"], tuple(table["sources"]), table["model"], table["recipe"], conditions, entries)
 
 
 def _fractions(percent: Mapping[str, float]) -> Figures:

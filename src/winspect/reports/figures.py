@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from winspect.evaluation.published import matching_tables
+from winspect.evaluation.published import matching_tables, remarks
 from winspect.evaluation.results import METRICS
 
 _METRIC_NAMES = {
@@ -49,6 +49,7 @@ class Table:
     Attributes:
         notes: reasons for what is undefined; the first is note 1.
         published: title of a published table and its means, where they may be compared.
+        remarks: what to know of these.
     """
 
     columns: list[str]
@@ -56,6 +57,7 @@ class Table:
     mean: list[Cell] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     published: list[tuple[str, list[str]]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def cells(
         self, figures: Mapping[str, Any], deviations: Mapping[str, Any], reasons: Mapping[str, str]
@@ -87,6 +89,7 @@ def make_table(results: Mapping[str, Any]) -> Table:
     for published, entry in matching_tables(results):
         figures = [percent(entry.mean[metric]) if metric in entry.mean else "" for metric in METRICS]
         table.published.append((published.title, figures))
+        table.remarks += [f"{published.title}: {remark}" for remark in remarks(published, entry, results)]
     return table
 
 

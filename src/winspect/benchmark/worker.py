@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.benchmark.plans import OPENVINO, PLANS, Plan
 from winspect.errors import PictureError
 from winspect.machine import peak_rss_mb
+from winspect.system.terminal import log_to_stderr
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -28,8 +27,7 @@ def serve(pipe: Connection, log_level: int) -> None:
     """Answer jobs until the pipe is closed; see :class:`winspect.benchmark.processes.Worker`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that asked ends this one
     os.dup2(2, 1)  # stdout is the JSON's, whatever a library prints
-    logging.basicConfig(level=log_level, format="winspect: %(message)s", stream=sys.stderr)
-    logging.captureWarnings(True)
+    log_to_stderr(log_level)
     jobs = Jobs()
     with suppress(EOFError, OSError):  # the one who asked is gone
         while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from winspect.cli.common import (
     model_options,
 )
 from winspect.cli.judging import add_judging_options, check_judging_options, load_calibration
+from winspect.system.terminal import say, show
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             **options,
         )
     except KeyboardInterrupt:
-        print(f"winspect: interrupted; go on with what is in {args.out}: --resume", file=sys.stderr)
+        say(f"interrupted; go on with what is in {args.out}: --resume")
         return EXIT_INTERRUPTED
     if args.json:
         print(json.dumps(summary, indent=2))
@@ -123,7 +123,7 @@ def _print(summary: Mapping[str, Any], out: str) -> None:
     if summary["anomalous"] is not None:
         print(f"verdicts: {summary['anomalous']:,} anomalous, {summary['normal']:,} normal")
     if summary["scores"]:
-        print("scores:", "  ".join(f"{name} {value:.4f}" for name, value in summary["scores"].items()))
+        show("scores: " + "  ".join(f"{name} {value:.4f}" for name, value in summary["scores"].items()))
     if slowest := summary["slowest_stage"]:
         stage = summary["stages"][slowest]
         print(
@@ -131,5 +131,5 @@ def _print(summary: Mapping[str, Any], out: str) -> None:
             f"{stage['busy']:.0%} busy"
         )
     for kind, own in summary["errors"].items():
-        print(f"{own['count']:,} failed: {kind}, as {own['example']['message']}")
-    print(f"results: {out} ({summary['shards']:,} shards, {summary['bytes'] / 1e6:.1f} MB)")
+        show(f"{own['count']:,} failed: {kind}, as {own['example']['message']}")
+    show(f"results: {out} ({summary['shards']:,} shards, {summary['bytes'] / 1e6:.1f} MB)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from winspect.cli.common import (
     model_options,
 )
 from winspect.errors import SettingsError
+from winspect.system.terminal import say, show
 
 IMAGES = 8
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         combinations,
         pictures,
         model=_model_options(args),
-        say=lambda line: print(f"winspect: {line}", file=sys.stderr, flush=True),
+        say=say,
         **{name: value for name, value in given.items() if value is not None},
     )
     written = write_results(results, args.out) if args.out else []
@@ -122,7 +122,7 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
         raise SettingsError(f"--images: got {count}, need a whole number from 1")
     found = find_pictures(args.pictures) if args.pictures else packaged_pictures()
     if args.images is not None and len(found) < count:
-        print(f"winspect: found {len(found)} pictures, fewer than the {count} asked for", file=sys.stderr)
+        say(f"found {len(found)} pictures, fewer than the {count} asked for")
     return at_even_steps(found, count)
 
 
@@ -138,7 +138,7 @@ def print_benchmark(results: Mapping[str, Any]) -> None:
 
     pictures, asked = results["pictures"], f"{results['rounds']} rounds, {results['warm_up']} to warm up"
     count = len(pictures["names"])
-    print(f"{results['model']}: {count} pictures, {sum(pictures['tiles'])} tiles, {asked}\n")
+    show(f"{results['model']}: {count} pictures, {sum(pictures['tiles'])} tiles, {asked}", "")
     rows = [
         [
             "plan",
@@ -174,18 +174,18 @@ def print_benchmark(results: Mapping[str, Any]) -> None:
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in results["gemm_gflops"].items() if rate is not None)
     print(f"\nmatrix products of this machine, the fastest engine's: {rates or 'not measured'} GFLOP/s")
     if baseline := results["baseline"]:
-        print(f"x serial: against {baseline['plan']}, {baseline['engine']} {baseline['precision']}")
+        show(f"x serial: against {baseline['plan']}, {baseline['engine']} {baseline['precision']}")
     for note in dict.fromkeys(f"{run['plan']} is {run['note']}" for run in results["runs"] if run["note"]):
-        print(f"- {note}")
+        show(f"- {note}")
 
 
 def _say_trouble(results: Mapping[str, Any], written: list[Path]) -> int:
     """What failed, and where the results are, on stderr; returns the exit code."""
     for failure in results["failed"]:
         own = f"{failure['plan']} {failure['engine']} {failure['precision']}"
-        print(f"winspect: failed: {own}: {failure['error']['message']}", file=sys.stderr)
+        say(f"failed: {own}: {failure['error']['message']}")
     for picture in results["failed_pictures"]:
-        print(f"winspect: failed: {picture['path']}: {picture['message']}", file=sys.stderr)
+        say(f"failed: {picture['path']}: {picture['message']}")
     for path in written:
-        print(f"winspect: written: {path}", file=sys.stderr)
+        say(f"written: {path}")
     return EXIT_SOME_FAILED if results["failed"] or results["failed_pictures"] else EXIT_DONE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from winspect.cli.common import (
     load_model,
 )
 from winspect.errors import OutputError
+from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
     from winspect.thresholds import Calibration
@@ -92,13 +92,16 @@ def run(args: argparse.Namespace) -> int:
             **further,
         )
     except KeyboardInterrupt:
-        print(f"winspect: interrupted; {args.out} was not written", file=sys.stderr)
+        say(f"interrupted; {args.out} was not written")
         return EXIT_INTERRUPTED
     contradicted = calibration.held_out is not None and calibration.held_out.chance < SUSPICIOUS
     if not contradicted:
         calibration.save(args.out)
     out = None if contradicted else str(args.out)
-    print(json.dumps(_summary(calibration, out), indent=2) if args.json else "\n".join(_lines(calibration, out)))
+    if args.json:
+        print(json.dumps(_summary(calibration, out), indent=2))
+    else:
+        show(*_lines(calibration, out))
     return _say_trouble(calibration, args.out, contradicted)
 
 
@@ -162,14 +165,11 @@ def _say_trouble(calibration: Calibration, out: Path, contradicted: bool) -> int
     """What went wrong on stderr; returns the exit code. Each picture left out has been named already."""
     unreadable = sum(left_out.because == "unreadable" for left_out in calibration.left_out)
     if calibration.left_out:
-        print(
-            f"winspect: {len(calibration.left_out)} pictures left out, {unreadable} of them unreadable", file=sys.stderr
-        )
+        say(f"{len(calibration.left_out)} pictures left out, {unreadable} of them unreadable")
     if contradicted:
-        print(
-            f"winspect: the held-out pictures are flagged more often than {calibration.max_false_alarms:g}: they are "
-            f"not from the line calibrated on, or the line has changed; {out} was not written",
-            file=sys.stderr,
+        say(
+            f"the held-out pictures are flagged more often than {calibration.max_false_alarms:g}: they are "
+            f"not from the line calibrated on, or the line has changed; {out} was not written"
         )
         return EXIT_CHECK_SAID_NO
     return EXIT_SOME_FAILED if unreadable else EXIT_DONE

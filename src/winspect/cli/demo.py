@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_DONE, add_model_options, add_output_options, load_model
+from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
     from winspect.demo import Judged
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     args.model = args.model or TINY
     model = load_model(args)
-    print(f"winspect: {model.model} loaded in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    say(f"{model.model} loaded in {time.perf_counter() - began:.1f} s")
     judged = list(judge_sets(model, sets))
     report = run_demo(args.out, model, judged)
     rows = [_row(part) for part in judged]
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, **model.describe(), "sets": rows, "out": str(args.out), "report": str(report)}))
     else:
         _print_table(judged, rows)
-    print(f"winspect: heat maps, predictions.jsonl and the report are in {args.out}; open {report}", file=sys.stderr)
+    say(f"heat maps, predictions.jsonl and the report are in {args.out}; open {report}")
     return EXIT_DONE
 
 
@@ -64,9 +64,9 @@ def _print_table(judged: list[Judged], rows: list[dict[str, Any]]) -> None:
         print(f"\n{part.data.title}, {'zero-shot' if not part.shots else f'{part.shots}-shot'}")
         for result, (path, defective) in zip(part.results, part.data.pictures, strict=True):
             label = "defective" if defective else "good"
-            print(f"  {result.anomaly_score:.4f}  {label:9}  {path.parent.name}/{path.name}")
+            show(f"  {result.anomaly_score:.4f}  {label:9}  {path.parent.name}/{path.name}")
     print(f"\n{'set':28}{'shots':>6}{'pictures':>10}{'image AUROC':>13}{'ms/picture':>12}")
     for row in rows:
         auroc = "undefined" if row["image_auroc"] is None else f"{row['image_auroc']:.3f}"
-        print(f"{row['set']:28}{row['shots']:6}{row['pictures']:10}{auroc:>13}{row['ms_per_picture']:12.1f}")
+        show(f"{row['set']:28}{row['shots']:6}{row['pictures']:10}{auroc:>13}{row['ms_per_picture']:12.1f}")
     print("(few pictures: rough figures; those of the whole sets are in the bundled model's card)")

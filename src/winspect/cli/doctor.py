@@ -20,6 +20,7 @@ from winspect.errors import WinspectError
 from winspect.machine import MB, cpu_features, memory_mb, versions
 from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
 from winspect.system.preferences import PRECISION_VARIABLE
+from winspect.system.terminal import show
 from winspect.weights import DEFAULT_MODEL, cache_folder
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def run(args: argparse.Namespace) -> int:
             options={name: getattr(args, name) for name in ("device", "engine", "precision")},
             calibration=args.calibration,
         )
-    print(json.dumps(report, indent=2) if args.json else "\n".join(_lines(report)))
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(*_lines(report))
     return EXIT_CHECK_SAID_NO if report["problems"] else EXIT_DONE
 
 

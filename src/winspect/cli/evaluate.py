@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from winspect.cli.common import (
 )
 from winspect.cli.data_sets import DRAWINGS, KINDS
 from winspect.errors import SettingsError, SourceError
+from winspect.system.terminal import say
 
 if TYPE_CHECKING:
     from winspect.datasets import Dataset
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
                 **{name: value for name, value in given.items() if value is not None},
             )
     except KeyboardInterrupt:
-        print(f"winspect: interrupted; the same command goes on with what is in {args.out}", file=sys.stderr)
+        say(f"interrupted; the same command goes on with what is in {args.out}")
         return EXIT_INTERRUPTED
     if args.json:
         print(json.dumps(results, indent=2))
@@ -199,18 +199,18 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     alarms = {name: category["alarm"] for name, category in categories.items() if category["alarm"]}
     judged = sum(category["n_normal"] + category["n_anomalous"] for category in categories.values())
     warned = count_of_warnings(sum(category["n_warned"] for category in categories.values()))
-    print(f"winspect: {judged} pictures judged, {len(failures)} failed{warned}; results in {out}", file=sys.stderr)
+    say(f"{judged} pictures judged, {len(failures)} failed{warned}; results in {out}")
     for (name, _), message in list(failures.items())[:_FAILURES_SHOWN]:
-        print(f"winspect: failed: {name}: {message}", file=sys.stderr)
+        say(f"failed: {name}: {message}")
     if len(failures) > _FAILURES_SHOWN:
-        print(f"winspect: and {len(failures) - _FAILURES_SHOWN} more, in results.json", file=sys.stderr)
+        say(f"and {len(failures) - _FAILURES_SHOWN} more, in results.json")
     for name, category in categories.items():
         if (faults := category["mask_faults"]) and category["pixel_auroc"] is not None:  # else the reason names them
-            print(f"winspect: masks: {name}: {len(faults)} with a fault: {named_faults(faults)}", file=sys.stderr)
+            say(f"masks: {name}: {len(faults)} with a fault: {named_faults(faults)}")
     for name, alarm in alarms.items():
-        print(f"winspect: ALARM: {name}: {alarm}. Its figures are null; do not use its maps", file=sys.stderr)
+        say(f"ALARM: {name}: {alarm}. Its figures are null; do not use its maps")
     if not judged:
-        print("winspect: nothing was judged: see above what failed", file=sys.stderr)
+        say("nothing was judged: see above what failed")
         return EXIT_USAGE
     if alarms:
         return EXIT_CHECK_SAID_NO

@@ -15,6 +15,7 @@ from winspect.cli.common import (
     load_model,
 )
 from winspect.errors import SettingsError
+from winspect.system.terminal import show
 
 ENGINES = ("openvino", "onnx")
 
@@ -81,4 +82,4 @@ def _report(args: argparse.Namespace, categories: list[str], difference: float) 
         print(json.dumps({"schema": 1, **told, "largest_difference": difference}))
     else:
         held = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
-        print(f"{args.out}: {', '.join(categories)} for {args.engine}, {held}")
+        show(f"{args.out}: {', '.join(categories)} for {args.engine}, {held}")

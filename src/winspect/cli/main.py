@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from winspect._version import __version__
 from winspect.cli import (
@@ -30,6 +31,7 @@ from winspect.cli import (
 )
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
+from winspect.system.terminal import log_to_stderr, printable, say
 
 VERBS = (
     demo,
@@ -51,9 +53,17 @@ VERBS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat arguments, which may be the names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and what is wrong with it, and exit with 2."""
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every verb."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="winspect",
         description="Find defects in pictures of parts with no training (WinCLIP), or with a few good samples.",
         epilog="exit codes: 0 done; 1 a check said no; 2 wrong use; 3 done, but some inputs failed (each named)",
@@ -68,37 +78,31 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code."""
     args = build_parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING,
-        format="winspect: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    logging.captureWarnings(True)
+    log_to_stderr(logging.INFO if getattr(args, "verbose", False) else logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name must not stop a run
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends a run as Ctrl-C does
     try:
         return args.run(args)
     except WinspectError as error:
-        print(f"winspect: error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return EXIT_USAGE
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "winspect":
             raise
         from winspect.system.installation import install_command
 
-        print(f"winspect: error: {error.name} is not installed: {install_command('full')}", file=sys.stderr)
+        say(f"error: {error.name} is not installed: {install_command('full')}")
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("winspect: interrupted", file=sys.stderr)
+        say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
         mute_stdout()
         return EXIT_DONE
     except OSError as error:
-        print(f"winspect: error: cannot write the output: {error}", file=sys.stderr)
+        say(f"error: cannot write the output: {error}")
         mute_stdout()
         return EXIT_USAGE
 

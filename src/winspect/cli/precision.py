@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from winspect.cli.common import EXIT_DONE
 from winspect.system.preferences import (
@@ -13,6 +12,7 @@ from winspect.system.preferences import (
     default_precision,
     set_precision,
 )
+from winspect.system.terminal import say
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     default = default_precision()
     if args.action != "show":
         if PRECISION_VARIABLE in default.source:
-            print(f"winspect: {default.source} goes before it: {default.precision}", file=sys.stderr)
+            say(f"{default.source} goes before it: {default.precision}")
     elif args.json:
         print(json.dumps({"schema": 1, "precision": default.precision or "fp32", "source": default.source}))
     else:

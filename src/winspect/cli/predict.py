@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from winspect.cli.common import (
     EXIT_DONE,
@@ -29,6 +29,7 @@ from winspect.cli.judging import (
     load_judge,
 )
 from winspect.errors import SettingsError, SourceError
+from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
     from winspect.predicting import Predictor
@@ -204,13 +205,16 @@ class _Printer:
         if self.args.json:
             sys.stdout.write(("," if self.judged > 1 else "") + "\n  " + json.dumps(row))
         elif row["error"]:
-            self.progress.write(f"winspect: failed: {row['error']['message']}", file=sys.stderr)
+            self._write(f"winspect: failed: {row['error']['message']}", sys.stderr)
         else:
-            self.progress.write(line_of(row), file=sys.stdout)
+            self._write(line_of(row), sys.stdout)
             if row["warning"]:
-                self.progress.write(f"winspect: warning: {row['path']}: {row['warning']}", file=sys.stderr)
+                self._write(f"winspect: warning: {row['path']}: {row['warning']}", sys.stderr)
         sys.stdout.flush()  # a program that reads along sees each row when it is there
         self.progress.update()
+
+    def _write(self, line: str, stream: TextIO) -> None:
+        self.progress.write(printable(line), file=stream)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.progress.close()
@@ -235,13 +239,10 @@ class _Printer:
             from winspect.results import count_of_warnings
 
             where = count_of_warnings(self.warned) + (f"; results in {out}" if out else "")
-            print(
-                f"winspect: {done} of {self.total} pictures in {seconds:.1f} s, {self.failed} failed{where}",
-                file=sys.stderr,
-            )
+            say(f"{done} of {self.total} pictures in {seconds:.1f} s, {self.failed} failed{where}")
             if self.interrupted:
                 hint = "the same command with --resume goes on" if out else "with --out DIR a run can be resumed"
-                print(f"winspect: interrupted after {done} of {self.total} pictures; {hint}", file=sys.stderr)
+                say(f"interrupted after {done} of {self.total} pictures; {hint}")
 
     @property
     def exit_code(self) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, add_output_options
+from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
     from winspect.datasets.prepare import Summary
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             **link,
         )
     except KeyboardInterrupt:
-        print("winspect: interrupted; the same command goes on", file=sys.stderr)
+        say("interrupted; the same command goes on")
         return EXIT_INTERRUPTED
     if args.json:
         print(json.dumps(summary.to_dict()))
@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
 def _print_table(summary: Summary) -> None:
     names = ("train_normal", "test_normal", "test_anomalous")
     width = max(len("category"), *map(len, summary.categories))
-    print(f"{'category':{width}}{'train':>8}{'test good':>11}{'defective':>11}{'masks':>7}  official")
+    show(f"{'category':{width}}{'train':>8}{'test good':>11}{'defective':>11}{'masks':>7}  official")
     for category, row in summary.categories.items():
         official = row["official"]
         verdict = "-" if official is None else "yes" if all(row[name] == official[name] for name in names) else "no"
         train, good, defective = (row[name] for name in names)
-        print(f"{category:{width}}{train:8}{good:11}{defective:11}{row['masks']:7}  {verdict}")
+        show(f"{category:{width}}{train:8}{good:11}{defective:11}{row['masks']:7}  {verdict}")
 
 
 def _print_troubles(summary: Summary) -> None:
@@ -86,16 +86,13 @@ def _print_troubles(summary: Summary) -> None:
     troubles += [f"left out: {name}: not where this data set has its pictures: move it" for name in summary.left_out]
     troubles += [f"failed: {row['path']}: {row['message']}" for row in summary.failed]
     for trouble in troubles[:_LINES_SHOWN]:
-        print(f"winspect: {trouble}", file=sys.stderr)
+        say(f"{trouble}")
     if len(troubles) > _LINES_SHOWN:
-        print(f"winspect: and {len(troubles) - _LINES_SHOWN} more; --json lists them all", file=sys.stderr)
+        say(f"and {len(troubles) - _LINES_SHOWN} more; --json lists them all")
     done = f"{summary.written} files written, {summary.kept} were there" if summary.out else "nothing written"
     if others := left_out_in_words(summary.other_files):
-        print(f"winspect: {others}", file=sys.stderr)
+        say(f"{others}")
     checked = f", {summary.verified} pictures decoded" if summary.verified else ""
     left_out = f", {len(summary.left_out)} left out" if summary.left_out else ""
     where = f"; {summary.dataset} is in {summary.out}" if summary.out else ""
-    print(
-        f"winspect: {done}{checked}, {len(summary.missing)} missing{left_out}, {len(summary.failed)} failed{where}",
-        file=sys.stderr,
-    )
+    say(f"{done}{checked}, {len(summary.missing)} missing{left_out}, {len(summary.failed)} failed{where}")

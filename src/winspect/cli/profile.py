@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, add_model_options, add_output_options, load_model
 from winspect.errors import PictureError, SettingsError, SourceError
+from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_profile(results)
     for error in failed:
-        print(f"winspect: failed: {error}", file=sys.stderr)
+        say(f"failed: {error}")
     for path in written:
-        print(f"winspect: written: {path}", file=sys.stderr)
+        say(f"written: {path}")
     return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 
@@ -76,7 +76,7 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
 
     found = find_pictures(args.pictures)
     if len(found) > MOST_PICTURES:
-        print(f"winspect: found {len(found)} pictures; {MOST_PICTURES} of them show as much", file=sys.stderr)
+        say(f"found {len(found)} pictures; {MOST_PICTURES} of them show as much")
     return at_even_steps(found, MOST_PICTURES)
 
 
@@ -108,7 +108,7 @@ def print_profile(results: Mapping[str, Any]) -> None:
 
     how = f"{results['engine']} {results['precision']} on {results['device']}, recipe {results['recipe']}"
     count = ", ".join(f"{results[what]} {what[:-1]}{'s' * (results[what] > 1)}" for what in ("pictures", "tiles"))
-    print(f"{results['model']}, {how}: {count}, per picture:\n")
+    show(f"{results['model']}, {how}: {count}, per picture:", "")
     heading = ["class", "ms", "share %", "reported %", "GFLOP", "GB", "GFLOP/s", "GB/s", "bound by", "of limit %"]
     rows = [heading]
     for name, own in results["classes"].items():
@@ -131,7 +131,7 @@ def print_profile(results: Mapping[str, Any]) -> None:
         f"{what} {'not known' if results[key] is None else f'{figure(results[key])} {unit}'}"
         for what, key, unit in rates
     )
-    print(f"limits of this machine, measured: {', '.join(limits)}")
+    show(f"limits of this machine, measured: {', '.join(limits)}")
     print("of limit: the least time that these allow, over the time; above 100 % operands come from a cache\n")
     slowest = [["slowest operators", "type", "class", "ms"]]
     for own in results["operators"][:10]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_DONE, add_model_options, expand_references, model_options
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.system.installation import install_command
+from winspect.system.terminal import say
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = _settings(args)
     backend = _backend(args, settings)
-    serve(backend, settings, say=_say, access_log=args.verbose)
+    serve(backend, settings, say=say, access_log=args.verbose)
     return EXIT_DONE
 
 
@@ -161,7 +161,3 @@ def _references(args: argparse.Namespace) -> list[tuple[str, bytes]]:
         except OSError as error:
             raise ReferencesError(f"--reference: {path}: cannot read it: {error.strerror}") from error
     return pictures
-
-
-def _say(text: str) -> None:
-    print(f"winspect: {text}", file=sys.stderr, flush=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from winspect.system.terminal import show
+
 if TYPE_CHECKING:
     from winspect.comparison import Comparison, Pair
 
@@ -25,7 +27,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+        show("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
 
 
 def percent(figure: float | None, deviation: float | None = None) -> str:
@@ -57,7 +59,7 @@ def print_figures(results: Mapping[str, Any]) -> None:
     shots = "zero-shot" if not results["shots"] else f"{results['shots']}-shot"
     drawn = "" if not results["shots"] else f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     how = f"{results['model']}, recipe {results['recipe']}, {results['engine']} {results['precision']}"
-    print(f"{results['dataset']}, {shots}{drawn}: {how} (percent{', mean ± deviation' * (len(seeds) > 1)})\n")
+    show(f"{results['dataset']}, {shots}{drawn}: {how} (percent{', mean ± deviation' * (len(seeds) > 1)})", "")
     rows = [["category", "normal", "defective", *TITLES.values()]]
     for name, category in results["categories"].items():
         rows.append([name, str(category["n_normal"]), str(category["n_anomalous"]), *_cells(category)])
@@ -68,7 +70,7 @@ def print_figures(results: Mapping[str, Any]) -> None:
     for name, category in results["categories"].items():
         for reason in dict.fromkeys(category["reasons"].values()):
             metrics = [TITLES[metric] for metric, own in category["reasons"].items() if own == reason]
-            print(f"- {name}: no {', '.join(metrics)}: {reason}")
+            show(f"- {name}: no {', '.join(metrics)}: {reason}")
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:
@@ -81,7 +83,8 @@ def print_published(results: Mapping[str, Any]) -> None:
     from winspect.evaluation.published import remarks
 
     for table, entry in matching_tables(results):
-        print(f"\nours / published / difference (percent): {table.name}, {table.title} ({'; '.join(table.sources)})\n")
+        sources = "; ".join(table.sources)
+        show("", f"ours / published / difference (percent): {table.name}, {table.title} ({sources})", "")
         ours = results["categories"]
         rows = [(name, ours[name], entry.categories[name]) for name in ours if name in entry.categories]
         if not entry.categories or set(entry.categories) == set(ours):
@@ -93,7 +96,7 @@ def print_published(results: Mapping[str, Any]) -> None:
         ]
         print_table(lines)
         for remark in remarks(table, entry, results):
-            print(f"note: {remark}")
+            show(f"note: {remark}")
 
 
 def _beside(ours: float | None, published: float | None) -> str:
@@ -108,7 +111,7 @@ def print_comparison(comparison: Comparison) -> None:
     for role, where, how in zip(
         ("baseline", "other"), (comparison.baseline, comparison.other), comparison.how, strict=True
     ):
-        print(f"{role}: {where} ({how})")
+        show(f"{role}: {where} ({how})")
     print()
     heading = ["category"]
     for metric in _MAIN:
@@ -122,16 +125,16 @@ def print_comparison(comparison: Comparison) -> None:
     if comparison.worst is not None:
         name, metric, pair = comparison.worst
         change = f"{fraction(pair.baseline)} to {fraction(pair.other)}, {fraction(pair.difference, signed=True)}"
-        print(f"\nworst: {name}, {TITLES[metric]}: {change}")
+        show("", f"worst: {name}, {TITLES[metric]}: {change}")
     for name, category in comparison.categories.items():
         for reason in category.reasons:
-            print(f"- {name}: {reason}")
+            show(f"- {name}: {reason}")
     for reason in comparison.mean_reasons:
-        print(f"- mean: {reason}")
+        show(f"- mean: {reason}")
     for remark in comparison.remarks:
-        print(f"note: {remark}")
+        show(f"note: {remark}")
     verdict = "every category is within" if comparison.within else "NOT every category is within"
-    print(f"{verdict} {comparison.tolerance:g}")
+    show(f"{verdict} {comparison.tolerance:g}")
 
 
 def _both(figures: Mapping[str, Pair]) -> list[str]:

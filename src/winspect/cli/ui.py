@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import socket
-import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from winspect.cli.common import EXIT_DONE, add_model_options, model_options
 from winspect.cli.serve import data_folder, need_extra
 from winspect.errors import SettingsError
+from winspect.system.terminal import say
 
 HOST, FIRST_PORT = "127.0.0.1", 7860
 _PORTS = 100
@@ -89,7 +89,7 @@ class _Teller:
         self.url, self.open_page = url, open_page
 
     def __call__(self, text: str) -> None:
-        print(f"winspect: {text}", file=sys.stderr, flush=True)
+        say(text)
         if self.open_page is not None:
             self.open_page(self.url)
             self.open_page = None

@@ -34,6 +34,7 @@ from winspect.cli.watch_options import (
     check_decides,
     check_options,
 )
+from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
     from winspect.predicting import Predictor
@@ -154,9 +155,9 @@ def _watch_folder(
     with Journal(args.out / JOURNAL_FILE, args.out) as journal:
         folder = WatchedFolder(source, journal, stop=stop, ignore=results.own_folders, **given)
         if args.existing == "skip" and journal.is_new:
-            _say(f"{folder.leave_out_existing()} pictures that are there already are left alone")
+            say(f"{folder.leave_out_existing()} pictures that are there already are left alone")
         status = _status(args, folder.behind_in_words)
-        _say(f"watching {source}; results in {args.out}; Ctrl-C ends it")
+        say(f"watching {source}; results in {args.out}; Ctrl-C ends it")
         watch_folder(model, folder, journal, results, status=status, **options)
         status.last_line()
 
@@ -180,7 +181,7 @@ def _watch_camera(
         return ", ".join(filter(None, (silent, skipped)))
 
     status = _status(args, behind)
-    _say(f"watching {camera.shown}; results in {args.out}; Ctrl-C ends it")
+    say(f"watching {camera.shown}; results in {args.out}; Ctrl-C ends it")
     watch_camera(model, camera, results, status=status, **_given(args, "every_s"), **options)
     status.last_line()
 
@@ -188,11 +189,7 @@ def _watch_camera(
 def _status(args: argparse.Namespace, behind: Callable[[], str]) -> Status:
     from winspect.watch.status import Status
 
-    return Status(_say, every_s=args.report, behind=behind)
-
-
-def _say(text: str) -> None:
-    print(f"winspect: {text}", file=sys.stderr, flush=True)
+    return Status(say, every_s=args.report, behind=behind)
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -211,10 +208,10 @@ class _Rows:
             if self.as_json:
                 print(json.dumps(row), flush=True)
             elif row["error"]:
-                _say(f"failed: {row['error']['message']}")
+                say(f"failed: {row['error']['message']}")
             else:
-                print(line_of(row), flush=True)
+                print(printable(line_of(row)), flush=True)
                 if row["warning"]:
-                    _say(f"warning: {row['path']}: {row['warning']}")
+                    say(f"warning: {row['path']}: {row['warning']}")
         except BrokenPipeError:
             mute_stdout()

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from winspect.system.terminal import say
+
 _EVERY_S = 60.0
 
 
@@ -44,7 +46,7 @@ class Progress:
         self._bar.update(done)
         if self.shown and self._bar.disable and time.monotonic() - self._said >= _EVERY_S:
             self._said = time.monotonic()
-            print(f"winspect: {self.line()}", file=sys.stderr, flush=True)
+            say(self.line())
 
     def line(self) -> str:
         """How far it is, in words."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from winspect.distributed.shared import Judging, Model, Shared, check_judging, m
 from winspect.distributed.summary import check, summarise
 from winspect.distributed.workers import plan_workers
 from winspect.errors import SettingsError
+from winspect.system.terminal import say
 
 if TYPE_CHECKING:
     from winspect.thresholds import Calibration
@@ -146,7 +146,7 @@ def _begun(
 ) -> Job:
     """Share the cluster out, and have one worker make what all share."""
     if shown and cluster.dashboard_url:
-        print(f"winspect: Ray's dashboard: {cluster.dashboard_url}", file=sys.stderr)
+        say(f"Ray's dashboard: {cluster.dashboard_url}")
     check_nodes(cluster, places)
     workers = plan_workers(cluster, device, None if wanted is None else str(wanted))
     model = Model(options if "bundle" in options else {**options, "device": workers.device}, workers.threads)

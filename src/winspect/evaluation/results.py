@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import UsageError
+from winspect.system.terminal import cell, text_of_cell
 
 SCHEMA = 1
 RESULTS_FILE, SCORES_FILE, TIMING_FILE = "results.json", "scores.csv", "timing.json"
@@ -81,16 +82,18 @@ class Run:
             UsageError: the file is missing or damaged.
         """
         path = self.path.parent / self.results["scores"]
+        names = {cell(name): name for name in self.results["categories"]}
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                return [_score(row) for row in csv.DictReader(file)]
+                return [_score(row, names) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}: cannot read the scores ({error}); run winspect evaluate again") from error
 
 
-def _score(row: dict[str, str]) -> Score:
+def _score(row: dict[str, str], names: Mapping[str, str]) -> Score:
     score = float(row["score"]) if row["score"] else None
-    return Score(row["path"], row["category"], row["label"], row["defect_type"], score, int(row["seed"]))
+    category = names.get(row["category"], row["category"])
+    return Score(text_of_cell(row["path"]), category, row["label"], row["defect_type"], score, int(row["seed"]))
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

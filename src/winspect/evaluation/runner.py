@@ -33,6 +33,7 @@ from winspect.files import MAPS_FOLDER, make_folder, replacing
 from winspect.machine import describe_machine
 from winspect.prompts import check_class_name
 from winspect.system.run_folder import begin, differences, locked, read_identity
+from winspect.system.terminal import cell
 from winspect.weights.cache import hash_file
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class _Parts:
         ):
             table = csv.writer(file)
             table.writerow(SCORE_COLUMNS)
-            table.writerows(score_rows(parts, self.seeds))
+            table.writerows([cell(value) for value in row] for row in score_rows(parts, self.seeds))
         seconds = {
             part_stem(name, seed): {key: part[key] for key in ("seconds", "metrics_seconds")}
             for name, name_parts in parts.items()

@@ -22,6 +22,7 @@ from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.heatmaps import heat_overlay, save_png
 from winspect.results import Result
 from winspect.system.run_folder import begin, differences, read_identity
+from winspect.system.terminal import cell
 from winspect.thresholds.verdict import verdict_of
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Recorder:
                 for line in lines:
                     row = json.loads(line)
                     row["error"] = row["error"] and row["error"]["message"]
-                    table.writerow([row.get(column) for column in columns])
+                    table.writerow([cell(row.get(column)) for column in columns])
 
 
 def _open_text(path: Path, mode: str, newline: str | None = None) -> TextIO:

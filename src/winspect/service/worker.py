@@ -11,7 +11,6 @@ import logging
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -28,6 +27,7 @@ from winspect.images import Prepared, default_workers, prepare
 from winspect.service.contract import ServiceError
 from winspect.service.overlay import overlay_png, shrink_picture
 from winspect.service.settings import ModelSpec, ServiceSettings
+from winspect.system.terminal import log_to_stderr
 
 if TYPE_CHECKING:
     from winspect.results import Result
@@ -86,8 +86,7 @@ def serve(pipe: Connection, settings: ServiceSettings, spec: ModelSpec, device: 
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)  # they reach all processes of a service; the parent drains, then ends this
     os.dup2(2, 1)  # stdout belongs to the parent, whatever a library prints
-    logging.basicConfig(level=log_level, format="winspect: %(message)s", stream=sys.stderr)
-    logging.captureWarnings(True)
+    log_to_stderr(log_level)
     # Python keeps a note of every warning it has shown once, and these name pictures: the notes would pile up.
     warnings.simplefilter("always")
     Worker(pipe, settings, spec, device).run()

@@ -1,0 +1,87 @@
+"""Text for people on a terminal, and cells for a spreadsheet, whatever names the files have.
+
+A file name may hold line breaks, terminal escapes and characters that reverse the direction of writing; a spreadsheet
+takes a cell that begins with ``=`` for a formula. JSON needs neither function: it escapes what it must, and holds names
+exactly.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import unicodedata
+from typing import Any
+
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_FORMULA = ("'", "=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def printable(text: object) -> str:
+    """The text as one line that a terminal shows as it is: control characters, line breaks, direction marks and bytes
+    that are no UTF-8 are escaped as Python escapes them.
+
+    >>> print(printable("a\\x1b[2K\\nwinspect: error"), printable("Prüfling 1.png"))
+    a\\x1b[2K\\nwinspect: error Prüfling 1.png
+    """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if character in _DIRECTIONS or unicodedata.category(character) in _CONTROLS
+        else character
+        for character in text
+    )
+
+
+def cell(value: Any) -> Any:
+    """A cell of a CSV file. Text that a spreadsheet would take for a formula gets an apostrophe in front, and so does
+    text that begins with one: a reader drops the first. Line breaks and other control characters are escaped. Numbers
+    stay numbers.
+
+    >>> cell("=1+1"), cell("a.png"), cell(-0.5), cell(None)
+    ("'=1+1", 'a.png', -0.5, None)
+    """
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if value.lstrip(" ").startswith(_FORMULA) else shown
+
+
+def text_of_cell(cell_text: str) -> str:
+    """What :func:`cell` made a cell of, but for what it escaped."""
+    return cell_text.removeprefix("'")
+
+
+def say(message: object) -> None:
+    """A line for people on stderr, with the program's name in front."""
+    print(f"winspect: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def show(*lines: object) -> None:
+    """Lines of a result on stdout."""
+    print("\n".join(map(printable, lines)))
+
+
+class LineFormatter(logging.Formatter):
+    """``winspect: message``, each record one line."""
+
+    def __init__(self) -> None:
+        super().__init__("winspect: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """The record's line; a traceback, where there is one, follows it."""
+        text = record.message
+        if record.name == "py.warnings":  # its last line repeats the code that warned
+            text = text.rstrip().rpartition("\n  ")[0] or text
+        record.message = printable(text)
+        return super().formatMessage(record)
+
+
+def log_to_stderr(level: int) -> None:
+    """Send the log and the warnings of this process to stderr, a line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)

@@ -1,160 +1,100 @@
-"""Names of categories in the prompts, from a file; underscores that are kept."""
+"""One class however its name is typed: Unicode form, case and blanks tell no classes apart."""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 
+import numpy as np
 import pytest
-from checkpoints import SMALL
-from miniature import make_mvtec
+from PIL import Image
 
-from winspect import WinCLIP
-from winspect.datasets import open_dataset
-from winspect.datasets.official import OFFICIAL
-from winspect.errors import SettingsError
-from winspect.evaluation import evaluate, matching_tables
-from winspect.evaluation.class_names import read_class_names
-from winspect.evaluation.published import differences, get_table
-from winspect.evaluation.results import METRICS
-from winspect.prompts import PromptEnsemble, check_class_name
-from winspect.recipes import get_recipe
-from winspect.reports.evaluation_report import read_parts, write_evaluation_report
+from winspect.distributed.shared import Judging, check_judging
+from winspect.errors import ClassNameError
+from winspect.prompts import PromptEnsemble, check_class_name, class_key
+from winspect.service import contract
+from winspect.service.store import Store
+from winspect.thresholds import Calibration
 
-NAMES = {"pcb1": "printed circuit board", "metal_nut": "Mutter, M6"}
+TYPED = ["Käfer Kappe", "  käfer_kappe ", unicodedata.normalize("NFD", "KÄFER  Kappe"), "KÄFER KAPPE"]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("n.csv", 'Category,Name\npcb1,printed circuit board\nmetal_nut,"Mutter, M6"\n'),
-        ("n.csv", "sep=;\nobject;name\npcb1; printed circuit board\nmetal_nut;Mutter, M6\n"),
-        ("n.jsonl", "\n".join(json.dumps({"category": key, "name": name}) for key, name in NAMES.items())),
-        ("n.yaml", "pcb1: printed circuit board\nmetal_nut: Mutter, M6\n"),
-        ("n.yml", "\ufeff# ours\n'metal_nut': 'Mutter, M6'\npcb1: |\n  printed circuit board\n"),
-        ("n.json", json.dumps(NAMES)),
-    ],
-)
-def test_names_from_a_file(tmp_path, name, text):
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_class_names(tmp_path / name) == NAMES
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("n.csv", "category,name\n", "n.csv: no names"),
-        ("n.csv", "category\npcb1\n", "n.csv: got the columns category, need category, name: add name"),
-        ("n.csv", "category,name\npcb1,{}\n", "n.csv, line 2: got the class name '{}': braces"),
-        ("n.csv", "category,name\npcb1,a\npcb1,b\n", "n.csv, line 3: 'pcb1' has a name already: keep one"),
-        ("n.yaml", "[pcb1]", "n.yaml: got a sequence, need lines such as pcb1: printed circuit board"),
-        ("n.yaml", "# a\npcb1: {a: b}", "n.yaml, line 2: got a scalar and a mapping, need a category and its name"),
-        ("n.yaml", "pcb1: a\npcb1: b", "n.yaml, line 2: 'pcb1' has a name already: keep one"),
-        ("n.yaml", "pcb1:", "n.yaml, line 1: got the empty class name"),
-        ("n.yaml", "", "n.yaml: no names"),
-        ("n.yaml", "a: b: c", "n.yaml: not a YAML file"),
-        ("n.yaml", "[" * 5000, "n.yaml: not a YAML file"),
-        ("n.yaml", "a: &x [1, 2]\nb: [*x, *x]", "n.yaml, line 1: got a scalar and a sequence"),
-        ("n.txt", "pcb1", "n.txt: got a file ending in '.txt', need one of plain, .csv"),
-    ],
-)
-def test_files_that_are_wrong(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(SettingsError, match=f"^class names: .*{message}"):
-        read_class_names(tmp_path / name)
-    with pytest.raises(SettingsError, match=r"gone.csv: cannot be read"):
-        read_class_names(tmp_path / "gone.csv")
+@pytest.mark.parametrize("name", TYPED)
+def test_every_way_to_type_a_name_is_one_class(name):
+    assert class_key(name) == "käfer kappe"
+    assert contract.class_key(name) == "käfer kappe"
+    assert unicodedata.is_normalized("NFC", check_class_name(name))
 
 
-def test_categories_that_look_like_numbers_and_dates(tmp_path):
-    (tmp_path / "n.yaml").write_text("01: tile\n02: 2026-13-45\non: switch\n")
-    assert read_class_names(tmp_path / "n.yaml") == {"01": "tile", "02": "2026-13-45", "on": "switch"}
+def test_words_keep_their_case_and_other_names_stay_apart():
+    assert check_class_name(" Metal_Nut ") == "Metal Nut"
+    assert class_key("Maße") != class_key("Masse")
+    assert class_key("metal-nut") != class_key("metal nut")
+    assert PromptEnsemble().prompts("Metal_Nut")[0][0] == "a cropped photo of the Metal Nut."
+    with pytest.raises(ClassNameError, match="looks like a path"):
+        contract.class_key("../A")
 
 
-def test_plain_nouns_for_visa_and_mvtec():
-    names = read_class_names("plain")
-    assert sorted(names) == sorted((*OFFICIAL["visa"], *OFFICIAL["mvtec"]))
-    assert names["pcb3"] == "printed circuit board"
-    assert not any("_" in name or any(map(str.isdigit, name)) for name in names.values())
+def test_the_tokenizer_takes_them_for_the_same_words():
+    """Without this a shared text would change scores."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokens = SimpleTokenizer()([check_class_name(name) for name in TYPED])
+    assert (tokens == tokens[:1]).all()
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    return make_mvtec(tmp_path_factory.mktemp("parts"), train=1)
+def test_good_samples_and_calibration_hold_for_every_spelling(small_model):
+    first, *others = TYPED
+    zero_shot = small_model.predict(picture(9), first).anomaly_score
+    small_model.reference([picture(0), picture(1)], first)
+    try:
+        expected = small_model.predict(picture(9), first)
+        assert expected.anomaly_score != zero_shot
+        calibration = small_model.calibrate([picture(seed) for seed in range(2, 8)], others[0], max_false_alarms=0.2)
+        assert calibration.class_name == check_class_name(others[0])
+        for name in others:
+            assert small_model.references_of(name) == small_model.references_of(first)
+            result = small_model.predict(picture(9), name)
+            assert result.anomaly_score == expected.anomaly_score
+            assert result.category_name == name  # as it was typed
+            assert calibration.decide(result) == calibration.decide(expected)
+            assert small_model.state_of(name).references is not None
+    finally:
+        small_model.forget(others[-1])
+    assert small_model.references_of(first) == ()
 
 
-def test_a_run_with_names_of_its_own(parts, tmp_path, small_model):
-    """Each category is judged under its name, and the mean is over all."""
-    data = open_dataset("mvtec", parts)
-    names = {"bolt": "steel screw", "other": "nothing"}
-    named = evaluate(small_model, data, tmp_path / "named", class_names=names)
-    plain = evaluate(small_model, data, tmp_path / "plain")
-    alone = evaluate(
-        small_model, open_dataset("mvtec", parts, categories=["bolt"]), tmp_path / "alone", class_name="steel screw"
+def test_rows_keep_the_name_and_a_calibration_is_found_by_any(tmp_path, small_model):
+    small_model.calibrate([picture(seed) for seed in range(6)], "Metal Nut", max_false_alarms=0.2).save(
+        tmp_path / "c.json"
     )
-    assert named["class_names"] == {"bolt": "steel screw"} and plain["class_names"] is None
-
-    def figures(results, category):
-        return {metric: results["categories"][category][metric] for metric in METRICS}
-
-    assert figures(named, "bolt") == figures(alone, "bolt") != figures(plain, "bolt")
-    assert figures(named, "metal_nut") == figures(plain, "metal_nut")
-    for metric in METRICS:
-        assert named["mean"][metric] == pytest.approx(sum(figures(named, name)[metric] for name in data.categories) / 2)
-    again = read_parts(tmp_path / "named", named)
-    page = write_evaluation_report(tmp_path / "named", named, again, data, small_model).read_text()
-    assert "bolt: steel screw" in page
+    assert json.loads((tmp_path / "c.json").read_text())["class"] == "Metal Nut"
+    loaded = Calibration.load(tmp_path / "c.json")
+    loaded.check_model(small_model, "metal nut")
+    assert loaded.decide(small_model.predict(picture(9), " METAL_nut")).verdict is not None
 
 
-def test_names_that_do_not_fit(parts, tmp_path, small_model):
-    data = open_dataset("mvtec", parts)
-    with pytest.raises(SettingsError, match="class names: got pcb1, but the data set has: bolt, metal_nut"):
-        evaluate(small_model, data, tmp_path, class_names={"pcb1": "board"})
-    one = open_dataset("mvtec", parts, categories=["bolt"])
-    with pytest.raises(SettingsError, match="got the class 'screw' and a file of class names: give one"):
-        evaluate(small_model, one, tmp_path, class_name="screw", class_names={"bolt": "steel screw"})
+def test_a_batch_of_one_class_in_two_spellings_takes_good_samples():
+    judging = Judging(classes=("Nut", "nut"), references=("a.png",))
+    check_judging(judging)
 
 
-def test_published_figures_are_not_put_beside_other_names():
-    table = get_table("winclip")
-    results = {
-        "model": table.model,
-        "recipe": "paper",
-        "recipe_settings": {},
-        "prompts": {},
-        "class_names": {"pcb1": "printed circuit board"},
-        "dataset": "visa",
-        "shots": 0,
-    }
-    assert any("class names in the prompts" in found for found in differences(table, results))
-    assert matching_tables(results) == []
-
-
-# Underscores
-
-
-def test_underscores_in_prompts():
-    assert check_class_name("pipe_fryum") == "pipe fryum"
-    assert check_class_name(" pipe_fryum  x", underscores="keep") == "pipe_fryum x"
-    normal, anomalous = PromptEnsemble().prompts("pipe_fryum", underscores="keep")
-    assert "a photo of the pipe_fryum." in normal and "a photo of a damaged pipe_fryum." in anomalous
-    with pytest.raises(SettingsError, match="underscores: got 'raw', need one of space, keep"):
-        get_recipe("paper", {"underscores": "raw"})
-
-
-def test_underscores_are_kept_on_request(small_checkpoint, small_model, parts):
-    """Other scores than with blanks, whichever name comes first; without underscores nothing changes."""
-    picture = parts / "bolt/test/good/000.png"
-    keep, taker = (
-        WinCLIP(SMALL, weights=small_checkpoint, device="cpu", settings={"underscores": "keep"}) for _ in range(2)
-    )
-    assert keep.describe()["recipe"]["underscores"] == "keep"
-
-    def score(model, name):
-        return model.predict(picture, name).anomaly_score
-
-    blank, kept = score(keep, "metal nut"), score(keep, "metal_nut")
-    assert blank != kept
-    assert blank == score(small_model, "metal nut") == score(small_model, "metal_nut")
-    assert score(keep, "bolt") == score(small_model, "bolt")
-    taker.take("metal_nut", keep.state_of("metal_nut"))
-    assert score(taker, "metal_nut") == kept
+def test_the_store_finds_what_an_older_release_kept(tmp_path, caplog):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    store = Store(tmp_path / "data")
+    store.replace("Metal Nut", "reference", [("a.png", content)])  # as releases did that told case apart
+    store.set_document("Metal Nut", {"threshold": 1})
+    for name in ("Bolt", "bolt"):
+        store.replace(name, "reference", [(f"{name}.png", content)])
+    store.close()
+    again = Store(tmp_path / "data")
+    assert again.count(class_key("METAL nut"), "reference") == 1
+    assert again.document(class_key("METAL nut")) == {"threshold": 1}
+    assert [kept.name for kept in again.pictures("bolt", "reference")] == ["bolt.png"]
+    assert "classes 'Bolt' and 'bolt' are one now; the first is left aside" in caplog.text
+    again.close()

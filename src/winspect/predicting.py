@@ -20,7 +20,7 @@ from winspect.images import Prepared, Preprocess, last_tile_count, prepare, prep
 from winspect.judge import PictureScores, References, judge
 from winspect.outcome import result_of, warn_if_constant
 from winspect.pictures.depth import check_bit_depth
-from winspect.prompts import check_class_name
+from winspect.prompts import class_key
 from winspect.recipes import Recipe
 from winspect.results import Result
 from winspect.thresholds import Calibration, calibrate
@@ -108,7 +108,7 @@ class Predictor(ABC):
         Raises:
             ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
         """
-        key = check_class_name(category_name)
+        key = class_key(category_name)
         pictures = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
         wanted = 1 if shots is None else shots
         if wanted < 1 or len(pictures) < wanted:
@@ -136,12 +136,12 @@ class Predictor(ABC):
 
     def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
         """Names and hashes of the good samples a class is judged with, in the order shown; none for zero-shot."""
-        return self._shown.get(check_class_name(category_name), ())
+        return self._shown.get(class_key(category_name), ())
 
     def forget(self, category_name: str = DEFAULT_CLASS) -> None:
         """Drop the references of a class: it is judged zero-shot again."""
-        self._references.pop(check_class_name(category_name), None)
-        self._shown.pop(check_class_name(category_name), None)
+        self._references.pop(class_key(category_name), None)
+        self._shown.pop(class_key(category_name), None)
 
     def state_of(self, category_name: str = DEFAULT_CLASS) -> ClassState:
         """What the class is judged with, for :meth:`take` of the same model elsewhere.
@@ -152,7 +152,7 @@ class Predictor(ABC):
             ClassNameError: the name cannot be put into a prompt.
         """
         text = to_numpy(self._class_text(category_name))
-        references = self._references.get(check_class_name(category_name))
+        references = self._references.get(class_key(category_name))
         shown = self.references_of(category_name)
         return ClassState(text, None if references is None else references.map(to_numpy), shown)
 
@@ -167,7 +167,7 @@ class Predictor(ABC):
         Raises:
             SettingsError: the good samples have windows of other scales than this recipe.
         """
-        key = check_class_name(category_name)
+        key = class_key(category_name)
         references = None
         if state.references is not None:
             scales = sorted(state.references.windows)
@@ -202,7 +202,7 @@ class Predictor(ABC):
         Raises:
             EngineBuildError: the engine was asked for by name and cannot be built.
         """
-        patches = check_class_name(category_name) in self._references
+        patches = class_key(category_name) in self._references
         scales = self.recipe.scales if maps or self._scores_need_maps(category_name) else ()
         self.engine.prepare(scales=scales, stride=self.recipe.stride, patches=patches)
 
@@ -277,7 +277,7 @@ class Predictor(ABC):
 
     def _text_key(self, category_name: str) -> str:
         """What a class's text is kept under: names with the same prompts share it."""
-        return check_class_name(category_name)
+        return class_key(category_name)
 
     def predict_stream(
         self, items: Iterable[Prepared | PictureError], category_name: str = DEFAULT_CLASS, *, maps: bool = True
@@ -301,7 +301,7 @@ class Predictor(ABC):
         yield from self._judge(waiting, category_name, text, maps=maps)
 
     def _scores_need_maps(self, category_name: str) -> bool:
-        return self.recipe.fusion != "sum" or check_class_name(category_name) in self._references
+        return self.recipe.fusion != "sum" or class_key(category_name) in self._references
 
     def _prepare(self, pictures: Iterable[Picture], *, keep_rgb: bool = False) -> Iterator[Prepared | PictureError]:
         threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
@@ -316,7 +316,7 @@ class Predictor(ABC):
         maps: bool,
         zero_shot: bool = False,
     ) -> list[Result]:
-        references = None if zero_shot else self._references.get(check_class_name(category_name))
+        references = None if zero_shot else self._references.get(class_key(category_name))
         items = [self._with_same_tiles(item, references) for item in items]
         usable = [item for item in items if isinstance(item, Prepared)]
         maps = maps or self._scores_need_maps(category_name)

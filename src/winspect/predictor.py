@@ -24,7 +24,7 @@ from winspect.errors import (
 )
 from winspect.judge import PictureScores, judge
 from winspect.predicting import DEFAULT_CLASS, Picture, Predictor
-from winspect.prompts import PromptEnsemble, check_class_name
+from winspect.prompts import PromptEnsemble, class_key
 from winspect.recipes import Recipe, get_recipe
 from winspect.system.installation import install_command
 from winspect.system.preferences import default_precision
@@ -221,7 +221,7 @@ class WinCLIP(Predictor):
             self.engine = self._fall_back(error)
 
     def _text_key(self, category_name: str) -> str:
-        return check_class_name(category_name, underscores=self.recipe.underscores)
+        return class_key(category_name, underscores=self.recipe.underscores)
 
     def _encode_text(self, category_name: str) -> torch.Tensor:
         return self._averaged_text(category_name).to(self.device)

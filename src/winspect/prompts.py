@@ -5,6 +5,7 @@ Source: Jeong et al., WinCLIP (CVPR 2023, arXiv 2303.14814), section 4.1 and its
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -49,6 +50,9 @@ _YAML_KEYS = ("normal_states", "anomalous_states", "templates")
 def check_class_name(name: str, *, underscores: str = "space") -> str:
     """Return the words a class name contributes to a prompt: ``"pipe_fryum"`` gives ``"pipe fryum"``.
 
+    However its letters are composed and its blanks are set, a name is in Unicode's form NFC, with one blank between
+    words. Its case stays as it is; see :func:`class_key`.
+
     Args:
         underscores: ``space``, or ``keep`` to leave them; see :class:`winspect.recipes.Recipe`.
 
@@ -58,6 +62,7 @@ def check_class_name(name: str, *, underscores: str = "space") -> str:
     """
     if not isinstance(name, str):
         raise ClassNameError(f"got a class name of type {type(name).__name__}, need text such as 'candle'")
+    name = unicodedata.normalize("NFC", name)
     words = " ".join((name if underscores == "keep" else name.replace("_", " ")).split())
     if not words:
         raise ClassNameError(f"got the empty class name {name!r}; name the part, as in --class candle")
@@ -71,6 +76,17 @@ def check_class_name(name: str, *, underscores: str = "space") -> str:
     if not name.strip().isprintable():
         raise ClassNameError(f"got the class name {name!r}: it has control characters or line breaks; leave them out")
     return words
+
+
+def class_key(name: str, *, underscores: str = "space") -> str:
+    """What a class is known by, however its name is typed: its words in lower case, as CLIP's tokenizer takes them.
+
+    Two names with one key are one class: what is stored, shown or calibrated for one holds for the other.
+
+    Raises:
+        ClassNameError: see :func:`check_class_name`.
+    """
+    return unicodedata.normalize("NFC", check_class_name(name, underscores=underscores).lower())
 
 
 def _check_placeholders(kind: str, entries: Sequence[str]) -> tuple[str, ...]:

@@ -78,6 +78,7 @@ def test_scores_and_maps_are_the_models_own(bundle):
             assert ours.anomaly_score == pytest.approx(theirs.anomaly_score, abs=1e-5)
             np.testing.assert_allclose(ours.anomaly_map, theirs.anomaly_map, atol=1e-5)
             assert len(ours.tile_boxes) == len(theirs.tile_boxes)
+    assert loaded.predict(long_picture(), "NUT").anomaly_score == loaded.predict(long_picture(), "nut").anomaly_score
     few, zero = (loaded.predict(long_picture(), category).anomaly_score for category in ("metal_bolt", "nut"))
     assert few != pytest.approx(zero, abs=1e-3)
 
@@ -108,6 +109,7 @@ def test_the_calibration_comes_along_and_fits(bundle):
     loaded = load_bundle(bundle.folder)
     calibration = loaded.calibration("metal_bolt")
     assert calibration == bundle.calibration
+    assert loaded.calibration(" METAL bolt") == bundle.calibration
     assert loaded.calibration("nut") is None
     calibration.check_model(loaded)
     loaded.reference(goods(1, 90), "metal_bolt")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from winspect.weights import Entry, Source
+    from winspect.system.terminal import say
+from winspect.weights import Entry, Source
 
 
 def add_parser(subparsers: Any) -> None:
@@ -59,7 +59,7 @@ def _where(args: argparse.Namespace) -> int:
     _print_source(source, as_json=args.json)
     if not source.present:
         tag = "" if source.config is not None else f" {source.tag}"
-        print(f"not there yet; fetch it with: winspect weights pull {source.model}{tag}", file=sys.stderr)
+        say(f"not there yet; fetch it with: winspect weights pull {source.model}{tag}")
     return 0 if source.present else 1
 
 
@@ -86,7 +86,7 @@ def _print_source(source: Source, *, as_json: bool) -> None:
     if not as_json:
         print(source.path)
         if activation is not None:
-            print(f"activation: {activation}", file=sys.stderr)
+            say(f"activation: {activation}")
         return
     row = {"model": source.model, "tag": source.tag, "path": str(source.path), "present": source.present}
     row["activation"] = activation

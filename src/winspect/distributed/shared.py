@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.errors import SettingsError
 from winspect.images import Preprocess
-from winspect.prompts import PromptEnsemble
+from winspect.prompts import PromptEnsemble, class_key
 from winspect.system.preferences import default_precision
 from winspect.thresholds.verdict import check_threshold
 from winspect.weights.names import LOCAL
@@ -139,7 +139,7 @@ def check_judging(judging: Judging) -> None:
     Raises:
         SettingsError: names the classes.
     """
-    if len(judging.classes) > 1 and (judging.references or judging.calibration is not None):
+    if len(set(map(class_key, judging.classes))) > 1 and (judging.references or judging.calibration is not None):
         what = "--reference" if judging.references else "--calibration"
         shown = ", ".join(judging.classes[:5]) + (", ..." if len(judging.classes) > 5 else "")
         raise SettingsError(

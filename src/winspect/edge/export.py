@@ -26,7 +26,7 @@ from winspect.errors import BundleError, EngineError, MissingExtraError, OutputE
 from winspect.files import output_error
 from winspect.gate.pictures import gate_pictures
 from winspect.predictor import WinCLIP
-from winspect.prompts import check_class_name
+from winspect.prompts import check_class_name, class_key
 from winspect.recipes import all_settings
 from winspect.system.installation import install_command
 from winspect.thresholds import Calibration
@@ -86,10 +86,11 @@ def export(
             shutil.copytree(target, staging, dirs_exist_ok=True)
         classes = dict(earlier.classes) if earlier else {}
         for category in categories:
-            key = check_class_name(category)
-            if key in classes:
-                shutil.rmtree((staging / classes[key].text).parent)
-            classes[key] = _write_class(model, key, staging, (calibrations or {}).get(category))
+            same = (known for known in classes if class_key(known) == class_key(category))
+            name = next(same, check_class_name(category))
+            if name in classes:
+                shutil.rmtree((staging / classes[name].text).parent)
+            classes[name] = _write_class(model, name, staging, (calibrations or {}).get(category))
         fusion = None if model._fusion is None else asdict(model._fusion)
         Manifest(model.describe(), fusion, model.grid_hw, classes, sha256={}).write(staging)
         largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)

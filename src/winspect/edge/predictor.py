@@ -19,7 +19,7 @@ from winspect.errors import BundleError, SettingsError
 from winspect.fusion import FusionSettings
 from winspect.images import Preprocess
 from winspect.predicting import Predictor
-from winspect.prompts import check_class_name
+from winspect.prompts import class_key
 from winspect.recipes import Recipe
 from winspect.thresholds import Calibration
 from winspect.thresholds.fingerprints import Fingerprint
@@ -54,6 +54,7 @@ class EdgePredictor(Predictor):
             self.grid_hw = manifest.grid_hw
             self._fusion = None if manifest.fusion is None else FusionSettings(**manifest.fusion)
             self._calibrations: dict[str, Calibration] = {}
+            self._names: dict[str, str] = {}
             for name, own in manifest.classes.items():
                 self._load_class(folder, name, own)
         except (KeyError, TypeError, ValueError, OSError) as error:
@@ -66,14 +67,15 @@ class EdgePredictor(Predictor):
         text = np.load(folder / own.text, allow_pickle=False)
         references = None if own.references is None else load_references(folder / own.references)
         shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
+        self._names[class_key(name)] = name
         self.take(name, ClassState(text, references, shown))
         if own.calibration is not None:
-            self._calibrations[name] = Calibration.load(folder / own.calibration)
+            self._calibrations[class_key(name)] = Calibration.load(folder / own.calibration)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes it can judge: the bundle's, and those taken."""
-        return tuple(self._texts)
+        return tuple(self._names.get(key, key) for key in self._texts)
 
     def calibration(self, category_name: str) -> Calibration | None:
         """The class's calibration in the bundle, if there is one. It holds as long as the references are the bundle's.
@@ -82,7 +84,7 @@ class EdgePredictor(Predictor):
             BundleError: the bundle does not hold the class.
         """
         self._class_text(category_name)  # refuses a class it cannot judge
-        return self._calibrations.get(check_class_name(category_name))
+        return self._calibrations.get(class_key(category_name))
 
     def describe(self) -> dict[str, Any]:
         """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""

@@ -113,7 +113,7 @@ class Backend:
                 read_rgb(content, max_pixels=self.settings.max_pixels)
             except PictureError as error:
                 raise ReferencesError(f"cannot use a reference picture: {name}: {error.reason}") from error
-        if calibration is not None and calibration.class_name != key:
+        if calibration is not None and class_key(calibration.class_name) != key:
             raise SettingsError(f"the calibration is for {calibration.class_name!r}, not for {key!r}")
         if references:
             self._store.replace(key, "reference", [(clean_name(name), content) for name, content in references])

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from winspect import prompts
 from winspect.errors import ClassNameError, WinspectError
-from winspect.prompts import check_class_name
 
 if TYPE_CHECKING:
     from winspect.results import Result
@@ -118,12 +118,12 @@ class BatchRecord:
 
 
 def class_key(category_name: str) -> str:
-    """The words of a class name as prompts have them; nothing that looks like a path.
+    """What a class is known by, as :func:`winspect.prompts.class_key` has it; nothing that looks like a path.
 
     Raises:
         ClassNameError: see :func:`winspect.prompts.check_class_name`; or slashes, backslashes, two dots.
     """
-    key = check_class_name(category_name)
+    key = prompts.class_key(category_name)
     if any(part in key for part in ("/", "\\", "..")):
         raise ClassNameError(f"got the class name {category_name!r}: it looks like a path; name the part in words")
     return key

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from winspect.errors import OutputError, SettingsError
 from winspect.files import make_folder
+from winspect.prompts import class_key
 from winspect.service.contract import StoredPicture
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,24 @@ class Store:
                 run(statement)
             run(f"PRAGMA application_id = {_APPLICATION}")
             run(f"PRAGMA user_version = {_SCHEMA}")
+        self._rename_classes()
         run("COMMIT")
+
+    def _rename_classes(self) -> None:
+        """Classes stored by a release that told names apart by their case, under the names they are known by now."""
+        run = self._connection.execute
+        found = run("SELECT class FROM pictures UNION SELECT class FROM calibrations ORDER BY class").fetchall()
+        names = {name for (name,) in found}
+        for name in sorted(names):
+            key = class_key(name)
+            if key == name:
+                continue
+            if key in names:
+                logger.warning("%s: classes %r and %r are one now; the first is left aside", self.path, name, key)
+                continue
+            names.add(key)
+            for table in ("pictures", "calibrations"):
+                run(f"UPDATE {table} SET class = ? WHERE class = ?", (key, name))
 
     def close(self) -> None:
         """Close the file. Closing twice does no harm."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from winspect.errors import SettingsError
 from winspect.files import replacing
-from winspect.prompts import check_class_name
+from winspect.prompts import check_class_name, class_key
 from winspect.recipes import Recipe, all_settings
 from winspect.system.installation import is_installed
 from winspect.thresholds.conformal import check_enough, conformal_threshold, p_value
@@ -192,7 +192,7 @@ class Calibration:
         Raises:
             SettingsError: the result is of another class.
         """
-        if check_class_name(result.category_name) != self.class_name:
+        if class_key(result.category_name) != class_key(self.class_name):
             raise SettingsError(
                 f"{result.path}: judged as {result.category_name!r}, but the calibration is for {self.class_name!r}"
             )
@@ -297,7 +297,9 @@ def _check_scores(name: str, scores: Sequence[float]) -> None:
 
 def _comparable(name: str, identity: Mapping[str, Any]) -> Any:
     """References are a set of contents: neither their order nor their names decide a score. Settings that an earlier
-    release did not know are as it judged."""
+    release did not know are as it judged. A class is the same however it is typed."""
+    if name == "class":
+        return class_key(identity[name])
     if name == "references":
         return sorted(str(reference["sha256"]) for reference in identity[name])
     return all_settings(identity[name]) if name == "recipe" else identity.get(name)

@@ -6,9 +6,10 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from winspect.system.terminal import say
+
 if TYPE_CHECKING:
-    from winspect.system.terminal import say
-from winspect.weights import Entry, Source
+    from winspect.weights import Entry, Source
 
 
 def add_parser(subparsers: Any) -> None:

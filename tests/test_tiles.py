@@ -11,6 +11,7 @@ from winspect import WinCLIP
 from winspect.edge import load_bundle
 from winspect.edge.export import export
 from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.images import resize_tiles
 from winspect.thresholds import calibrate
 
 LONG = (170, 100)  # cut at 0, 70, 70, as 1562 x 960 at 0, 602, 602
@@ -49,6 +50,15 @@ def test_the_score_without_maps_counts_repeats_too(small_checkpoint):
         [result.anomaly_score for result in model.predict_many(pictures, maps=maps)] for maps in (True, False)
     )
     assert with_maps == pytest.approx(without, abs=1e-6)
+
+
+def test_pictures_that_another_process_cut_count_repeats_too(small_checkpoint):
+    """As in batch: what decodes hands over tiles in 8 bits, what judges has them and the picture's size."""
+    model = new_model(small_checkpoint)
+    picture = long_part(1)
+    item = resize_tiles(picture, model.preprocess, **model.cut).normalised(model.preprocess)
+    (result,) = model.predict_prepared([item])
+    assert result.anomaly_score == pytest.approx(model.predict(picture).anomaly_score, abs=1e-6)
 
 
 def test_pooled_and_same_references_differ(small_checkpoint):

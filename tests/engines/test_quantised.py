@@ -92,6 +92,9 @@ def test_scores_without_maps_are_of_the_same_quantisation(tmp_path, quantisation
     with_windows = engine.encode(pixels, scales=(2, 3), stride=1, patches=True)
     torch.testing.assert_close(alone.image, with_windows.image, rtol=0, atol=0)
     assert len(quantisations) == 1
+    layouts = engine._layouts(1, (2, 3), 1, True)
+    assert [layout.scales for layout in layouts] == [(), (2, 3)]
+    assert all(layout in engine._graphs or layout.without_patches() in engine._graphs for layout in layouts)
     # The graph of the pictures is a part of the one with windows: but for steps of rounding it says the same.
     graph, layout = engine._graph(engine._layout(1, (2, 3), 1, True))
     with torch.inference_mode():

@@ -75,7 +75,7 @@ class QuantisedEngine(OpenVINOEngine):
 
     def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
         """Build now what :meth:`encode` would build: the graph of the pictures, and that of their windows."""
-        for some in {(), tuple(scales)}:
+        for some in dict.fromkeys([(), tuple(scales)]):
             super().prepare(scales=some, stride=stride, patches=patches)
 
     def _embed(self, tokens: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
@@ -86,6 +86,9 @@ class QuantisedEngine(OpenVINOEngine):
             return pictures
         windows = super()._embed(tokens, scales=scales, stride=stride, patches=patches).windows
         return Embeddings(pictures.image, windows, pictures.patches)
+
+    def _layouts(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> list[Layout]:
+        return [self._layout(tiles, some, stride, patches) for some in dict.fromkeys([(), tuple(scales)])]
 
     def _model(self, layout: Layout) -> ov.Model:
         # Patch tokens always among the outputs: few-shot and zero-shot inspection then share one quantisation.

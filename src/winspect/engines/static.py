@@ -74,10 +74,16 @@ class StaticEngine(Engine):
 
     def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
         """Operators' own times for all tiles together; see :meth:`encode` for the arguments."""
-        layout, embedded = self._layout(len(tiles), scales, stride, patches), []
+        embedded: list[Tensor] = []
         with torch.inference_mode():
             times = torch_times(lambda: embedded.append(self.tower.tokens(tiles)[0]), self.device)
-        return times + self._timed(layout, [_filled_up(part, layout.batch) for part in embedded[0].split(layout.batch)])
+        for layout in self._layouts(len(tiles), scales, stride, patches):
+            times += self._timed(layout, [_filled_up(part, layout.batch) for part in embedded[0].split(layout.batch)])
+        return times
+
+    def _layouts(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> list[Layout]:
+        """The graphs that a call of :meth:`encode` runs."""
+        return [self._layout(tiles, scales, stride, patches)]
 
     def _layout(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
         # A shorter batch is filled up; where more than half of its places would be empty, tiles run one by one.

@@ -13,6 +13,7 @@
     │   ├── PrecisionError         a precision that is unknown or not to be had on this device
     │   ├── EngineError            an engine that is unknown or not installed
     │   │   └── EngineBuildError   an engine that is installed, but cannot build this model's graph
+    │   ├── ForkError              a model is used in a process that was forked after it was loaded
     │   ├── BundleError            an edge bundle that is damaged, foreign, or without the class asked for
     │   ├── ClusterError           a Ray cluster that cannot be reached, or whose machines cannot do the job
     │   └── MissingExtraError      an optional dependency is not installed; names the extra
@@ -77,6 +78,10 @@ class EngineError(UsageError):
 
 class EngineBuildError(EngineError):
     """An engine that is installed, but cannot build this model's graph."""
+
+
+class ForkError(UsageError):
+    """A model is used in a process that was forked after it was loaded."""
 
 
 class BundleError(UsageError):

@@ -23,6 +23,7 @@ from winspect.pictures.depth import check_bit_depth
 from winspect.prompts import class_key
 from winspect.recipes import Recipe
 from winspect.results import Result
+from winspect.system.forks import ForkGuard
 from winspect.thresholds import Calibration, calibrate
 from winspect.thresholds.fingerprints import Fingerprint, fingerprint
 
@@ -53,6 +54,7 @@ class Predictor(ABC):
     grid_hw: tuple[int, int]
 
     def __init__(self, *, plan: str = "auto", workers: int | None = None, bit_depth: int | None = None) -> None:
+        self._fork_guard = ForkGuard()
         self.plan, self.workers, self.bit_depth = plan, workers, check_bit_depth(bit_depth)
         self._fusion: FusionSettings | None = None
         self._texts: dict[str, Array] = {}
@@ -108,6 +110,7 @@ class Predictor(ABC):
         Raises:
             ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
         """
+        self._fork_guard.check()
         key = class_key(category_name)
         pictures = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
         wanted = 1 if shots is None else shots
@@ -202,6 +205,7 @@ class Predictor(ABC):
         Raises:
             EngineBuildError: the engine was asked for by name and cannot be built.
         """
+        self._fork_guard.check()
         patches = class_key(category_name) in self._references
         scales = self.recipe.scales if maps or self._scores_need_maps(category_name) else ()
         self.engine.prepare(scales=scales, stride=self.recipe.stride, patches=patches)
@@ -270,6 +274,7 @@ class Predictor(ABC):
 
     def _class_text(self, category_name: str) -> Array:
         """(2, embedding), normal and anomalous, on the engine's device."""
+        self._fork_guard.check()
         key = self._text_key(category_name)
         if key not in self._texts:
             self._texts[key] = self._encode_text(category_name)
@@ -333,6 +338,7 @@ class Predictor(ABC):
     def _score(
         self, items: Sequence[Prepared], references: References | None, text: Array, maps: bool
     ) -> list[PictureScores]:
+        self._fork_guard.check()  # a generator may have been made before
         tiles = np.concatenate([item.tiles for item in items])
         embeddings = self._encode(tiles, patches=references is not None, maps=maps)
         counts = [len(item.tiles) for item in items]

@@ -504,6 +504,49 @@ def test_references_and_a_calibration_given_at_the_start(tmp_path):
         assert own.predict(grey(118), "part").decision.verdict == "anomalous"
 
 
+@pytest.fixture
+def calibration(tmp_path):
+    """Made with a model called "fake", without references."""
+    from winspect.thresholds.file import from_document
+
+    with Running(tmp_path / "made", spec()) as own:
+        own.ask(own.backend.add_good("part", [(f"{n}.png", grey(n)) for n in range(20)]))
+        return from_document(calibrated(own, "part", 0.1).document)
+
+
+@pytest.mark.parametrize(
+    ("model", "shown", "words"),
+    [
+        ("another", (), "the calibration of 'part' cannot be used: .*model: calibrated with 'fake', now 'another'"),
+        ("fake", [("r.png", grey(60))], "the calibration of 'part' cannot be used: .*references: calibrated with"),
+    ],
+)
+def test_a_calibration_named_at_the_start_that_does_not_fit_stops_it(tmp_path, calibration, model, shown, words):
+    own = Running(tmp_path / "own", spec(model=model), wait=False)
+    own.backend._store.set_document("part", {"what": "stood there before"})
+    own.backend.seed("part", shown, calibration)
+    with own:
+        with pytest.raises(SettingsError, match=words):
+            own.ask(own.backend.wait_ready())
+        assert own.backend.state == "unavailable"
+        assert own.backend._store.document("part") == {"what": "stood there before"}
+
+
+def test_a_stored_calibration_for_another_model_stops_it_unless_allowed(tmp_path, calibration):
+    with Running(tmp_path, spec()) as own:
+        own.ask(own.backend.set_references("shown", [("r.png", grey(60))]))
+        own.ask(own.backend.add_good("shown", [(f"{n}.png", grey(n)) for n in range(20)]))
+        calibrated(own, "shown", 0.1)
+        own.ask(own.backend.set_references("shown", [("s.png", grey(70))]))
+    with Running(tmp_path, spec(), refuse_stale=True) as own:  # stale since the service was told: no reason to stop
+        assert own.ask(own.backend.calibration("shown")).state == "stale"
+    refused = pytest.raises(SettingsError, match=r"'shown' that is stored in .* 'another'.*--allow-stale")
+    with Running(tmp_path, spec(model="another"), refuse_stale=True, wait=False) as own, refused:
+        own.ask(own.backend.wait_ready())
+    with Running(tmp_path, spec(model="another"), refuse_stale=True, classes=("other",)) as own:
+        assert own.backend.state == "ready", "it is not served"
+
+
 # -- the process of the HTTP layer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import webbrowser
 
@@ -41,6 +42,37 @@ def test_serves_on_this_machine_alone_and_opens_the_page_once(started, tmp_path,
     assert backend.spec.options == {"model": "winspect-tiny"}
     assert pages == ["http://127.0.0.1:7999/"]
     assert capsys.readouterr().err == "winspect: serving\nwinspect: ready\n"
+
+
+@pytest.fixture
+def foreign_calibration(tmp_path, monkeypatch):
+    """Of a model called "fake"; what is served is "another"."""
+    from tests.service.fake_models import LOADER, spec
+    from tests.service.running import Running, grey
+    from tests.service.test_backend import calibrated
+    from winspect.service.settings import ModelSpec
+
+    with Running(tmp_path / "stored", spec()) as own:
+        own.ask(own.backend.add_good("part", [(f"{n}.png", grey(n)) for n in range(20)]))
+        document = calibrated(own, "part", 0.1).document
+    file = tmp_path / "part.json"
+    file.write_text(json.dumps(document))
+    defaults = ModelSpec.__init__.__defaults__
+    monkeypatch.setattr(ModelSpec.__init__, "__defaults__", (*defaults[:-1], LOADER))
+    return file
+
+
+@pytest.mark.parametrize("verb", [["serve"], ["ui", "--no-browser"]])
+@pytest.mark.parametrize("given", [True, False], ids=["given", "stored"])
+def test_a_calibration_that_cannot_be_used_is_exit_code_2(
+    verb, given, foreign_calibration, tmp_path, capsys, process_as_before
+):
+    where = ["--data", str(tmp_path / "new"), "--calibration", str(foreign_calibration)]
+    options = where if given else ["--data", str(tmp_path / "stored")]
+    assert main([*verb, "--port", "0", "--model", "another", *options]) == 2
+    said = capsys.readouterr().err
+    assert "model: calibrated with 'fake', now 'another'" in said
+    assert "ready after" not in said
 
 
 def test_no_browser(started, tmp_path):

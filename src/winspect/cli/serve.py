@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from winspect.system.terminal import say
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
     from winspect.service.settings import ServiceSettings
+    from winspect.thresholds import Calibration
 
 # Option -> field of ServiceSettings; what is not given keeps the default that stands there.
 _SETTINGS = {
@@ -51,16 +53,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="serve this class, and no others; may be repeated (default: any)",
     )
+    add_store_options(what)
     what.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples of the one --class")
-    what.add_argument(
-        "--calibration", nargs="+", type=Path, metavar="FILE", help="thresholds by files of `winspect calibrate`"
-    )
-    what.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="where references and calibrations are kept (default: winspect in $XDG_DATA_HOME or ~/.local/share)",
-    )
     _add_limits(parser)
     add_model_options(parser)
     parser.add_argument(
@@ -68,6 +62,25 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="also a line per request, on stderr")
     parser.set_defaults(run=run)
+
+
+def add_store_options(group: argparse._ArgumentGroup) -> None:
+    """``--data``, ``--calibration`` and ``--allow-stale``."""
+    group.add_argument(
+        "--calibration", nargs="+", type=Path, metavar="FILE", help="thresholds by files of `winspect calibrate`"
+    )
+    group.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where references and calibrations are kept (default: winspect in $XDG_DATA_HOME or ~/.local/share)",
+    )
+    group.add_argument(
+        "--allow-stale",
+        action="store_true",
+        help="start although a stored calibration is for another model: its class has no verdict until it is "
+        "calibrated again",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -128,24 +141,48 @@ def _settings(args: argparse.Namespace) -> ServiceSettings:
         name: value for option, name in _SETTINGS.items() if (value := getattr(args, option)) is not None
     }
     classes = None if args.classes is None else tuple(args.classes)
-    return ServiceSettings(data=args.data or data_folder(), classes=classes, page=not args.no_page, **given)
+    return ServiceSettings(classes=classes, page=not args.no_page, **store_settings(args), **given)
+
+
+def store_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_store_options` asks for, as settings of the service."""
+    return {"data": args.data or data_folder(), "refuse_stale": not args.allow_stale}
+
+
+def load_calibrations(args: argparse.Namespace) -> list[Calibration]:
+    """The calibrations that were named.
+
+    Raises:
+        SettingsError: a file cannot be used.
+    """
+    from winspect.thresholds import Calibration
+
+    return [Calibration.load(path) for path in args.calibration or ()]
+
+
+def seed_calibrations(backend: Backend, calibrations: Sequence[Calibration]) -> None:
+    """Put calibrations into the store.
+
+    Raises:
+        UnknownClass: a class that is not served.
+    """
+    for calibration in calibrations:
+        backend.seed(calibration.class_name, calibration=calibration)
 
 
 def _backend(args: argparse.Namespace, settings: ServiceSettings) -> Backend:
     """The backend with the references and calibrations that were named."""
     from winspect.service.backend import Backend
     from winspect.service.settings import ModelSpec
-    from winspect.thresholds import Calibration
 
-    calibrations = [Calibration.load(path) for path in args.calibration or ()]
+    calibrations = load_calibrations(args)
     args.device = args.device or next(iter(args.devices or ()), None)  # each process has one of its own
     options = model_options(args, calibrations=calibrations)
     references = _references(args)
     backend = Backend(settings, ModelSpec(options=options, devices=tuple(args.devices or ())))
     if references:
         backend.seed(settings.classes[0], references)  # type: ignore[index]
-    for calibration in calibrations:
-        backend.seed(calibration.class_name, calibration=calibration)
+    seed_calibrations(backend, calibrations)
     return backend
 
 

@@ -7,10 +7,9 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable
-from pathlib import Path
 
 from winspect.cli.common import EXIT_DONE, add_model_options, model_options
-from winspect.cli.serve import data_folder, need_extra
+from winspect.cli.serve import add_store_options, load_calibrations, need_extra, seed_calibrations, store_settings
 from winspect.errors import SettingsError
 from winspect.system.terminal import say
 
@@ -28,12 +27,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--port", type=int, metavar="N", help=f"default: {FIRST_PORT}, or the next that is free")
     parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="where references and calibrations are kept (default: winspect in $XDG_DATA_HOME or ~/.local/share)",
-    )
+    add_store_options(parser.add_argument_group("what is judged"))
     add_model_options(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="also a line per request, on stderr")
     parser.set_defaults(run=run)
@@ -47,8 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from winspect.service.settings import ModelSpec, ServiceSettings
 
     port = args.port or free_port(FIRST_PORT if args.port is None else 0)
-    settings = ServiceSettings(data=args.data or data_folder(), host=HOST, port=port)
-    backend = Backend(settings, ModelSpec(options=model_options(args)))
+    settings = ServiceSettings(host=HOST, port=port, **store_settings(args))
+    calibrations = load_calibrations(args)
+    backend = Backend(settings, ModelSpec(options=model_options(args, calibrations=calibrations)))
+    seed_calibrations(backend, calibrations)
     open_page = None if args.no_browser else open_in_browser
     serve(backend, settings, say=_Teller(f"http://{HOST}:{port}/", open_page), access_log=args.verbose)
     return EXIT_DONE

@@ -92,6 +92,8 @@ class Backend:
             self._store, self._judge_good, lambda: self._fleet.described, self._fleet.version_of
         )
         self._asked_for: set[str] = set()
+        self._given: dict[str, dict[str, Any] | None] = {}  # class calibrated at the start -> the document before
+        self._has_started = False
 
     # -- life
 
@@ -118,6 +120,7 @@ class Backend:
         if references:
             self._store.replace(key, "reference", [(clean_name(name), content) for name, content in references])
         if calibration is not None:
+            self._given[key] = self._store.document(key)
             self._store.set_document(key, to_document(calibration))
 
     async def start(self) -> None:
@@ -128,6 +131,8 @@ class Backend:
         """Return when the service is ready for the first time.
 
         Raises:
+            SettingsError: a calibration that was named at the start does not fit the model or the references; or a
+                stored one, where the settings say so.
             WinspectError: the model cannot be loaded: the error it ended with.
         """
         await self._fleet.wait_ready()
@@ -161,8 +166,18 @@ class Backend:
         return self._fleet.restarts
 
     async def _check_calibrations(self, classes: Sequence[str]) -> None:
-        for key in classes:
+        served = [key for key in classes if self._served is None or key in self._served]
+        for key in served:
             await self._calibrations.check(key)
+        if self._has_started:
+            return
+        try:
+            self._calibrations.check_usable(self._given, stored=self.settings.refuse_stale)
+        except SettingsError:
+            for key, document in self._given.items():
+                await asyncio.to_thread(self._store.set_document, key, document)
+            raise
+        self._has_started = True
 
     # -- judging
 

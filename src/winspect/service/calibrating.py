@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -142,6 +142,35 @@ class Calibrations:
             except SettingsError as error:
                 stale = str(error)
             self._kept[category_name] = _Kept(calibration, version, stale)
+
+    def check_usable(self, given: Collection[str], *, stored: bool) -> None:
+        """Refuse to judge with calibrations that do not fit, after :meth:`check` of their classes.
+
+        Args:
+            given: classes whose calibration was named at the start.
+            stored: refuse stored ones, too, that were made with another model. Those whose references were changed
+                while the service ran may stay: their class was told to be without a verdict then.
+
+        Raises:
+            SettingsError: names the first class, and what is different.
+        """
+        for category_name, kept in self._kept.items():
+            if kept.stale is not None and category_name in given:
+                raise SettingsError(f"the calibration of {category_name!r} cannot be used: {kept.stale}")
+            if kept.stale is not None and stored and self._is_of_another_model(kept.calibration):
+                raise SettingsError(
+                    f"the calibration of {category_name!r} that is stored in {self._store.path.parent} cannot be used: "
+                    f"{kept.stale}. With --allow-stale the service starts all the same, and gives no verdict on it"
+                )
+
+    def _is_of_another_model(self, calibration: Calibration) -> bool:
+        shown = [StoredPicture(one["name"], one["sha256"], 0) for one in calibration.made_by["references"]]
+        try:
+            model: Any = StandIn(self._described() or {}, shown)
+            calibration.check_model(model, calibration.class_name)
+        except SettingsError:
+            return True
+        return False
 
     def decide(self, result: Result, references: int) -> Decision | None:
         """The decision on a result judged with a set of references; None without a calibration that fits."""

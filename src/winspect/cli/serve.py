@@ -141,12 +141,7 @@ def _settings(args: argparse.Namespace) -> ServiceSettings:
         name: value for option, name in _SETTINGS.items() if (value := getattr(args, option)) is not None
     }
     classes = None if args.classes is None else tuple(args.classes)
-    return ServiceSettings(classes=classes, page=not args.no_page, **store_settings(args), **given)
-
-
-def store_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What :func:`add_store_options` asks for, as settings of the service."""
-    return {"data": args.data or data_folder(), "refuse_stale": not args.allow_stale}
+    return ServiceSettings(classes=classes, page=not args.no_page, data=args.data or data_folder(), **given)
 
 
 def load_calibrations(args: argparse.Namespace) -> list[Calibration]:
@@ -160,12 +155,13 @@ def load_calibrations(args: argparse.Namespace) -> list[Calibration]:
     return [Calibration.load(path) for path in args.calibration or ()]
 
 
-def seed_calibrations(backend: Backend, calibrations: Sequence[Calibration]) -> None:
-    """Put calibrations into the store.
+def seed_calibrations(backend: Backend, calibrations: Sequence[Calibration], *, allow_stale: bool) -> None:
+    """Put calibrations into the store; ``allow_stale`` as the option says.
 
     Raises:
         UnknownClass: a class that is not served.
     """
+    backend.refuse_stale = not allow_stale
     for calibration in calibrations:
         backend.seed(calibration.class_name, calibration=calibration)
 
@@ -182,7 +178,7 @@ def _backend(args: argparse.Namespace, settings: ServiceSettings) -> Backend:
     backend = Backend(settings, ModelSpec(options=options, devices=tuple(args.devices or ())))
     if references:
         backend.seed(settings.classes[0], references)  # type: ignore[index]
-    seed_calibrations(backend, calibrations)
+    seed_calibrations(backend, calibrations, allow_stale=args.allow_stale)
     return backend
 
 

@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Callable
 
 from winspect.cli.common import EXIT_DONE, add_model_options, model_options
-from winspect.cli.serve import add_store_options, load_calibrations, need_extra, seed_calibrations, store_settings
+from winspect.cli.serve import add_store_options, data_folder, load_calibrations, need_extra, seed_calibrations
 from winspect.errors import SettingsError
 from winspect.system.terminal import say
 
@@ -41,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from winspect.service.settings import ModelSpec, ServiceSettings
 
     port = args.port or free_port(FIRST_PORT if args.port is None else 0)
-    settings = ServiceSettings(host=HOST, port=port, **store_settings(args))
+    settings = ServiceSettings(data=args.data or data_folder(), host=HOST, port=port)
     calibrations = load_calibrations(args)
     backend = Backend(settings, ModelSpec(options=model_options(args, calibrations=calibrations)))
-    seed_calibrations(backend, calibrations)
+    seed_calibrations(backend, calibrations, allow_stale=args.allow_stale)
     open_page = None if args.no_browser else open_in_browser
     serve(backend, settings, say=_Teller(f"http://{HOST}:{port}/", open_page), access_log=args.verbose)
     return EXIT_DONE

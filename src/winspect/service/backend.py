@@ -72,6 +72,7 @@ class Backend:
         spec: what judges.
 
     Attributes:
+        refuse_stale: do not start where a stored calibration is for another model: its class would have no verdict.
         on_batch: called with a :class:`BatchRecord` after each execution; must not block or raise.
 
     Raises:
@@ -81,6 +82,7 @@ class Backend:
 
     def __init__(self, settings: ServiceSettings, spec: ModelSpec) -> None:
         self.settings, self.spec = settings, spec
+        self.refuse_stale = False
         self.on_batch: Callable[[BatchRecord], None] | None = None
         self._served = None if settings.classes is None else {class_key(name) for name in settings.classes}
         self._store = Store(settings.data)
@@ -172,7 +174,7 @@ class Backend:
         if self._has_started:
             return
         try:
-            self._calibrations.check_usable(self._given, stored=self.settings.refuse_stale)
+            self._calibrations.check_usable(self._given, stored=self.refuse_stale)
         except SettingsError:
             for key, document in self._given.items():
                 await asyncio.to_thread(self._store.set_document, key, document)

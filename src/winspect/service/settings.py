@@ -21,7 +21,6 @@ class ServiceSettings:
     Attributes:
         data: folder of ``winspect.sqlite3``: references, good pictures and calibrations.
         classes: the only classes that may be asked for; None for any.
-        refuse_stale: do not start where a stored calibration is for another model, whose class would have no verdict.
         host, port: where it listens; port 0 is one that is free.
         max_queue: pictures that wait for the model at most; what comes on top is refused at once.
         deadline_s: for a request that names none, and the longest it may name.
@@ -47,7 +46,6 @@ class ServiceSettings:
 
     data: Path
     classes: tuple[str, ...] | None = None
-    refuse_stale: bool = False
     host: str = "127.0.0.1"
     port: int = 8080
     max_queue: int = 64

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 from winspect import decoding
 from winspect.decoding import MAX_PIXELS, MIN_SIDE, decode, read_rgb, source_name
 from winspect.errors import PictureError
+from winspect.system import opening
 
 TEXTILE = Path(__file__).parents[1] / "examples" / "textile"
 RAMP16 = np.linspace(0, 65535, 96).round().astype(np.uint16).reshape(8, 12)
@@ -388,10 +389,10 @@ def test_bad_paths(tmp_path, monkeypatch):
     assert reason(tmp_path / "missing.jpg") == "no such file: check the path"
     assert reason(tmp_path / "broken.jpg") == "a broken link to gone.jpg: mend it or delete it"
     assert reason(tmp_path / "round.jpg") == "a link that leads back to itself: mend it or delete it"
-    assert reason(tmp_path / "pipe.jpg") == "a pipe or a device, need a file"
+    assert reason(tmp_path / "pipe.jpg") == "a named pipe, need a file: copy its content to a file"
     assert reason(tmp_path) == "a folder, need a picture file: name the pictures in it"
     assert "cannot be opened (File name too long)" in reason(tmp_path / ("x" * 300 + ".jpg"))
-    assert "cannot be opened (embedded null byte)" in reason("a\0b.jpg")
+    assert "a name that no file can have (embedded null byte)" in reason("a\0b.jpg")
     assert "cannot be opened (Not a directory)" in reason(tmp_path / "empty.jpg" / "x.jpg")
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may read everything
     assert "a folder that may not be read" in reason(tmp_path)
@@ -401,10 +402,10 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, photo):
     path = tmp_path / "secret.png"
     path.write_bytes(encoded(photo, "PNG"))
 
-    def refuse(self, *_):
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(opening, "_opened", refuse)
     assert reason(path) == "not readable (permission denied): give yourself the right to read it (chmod u+r)"
 
 

@@ -541,7 +541,7 @@ def test_what_is_no_calibration(tmp_path, content):
 def test_no_file_and_a_folder(tmp_path):
     with pytest.raises(SettingsError, match="cannot read the calibration: No such file"):
         Calibration.load(tmp_path / "nut.json")
-    with pytest.raises(SettingsError, match="cannot read the calibration: Is a directory"):
+    with pytest.raises(SettingsError, match="cannot read the calibration: a folder, need a file"):
         Calibration.load(tmp_path)
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -56,6 +55,7 @@ from winspect.pictures.helper import decode_elsewhere
 from winspect.pictures.jpeg import MAX_SCANS, content_of, count_scans, decode_strictly
 from winspect.pictures.suspicions import joined
 from winspect.pictures.tiff import TiffReader
+from winspect.system.opening import NotAFileError, open_file
 
 Demanding = Literal["elsewhere", "here", "refuse"]
 Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray
@@ -220,15 +220,8 @@ def _opened(source: Any) -> BinaryIO:
         )
     path = Path(source)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise PictureError(path, _folder_reason(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise PictureError(path, "a pipe or a device, need a file")
-        return path.open("rb")
-    except PictureError:
-        raise
-    except (OSError, ValueError) as error:
+        return open_file(path)
+    except OSError as error:
         raise PictureError(path, _open_reason(path, error)) from error
 
 
@@ -238,16 +231,18 @@ def _folder_reason(path: Path) -> str:
     return "a folder, need a picture file: name the pictures in it"
 
 
-def _open_reason(path: Path, error: Exception) -> str:
+def _open_reason(path: Path, error: OSError) -> str:
+    if isinstance(error, NotAFileError):
+        return _folder_reason(path) if error.errno == errno.EISDIR else str(error)
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return f"a broken link to {os.readlink(path)}: mend it or delete it"
         return "no such file: check the path"
     if isinstance(error, PermissionError):
         return "not readable (permission denied): give yourself the right to read it (chmod u+r)"
-    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+    if error.errno == errno.ELOOP:
         return "a link that leads back to itself: mend it or delete it"
-    return f"cannot be opened ({getattr(error, 'strerror', None) or error}): check the path"
+    return f"cannot be opened ({error.strerror or error}): check the path"
 
 
 def _parsed_header(file: BinaryIO, name: str) -> ImageFile.ImageFile:

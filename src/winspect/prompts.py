@@ -9,10 +9,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from types import MappingProxyType
 
 from winspect.errors import ClassNameError, SettingsError
+from winspect.system.opening import read_text
 
 NORMAL_STATES = (
     "{}",
@@ -182,7 +182,7 @@ class PromptEnsemble:
         import yaml
 
         try:
-            entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            entries = yaml.safe_load(read_text(path))
         except OSError as error:
             raise SettingsError(f"{path}: cannot read the prompts: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -26,6 +26,7 @@ from winspect.encoder import Block
 from winspect.errors import ClassNameError
 from winspect.memory import trim_heap
 from winspect.prompts import PromptEnsemble
+from winspect.system.opening import open_file
 from winspect.weights.cache import name_of
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ class TextCache:
     def read(self, path: Path) -> ClassText | None:
         """The embeddings in a file, or None when it is not there or not whole (it is written anew then)."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
                 raw, normalised = (torch.from_numpy(arrays[name]) for name in ("raw", "normalised"))
         except FileNotFoundError:
             return None

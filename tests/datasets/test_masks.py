@@ -107,7 +107,7 @@ def test_a_mask_of_another_size(tmp_path):
 def test_masks_that_cannot_be_read(tmp_path):
     with pytest.raises(PictureError, match=r"gone.png: the mask is not there"):
         read_mask(tmp_path / "gone.png")
-    with pytest.raises(PictureError, match=r"the mask cannot be read \(Is a directory\)"):
+    with pytest.raises(PictureError, match=r"the mask cannot be read \(a folder, need a file\)"):
         read_mask(tmp_path)
     jpeg = save(images()["grey"], tmp_path / "m.jpg")
     with pytest.raises(PictureError, match=r"m.jpg: a JPEG as mask"):

@@ -18,6 +18,7 @@ from winspect.datasets import prepare as module
 from winspect.datasets.official import OFFICIAL, Counts
 from winspect.datasets.prepare import prepare_dataset
 from winspect.errors import OutputError, SettingsError, SourceError
+from winspect.system import opening
 
 FILES = 12 * (2 + 2 + 2) + 12 * 2  # pictures and masks of the miniature
 
@@ -184,20 +185,20 @@ def test_missing_and_damaged_files_are_named_and_the_rest_is_made(writable_sourc
 
 def test_a_picture_that_cannot_be_read(writable_source, tmp_path, few_official, monkeypatch):
     bad = open_dataset("visa", writable_source).items[3].path
-    read = Path.read_bytes
+    opened = opening._opened
 
     def refuse(path):
         if path == bad:
             raise OSError(errno.EIO, "Input/output error")
-        return read(path)
+        return opened(path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(opening, "_opened", refuse)
     summary = prepare_dataset("visa", source=writable_source, out=tmp_path / "out")
     assert summary.failed == [
         {"path": str(bad), "type": "PictureError", "message": "cannot be read (Input/output error): check the file"}
     ]
     assert summary.written == FILES - 1
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) if path.suffix == ".csv" else refuse(bad))
+    monkeypatch.setattr(opening, "_opened", lambda path: opened(path) if path.suffix == ".csv" else refuse(bad))
     assert len(prepare_dataset("visa", source=writable_source, out=tmp_path / "none").failed) == FILES
 
 

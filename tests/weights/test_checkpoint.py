@@ -21,6 +21,7 @@ from winspect.errors import (
     WeightsMismatchError,
     WeightsMissingError,
 )
+from winspect.system import opening
 from winspect.weights import checkpoint as module
 from winspect.weights.checkpoint import check_zip, read_tensors
 
@@ -169,7 +170,7 @@ def test_a_file_that_cannot_be_opened_says_why(checkpoint, monkeypatch, error, f
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(opening, "_opened", refuse)
     with pytest.raises(WeightsMissingError, match=f"{error.strerror}.*{fix}"):
         read_tensors(checkpoint)
 

@@ -31,6 +31,7 @@ from winspect.cli import (
 )
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
+from winspect.system.opening import NotAFileError
 from winspect.system.terminal import log_to_stderr, printable, say
 
 VERBS = (
@@ -101,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
         mute_stdout()
         return EXIT_DONE
+    except NotAFileError as error:
+        print(f"winspect: error: {error.filename}: {error}", file=sys.stderr)
+        return EXIT_USAGE
     except OSError as error:
         say(f"error: cannot write the output: {error}")
         mute_stdout()

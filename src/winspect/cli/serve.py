@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.cli.common import EXIT_DONE, add_model_options, expand_references, model_options
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.system.installation import install_command
+from winspect.system.opening import read_bytes
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _references(args: argparse.Namespace) -> list[tuple[str, bytes]]:
     pictures = []
     for path in expand_references(args.reference):
         try:
-            pictures.append((path.name, path.read_bytes()))
+            pictures.append((path.name, read_bytes(path)))
         except OSError as error:
             raise ReferencesError(f"--reference: {path}: cannot read it: {error.strerror}") from error
     return pictures

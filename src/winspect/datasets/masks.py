@@ -12,6 +12,7 @@ from winspect.datasets.items import Item
 from winspect.errors import PictureError
 from winspect.pictures.formats import START_BYTES, format_of
 from winspect.pictures.tiff import TiffReader
+from winspect.system.opening import read_bytes
 
 # JPEG is not among them: lossy compression puts values above 0 around every defect.
 _FORMATS = ("PNG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "PPM")
@@ -56,7 +57,7 @@ def read_mask(path: Path, *, size_wh: tuple[int, int] | None = None) -> np.ndarr
         PictureError: it is missing, unreadable, lossy or of another size.
     """
     try:
-        return decode_mask(path.read_bytes(), path, size_wh=size_wh)
+        return decode_mask(read_bytes(path), path, size_wh=size_wh)
     except FileNotFoundError as error:
         raise PictureError(path, "the mask is not there: get the data set's masks, or skip pixel metrics") from error
     except PictureError:
@@ -144,7 +145,7 @@ def encode_mask(mask: np.ndarray) -> bytes:
 def is_binary_mask(path: Path) -> bool:
     """Whether a file is whole and just what :func:`encode_mask` writes: 8-bit grey with no value but 0 and 255."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         if not data.endswith(_PNG_END):  # which Pillow does not miss
             return False
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:

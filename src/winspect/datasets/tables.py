@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from winspect.errors import SourceError
+from winspect.system.opening import read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ def read_text(path: Path) -> str:
         SourceError: it is not there or not such a file.
     """
     try:
-        return decode_text(path.read_bytes(), str(path))
+        return decode_text(read_bytes(path), str(path))
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}): check the path") from error
 

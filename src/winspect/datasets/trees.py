@@ -13,6 +13,7 @@ from pathlib import Path
 from winspect.datasets.layout import check_root
 from winspect.errors import PictureError, SourceError
 from winspect.pictures.formats import START_BYTES, format_of, is_hidden, picture_by_name, read_start
+from winspect.system.opening import check_file, read_bytes
 
 _TAR_BLOCK_BYTES = 512
 _TAR_TROUBLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError)
@@ -59,7 +60,7 @@ class FolderTree:
             PictureError: it cannot be read.
         """
         try:
-            return (self.root / name).read_bytes()
+            return read_bytes(self.root / name)
         except OSError as error:
             raise PictureError(self.place(name), f"cannot be read ({error.strerror}): check the file") from error
 
@@ -167,10 +168,11 @@ def open_tree(path: Path) -> Iterator[Tree]:
     Raises:
         SourceError: it is not there, not a tar, or a tar that is cut off or holds names that lead outside.
     """
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         yield FolderTree(path)
         return
     try:
+        check_file(path)
         tar = tarfile.open(path, "r:*")  # noqa: SIM115 (closed below; the errors of opening are told apart first)
     except _TAR_TROUBLE as error:
         raise SourceError(f"{path}: not a tar, or cut off at its start ({error}): get the archive again") from error

@@ -35,6 +35,7 @@ from winspect.pictures.formats import (
     picture_by_name,
 )
 from winspect.sources import natural_key
+from winspect.system.opening import NotAFileError, check_file
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,13 @@ def _open(place: str) -> tuple[fs.FileSystem, str]:
     return system, prefix + uri.path if uri.path else prefix.rstrip("/")
 
 
+def open_input(system: fs.FileSystem, path: str, *, stream: bool = False) -> pa.NativeFile:
+    """A file to read, from its start to its end where it is a stream; a local one must be a stored file."""
+    if isinstance(system, fs.LocalFileSystem):
+        check_file(path)
+    return system.open_input_stream(path, compression=None) if stream else system.open_input_file(path)
+
+
 @lru_cache(maxsize=64)  # opening an S3 bucket asks for its region: once per process, not once per picture
 def _opened_root(head: str, query: str) -> tuple[fs.FileSystem, str]:
     """The file system of a bucket or host, and what stands in front of every path in it."""
@@ -146,7 +154,7 @@ def _opened_root(head: str, query: str) -> tuple[fs.FileSystem, str]:
 def reason_of(error: Exception) -> str:
     """What a store's error means, in a line."""
     text = " ".join(str(error).split())
-    if isinstance(error, _UnusableError):
+    if isinstance(error, _UnusableError | NotAFileError):
         return text
     if isinstance(error, FileNotFoundError):
         return "no such file: check the path"
@@ -202,7 +210,7 @@ def list_folder(place: str, endings: Collection[str] = ()) -> list[str]:
 
 def _start_of(system: fs.FileSystem, path: str) -> bytes:
     try:
-        with system.open_input_file(path) as file:
+        with open_input(system, path) as file:
             return bytes(file.read(START_BYTES))
     except FAILURES:
         return b""
@@ -241,7 +249,7 @@ def read_picture(path: str) -> str | bytes:
         return local
     try:
         system, key = _open(path)
-        with system.open_input_file(key) as file:
+        with open_input(system, key) as file:
             size = file.size()
             if size > MAX_BYTES:
                 raise _UnusableError(f"{size / 2**20:.0f} MiB, at most {MAX_BYTES / 2**20:.0f} are read: reduce it")
@@ -277,7 +285,7 @@ def _embedded(file: str, column: str, wanted: Sequence[tuple[int, str]]) -> Iter
     done = 0
     try:
         system, path = _open(file)
-        with system.open_input_file(path) as opened:
+        with open_input(system, path) as opened:
             parquet = pq.ParquetFile(opened, buffer_size=_READ_AHEAD)
             starts = np.cumsum([0, *(parquet.metadata.row_group(at).num_rows for at in range(parquet.num_row_groups))])
             for group, rows in groupby(wanted, key=lambda one: int(np.searchsorted(starts, one[0], side="right")) - 1):

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from winspect.datasets.tables import TEXT_TABLES, TextTable, encoding_of, not_text
-from winspect.distributed.filesystems import FAILURES, cells, named, open_place, reason_of
+from winspect.distributed.filesystems import FAILURES, cells, named, open_input, open_place, reason_of
 from winspect.distributed.rows import BATCH_ROWS, SCHEMA, Problems, Raw, checked, with_slashes
 from winspect.errors import SourceError
 
@@ -85,7 +85,7 @@ class _TextReader(_Reader):
         system, path = open_place(self.manifest)
         ending = os.path.splitext(named(self.manifest))[1]
         table = TextTable(ending, _KEYS, partial(self.problems.add, self.manifest))
-        with system.open_input_stream(path, compression=None) as stream, io.BufferedReader(stream) as buffered:
+        with open_input(system, path, stream=True) as stream, io.BufferedReader(stream) as buffered:
             text = io.TextIOWrapper(buffered, encoding=encoding_of(buffered.peek(2)[:2]), newline="")
             # A few rows at a time stay in the processor's cache: twice as fast as all of a batch at once.
             records = table.rows(text)
@@ -110,7 +110,7 @@ class _TextReader(_Reader):
 class _ParquetReader(_Reader):
     def batches(self) -> Iterator[Raw]:
         system, path = open_place(self.manifest)
-        with system.open_input_file(path) as file:
+        with open_input(system, path) as file:
             try:
                 parquet = pq.ParquetFile(file, buffer_size=1 << 20)
             except (ValueError, pa.ArrowException) as error:

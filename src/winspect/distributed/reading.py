@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from winspect.distributed.filesystems import open_input
 from winspect.distributed.shards import RUN_FILE, SHARDS_FILE, FolderStore
 from winspect.errors import OutputError, PictureError, SourceError
 from winspect.results import Result
@@ -69,7 +70,7 @@ def _finished_files(store: FolderStore) -> tuple[list[str], bool]:
 def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterator[Result]:
     for name in files:
         try:
-            with store.fs.open_input_file(store.path(name)) as file:
+            with open_input(store.fs, store.path(name)) as file:
                 parquet = pq.ParquetFile(file)
                 there = [column for column in columns if column not in _NEWER or column in parquet.schema_arrow.names]
                 for rows in parquet.iter_batches(_ROWS_AT_A_TIME, columns=there):

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileType
 
-from winspect.distributed.filesystems import named, open_place, reason_of
+from winspect.distributed.filesystems import named, open_input, open_place, reason_of
 from winspect.errors import OutputError, SourceError
 from winspect.files import output_error
 
@@ -166,7 +166,7 @@ class FolderStore:
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such file."""
-        with self.fs.open_input_stream(self.path(name), compression=None) as file:
+        with open_input(self.fs, self.path(name), stream=True) as file:
             return file.read()
 
     def read_json(self, name: str) -> Any:
@@ -276,7 +276,7 @@ def read_shard(store: FolderStore, plan: Plan, shard: int, size: int) -> Shard:
 def _footer_bytes(store: FolderStore, name: str) -> bytes:
     """A Parquet file's end. Read apart from its parsing: a network that fails is not a file that is damaged."""
     try:
-        with store.fs.open_input_file(store.path(name)) as file:
+        with open_input(store.fs, store.path(name)) as file:
             size = file.size()
             end = file.read_at(min(size, _FOOTER_GUESS), max(size - _FOOTER_GUESS, 0))
             wanted = int.from_bytes(end[-8:-4], "little") + 8  # its length, and the magic number
@@ -288,7 +288,7 @@ def _footer_bytes(store: FolderStore, name: str) -> bytes:
 def read_columns(store: FolderStore, shard: Shard, columns: list[str]) -> pa.Table:
     """Some columns of a shard. Raises OutputError."""
     try:
-        with store.fs.open_input_file(store.path(shard.file)) as file:
+        with open_input(store.fs, store.path(shard.file)) as file:
             return pq.ParquetFile(file).read(columns=columns)
     except (OSError, ValueError) as error:
         raise OutputError(f"{store.shown}/{shard.file}: cannot be read ({error}); go on with --resume") from error

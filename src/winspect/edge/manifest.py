@@ -10,6 +10,7 @@ from typing import Any
 
 from winspect.errors import BundleError
 from winspect.files import replacing
+from winspect.system.opening import read_text
 from winspect.weights.cache import hash_file
 
 MANIFEST, PREPROCESSING = "bundle.json", "preprocessing.json"
@@ -151,7 +152,7 @@ def read_json(path: Path) -> dict[str, Any]:
         BundleError: not there, not readable, no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
     except FileNotFoundError:
         raise BundleError(f"{path}: not found; a bundle is a folder written by winspect export") from None
     except (OSError, ValueError, RecursionError) as error:

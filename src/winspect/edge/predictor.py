@@ -21,6 +21,7 @@ from winspect.images import Preprocess
 from winspect.predicting import Predictor
 from winspect.prompts import class_key
 from winspect.recipes import Recipe
+from winspect.system.opening import open_file
 from winspect.thresholds import Calibration
 from winspect.thresholds.fingerprints import Fingerprint
 
@@ -64,7 +65,8 @@ class EdgePredictor(Predictor):
         self.engine = EdgeEngine(folder, manifest.engine, self._described["precision"], self.recipe.scales)
 
     def _load_class(self, folder: Path, name: str, own: BundledClass) -> None:
-        text = np.load(folder / own.text, allow_pickle=False)
+        with open_file(folder / own.text) as file:
+            text = np.load(file, allow_pickle=False)
         references = None if own.references is None else load_references(folder / own.references)
         shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
         self._names[class_key(name)] = name

@@ -9,6 +9,7 @@ import numpy as np
 
 from winspect.fusion import GoodSamples
 from winspect.judge import References
+from winspect.system.opening import open_file
 
 _WINDOWS = "windows_"
 _FUSION_ONLY = ("stem", "crowding", "looks")
@@ -32,7 +33,7 @@ def save_references(references: References, path: Path) -> None:
 
 def load_references(path: Path) -> References:
     """Read what :func:`save_references` wrote; no pickled code is run."""
-    with np.load(path, allow_pickle=False) as file:
+    with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     windows = {int(name.removeprefix(_WINDOWS)): own for name, own in arrays.items() if name.startswith(_WINDOWS)}
     patches = arrays["patches"]

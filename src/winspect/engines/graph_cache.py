@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from winspect.system.opening import read_text
 from winspect.weights.cache import hash_file, name_of, write_json
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def _is_whole(place: Path) -> bool:
     if not place.exists():
         return False
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        files = json.loads(read_text(manifest))["files"]
         damaged = [name for name, sha256 in files.items() if hash_file(place / name) != sha256]
         damaged += [] if files else [f"{_MANIFEST} lists nothing"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

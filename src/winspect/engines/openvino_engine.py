@@ -20,6 +20,7 @@ from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.errors import DeviceError
 from winspect.graphs import OPENVINO_HINTS, Graph, OpenVINOGraph
 from winspect.memory import page_out
+from winspect.system.opening import read_bytes
 
 _COMPILED = "tower.blob"
 
@@ -89,7 +90,7 @@ class OpenVINOEngine(StaticEngine):
             "options": self._options,
         }
         folder = cache.get(key, lambda made: _export(self._compiled(layout), made / _COMPILED))
-        return core.import_model((folder / _COMPILED).read_bytes(), self.openvino_device, self._options)
+        return core.import_model(read_bytes(folder / _COMPILED), self.openvino_device, self._options)
 
     def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
         compiled = self._compiled(layout, PERF_COUNT=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import UsageError
+from winspect.system.opening import open_text, read_text
 from winspect.system.terminal import cell, text_of_cell
 
 SCHEMA = 1
@@ -84,7 +85,7 @@ class Run:
         path = self.path.parent / self.results["scores"]
         names = {cell(name): name for name in self.results["categories"]}
         try:
-            with path.open(encoding="utf-8", newline="") as file:
+            with open_text(path, newline="") as file:
                 return [_score(row, names) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}: cannot read the scores ({error}); run winspect evaluate again") from error
@@ -107,7 +108,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     file = Path(path) / RESULTS_FILE if Path(path).is_dir() else Path(path)
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
+        results = json.loads(read_text(file))
     except FileNotFoundError as error:
         raise UsageError(f"{file}: no such results; winspect evaluate --out writes them when it is done") from error
     except (OSError, ValueError) as error:

@@ -32,6 +32,7 @@ from winspect.evaluation.shots import draw, relative_name
 from winspect.files import MAPS_FOLDER, make_folder, replacing
 from winspect.machine import describe_machine
 from winspect.prompts import check_class_name
+from winspect.system.opening import read_text
 from winspect.system.run_folder import begin, differences, locked, read_identity
 from winspect.system.terminal import cell
 from winspect.weights.cache import hash_file
@@ -268,7 +269,7 @@ class _Parts:
     def _read(self, category: str, seed: int) -> dict[str, Any]:
         path = part_path(self.folder, category, seed)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(read_text(path))
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be read ({error}); delete it and run again") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.gate.verdict import GateResult
+from winspect.system.opening import read_text
 from winspect.weights.cache import name_of, write_json
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class GateRecords:
         """The verdict, or None where there is none or it cannot be read."""
         path = self._path(key)
         try:
-            note = json.loads(path.read_text(encoding="utf-8"))
+            note = json.loads(read_text(path))
             return GateResult(**{**note["result"], "reasons": tuple(note["result"]["reasons"])})
         except FileNotFoundError:
             return None
@@ -41,7 +42,7 @@ class GateRecords:
         """Every verdict that can be read, with its key."""
         for path in sorted(self.folder.glob("*.json")):
             with suppress(OSError, ValueError, KeyError, TypeError):
-                note = json.loads(path.read_text(encoding="utf-8"))
+                note = json.loads(read_text(path))
                 yield note["key"], GateResult(**{**note["result"], "reasons": tuple(note["result"]["reasons"])})
 
     def write(self, key: Mapping[str, Any], result: GateResult) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from winspect.system.opening import open_file
 
 START_BYTES = 16
 """How many of a file's first bytes tell its format."""
@@ -100,15 +101,10 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
 def read_start(path: str | os.PathLike[str]) -> bytes:
     """The first bytes of a file; none of what cannot be read or is no regular file."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError):
-        return b""
-    try:
-        return os.read(handle, START_BYTES) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+        with open_file(path) as file:
+            return file.read(START_BYTES)
     except OSError:
         return b""
-    finally:
-        os.close(handle)
 
 
 def count_left_out(names: Iterable[str]) -> dict[str, int]:

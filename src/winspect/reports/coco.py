@@ -17,6 +17,7 @@ from PIL import Image
 
 from winspect.files import replacing
 from winspect.reports.recorder import COCO_FILE, ROWS_FILE
+from winspect.system.opening import open_file, open_text
 from winspect.thresholds.defects import label_regions, regions_of
 
 
@@ -29,11 +30,11 @@ def write_coco(folder: Path) -> Path:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     categories: dict[str, int] = {}
-    with (folder / ROWS_FILE).open(encoding="utf-8") as lines:
+    with open_text(folder / ROWS_FILE) as lines:
         for row in map(json.loads, lines):
             if row["mask"] is None:
                 continue
-            with Image.open(folder / row["mask"]) as picture:
+            with open_file(folder / row["mask"]) as file, Image.open(file) as picture:
                 mask = np.asarray(picture) > 0
             number = len(images) + 1
             category = categories.setdefault(row["class"], len(categories) + 1)

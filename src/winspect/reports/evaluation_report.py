@@ -20,6 +20,7 @@ from winspect.reports.charts import curve_chart, histogram_chart
 from winspect.reports.figures import make_table, percent, unique_failures
 from winspect.reports.gallery import Choice, Gallery, Viewer, choose, judge_again, make_gallery, read_maps
 from winspect.reports.pages import write_page
+from winspect.system.opening import read_text
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -40,7 +41,7 @@ def read_parts(folder: Path, results: Mapping[str, Any]) -> dict[str, dict[str, 
     for name in results["categories"]:
         path = part_path(folder, name, results["seed"])
         try:
-            parts[name] = json.loads(path.read_text(encoding="utf-8"))
+            parts[name] = json.loads(read_text(path))
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be read ({error}); evaluate again") from error
     return parts

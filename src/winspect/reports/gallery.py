@@ -19,6 +19,7 @@ from winspect.decoding import read_rgb
 from winspect.errors import PictureError
 from winspect.heatmaps import heat_overlay
 from winspect.reports.pages import THUMBNAIL_SIDE, data_uri
+from winspect.system.opening import open_file
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
@@ -135,7 +136,7 @@ def _read_view(path: Path, map_file: Path | None) -> View:
     if map_file is None:
         return View(rgb)
     try:
-        with map_file.open("rb") as file, np.load(file) as arrays:
+        with open_file(map_file) as file, np.load(file) as arrays:
             anomaly_map = arrays["anomaly_map"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         return View(rgb, problem=f"{map_file.name}: the raw map cannot be read ({error})")

@@ -21,6 +21,7 @@ from winspect.errors import OutputError
 from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.heatmaps import heat_overlay, save_png
 from winspect.results import Result
+from winspect.system.opening import open_file, open_text
 from winspect.system.run_folder import begin, differences, read_identity
 from winspect.system.terminal import cell
 from winspect.thresholds.verdict import verdict_of
@@ -223,7 +224,7 @@ class Recorder:
         ):
             table = csv.writer(file)
             table.writerow(columns)
-            with rows.open(encoding="utf-8") as lines:
+            with open_text(rows) as lines:
                 for line in lines:
                     row = json.loads(line)
                     row["error"] = row["error"] and row["error"]["message"]
@@ -257,7 +258,7 @@ def _whole_rows(path: Path) -> tuple[list[str], int, int]:
     """The paths of the rows in a file, how many failed and how many have a warning; a cut last line is removed."""
     done, failed, warned, whole = [], 0, 0, 0
     try:
-        with path.open("rb") as lines:
+        with open_file(path) as lines:
             for line in lines:
                 if not line.endswith(b"\n"):
                     break

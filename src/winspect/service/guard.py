@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from winspect.errors import SettingsError
 from winspect.service.contract import Overloaded
 from winspect.service.refusals import Refused, answer_error
+from winspect.system.opening import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Keys:
             SettingsError: it cannot be read, holds no key, or one that is too short.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_text(path).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise SettingsError(f"{path}: cannot read the API keys: {reason}") from error

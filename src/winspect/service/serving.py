@@ -22,6 +22,7 @@ from winspect.service.app import create_app
 from winspect.service.backend import Backend
 from winspect.service.protocol import MAX_CONNECTIONS, MAX_HEADER_BYTES, PatientProtocol
 from winspect.service.settings import ServiceSettings
+from winspect.system.opening import check_file
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def _check_tls(settings: ServiceSettings) -> None:
         return
     for path in (settings.tls_cert, settings.tls_key):
         try:
-            path.read_bytes()
+            check_file(path)
         except OSError as error:
             raise SettingsError(f"{path}: cannot read this TLS file: {error.strerror}") from error
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from winspect.errors import SettingsError
 from winspect.files import output_error, replacing
+from winspect.system.opening import read_text
 
 PRECISION_VARIABLE = "WINSPECT_PRECISION"
 """The environment variable that names the precision where the caller does not; goes before what was set."""
@@ -41,7 +42,7 @@ def default_precision() -> DefaultPrecision:
         return DefaultPrecision(precision, f"the environment variable {PRECISION_VARIABLE}")
     path = _precision_file()
     try:
-        text = None if path is None else path.read_text(encoding="utf-8")
+        text = None if path is None else read_text(path)
     except FileNotFoundError:
         text = None
     except (OSError, ValueError) as error:

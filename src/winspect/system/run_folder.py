@@ -20,6 +20,7 @@ from typing import Any
 
 from winspect.errors import OutputError
 from winspect.files import make_folder, output_error, replacing
+from winspect.system.opening import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def read_identity(path: Path, *, fix: str) -> dict[str, Any] | None:
         OutputError: it cannot be read.
     """
     try:
-        identity = json.loads(path.read_text(encoding="utf-8"))
+        identity = json.loads(read_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

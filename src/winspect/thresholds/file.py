@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from winspect.errors import SettingsError
+from winspect.system.opening import read_text
 from winspect.thresholds.calibration import BIT_DEPTH, MADE_BY, SINCE_LATER, Calibration, Defective, HeldOut, LeftOut
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def to_document(calibration: Calibration) -> dict[str, Any]:
 def read(path: Path) -> Calibration:
     """The calibration in a file; errors as in :meth:`Calibration.load`."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
     except OSError as error:
         raise SettingsError(f"{path}: cannot read the calibration: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -7,10 +7,11 @@ import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from winspect.system.opening import read_bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def fingerprint(picture: Any) -> Fingerprint:
     if isinstance(picture, str | os.PathLike):
         digest = None
         with suppress(OSError, ValueError):  # judging it will say what is wrong with it
-            digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
+            digest = hashlib.sha256(read_bytes(picture)).hexdigest()
         return Fingerprint(source_name(picture), digest)
     if isinstance(picture, bytes | io.BytesIO):
         content = picture if isinstance(picture, bytes) else picture.getbuffer()

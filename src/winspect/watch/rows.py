@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from winspect.errors import OutputError
+from winspect.system.opening import open_file
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def rows_behind(folder: Path, known: dict[str, int]) -> Iterator[tuple[dict[str,
         size = path.stat().st_size
         if size == start:
             continue
-        with path.open("rb") as file:
+        with open_file(path) as file:
             end = file.seek(start if start < size else 0)
             for line in file:
                 end += len(line)

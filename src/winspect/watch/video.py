@@ -14,6 +14,7 @@ import numpy as np
 
 from winspect.errors import MissingExtraError, SettingsError, SourceError
 from winspect.system.installation import install_command
+from winspect.system.opening import read_text
 from winspect.watch.results import stamp
 from winspect.watch.rows import Clock, utc_now
 
@@ -67,7 +68,7 @@ def camera_source(given: str) -> str | int | Path:
     """
     if given.startswith("@"):
         try:
-            given = Path(given[1:]).read_text(encoding="utf-8").partition("\n")[0].strip()
+            given = read_text(given[1:]).partition("\n")[0].strip()
         except (OSError, ValueError) as error:
             raise SourceError(f"{given}: cannot read the URL from this file ({error})") from error
     if given.isdecimal():

@@ -10,6 +10,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from winspect.system.opening import open_file, read_text
+
 CACHE_VARIABLE = "WINSPECT_CACHE"
 _CHUNK_BYTES = 4 << 20
 
@@ -34,7 +36,7 @@ def hash_file(path: Path) -> str:
     digest = hashlib.sha256()
     buffer = bytearray(_CHUNK_BYTES)
     view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
+    with open_file(path) as file:
         while n := file.readinto(buffer):
             digest.update(view[:n])
     return digest.hexdigest()
@@ -55,7 +57,7 @@ def sha256_of(path: Path, cache_dir: str | os.PathLike[str] | None = None) -> st
 def remembered_sha256(path: Path, cache_dir: str | os.PathLike[str] | None = None) -> str | None:
     """The SHA-256 noted for this very file (path, size, modification time), or None."""
     with suppress(OSError, ValueError):
-        note = json.loads(_note_path(path, cache_dir).read_text(encoding="utf-8"))
+        note = json.loads(read_text(_note_path(path, cache_dir)))
         if isinstance(note, dict) and note.get("file") == _fingerprint(path):
             return str(note["sha256"])
     return None

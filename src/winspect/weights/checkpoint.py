@@ -24,6 +24,7 @@ from winspect.errors import (
     WeightsMismatchError,
     WeightsMissingError,
 )
+from winspect.system.opening import open_file
 from winspect.weights.architectures import architectures_like
 from winspect.weights.torchscript import is_torchscript, read_torchscript
 
@@ -100,7 +101,7 @@ def check_openable(path: Path) -> None:
     if not has_weights_suffix(path):
         raise WeightsError(f"{path}: got a file ending in {path.suffix!r}, wanted one of {', '.join(SUFFIXES)}")
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(64)
     except OSError as error:
         fix = "give yourself the right to read it" if error.errno == errno.EACCES else "check the path"
@@ -163,7 +164,7 @@ def _first_call(path: Path, zipped: bool) -> str | None:
 @contextmanager
 def _open_pickle(path: Path, zipped: bool) -> Iterator[IO[bytes]]:
     if not zipped:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield file
         return
     with zipfile.ZipFile(path) as archive:

@@ -14,6 +14,7 @@ from typing import Any
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
 from winspect.images import Preprocess
+from winspect.system.opening import read_text
 from winspect.weights.architectures import check_usable, image_size
 from winspect.weights.names import CONFIG_FILE, HUB, LOCAL
 
@@ -91,7 +92,7 @@ def read_config(path: Path) -> dict[str, Any]:
         WeightsCorruptError: it cannot be read as one.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
         parts = {name: document.get(name) or {} for name in ("model_cfg", "preprocess_cfg")}
         if not all(isinstance(part, dict) for part in parts.values()):
             raise TypeError("model_cfg and preprocess_cfg are objects")

@@ -18,6 +18,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from winspect.errors import WeightsCorruptError
+from winspect.system.opening import read_text
 from winspect.weights.cache import hash_file, write_json
 
 TIMEOUT_S = 20.0
@@ -213,7 +214,7 @@ def _size(path: Path) -> int:
 def _read_version(note: Path, url: str) -> _Version | None:
     """The version the part belongs to; None where nothing could tell that the server still has the same."""
     with suppress(OSError, ValueError, TypeError):
-        version = _Version(**json.loads(note.read_text(encoding="utf-8")))
+        version = _Version(**json.loads(read_text(note)))
         if version.url == url and (version.etag or version.size_bytes):
             return version
     return None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
 from winspect.images import Preprocess
+from winspect.system.opening import check_file
 from winspect.weights import described, hub
 from winspect.weights.architectures import architecture, image_size
 from winspect.weights.cache import cache_folder, remember_sha256, remembered_sha256, sha256_of
@@ -256,9 +257,14 @@ def _verify(source: Source, cache_dir: str | os.PathLike[str] | None) -> None:
 
 def _no_such_file(model: str, weights: str | os.PathLike[str], path: Path) -> str:
     typed = os.fspath(weights)
-    if typed and os.path.isdir(path):
-        inside = sorted(p.name for p in path.iterdir() if has_weights_suffix(p))
-        return f"{path}: is a folder; name the weights file in it ({', '.join(inside) or 'there is none'})"
+    try:
+        if typed and os.path.isdir(path):
+            inside = sorted(p.name for p in path.iterdir() if has_weights_suffix(p))
+            return f"{path}: is a folder; name the weights file in it ({', '.join(inside) or 'there is none'})"
+        if typed and os.path.exists(path):
+            check_file(path)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
     if has_weights_suffix(path) or len(path.parts) > 1:
         return f"{path}: no such weights file"
     return f"{typed!r} is neither a pretrained tag of {model} nor a file here; {describe_tags(model, typed)}"

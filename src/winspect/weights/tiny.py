@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from winspect.errors import WeightsCorruptError, WeightsMismatchError, WeightsMissingError
+from winspect.system.opening import read_text
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -206,7 +207,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_text(path))
     except FileNotFoundError:
         raise WeightsMissingError(
             f"{path}: not found; a tiny model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"

@@ -96,7 +96,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-queue", type=int, metavar="N", help="pictures that wait at most (default: 64); then 429")
     limits.add_argument("--deadline", type=float, metavar="SECONDS", help="for an answer (default: 30); then 504")
     limits.add_argument("--max-upload-mb", type=float, metavar="MB", help="of one request (default: 32)")
-    limits.add_argument("--max-pixels", type=int, metavar="N", help="of one picture (default: 178956970)")
+    limits.add_argument("--max-pixels", type=int, metavar="N", help="of one picture (default: 50000000)")
     limits.add_argument("--max-pictures", type=int, metavar="N", help="of one request (default: 16)")
     limits.add_argument("--max-batch", type=int, metavar="N", help="pictures judged together at most (default: 32)")
     limits.add_argument("--drain", type=float, metavar="SECONDS", help="for what is queued at the end (default: 30)")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from winspect.errors import PictureError, ReferencesError, SettingsError
-from winspect.service.batcher import Batcher
+from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
+from winspect.service.batcher import Answered, Batcher
 from winspect.service.calibrating import Calibrations
 from winspect.service.contract import (
     BatchRecord,
@@ -30,6 +30,7 @@ from winspect.service.contract import (
     UnknownClass,
     class_key,
 )
+from winspect.service.demanding import Turns
 from winspect.service.fleet import Fleet, Key, whole
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.service.store import Kind, Picture, Store
@@ -90,6 +91,7 @@ class Backend:
             max_queue=settings.max_queue, max_batch=settings.max_batch, kind_of=lambda key: key[1:], on_ran=self._ran
         )
         self._fleet = Fleet(settings, spec, self._store, self._batcher, self._check_calibrations)
+        self._turns = Turns(self._fleet.decode)
         self._calibrations = Calibrations(
             self._store, self._judge_good, lambda: self._fleet.described, self._fleet.version_of
         )
@@ -214,7 +216,7 @@ class Backend:
         self._fleet.check_ready()
         key = Key(category, zero_shot or not self._fleet.version_of(category), maps or overlay)
         payload = (clean_name(name), picture, overlay)
-        answered = await self._batcher.submit(payload, key=key, deadline=deadline)
+        answered = await self._submit(payload, key, deadline)
         result, overlay_png, references, shots = answered.value
         return Judged(
             result=result,
@@ -226,6 +228,15 @@ class Backend:
             shots=shots,
         )
 
+    async def _submit(self, payload: tuple[str, Any, bool], key: Key, deadline: float) -> Answered:
+        """Queue a picture; a demanding one is decoded on its own before, so that no other waits for it."""
+        try:
+            return await self._batcher.submit(payload, key=key, deadline=deadline)
+        except DemandingPictureError:
+            name, _, overlay = payload
+            prepared = await self._turns.decode(*payload, deadline=deadline)
+            return await self._batcher.submit((name, prepared, overlay), key=key, deadline=deadline)
+
     def _ran(self, size: int, seconds: float, error: str | None) -> None:
         if self.on_batch is not None:
             self.on_batch(BatchRecord(size, seconds, error))
@@ -236,7 +247,7 @@ class Backend:
         key = Key(category, not self._fleet.version_of(category), maps)
         # Nobody waits for it: it may be late.
         deadline = time.monotonic() + 10 * self.settings.deadline_s
-        answered = await self._batcher.submit((name, content, False), key=key, deadline=deadline)
+        answered = await self._submit((name, content, False), key, deadline)
         result, _, references, _ = answered.value
         return result, references
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from winspect.errors import ReferencesError, WinspectError
+from winspect.images import Prepared
 from winspect.service.batcher import Batcher, Lane, Ran
 from winspect.service.contract import NotReady, State, class_key
 from winspect.service.processes import Keeper, ModelProcess
@@ -162,6 +163,16 @@ class Fleet:
         errors = await next(iter(self._lanes)).ask("check", pictures)
         if error := next((error for error in errors if error is not None), None):
             raise error
+
+    async def decode(self, name: str, picture: bytes, overlay: bool) -> Prepared:
+        """Decode a demanding picture, apart from all others, for :meth:`_run`.
+
+        Raises:
+            PictureError: it cannot be used, or takes too long.
+            NotReady: there is no process to decode it.
+        """
+        self.check_ready()
+        return await next(iter(self._lanes)).ask("decode", name, picture, overlay)
 
     async def change_references(self, category_name: str, pictures: Sequence[Picture], *, add: bool) -> None:
         """Store references and show them to all processes; both, or neither, even where the caller goes away.

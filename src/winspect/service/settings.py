@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from winspect.decoding import MAX_PIXELS
 from winspect.errors import SettingsError
 
 MEGABYTE = 2**20
@@ -51,7 +50,7 @@ class ServiceSettings:
     max_queue: int = 64
     deadline_s: float = 30.0
     max_upload_mb: float = 32.0
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = 50_000_000
     max_pictures: int = 16
     max_references: int = 64
     max_good_pictures: int = 10_000

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winspect.decoding import Demanding
 from winspect.errors import PictureError, WinspectError
 from winspect.images import Prepared, default_workers, prepare
 from winspect.service.contract import ServiceError
@@ -40,11 +41,11 @@ _WARM_UP_SIDE = 256
 
 @dataclass(frozen=True)
 class Question:
-    """A picture to judge. ``number`` comes back with its answer; ``name`` is what it is called in results."""
+    """A picture to judge, or one decoded before. ``number`` comes back with its answer; ``name`` is for results."""
 
     number: int
     name: str
-    picture: bytes | np.ndarray
+    picture: bytes | np.ndarray | Prepared
     overlay: bool
 
 
@@ -100,6 +101,7 @@ class Worker:
         self._sending = threading.Lock()
         self._inbox: queue.SimpleQueue[tuple[int, str, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(decoders(spec), thread_name_prefix="winspect-pictures")
+        self._apart = ThreadPoolExecutor(1, thread_name_prefix="winspect-demanding")
         self._painters = ThreadPoolExecutor(_PAINTERS, thread_name_prefix="winspect-overlays")
         self._shown: dict[str, tuple[int, int]] = {}  # class -> number of its set of references, how many they are
         self.model: Any = None
@@ -117,8 +119,8 @@ class Worker:
                 number, job, arguments = self._pipe.recv()
                 if job == "stop":
                     self._inbox.put(None)
-                elif job == "check":
-                    self._pool.submit(self._do, number, job, arguments)
+                elif job in ("check", "decode"):  # may take long: no thread that others' pictures need
+                    self._apart.submit(self._do, number, job, arguments)
                 else:
                     if job == "judge":
                         *options, questions = arguments
@@ -128,7 +130,7 @@ class Worker:
             os._exit(0)  # nobody is left to answer to
 
     def _start(self, question: Question) -> Future[tuple[Prepared | Exception, float]]:
-        return self._pool.submit(self._prepare, question)
+        return self._pool.submit(self._prepare, question, demanding="refuse")
 
     def _do(self, number: int, job: str, arguments: tuple[Any, ...]) -> None:
         try:
@@ -170,6 +172,13 @@ class Worker:
         checked = [self._prepare(Question(0, name, content, False))[0] for name, content in pictures]
         return [item if isinstance(item, Exception) else None for item in checked]
 
+    def _job_decode(self, name: str, picture: bytes, overlay: bool) -> Prepared:
+        """A demanding picture, ready for :class:`Question`."""
+        item, _ = self._prepare(Question(0, name, picture, overlay))
+        if isinstance(item, Exception):
+            raise item
+        return item
+
     def _job_warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
         """Build and run once what the first pictures of these classes need."""
         noise = np.random.default_rng(0).integers(0, 256, (_WARM_UP_SIDE, _WARM_UP_SIDE, 3), np.uint8)
@@ -208,21 +217,24 @@ class Worker:
 
     # -- judging
 
-    def _prepare(self, question: Question) -> tuple[Prepared | Exception, float]:
+    def _prepare(self, question: Question, demanding: Demanding = "elsewhere") -> tuple[Prepared | Exception, float]:
         """A picture ready for the model, or what is wrong with it; and when it was done."""
         item: Prepared | Exception
+        if isinstance(question.picture, Prepared):
+            return question.picture, time.monotonic()
         try:
             item = prepare(
                 question.picture,
                 self.model.preprocess,
                 keep_rgb=question.overlay,
                 max_pixels=self.settings.max_pixels,
+                demanding=demanding,
                 **self.model.cut,
             )
             rgb = None if item.rgb is None else shrink_picture(item.rgb, self.settings.overlay_side)
             item = replace(item, name=question.name, rgb=rgb)
         except PictureError as error:
-            item = PictureError(question.name, error.reason)
+            item = type(error)(question.name, error.reason)
         except Exception as error:
             item = _own(error)
         return item, time.monotonic()

@@ -154,6 +154,7 @@ def test_what_is_given_is_passed_on(cli, called, textile):
         "shots": 1,
         "threshold": 0.25,
         "calibration": None,
+        "regions": None,
         "maps": "both",
         "shard_rows": 500,
         "resume": True,

@@ -238,8 +238,9 @@ def test_rows_have_verdicts_p_values_masks_and_boxes(cli, made, news, tmp_path, 
             assert (mask.format, mask.mode, mask.size) == ("PNG", "L", SIZE_WH)
             pixels = np.asarray(mask)
         assert set(np.unique(pixels)) <= {0, 255}
-        clear = abs(result.anomaly_map - threshold) > 1e-5  # the library's own run may round another way
-        assert ((pixels > 0) == (result.anomaly_map > threshold))[clear].all()
+        regions = calibration.defects(result)  # the library's own run may round another way
+        assert (pixels > 0).any() == regions.mask.any() == (row["verdict"] == "anomalous")
+        assert ((pixels > 0) == regions.mask).mean() > 0.99
         inside = np.zeros(pixels.shape, bool)
         for x0, y0, x1, y1 in row["boxes"]:
             assert pixels[y0:y1, x0:x1].any()
@@ -257,14 +258,14 @@ def test_without_out_there_are_decisions_alone(cli, made, news):
     (first, second) = json.loads(cli("predict", news, "--calibration", made, "--json").out)["results"]
     assert {first["verdict"], second["verdict"]} <= {"normal", "anomalous"}
     assert set(first) == {
-        "path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning", "p_value",
+        "path", "class", "anomaly_score", "verdict", "threshold", "boxes", "map", "error", "warning", "p_value",
     }  # fmt: skip
 
 
 def test_without_a_calibration_rows_are_as_they_were(cli, news, tmp_path):
     cli("predict", news, "--out", tmp_path / "out")
     assert list(rows_in(tmp_path / "out")[0]) == [
-        "path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning",
+        "path", "class", "anomaly_score", "verdict", "threshold", "boxes", "map", "error", "warning",
     ]  # fmt: skip
 
 
@@ -304,7 +305,7 @@ def test_coco(cli, made, news, tmp_path):
     maxima = json.loads(made.read_text())["map_maxima"]
     rewrite(made, map_maxima=[maxima[0] - 0.01] * 9, pixel_threshold=maxima[0] - 0.01)
     out = tmp_path / "out"
-    assert cli("predict", news, "--calibration", made, "--out", out, "--coco").code == 0
+    assert cli("predict", news, "--calibration", made, "--out", out, "--coco", "--boxes", "all").code == 0
     coco = json.loads((out / "defects.coco.json").read_text())
     rows = rows_in(out)
     assert coco["categories"] == [{"id": 1, "name": "metal nut defect", "supercategory": "defect"}]
@@ -325,6 +326,46 @@ def test_coco(cli, made, news, tmp_path):
         with Image.open(out / row["mask"]) as mask:
             assert np.array_equal(painted.reshape(SIZE_WH).T, np.asarray(mask) // 255)
     assert coco["annotations"]
+
+
+def test_boxes_of_pictures(cli, made, news, tmp_path):
+    """Normal pictures have none unless asked, anomalous ones at least one, whatever the pixel threshold."""
+    given = ("predict", news, "--calibration", made, "--json")
+    cases = (
+        (("--threshold", "1"), [0, 0]),
+        (("--threshold", "1", "--boxes", "all", "--pixel-threshold", "0"), [1, 1]),
+        (("--threshold", "0", "--pixel-threshold", "1"), [1, 1]),
+        (("--threshold", "0", "--pixel-threshold", "1", "--min-area", "1e9"), [1, 1]),
+        (("--threshold", "0", "--boxes", "none"), [None, None]),
+    )
+    for options, expected in cases:
+        rows = json.loads(cli(*given, *options).out)["results"]
+        assert [None if row["boxes"] is None else len(row["boxes"]) for row in rows] == expected
+
+
+def test_coco_by_a_pixel_threshold_alone(cli, news, tmp_path):
+    out = tmp_path / "out"
+    assert cli("predict", news, "--pixel-threshold", "0", "--coco", "--out", out).code == 0
+    coco = json.loads((out / "defects.coco.json").read_text())
+    assert [image["verdict"] for image in coco["images"]] == [None, None]
+    assert [one["image_id"] for one in coco["annotations"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--boxes", "anomalous"], "--boxes anomalous needs --threshold, --calibration or --pixel-threshold"),
+        (["--boxes", "all", "--threshold", "0.5"], "--boxes all needs --pixel-threshold, or a --calibration made with"),
+        (["--min-area", "5"], "--min-area needs --pixel-threshold"),
+        (["--pixel-threshold", "1.7"], "--pixel-threshold: got 1.7"),
+        (["--pixel-threshold", "0.5", "--min-area", "nan"], "min_area: got nan"),
+        (["--boxes", "none", "--pixel-threshold", "0.5"], "got --boxes none beside"),
+    ],
+)
+def test_boxes_that_nothing_decides(cli, news, options, words):
+    done = cli("predict", news, *options)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
 
 
 def test_run_lengths_by_hand():

@@ -114,7 +114,17 @@ def test_rows_are_the_contracts(cli, parts, tmp_path):
     rows = rows_in(out)
     assert [row["path"] for row in rows] == [str(parts / f"part{number}.png") for number in range(4)]
     for row in rows:
-        assert list(row) == ["path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning"]
+        assert list(row) == [
+            "path",
+            "class",
+            "anomaly_score",
+            "verdict",
+            "threshold",
+            "boxes",
+            "map",
+            "error",
+            "warning",
+        ]
         assert row["class"] == "metal_nut"
         assert type(row["anomaly_score"]) is float
         assert 0 <= row["anomaly_score"] <= 1

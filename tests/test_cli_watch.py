@@ -85,6 +85,21 @@ def test_rows_are_printed_and_written_until_sigterm(watch, incoming, tmp_path, s
     assert (out / rows["a.png"]["map"]).is_file()
     run = json.loads((out / "run.json").read_text())
     assert (run["source"], run["class"], run["threshold"]) == (str(incoming), "bolt", 0)
+    assert rows["a.png"]["boxes"] is None  # nothing says where a defect begins, and nobody asked
+
+
+def test_rows_have_boxes(watch, incoming, tmp_path):
+    picture(incoming / "a.png")
+    out = tmp_path / "out"
+    deciding = ("--threshold", "0", "--pixel-threshold", "0.9", "--settle", "0.05")
+    watch(incoming, "--out", out, *deciding, enough=lambda: rows_in(out))
+    (row,) = rows_in(out)
+    assert row["verdict"] == "anomalous"
+    ((x0, y0, x1, y1), *_) = row["boxes"]  # no place reaches 0.9: the region of the highest
+    assert x0 < x1 and y0 < y1
+    assert json.loads((out / "run.json").read_text())["boxes"] == {
+        "pixel_threshold": 0.9, "min_area": None, "pictures": "anomalous"
+    }  # fmt: skip
 
 
 def test_json_lines_alone_on_stdout(watch, incoming, tmp_path):

@@ -25,7 +25,7 @@ from winspect import Result, WinCLIP
 from winspect.errors import OutputError, PictureError, SettingsError
 from winspect.metrics import f1_max
 from winspect.recipes import RECIPES
-from winspect.thresholds import Calibration, calibrate, needed_pictures
+from winspect.thresholds import Calibration, RegionRule, calibrate, needed_pictures
 from winspect.thresholds.conformal import (
     alarms_allowed,
     best_f1,
@@ -34,9 +34,10 @@ from winspect.thresholds.conformal import (
     conformal_threshold,
     p_value,
 )
-from winspect.thresholds.defects import find_defects, regions_of
+from winspect.thresholds.defects import regions_of
 from winspect.thresholds.file import to_document
 from winspect.thresholds.fingerprints import fingerprint
+from winspect.thresholds.regions import map_peak
 from winspect.thresholds.verdict import check_threshold, verdict_of
 
 TENTHS = [number / 10 for number in range(1, 10)]
@@ -181,12 +182,12 @@ def test_masks_and_boxes_by_hand():
     heat[0, 0] = heat[1, 1] = 0.9  # touch by a corner: one region
     heat[2:4, 4:6] = 0.7
     heat[3, 0] = 0.5  # at the threshold is not above it
-    found = find_defects(heat, 0.5)
+    found = regions_of(heat > 0.5)
     assert found.boxes == ((0, 0, 2, 2), (4, 2, 6, 4))
     assert found.areas == (2, 4)
     assert found.mask.dtype == bool
     assert found.mask.sum() == 6
-    nothing = find_defects(heat, 0.9000001)
+    nothing = regions_of(heat > 0.9000001)
     assert (nothing.boxes, nothing.areas, nothing.mask.any()) == ((), (), False)
 
 
@@ -237,7 +238,7 @@ def fewshot(small_checkpoint):
 def test_a_calibration_holds_the_models_scores(small_model, goods, calibration):
     results = [small_model.predict(path, "metal nut") for path in goods[:9]]
     assert calibration.scores == pytest.approx(sorted(result.anomaly_score for result in results), abs=1e-6)
-    assert calibration.map_maxima == pytest.approx(sorted(float(r.anomaly_map.max()) for r in results), abs=1e-6)
+    assert calibration.map_maxima == pytest.approx(sorted(map(map_peak, results)), abs=1e-6)
     assert (calibration.threshold, calibration.pixel_threshold) == (calibration.scores[-1], calibration.map_maxima[-1])
     assert calibration.pictures == 9
     assert calibration.class_name == "metal nut"
@@ -278,13 +279,16 @@ def test_defects_of_results(calibration):
     with pytest.raises(SettingsError, match=r"a\.png: predicted without its map"):
         calibration.defects(result_of(0.3, maps=False))
     low = replace(calibration, map_maxima=(-1.0,) * 9)
-    assert low.defects(result_of(0.3)).boxes == ((0, 0, 8, 8),)
+    assert low.defects(result_of(0.9)).boxes == ((0, 0, 8, 8),)
+    assert low.defects(result_of(0.0)).boxes == ()  # judged normal
+    assert low.defects(result_of(0.0), RegionRule(-1.0, pictures="all")).boxes == ((0, 0, 8, 8),)
 
 
 def test_no_calibration_picture_has_a_flagged_pixel_where_none_is_allowed(small_model, goods, calibration):
     # With nine pictures and a rate of 0.1 the threshold is the largest of the nine maxima, and is kept exactly.
     for result in small_model.predict_many(goods[:9], "metal nut"):
         assert calibration.defects(result).mask.sum() == 0
+        assert calibration.defects(result, RegionRule(calibration.pixel_threshold, 0, "all")).mask.sum() == 0
 
 
 def test_references_and_copies_are_left_out(fewshot, goods, tmp_path, caplog):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -114,3 +114,21 @@ class Result:
 
     def __len__(self) -> int:
         return len(self.keys())
+
+
+def shrunk(result: Result, size_wh: tuple[int, int]) -> Result:
+    """The same judgement as of the picture scaled to another size, so that its ``anomaly_map`` is made at that size.
+
+    It has no picture. A result with an error, or without maps, is given back as it is.
+    """
+    if result.size_wh is None or result.tile_maps is None:
+        return result
+    scales = [new / old for new, old in zip(size_wh, result.size_wh, strict=True)]
+    boxes = tuple(_scaled(box, (*scales, *scales)) for box in result.tile_boxes)
+    return replace(result, size_wh=size_wh, tile_boxes=boxes, picture_rgb=None)
+
+
+def _scaled(box: tuple[int, int, int, int], scales: tuple[float, ...]) -> tuple[int, int, int, int]:
+    # Edges are rounded the same way in every tile: none comes to lie beside its neighbour's.
+    x0, y0, x1, y1 = (round(edge * scale) for edge, scale in zip(box, scales, strict=True))
+    return min(x0, x1 - 1), min(y0, y1 - 1), x1, y1

@@ -268,13 +268,16 @@ def test_verdicts_by_a_threshold(shared, worker, four):
 def test_verdicts_and_p_values_by_a_calibration(worker, tiny, four, tmp_path, threshold):
     good = [save(tmp_path / f"good{number}.png", 20 + number) for number in range(9)]
     calibration = tiny.calibrate(good, "textile", max_false_alarms=0.2)
-    judging = Judging(["textile"], calibration=calibration, threshold=threshold)
+    judging = Judging(["textile"], calibration=calibration, threshold=threshold, regions=calibration.regions)
     rows = judged(make_shared(Here(predictor=tiny), judging), worker, block_of(*four)).to_pylist()
     for row, path in zip(rows, four, strict=True):
         decision = calibration.decide(tiny.predict(path, "textile"))
         assert row["p_value"] == pytest.approx(decision.p_value)
         expected = (decision.verdict, decision.threshold) if threshold is None else ("anomalous", 0.0)
         assert (row["verdict"], row["threshold"]) == expected
+        defects = calibration.regions.find(tiny.predict(path, "textile"), row["verdict"])
+        assert row["boxes"] == [list(box) for box in defects.boxes]
+        assert bool(row["boxes"]) >= (row["verdict"] == "anomalous") and row["tile_maps"] is None
 
 
 # What is shared

@@ -99,7 +99,9 @@ class FakeBackend:
             raise NotReady(f"the model is {self.now}")
         return key
 
-    async def predict(self, picture, *, name, category_name, deadline, overlay=False, maps=True, zero_shot=False):
+    async def predict(
+        self, picture, *, name, category_name, deadline, overlay=False, maps=True, boxes=False, zero_shot=False
+    ):
         key = self._check(category_name)
         if self._waiting + self._running >= self.settings.max_queue:
             raise Overloaded(f"{self.settings.max_queue} pictures wait already", 1.5)
@@ -129,7 +131,7 @@ class FakeBackend:
         self.judged += 1
         if self.on_batch:
             self.on_batch(BatchRecord(1, 0.01))
-        return self._judgement(rgb, name, key, overlay, maps, zero_shot, time.monotonic() - started)
+        return self._judgement(rgb, name, key, overlay, maps, boxes, zero_shot, time.monotonic() - started)
 
     def _decoded(self, name, picture):
         try:
@@ -137,7 +139,7 @@ class FakeBackend:
         except PictureError as error:
             raise PictureError(name, error.reason) from error
 
-    def _judgement(self, rgb, name, key, overlay, maps, zero_shot, seconds):
+    def _judgement(self, rgb, name, key, overlay, maps, boxes, zero_shot, seconds):
         height, width = rgb.shape[:2]
         rows, columns = (np.linspace(0, length - 1, GRID).astype(int) for length in (height, width))
         grid = (rgb.mean(axis=2)[np.ix_(rows, columns)] / 255).astype(np.float32)
@@ -152,8 +154,11 @@ class FakeBackend:
         calibration = None if zero_shot else self.calibrations.get(key)
         decision = calibration.decide(result) if calibration else None
         png = png_bytes(heat_overlay(rgb, result.anomaly_map)) if overlay else None
-        result = result if maps else replace(result, tile_maps=None, tile_boxes=())
-        return Judged(result, decision, png, seconds, 0.01, 1, 0 if zero_shot else len(self.stored.get(key, ())))
+        regions = calibration.regions if calibration else None
+        if not (maps or (boxes and regions)):
+            result = replace(result, tile_maps=None, tile_boxes=())
+        shots = 0 if zero_shot else len(self.stored.get(key, ()))
+        return Judged(result, decision, png, seconds, 0.01, 1, shots, regions)
 
     async def info(self):
         if self.now == "loading":
@@ -210,7 +215,7 @@ class FakeBackend:
             ("model", "weights_sha256", "prompts_sha256", "precision", "engine", "device"), "fake"
         ) | {"recipe": {}, "class": key, "references": []}
         self.calibrations[key] = Calibration(
-            made_by, max_false_alarms, tuple(sorted(scores)), None, "2026-01-01T00:00:00+00:00", "0"
+            made_by, max_false_alarms, tuple(sorted(scores)), tuple(sorted(scores)), "2026-01-01T00:00:00+00:00", "0"
         )
 
     async def calibration(self, category_name):

@@ -31,8 +31,8 @@ class PageBackend(FakeBackend):
             raise Overloaded("64 pictures wait already", 1.0)
         return await super().predict(picture, **options)
 
-    def _judgement(self, rgb, name, key, overlay, maps, zero_shot, seconds):
-        judged = super()._judgement(rgb, name, key, overlay, maps, zero_shot, seconds)
+    def _judgement(self, rgb, name, key, overlay, maps, boxes, zero_shot, seconds):
+        judged = super()._judgement(rgb, name, key, overlay, maps, boxes, zero_shot, seconds)
         self.asked.append((name, key, judged.shots, maps))
         if not judged.shots:
             return judged

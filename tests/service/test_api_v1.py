@@ -70,6 +70,7 @@ def test_a_picture_gets_a_row_of_predictions(service):
         "anomaly_score": pytest.approx(100 / 255),
         "verdict": None,
         "threshold": None,
+        "boxes": None,
         "map": None,
         "error": None,
         "warning": None,
@@ -92,6 +93,21 @@ def test_pictures_keep_their_order_and_their_names(service):
 def test_a_threshold_decides(service, threshold, verdict):
     (row,) = service.predict(GOOD, threshold=str(threshold)).json()["results"]
     assert (row["verdict"], row["threshold"]) == (verdict, float(threshold))
+
+
+def test_boxes_without_a_calibration_are_asked_for(service):
+    spot = picture(20)
+    spot[20:, 30:] = 200
+    asked = {"threshold": "0.1", "boxes": "anomalous"}
+    (row,) = service.predict(encoded(spot), **asked).json()["results"]
+    ((x0, y0, x1, y1),) = row["boxes"]
+    assert (x1, y1) == (60, 40) and abs(x0 - 30) <= 4 and abs(y0 - 20) <= 4
+    (row,) = service.predict(encoded(spot), **{"threshold": "0.9", "pixel_threshold": "0.5"}).json()["results"]
+    assert (row["verdict"], row["boxes"]) == ("normal", [])
+    (row,) = service.predict(
+        encoded(spot), **{"threshold": "0.9", "pixel_threshold": "0.5", "boxes": "all", "min_area": "50"}
+    ).json()["results"]
+    assert len(row["boxes"]) == 1
 
 
 def test_a_bad_picture_among_several_has_an_error_in_its_row(service):
@@ -231,6 +247,9 @@ def test_unusual_pictures_are_judged_for_what_they_show(service, content):
         ({"threshold": "nan"}, "threshold: got 'nan'"),
         ({"threshold": "1.7"}, "threshold: got 1.7, need a score such as 0.5: scores of this recipe run from 0 to 1"),
         ({"threshold": "-3"}, "threshold: got -3.0"),
+        ({"pixel_threshold": "2"}, "pixel_threshold: got 2.0"),
+        ({"min_area": "-1"}, "min_area: got -1.0"),
+        ({"boxes": "some"}, "boxes: got 'some', need one of none, anomalous, all"),
         ({"overlay": "perhaps"}, "overlay: got 'perhaps'"),
         ({"deadline_ms": "-1"}, "need a number above 0"),
         ({"clas": "nut"}, "unknown field 'clas'"),
@@ -490,11 +509,14 @@ def test_a_calibration_decides_from_then_on(service):
     assert document["kind"] == "winspect calibration"
     (row,) = service.predict(encoded(picture(79)), **{"class": "nut"}).json()["results"]
     assert (row["verdict"], row["p_value"], row["threshold"]) == ("anomalous", 1 / 20, state["threshold"])
+    assert row["boxes"] == [[0, 0, 60, 40]] and row["map"] is None  # evenly bright: all of it
     (row,) = service.predict(encoded(picture(78)), **{"class": "nut"}).json()["results"]
-    assert (row["verdict"], row["p_value"]) == ("normal", 2 / 20)
+    assert (row["verdict"], row["p_value"], row["boxes"]) == ("normal", 2 / 20, [])
+    (row,) = service.predict(encoded(picture(79)), **{"class": "nut", "boxes": "none"}).json()["results"]
+    assert (row["verdict"], row["boxes"]) == ("anomalous", None)
     (row,) = service.predict(encoded(picture(79)), **{"class": "nut", "threshold": "0.9"}).json()["results"]
     assert (row["verdict"], row["p_value"], row["threshold"]) == ("normal", 1 / 20, 0.9)
-    assert service.metric("winspect_pictures_total", outcome="anomalous") == 1
+    assert service.metric("winspect_pictures_total", outcome="anomalous") == 2
     gone = service.ask("DELETE", "/v1/calibrations", params={"class": "nut"}).json()
     assert gone == {"class": "nut", "shots": 0, "good_pictures": 19, "calibration": None}
     assert error_of(service.get("/v1/calibrations/document", params={"class": "nut"}), 404)["type"] == "UnknownClass"

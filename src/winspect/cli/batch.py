@@ -17,7 +17,13 @@ from winspect.cli.common import (
     expand_references,
     model_options,
 )
-from winspect.cli.judging import add_judging_options, check_judging_options, load_calibration
+from winspect.cli.judging import (
+    add_judging_options,
+    check_judging_options,
+    check_regions,
+    load_calibration,
+    region_rule,
+)
 from winspect.system.terminal import say, show
 
 
@@ -36,7 +42,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         metavar="SOURCE",
         help="folders, globs and pictures; manifests (.parquet, .csv, .jsonl); URIs of any of them, such as s3://...",
     )
-    add_judging_options(parser, calibration_help="verdicts and p-values by a file of `winspect calibrate`")
+    add_judging_options(parser, calibration_help="verdicts, p-values and boxes by a file of `winspect calibrate`")
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument(
         "--address",
@@ -71,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Judge the pictures; returns the exit code."""
     check_judging_options(args)
     calibration = load_calibration(args)
+    check_regions(args, calibration)
     if args.bundle is None:
         options = model_options(args)
     else:
@@ -91,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
             shots=args.shots,
             threshold=args.threshold,
             calibration=calibration,
+            regions=region_rule(args, calibration),
             maps=args.maps,
             shard_rows=args.shard_rows,
             resume=args.resume,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,11 @@ from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
     from winspect.predicting import Predictor
-    from winspect.thresholds import Calibration
+    from winspect.thresholds import Calibration, RegionRule
 
 
 def add_judging_options(parser: argparse.ArgumentParser, *, calibration_help: str) -> None:
-    """``--class``, ``--reference``, ``--shots``, ``--threshold`` and ``--calibration``."""
+    """The class, good samples, what decides, and which defects get boxes."""
     parser.add_argument(
         "--class",
         dest="category_name",
@@ -26,6 +27,21 @@ def add_judging_options(parser: argparse.ArgumentParser, *, calibration_help: st
     parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="scores from here on are anomalous")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help=calibration_help)
+    parser.add_argument(
+        "--boxes",
+        choices=("none", "anomalous", "all"),
+        help="which pictures get boxes of defects: none (less work), anomalous, or all, also those judged normal "
+        "(default: anomalous, where there is a pixel threshold)",
+    )
+    parser.add_argument(
+        "--pixel-threshold",
+        type=float,
+        metavar="SCORE",
+        help="a defect's region has a map value above this (default: the calibration's)",
+    )
+    parser.add_argument(
+        "--min-area", type=float, metavar="PIXELS", help="smaller regions are no defects (default: a tenth of a patch)"
+    )
 
 
 def check_judging_options(args: argparse.Namespace) -> None:
@@ -36,6 +52,7 @@ def check_judging_options(args: argparse.Namespace) -> None:
         from winspect.thresholds.verdict import check_threshold
 
         check_threshold(args.threshold, get_recipe(args.recipe or "paper").score_range, "--threshold")
+    region_rule(args, None)
 
 
 def load_calibration(args: argparse.Namespace) -> Calibration | None:
@@ -67,6 +84,7 @@ def load_judge(
     model.prepare_class(**category_of(args))
     if calibration is not None:
         calibration.check_model(model, args.category_name)
+    check_regions(args, calibration)
     return model, references, calibration
 
 
@@ -89,6 +107,43 @@ def category_of(args: argparse.Namespace) -> dict[str, str]:
     return {} if args.category_name is None else {"category_name": args.category_name}
 
 
+def region_rule(args: argparse.Namespace, calibration: Calibration | None) -> RegionRule | None:
+    """Which defects get boxes; None for none: nothing says where a defect begins, or they are not asked for.
+
+    Raises:
+        SettingsError: options that do not fit together, or a value out of range.
+    """
+    from winspect.recipes import get_recipe
+    from winspect.thresholds import RegionRule
+    from winspect.thresholds.verdict import check_threshold
+
+    check_threshold(args.pixel_threshold, get_recipe(args.recipe or "paper").score_range, "--pixel-threshold")
+    if args.boxes == "none":
+        if args.pixel_threshold is not None or args.min_area is not None:
+            raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
+        return None
+    threshold = args.pixel_threshold
+    if threshold is None and calibration is not None:
+        threshold = calibration.pixel_threshold
+    if threshold is None and args.boxes is None:
+        return None
+    return RegionRule(threshold, args.min_area, args.boxes or "anomalous")
+
+
+def check_regions(args: argparse.Namespace, calibration: Calibration | None) -> None:
+    """Refuse boxes where nothing says which pictures, or which pixels, are anomalous."""
+    decides = calibration is not None or args.threshold is not None
+    pixels = args.pixel_threshold is not None or (calibration is not None and calibration.pixel_threshold is not None)
+    if args.boxes == "anomalous" and not (decides or pixels):
+        raise SettingsError("--boxes anomalous needs --threshold, --calibration or --pixel-threshold: they say what is")
+    if (args.boxes == "all" or args.min_area is not None) and not pixels:
+        option = "--boxes all" if args.boxes == "all" else "--min-area"
+        raise SettingsError(
+            f"{option} needs --pixel-threshold, or a --calibration made with maps (without --scores-only): they say "
+            "which pixels are defects"
+        )
+
+
 def describe_run(
     args: argparse.Namespace, model: Predictor, references: list[Path], calibration: Calibration | None
 ) -> dict[str, Any]:
@@ -106,6 +161,7 @@ def describe_run(
             "threshold": calibration.threshold,
             "pixel_threshold": calibration.pixel_threshold,
         },
+        "boxes": (rule := region_rule(args, calibration)) and asdict(rule),
     }
 
 

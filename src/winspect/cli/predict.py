@@ -27,12 +27,12 @@ from winspect.cli.judging import (
     line_of,
     load_calibration,
     load_judge,
+    region_rule,
 )
 from winspect.errors import SettingsError, SourceError
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
-    from winspect.predicting import Predictor
     from winspect.reports.recorder import Recorder
     from winspect.thresholds import Calibration
 
@@ -50,8 +50,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     add_judging_options(
         parser,
-        calibration_help="verdicts and p-values by a file of `winspect calibrate`; with --out also masks and boxes of "
-        "defects",
+        calibration_help="verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also "
+        "their masks",
     )
     results = parser.add_argument_group("results")
     results.add_argument(
@@ -59,8 +59,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     results.add_argument("--no-overlays", action="store_true", help="no heat maps over the pictures")
     results.add_argument("--raw-maps", action="store_true", help="also write each map as float32 .npz")
-    results.add_argument("--no-masks", action="store_true", help="with --calibration: no masks and boxes of defects")
-    results.add_argument("--coco", action="store_true", help="with --calibration: also write defects.coco.json")
+    results.add_argument("--no-masks", action="store_true", help="no masks and boxes of defects; as --boxes none")
+    results.add_argument("--coco", action="store_true", help="also write the boxes and masks as defects.coco.json")
     results.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     add_model_options(parser, bundle=True)
     add_output_options(parser)
@@ -84,18 +84,20 @@ def run(args: argparse.Namespace) -> int:
 
     model, references, calibration = load_judge(args, references, calibration)
     _check_coco(args, calibration)
+    regions = region_rule(args, calibration) if args.out or args.json else None
     # Scores alone are much less work.
-    maps = bool(args.out) and (args.raw_maps or not args.no_overlays or calibration is not None)
+    maps = regions is not None or (bool(args.out) and (args.raw_maps or not args.no_overlays))
     model.prepare_engine(**category_of(args), maps=maps)
+    deciding = {"threshold": args.threshold, "calibration": calibration, "regions": regions}
     with locked(args.out) if args.out else nullcontext():
-        recorder = _recorder(args, model, references, calibration) if args.out else None
+        recorder = _recorder(args, describe_run(args, model, references, calibration), deciding) if args.out else None
         to_do = still_to_do(pictures, recorder) if recorder else pictures
         with _Printer(args, len(pictures), recorder) as printer:
             try:
                 with recorder or nullcontext():
                     keep = recorder is not None and recorder.overlays
                     for result in model.predict_many(to_do, **category_of(args), keep_pictures=keep, maps=maps):
-                        row = recorder.add(result) if recorder else to_row(result, **_deciding(args, calibration))
+                        row = recorder.add(result) if recorder else to_row(result, **deciding)
                         printer.show(row)
                 if args.coco:
                     write_coco(args.out)
@@ -117,47 +119,42 @@ def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
     return kept
 
 
-def _deciding(args: argparse.Namespace, calibration: Calibration | None) -> dict[str, Any]:
-    return {"threshold": args.threshold, "calibration": calibration}
-
-
-def _recorder(
-    args: argparse.Namespace, model: Predictor, references: list[Path], calibration: Calibration | None
-) -> Recorder:
+def _recorder(args: argparse.Namespace, run: dict[str, Any], deciding: dict[str, Any]) -> Recorder:
     from winspect.reports.recorder import Recorder
 
-    masks = calibration is not None and calibration.pixel_threshold is not None and not args.no_masks
-    run = describe_run(args, model, references, calibration)
-    if calibration is not None:
-        run["calibration"]["masks"] = masks
     run |= {"overlays": not args.no_overlays, "raw_maps": args.raw_maps}
     return Recorder(
         args.out,
         run,
         overlays=not args.no_overlays,
         raw_maps=args.raw_maps,
-        masks=masks,
-        **_deciding(args, calibration),
+        **deciding,
         resume=args.resume,
     )
 
 
 def _check_options(args: argparse.Namespace) -> None:
+    if args.no_masks:
+        if not (args.calibration or args.bundle):
+            raise SettingsError("--no-masks needs --calibration FILE: it says which pixels are defects")
+        if args.coco or args.boxes not in (None, "none"):
+            other = "--coco" if args.coco else f"--boxes {args.boxes}"
+            raise SettingsError(f"got {other} and --no-masks: COCO's regions are the masks'; leave one of them out")
+        args.boxes = "none"
     check_judging_options(args)
     for name in ("resume", "raw_maps", "coco"):
         if getattr(args, name) and not args.out:
             raise SettingsError(f"--{name.replace('_', '-')} needs --out DIR")
-    for name in ("coco", "no_masks"):
-        if getattr(args, name) and not (args.calibration or args.bundle):
-            raise SettingsError(
-                f"--{name.replace('_', '-')} needs --calibration FILE: it says which pixels are defects"
-            )
-    if args.coco and args.no_masks:
-        raise SettingsError("got --coco and --no-masks: COCO's regions are the masks'; leave one of them out")
 
 
 def _check_coco(args: argparse.Namespace, calibration: Calibration | None) -> None:
-    if args.coco and (calibration is None or calibration.pixel_threshold is None):
+    if args.coco and args.boxes == "none":
+        raise SettingsError("got --coco and --boxes none: leave one of them out")
+    if args.coco and region_rule(args, calibration) is None:
+        if not (args.calibration or args.bundle):
+            raise SettingsError(
+                "--coco needs --calibration FILE: it says which pixels are defects; or --pixel-threshold SCORE"
+            )
         made_on = "has no calibration of this class" if calibration is None else "was made on scores alone"
         raise SettingsError(
             f"--coco: {args.calibration or args.bundle} {made_on}; calibrate without --scores-only to find regions"

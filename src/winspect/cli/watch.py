@@ -25,6 +25,7 @@ from winspect.cli.judging import (
     line_of,
     load_calibration,
     load_judge,
+    region_rule,
 )
 from winspect.cli.watch_options import (
     FOLDER_OPTIONS,
@@ -61,7 +62,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where the results go, and what is known of earlier runs"
     )
-    add_judging_options(parser, calibration_help="verdicts and p-values by a file of `winspect calibrate`")
+    add_judging_options(parser, calibration_help="verdicts, p-values and boxes by a file of `winspect calibrate`")
     parser.add_argument(
         "--report", type=float, default=60.0, metavar="SECONDS", help="a line of status on stderr so often; 0: never"
     )
@@ -88,10 +89,14 @@ def run(args: argparse.Namespace) -> int:
     model, references, calibration = load_judge(args, references, calibration)
     check_decides(args, calibration)
     stop = threading.Event()
-    deciding = {"threshold": args.threshold, "calibration": calibration}
+    deciding = {
+        "threshold": args.threshold,
+        "calibration": calibration,
+        "regions": region_rule(args, calibration),
+    }
     kept = _given(args, "maps", "keep_maps", "frames", "keep_frames")
     with WatchResults(args.out, stop=stop, **deciding, **kept) as results:
-        model.prepare_engine(**category_of(args), maps=results.wants_pictures)
+        model.prepare_engine(**category_of(args), maps=results.wants_maps)
         results.describe(_shown(source), describe_run(args, model, references, calibration))
         with stopping(stop):
             _watch(args, source, model, results, stop)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from winspect.errors import SettingsError
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
-    from winspect.thresholds import Calibration
+    from winspect.thresholds import Calibration, RegionRule
 
 MAPS = ("none", "arrays", "overlays", "both")
 """What is kept of maps: nothing; the patch grid's arrays, in the shards; heat maps over pictures, as files; both."""
@@ -40,6 +40,7 @@ def batch(
     references: Sequence[str | PathLike[str]] = (),
     shots: int | None = None,
     threshold: float | None = None,
+    regions: RegionRule | None = None,
     calibration: Calibration | None = None,
     maps: str = "none",
     shard_rows: int | None = None,
@@ -65,6 +66,7 @@ def batch(
             :func:`winspect.distributed.workers.plan_workers`, also for ``device``.
         references, shots: good samples, for few-shot scores; of inputs of one class.
         threshold: scores from here on are anomalous; ``calibration`` decides where it is None.
+        regions: which defects get boxes, which needs maps; None for none.
         maps: one of :data:`MAPS`.
         shard_rows: inputs per shard; None for a thousandth of all, 256 to 10,000.
         resume: go on with the run in ``out``.
@@ -95,6 +97,7 @@ def batch(
         shots=shots,
         threshold=threshold,
         calibration=calibration,
+        regions=regions,
         maps=maps != "none",
     )
     check_judging(judging)
@@ -176,5 +179,6 @@ def _description(shared: Shared, inputs: Inputs, maps: str) -> dict[str, Any]:
         "references": sorted({shown.sha256 or shown.path for state in shared.states.values() for shown in state.shown}),
         "threshold": judging.threshold,
         "calibration": calibration,
+        "boxes": judging.regions and asdict(judging.regions),
         "maps": maps,
     }

@@ -58,6 +58,7 @@ def result_schema(*, arrays: bool) -> pa.Schema:
         pa.field("verdict", pa.string()),
         pa.field("threshold", pa.float64()),
         pa.field("p_value", pa.float64()),
+        pa.field("boxes", pa.list_(pa.list_(pa.int32()))),
         pa.field("map", pa.string()),
         pa.field("error", pa.struct([("type", pa.string()), ("message", pa.string())])),
         pa.field("warning", pa.string()),

@@ -18,7 +18,7 @@ from winspect.weights.names import LOCAL
 if TYPE_CHECKING:
     from winspect.class_state import ClassState
     from winspect.predicting import Predictor
-    from winspect.thresholds import Calibration
+    from winspect.thresholds import Calibration, RegionRule
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Judging:
         classes: all classes of the inputs.
         references: good samples, for each class; ``shots``: the first so many of them.
         threshold: scores from here on are anomalous; ``calibration``: decides where it is None.
-        maps: whether maps are made, for arrays or overlays.
+        regions: which defects get boxes; None for none.
+        maps: whether maps are kept, for arrays or overlays.
     """
 
     classes: Sequence[str]
@@ -82,7 +83,13 @@ class Judging:
     shots: int | None = None
     threshold: float | None = None
     calibration: Calibration | None = None
+    regions: RegionRule | None = None
     maps: bool = False
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether the model makes maps."""
+        return self.maps or self.regions is not None
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def make_shared(model: Model, judging: Judging) -> Shared:
         predictor.prepare_class(name)
     if judging.calibration is not None:
         judging.calibration.check_model(predictor, judging.classes[0])
-    predictor.prepare_engine(judging.classes[0], maps=judging.maps)  # from then on it says what runs
+    predictor.prepare_engine(judging.classes[0], maps=judging.needs_maps)  # from then on it says what runs
     return Shared(
         described=predictor.describe(),
         preprocess=predictor.preprocess,

@@ -137,7 +137,7 @@ class Judge:
             if failure is not None:
                 raise failure
             self._take(self.judging.classes[0])
-            self.model.prepare_engine(self.judging.classes[0], maps=self.judging.maps)
+            self.model.prepare_engine(self.judging.classes[0], maps=self.judging.needs_maps)
             if different := differences(self.shared.described, self.model.describe()):
                 self.refusal = f"{worker_name()}: the model there is another one ({different})"
         except Exception as error:
@@ -178,7 +178,7 @@ class Judge:
     ) -> list[Result | Exception]:
         def predict(numbers: Sequence[int]) -> list[Result]:
             items = (self._prepared(rows[number], pixels[number]) for number in numbers)
-            return list(self.model.predict_stream(items, name, maps=self.judging.maps))
+            return list(self.model.predict_stream(items, name, maps=self.judging.needs_maps))
 
         try:
             return list(predict(numbers))
@@ -206,8 +206,9 @@ class Judge:
             return {"error": error_entry(result)}
         if result.error is not None:
             return {"error": error_entry(result.error)}
-        row = to_row(result, threshold=self.judging.threshold, calibration=self.judging.calibration)
-        entries = {name: row.get(name) for name in ("anomaly_score", "verdict", "threshold", "p_value")}
+        judging = self.judging
+        row = to_row(result, threshold=judging.threshold, calibration=judging.calibration, regions=judging.regions)
+        entries = {name: row.get(name) for name in ("anomaly_score", "verdict", "threshold", "p_value", "boxes")}
         if result.tile_maps is not None and self.judging.maps:
             entries |= {"tile_maps": result.tile_maps.ravel(), "map_shape": list(result.tile_maps.shape)}
         return entries

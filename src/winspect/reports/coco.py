@@ -44,7 +44,7 @@ def write_coco(folder: Path) -> Path:
                     "file_name": row["path"],
                     "width": mask.shape[1],
                     "height": mask.shape[0],
-                    **{name: row[name] for name in ("anomaly_score", "verdict", "p_value")},
+                    **{name: row.get(name) for name in ("anomaly_score", "verdict", "p_value")},
                 }
             )
             for region in _regions(mask):

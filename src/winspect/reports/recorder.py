@@ -27,7 +27,7 @@ from winspect.system.terminal import cell
 from winspect.thresholds.verdict import verdict_of
 
 if TYPE_CHECKING:
-    from winspect.thresholds import Calibration
+    from winspect.thresholds import Calibration, Defects, RegionRule
 
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
 COCO_FILE = "defects.coco.json"
@@ -44,6 +44,7 @@ def to_row(
     *,
     threshold: float | None = None,
     calibration: Calibration | None = None,
+    regions: RegionRule | None = None,
     map_file: str | None = None,
 ) -> dict[str, Any]:
     """A result as a row of ``predictions.jsonl``. The verdict is null without a threshold.
@@ -51,6 +52,7 @@ def to_row(
     Args:
         threshold: scores from here on are anomalous; in place of the calibration's.
         calibration: scores above its threshold are anomalous; it adds ``p_value`` to the row.
+        regions: which defects get boxes; ``boxes`` are null without it, and without maps.
     """
     verdict: str | None = None
     p_value: dict[str, float | None] = {}
@@ -68,11 +70,17 @@ def to_row(
         "anomaly_score": result.anomaly_score,
         "verdict": verdict,
         "threshold": threshold,
+        "boxes": boxes_of(None if regions is None else regions.find(result, verdict)),
         "map": map_file,
         "error": error,
         "warning": result.warning,
         **p_value,
     }
+
+
+def boxes_of(defects: Defects | None) -> list[list[int]] | None:
+    """``boxes`` of a row: x0, y0, x1, y1 in pixels of each region, the last two exclusive; null for none looked for."""
+    return None if defects is None else [list(box) for box in defects.boxes]
 
 
 class Recorder:
@@ -84,7 +92,7 @@ class Recorder:
         overlays: write a heat map over each picture to ``maps/``.
         raw_maps: write each map as float32 ``.npz`` (``anomaly_map``: height x width) to ``maps/``.
         threshold, calibration: what decides; see :func:`to_row`.
-        masks: write the calibration's defect masks to ``maps/``, and add ``mask`` and ``boxes`` to the rows.
+        regions: which defects get ``boxes`` in the rows, and a ``mask`` in ``maps/``; None for none.
         resume: keep the rows that are there.
 
     Attributes:
@@ -104,20 +112,20 @@ class Recorder:
         raw_maps: bool = False,
         threshold: float | None = None,
         calibration: Calibration | None = None,
-        masks: bool = False,
+        regions: RegionRule | None = None,
         resume: bool = False,
     ) -> None:
         self.folder = make_folder(folder)
         self.overlays, self.raw_maps, self.threshold = overlays, raw_maps, threshold
         self.calibration = calibration
-        self.masks = masks and calibration is not None
+        self.regions = regions
         run = json.loads(json.dumps(run))
         if resume:
             _check_same_run(folder, run)
         self.done, self.failed, self.warned = _whole_rows(folder / ROWS_FILE) if resume else ([], 0, 0)
         earlier = {"empty": [folder / ROWS_FILE], "remove": [folder / TABLE_FILE, folder / COCO_FILE]}
         begin(folder / RUN_FILE, run, **({} if resume else earlier))
-        if overlays or raw_maps or masks:
+        if overlays or raw_maps or regions:
             make_folder(folder / MAPS_FOLDER)
         self.written = self._count = len(self.done)
         self._waiting: deque[Future[None]] = deque()
@@ -171,11 +179,11 @@ class Recorder:
         name = f"{MAPS_FOLDER}/{stem}.{'png' if has_overlay else 'npz'}" if has_map else None
         row = to_row(result, threshold=self.threshold, calibration=self.calibration, map_file=name)
         mask = None
-        if self.masks and self.calibration is not None:
-            defects = self.calibration.defects(result)
+        if self.regions is not None:
+            defects = self.regions.find(result, row["verdict"])
             mask = None if defects is None else defects.mask
             row["mask"] = None if defects is None else f"{MAPS_FOLDER}/{stem}{MASK_ENDING}"
-            row["boxes"] = None if defects is None else [list(box) for box in defects.boxes]
+            row["boxes"] = boxes_of(defects)
         row.update(extra or {})
         self._count += 1
         maps = self._writers.submit(self._write_maps, result, stem, score_range, mask)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_CLASS = "object"
 DEFAULT_RATE = 0.01
 
+_FIELDS = ("class", "overlay", "map", "threshold", "boxes", "pixel_threshold", "min_area", "zero_shot", "deadline_ms")
 _FILES = ("pictures", "picture")
 ClassName = Annotated[str, Query(alias="class", description="What the part is called.")]
 
@@ -54,6 +55,13 @@ def add_v1(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
                 "overlay": {"type": "boolean", "description": "Also the heat map over the picture, as PNG."},
                 "map": {"type": "boolean", "description": "Also the anomaly map, of at most a megapixel."},
                 "threshold": {"type": "number", "description": "Scores from here on are anomalous."},
+                "boxes": {
+                    "enum": ["none", "anomalous", "all"],
+                    "description": "Which pictures get boxes of defects; all: also those judged normal. Without it "
+                    "anomalous, where the class has a calibration. none is less work.",
+                },
+                "pixel_threshold": {"type": "number", "description": "A defect has a map value above this."},
+                "min_area": {"type": "number", "minimum": 0, "description": "Smaller regions, in pixels, are none."},
                 "zero_shot": {"type": "boolean", "description": "Judge without the class' good samples."},
                 "deadline_ms": {
                     "type": "number",
@@ -65,13 +73,16 @@ def add_v1(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
         ),
     )
     async def predict(request: Request) -> Response:
-        form = await pictures_form(request, "class", "overlay", "map", "threshold", "zero_shot", "deadline_ms")
+        form = await pictures_form(request, *_FIELDS)
         question = Question(
             category_name=form.text("class", DEFAULT_CLASS),
             deadline=deadline_of(form.number("deadline_ms"), 1e-3, settings),
             threshold=form.number("threshold"),
             overlay=form.flag("overlay"),
             maps=form.flag("map"),
+            boxes=form.choice("boxes", ("none", "anomalous", "all")),
+            pixel_threshold=form.number("pixel_threshold"),
+            min_area=form.number("min_area"),
             zero_shot=form.flag("zero_shot"),
         )
         answers = await judge_all(backend, metrics, [(file.name, file.content) for file in form.files], question)

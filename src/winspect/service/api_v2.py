@@ -145,6 +145,7 @@ def _question(asked: InferRequest, settings: ServiceSettings) -> Question:
         deadline=deadline_of(parameters.get("timeout"), 1e-6, settings),
         threshold=parameters.get("threshold"),
         maps=MAP in asked.outputs,
+        boxes="none",
         zero_shot=parameters.get("zero_shot", False),
     )
 

@@ -194,6 +194,7 @@ class Backend:
         deadline: float,
         overlay: bool = False,
         maps: bool = True,
+        boxes: bool = False,
         zero_shot: bool = False,
     ) -> Judged:
         """Judge one picture. Cancelling the call takes the picture out of the queue.
@@ -204,6 +205,7 @@ class Backend:
             deadline: on :func:`time.monotonic`'s clock.
             overlay: also paint the heat map.
             maps: False for scores alone where nothing but the score is wanted; much less work for some recipes.
+            boxes: also the maps, where the class' calibration says which pixels are defects.
             zero_shot: judge without the class' references, and without a calibration made with them.
 
         Raises:
@@ -214,13 +216,18 @@ class Backend:
         """
         category = self._admitted(category_name)
         self._fleet.check_ready()
-        key = Key(category, zero_shot or not self._fleet.version_of(category), maps or overlay)
+        version = 0 if zero_shot else self._fleet.version_of(category)
+        calibration = self._calibrations.fitting(category, version)
+        maps = maps or overlay or (boxes and calibration is not None and calibration.regions is not None)
+        key = Key(category, not version, maps)
         payload = (clean_name(name), picture, overlay)
         answered = await self._submit(payload, key, deadline)
         result, overlay_png, references, shots = answered.value
+        calibration = self._calibrations.fitting(result.category_name, references)
         return Judged(
             result=result,
-            decision=self._calibrations.decide(result, references),
+            decision=None if calibration is None else calibration.decide(result),
+            regions=None if calibration is None else calibration.regions,
             overlay_png=overlay_png,
             queue_seconds=answered.queue_seconds,
             compute_seconds=answered.compute_seconds,

@@ -15,7 +15,7 @@ from winspect.errors import PictureError, SettingsError, WinspectError
 from winspect.results import Result
 from winspect.service.contract import CalibrationState, NotReady, Overloaded, ServiceError, StoredPicture, UnknownClass
 from winspect.service.store import Store
-from winspect.thresholds import Calibration, Decision, calibrate
+from winspect.thresholds import Calibration, calibrate
 from winspect.thresholds.conformal import check_enough
 from winspect.thresholds.file import from_document, to_document
 from winspect.thresholds.fingerprints import Fingerprint
@@ -172,12 +172,12 @@ class Calibrations:
             return True
         return False
 
-    def decide(self, result: Result, references: int) -> Decision | None:
-        """The decision on a result judged with a set of references; None without a calibration that fits."""
-        kept = self._kept.get(result.category_name)
+    def fitting(self, category_name: str, references: int) -> Calibration | None:
+        """The calibration of a class that is judged with this set of references; None without one that fits."""
+        kept = self._kept.get(category_name)
         if kept is None or kept.stale is not None or kept.references != references:
             return None
-        return kept.calibration.decide(result)
+        return kept.calibration
 
     def state(self, category_name: str) -> CalibrationState:
         """Where the calibration of a class stands."""

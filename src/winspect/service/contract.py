@@ -11,7 +11,7 @@ from winspect.errors import ClassNameError, WinspectError
 
 if TYPE_CHECKING:
     from winspect.results import Result
-    from winspect.thresholds import Decision
+    from winspect.thresholds import Decision, RegionRule
 
 State = Literal["loading", "ready", "unavailable", "draining"]
 
@@ -55,6 +55,7 @@ class Judged:
         queue_seconds: from the call to the start of the model; ``compute_seconds``: of the whole batch.
         batch_size: pictures judged together.
         shots: references it was judged with, 0 for zero-shot.
+        regions: which defects get boxes by that calibration; None without one that knows a pixel threshold.
     """
 
     result: Result
@@ -64,6 +65,7 @@ class Judged:
     compute_seconds: float
     batch_size: int
     shots: int
+    regions: RegionRule | None = None
 
 
 @dataclass(frozen=True)

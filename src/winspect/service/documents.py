@@ -83,7 +83,19 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 ROW = {
     "type": "object",
     "required": [
-        *("path", "class", "anomaly_score", "verdict", "threshold", "p_value", "error", "warning", "size", "shots"),
+        *(
+            "path",
+            "class",
+            "anomaly_score",
+            "verdict",
+            "threshold",
+            "p_value",
+            "boxes",
+            "error",
+            "warning",
+            "size",
+            "shots",
+        ),
         "map",
     ],
     "properties": {
@@ -98,6 +110,12 @@ ROW = {
         "verdict": {"enum": ["normal", "anomalous", None], "description": "null without a threshold."},
         "threshold": _NUMBER_OR_NULL,
         "p_value": {**_NUMBER_OR_NULL, "description": "null without a calibration; small is anomalous."},
+        "boxes": {
+            "type": ["array", "null"],
+            "items": {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4},
+            "description": "Defects as x0, y0, x1, y1 in pixels, the last two exclusive; null where none were looked "
+            "for.",
+        },
         "error": {"anyOf": [ERROR_V1["properties"]["error"], {"type": "null"}]},  # type: ignore[index]
         "warning": {**_TEXT_OR_NULL, "description": "What is suspicious about the picture: damaged, black, ..."},
         "size": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "Width and height, pixels."},

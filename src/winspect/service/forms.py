@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -64,6 +64,17 @@ class Form:
         if word not in _TRUE + _FALSE:
             raise Refused(422, f"{name}: got {self.fields[name]!r}, need true or false")
         return word in _TRUE
+
+    def choice(self, name: str, choices: Sequence[str]) -> str | None:
+        """A field that is one of some words; None when it is not there.
+
+        Raises:
+            Refused: 422, it is another word.
+        """
+        value = self.fields.get(name)
+        if value is not None and value not in choices:
+            raise Refused(422, f"{name}: got {value!r}, need one of {', '.join(choices)}")
+        return value
 
     def number(self, name: str) -> float | None:
         """A field's number; None when it is not there.

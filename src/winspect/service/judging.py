@@ -13,10 +13,11 @@ import numpy as np
 
 from winspect.errors import PictureError
 from winspect.recipes import Recipe
-from winspect.reports.recorder import to_row
+from winspect.reports.recorder import boxes_of, to_row
 from winspect.results import Result
 from winspect.service.contract import Judged
 from winspect.service.metrics import Metrics
+from winspect.thresholds import RegionRule
 from winspect.thresholds.verdict import check_threshold
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Question:
         deadline: on :func:`time.monotonic`'s clock.
         threshold: scores from here on are anomalous, in place of the calibration's.
         overlay, maps: what is wanted beside the score.
+        boxes: which pictures get boxes of defects, ``none``, ``anomalous`` or ``all``; None for ``anomalous`` where the
+            calibration says which pixels are defects.
+        pixel_threshold, min_area: in place of the calibration's; see :class:`winspect.thresholds.RegionRule`.
         zero_shot: judge without the class' references.
     """
 
@@ -45,7 +49,28 @@ class Question:
     threshold: float | None = None
     overlay: bool = False
     maps: bool = False
+    boxes: str | None = None
+    pixel_threshold: float | None = None
+    min_area: float | None = None
     zero_shot: bool = False
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether boxes are asked for whatever the calibration says."""
+        return self.boxes in ("anomalous", "all") or self.pixel_threshold is not None
+
+    def regions(self, calibrated: RegionRule | None) -> RegionRule | None:
+        """Which defects get boxes; None for none.
+
+        Raises:
+            SettingsError: a value out of range.
+        """
+        if self.boxes == "none" or (calibrated is None and not self.needs_maps):
+            return None
+        threshold = self.pixel_threshold
+        if threshold is None and calibrated is not None:
+            threshold = calibrated.pixel_threshold
+        return RegionRule(threshold, self.min_area, self.boxes or "anomalous")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -67,8 +92,11 @@ async def judge_all(
         SettingsError: a threshold that no score of the recipe reaches.
         WinspectError: the request as a whole cannot be answered (overload, deadline, class); the rest is dropped.
     """
-    if question.threshold is not None:
-        check_threshold(question.threshold, Recipe(**(await backend.info())["recipe"]).score_range)
+    if question.threshold is not None or question.pixel_threshold is not None:
+        score_range = Recipe(**(await backend.info())["recipe"]).score_range
+        check_threshold(question.threshold, score_range)
+        check_threshold(question.pixel_threshold, score_range, "pixel_threshold")
+    question.regions(RegionRule())  # refuses a value out of range
     tasks = [asyncio.ensure_future(_judge(backend, name, picture, question)) for name, picture in pictures]
     try:
         outcomes = await asyncio.gather(*tasks)
@@ -76,7 +104,10 @@ async def judge_all(
         for task in tasks:
             task.cancel()  # of those that still wait after an error; no effect on those that are done
         await asyncio.gather(*tasks, return_exceptions=True)
-    answers = [_answer(name, outcome, question) for (name, _), outcome in zip(pictures, outcomes, strict=True)]
+    # Looking for regions takes milliseconds a picture: not in the thread that answers everyone.
+    answers = await asyncio.to_thread(
+        lambda: [_answer(name, outcome, question) for (name, _), outcome in zip(pictures, outcomes, strict=True)]
+    )
     for answer in answers:
         metrics.failed() if answer.judged is None else metrics.judged(answer.judged, answer.row["verdict"])
     if len(answers) == 1 and answers[0].result.error is not None:
@@ -92,7 +123,8 @@ async def _judge(backend: Backend, name: str, picture: bytes | np.ndarray, quest
             category_name=question.category_name,
             deadline=question.deadline,
             overlay=question.overlay,
-            maps=question.maps,
+            maps=question.maps or question.needs_maps,
+            boxes=question.boxes != "none",
             zero_shot=question.zero_shot,
         )
     except PictureError as error:
@@ -109,6 +141,8 @@ def _answer(name: str, outcome: Judged | PictureError, question: Question) -> An
         row["p_value"] = decision.p_value
         if question.threshold is None:
             row.update(verdict=decision.verdict, threshold=decision.threshold)
+    if (rule := question.regions(outcome.regions)) is not None:
+        row["boxes"] = boxes_of(rule.find(result, row["verdict"]))
     return Answer(row, result, outcome)
 
 

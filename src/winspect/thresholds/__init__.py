@@ -7,6 +7,7 @@ from winspect.thresholds.calibration import Calibration, Decision, Defective, He
 from winspect.thresholds.conformal import needed_pictures
 from winspect.thresholds.defects import Defects
 from winspect.thresholds.making import SUSPICIOUS, calibrate
+from winspect.thresholds.regions import RegionRule
 
 __all__ = [
     "SUSPICIOUS",
@@ -16,6 +17,7 @@ __all__ = [
     "Defects",
     "HeldOut",
     "LeftOut",
+    "RegionRule",
     "calibrate",
     "needed_pictures",
 ]

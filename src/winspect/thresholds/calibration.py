@@ -20,7 +20,8 @@ from winspect.prompts import check_class_name, class_key
 from winspect.recipes import Recipe, all_settings
 from winspect.system.installation import is_installed
 from winspect.thresholds.conformal import check_enough, conformal_threshold, p_value
-from winspect.thresholds.defects import Defects, find_defects
+from winspect.thresholds.defects import Defects
+from winspect.thresholds.regions import RegionRule
 from winspect.thresholds.verdict import Verdict, verdict_of
 
 if TYPE_CHECKING:
@@ -179,8 +180,13 @@ class Calibration:
 
     @property
     def pixel_threshold(self) -> float | None:
-        """A pixel whose map value lies above it is flagged: at most ``max_false_alarms`` of good pictures have any."""
+        """A region's peak lies above it: at most ``max_false_alarms`` of good pictures have any such place."""
         return None if self.map_maxima is None else conformal_threshold(self.map_maxima, self.max_false_alarms)
+
+    @property
+    def regions(self) -> RegionRule | None:
+        """Which defects get boxes; None when calibrated on scores alone."""
+        return None if self.pixel_threshold is None else RegionRule(self.pixel_threshold)
 
     def p_value(self, score: float) -> float:
         """See :func:`winspect.thresholds.conformal.p_value`."""
@@ -202,19 +208,25 @@ class Calibration:
         verdict = verdict_of(result.anomaly_score, threshold, anomalous_at=False)
         return Decision(verdict, self.p_value(result.anomaly_score), threshold)
 
-    def defects(self, result: Result) -> Defects | None:
-        """The pixels of a result that are flagged, and their boxes; None for a picture that could not be judged.
+    def defects(self, result: Result, rule: RegionRule | None = None) -> Defects | None:
+        """The regions of a result, their boxes and mask; None for a picture that could not be judged.
+
+        A picture judged normal has none, an anomalous one has at least that of its highest value.
+
+        Args:
+            rule: other regions than those of this calibration's pixel threshold; see :class:`RegionRule`.
 
         Raises:
             SettingsError: the calibration was made on scores alone, or the result has no map.
         """
-        if self.pixel_threshold is None:
+        rule = rule or self.regions
+        if rule is None:
             raise SettingsError("this calibration was made on scores alone: calibrate with maps to find pixels")
         if result.error is not None:
             return None
-        if result.anomaly_map is None:
+        if result.tile_maps is None:
             raise SettingsError(f"{result.path}: predicted without its map; predict with maps to find pixels")
-        return find_defects(result.anomaly_map, self.pixel_threshold)
+        return rule.find(result, self.decide(result).verdict)
 
     def model_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of :class:`winspect.WinCLIP` to score as calibrated: recipe, precision, engine, device.

@@ -1,8 +1,9 @@
-"""Where a map lies above a threshold: the mask, and a box around each connected region."""
+"""Regions of a mask: a box around each, its area, and the mask at the picture's size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -14,51 +15,52 @@ class Defects:
     """The flagged pixels of one picture.
 
     Attributes:
-        mask: bool (height, width), at the picture's own size.
+        cells: bool (rows, columns), the mask on a grid that may be coarser than the picture.
+        size_wh: width and height of the picture in pixels.
         boxes: (x0, y0, x1, y1) in pixels of each region, x1 and y1 exclusive, from top to bottom. Pixels that touch by
             a corner are one region.
         areas: flagged pixels in each box's region.
     """
 
-    mask: np.ndarray = field(repr=False)
+    cells: np.ndarray = field(repr=False)
+    size_wh: tuple[int, int]
     boxes: tuple[Box, ...]
     areas: tuple[int, ...]
 
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """bool (height, width), at the picture's own size. Made when first read: boxes alone stay cheap."""
+        columns, rows = (
+            np.diff(_edges(*lengths)) for lengths in zip(self.cells.shape[::-1], self.size_wh, strict=True)
+        )
+        return np.repeat(np.repeat(self.cells, rows, axis=0), columns, axis=1)
 
-def find_defects(anomaly_map: np.ndarray, threshold: float) -> Defects:
-    """The pixels that lie above a threshold.
+
+def _edges(cells: int, length: int) -> np.ndarray:
+    """The first pixel of each of so many cells along a side, and the side's length."""
+    return np.ceil(np.arange(cells + 1) * (length / cells) - 0.5).astype(int)
+
+
+def regions_of(cells: np.ndarray, size_wh: tuple[int, int] | None = None) -> Defects:
+    """The connected regions of a mask.
 
     Args:
-        anomaly_map: (height, width), 1 is most anomalous.
+        cells: bool (rows, columns), on a grid that may be coarser than the picture.
+        size_wh: width and height of the picture in pixels, no side below the grid's; None for the grid's own.
     """
-    return regions_of(anomaly_map > threshold)
-
-
-def regions_of(mask: np.ndarray) -> Defects:
-    """The connected regions of a mask, bool (height, width)."""
-    if not mask.any():
-        return Defects(mask, (), ())
-    try:
-        from scipy import ndimage
-    except ModuleNotFoundError:
-        return Defects(mask, *_regions_by_runs(mask))
-    labels, count = label_regions(mask)
-    boxes = tuple(
-        (columns.start, rows.start, columns.stop, rows.stop) for rows, columns in ndimage.find_objects(labels)
-    )
-    areas = np.bincount(labels[mask], minlength=count + 1)[1:]
-    return Defects(mask, boxes, tuple(int(area) for area in areas))
-
-
-def _regions_by_runs(mask: np.ndarray) -> tuple[tuple[Box, ...], tuple[int, ...]]:
-    """Boxes and areas without scipy, for edge bundles: SciPy alone would be a third of such an installation."""
-    rows, starts, stops, roots = _runs(mask)
-    boxes, areas = [], []
-    for region in np.unique(roots):
-        first, last, row = (own[roots == region] for own in (starts, stops, rows))
-        boxes.append((int(first.min()), int(row.min()), int(last.max()), int(row.max()) + 1))
-        areas.append(int((last - first).sum()))
-    return tuple(boxes), tuple(areas)
+    size_wh = size_wh or (cells.shape[1], cells.shape[0])
+    x, y = (_edges(*lengths) for lengths in zip(cells.shape[::-1], size_wh, strict=True))
+    labels, count = label_regions(cells)
+    rows, columns = np.nonzero(cells)
+    number = labels[rows, columns] - 1
+    first, last = np.full((2, count), max(cells.shape)), np.zeros((2, count), int)
+    for axis, places in enumerate((columns, rows)):
+        np.minimum.at(first[axis], number, places)
+        np.maximum.at(last[axis], number, places + 1)
+    edges = np.stack([x[first[0]], y[first[1]], x[last[0]], y[last[1]]], axis=1)
+    areas = np.bincount(number, np.diff(y)[rows] * np.diff(x)[columns], count)
+    boxes = tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in edges.tolist())
+    return Defects(cells, size_wh, boxes, tuple(int(area) for area in areas))
 
 
 def _labels_by_runs(mask: np.ndarray) -> tuple[np.ndarray, int]:

@@ -14,6 +14,7 @@ from winspect.errors import SettingsError
 from winspect.thresholds.calibration import Calibration, Defective, HeldOut, LeftOut, LeftOutBecause, made_by
 from winspect.thresholds.conformal import best_f1, chance_of_alarms, check_enough, check_rate, conformal_threshold
 from winspect.thresholds.fingerprints import fingerprint
+from winspect.thresholds.regions import map_peak
 from winspect.thresholds.verdict import verdict_of
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ def calibrate(
     for result in judging.results(good, "good", maps=maps):
         scores.append(_score(result))
         if maps:
-            assert result.anomaly_map is not None  # asked for, and there is no error
-            maxima.append(float(result.anomaly_map.max()))
+            maxima.append(map_peak(result))
     check_enough(len(scores), max_false_alarms)
     scores.sort()
     threshold = conformal_threshold(scores, max_false_alarms)

@@ -24,7 +24,7 @@ from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
 if TYPE_CHECKING:
     from winspect.results import Result
-    from winspect.thresholds import Calibration
+    from winspect.thresholds import Calibration, RegionRule
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class WatchResults:
     Args:
         folder: made when it is not there.
         stop: ends waiting for a place to write.
-        threshold, calibration: what decides; see :func:`winspect.reports.recorder.to_row`.
+        threshold, calibration, regions: what decides; see :func:`winspect.reports.recorder.to_row`.
         maps: which pictures get a heat map: ``none``, ``anomalous`` or ``all``. frames: the same for a camera's frames.
         keep_maps, keep_frames: the most of them on the disk.
         clock: gives the time in UTC. retry_s: pause between attempts to write.
@@ -86,6 +86,7 @@ class WatchResults:
         stop: threading.Event,
         threshold: float | None = None,
         calibration: Calibration | None = None,
+        regions: RegionRule | None = None,
         maps: str = "none",
         frames: str = "none",
         keep_maps: int = 1000,
@@ -98,7 +99,7 @@ class WatchResults:
                 raise SettingsError(f"{name}: got {value!r}, need one of {', '.join(KEPT)}")
         self.folder = make_folder(folder)
         self.stop, self.clock, self.retry_s = stop, clock, retry_s
-        self.threshold, self.calibration = threshold, calibration
+        self.threshold, self.calibration, self.regions = threshold, calibration, regions
         self.maps, self.frames = maps, frames
         self._keep_maps, self._keep_frames = keep_maps, keep_frames
         self._lock = FolderLock(folder / LOCK_FILE, str(folder))
@@ -121,8 +122,13 @@ class WatchResults:
 
     @property
     def wants_pictures(self) -> bool:
-        """Whether results need their decoded pictures and maps."""
+        """Whether results need their decoded pictures."""
         return self.maps != "none"
+
+    @property
+    def wants_maps(self) -> bool:
+        """Whether results need their maps."""
+        return self.wants_pictures or self.regions is not None
 
     @property
     def own_folders(self) -> tuple[Path, ...]:
@@ -163,7 +169,7 @@ class WatchResults:
         Raises:
             StoppedError: nothing was written.
         """
-        row = to_row(result, threshold=self.threshold, calibration=self.calibration)
+        row = to_row(result, threshold=self.threshold, calibration=self.calibration, regions=self.regions)
         moment = self.clock()
         row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
         if _is_kept(self.maps, row) and result.picture_rgb is not None and result.anomaly_map is not None:

@@ -67,7 +67,7 @@ def watch_folder(
     status: Status,
 ) -> None:
     """Judge what arrives in a folder, in order of arrival."""
-    options: dict[str, Any] = {**category, "keep_pictures": results.wants_pictures, "maps": results.wants_pictures}
+    options: dict[str, Any] = {**category, "keep_pictures": results.wants_pictures, "maps": results.wants_maps}
 
     def judge(batch: list[Arrival]) -> None:
         judged = model.predict_many([arrival.path for arrival in batch], **options)
@@ -151,8 +151,8 @@ def _judge_frame(
     show: Show,
     status: Status,
 ) -> None:
-    keep = results.wants_pictures
-    (result,) = model.predict_many([frame.rgb], **category, keep_pictures=keep, maps=keep)
+    wanted: dict[str, Any] = {"keep_pictures": results.wants_pictures, "maps": results.wants_maps}
+    (result,) = model.predict_many([frame.rgb], **{**category, **wanted})
     error = result.error and PictureError(frame.name, result.error.reason)
     row, _ = results.add(replace(result, path=frame.name, error=error), extra=extra, frame_rgb=frame.rgb)
     show(row)

@@ -56,11 +56,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         description = archive.getinfo(f"{root}data.pkl")
         if description.file_size > _LARGEST_DESCRIPTION:
             raise ValueError(f"data.pkl is {description.file_size} bytes; a CLIP's is a few hundred thousand")
-        try:
-            with archive.open(description) as file:
-                model = _Reader(file, archive, root, path).load()
-        except MemoryError as error:
-            raise ValueError("data.pkl asks for more memory than there is") from error
+        with archive.open(description) as file:
+            model = _Reader(file, archive, root, path).load()
     if not isinstance(model, _Module):
         raise ValueError(f"data.pkl holds a {type(model).__name__}, not a module")
     return _named(model)
@@ -91,11 +88,8 @@ def _named(model: _Module) -> dict[str, Tensor]:
     return tensors
 
 
-class _Reader(pickle._Unpickler):
-    """An unpickler that can build modules' attributes and plain tensors, and calls nothing else.
-
-    In Python, as torch's own is: the one in C makes room for as many objects as a damaged file says, gigabytes.
-    """
+class _Reader(pickle.Unpickler):
+    """An unpickler that can build modules' attributes and plain tensors, and calls nothing else."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str, path: Path) -> None:
         super().__init__(file)

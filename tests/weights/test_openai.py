@@ -181,7 +181,7 @@ def test_where_says_the_activation(archive, checkpoint, capsys, process_as_befor
     assert json.loads(capsys.readouterr().out)["activation"] == "quick_gelu"
     assert main(["weights", "where", SMALL, str(checkpoint)]) == 0
     shown = capsys.readouterr()
-    assert (shown.out, shown.err) == (f"{checkpoint}\n", "activation: gelu\n")
+    assert (shown.out, shown.err) == (f"{checkpoint}\n", "winspect: activation: gelu\n")
     assert main(["weights", "where", "ViT-B-32-quickgelu", "openai", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["activation"] == "quick_gelu"
 

@@ -18,7 +18,9 @@ from PIL import Image, ImageFile
 
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.images import (
+    LIVE_S,
     MAX_TILES,
+    Pace,
     Prepared,
     Preprocess,
     Resized,
@@ -396,6 +398,43 @@ def test_memory_is_bounded_however_slow_the_consumer(workers, ahead):
             assert alive() - before <= ahead
         assert taken - consumed <= ahead
     assert taken == 60
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_live_source_is_not_read_ahead_of_what_it_has_given(workers):
+    """Before: the first picture came when eight had been taken."""
+    taken = []
+
+    def camera():
+        for index in range(6):
+            time.sleep(2 * LIVE_S)
+            taken.append(index)
+            yield photo(16, 16, index)
+
+    pace = Pace()
+    for handed_out, _ in enumerate(prepare_many(camera(), Preprocess(8), workers=workers, pace=pace)):
+        assert (len(taken), pace.makes_wait) == (handed_out + 1, True)
+
+
+def test_a_source_that_is_quick_is_read_ahead():
+    taken = []
+
+    def feed():
+        for index in range(20):
+            taken.append(index)
+            yield photo(16, 16, index)
+
+    pace = Pace()
+    stream = prepare_many(feed(), Preprocess(8), workers=1, ahead=5, pace=pace)
+    next(stream)
+    assert len(taken) == 1  # it might have been a camera
+    next(stream)
+    assert (len(taken), pace.makes_wait) == (6, False)
+    stream.close()
+    stream = prepare_many([photo(16, 16)] * 20, Preprocess(8), workers=1, ahead=5, pace=pace)
+    next(stream)
+    assert not pace.makes_wait
+    stream.close()
 
 
 def test_threads_work_at_the_same_time():

@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -35,6 +36,7 @@ from winspect.errors import (
     WeightsCorruptError,
     WeightsMissingError,
 )
+from winspect.images import LIVE_S
 from winspect.judge import References
 from winspect.machine import cpu_features
 from winspect.thresholds.fingerprints import Fingerprint
@@ -213,6 +215,21 @@ def test_a_stream_reads_only_a_bounded_way_ahead(new_model):
         next(results)
         assert last <= given + 2 + 4  # a batch of 2, and two pictures waiting for each worker and in the works
     results.close()
+
+
+def test_each_result_of_a_live_source_comes_before_its_next_picture(new_model):
+    """Before: after three or four more, as many as a pass takes."""
+    model, taken = new_model(batch_size=4), []
+
+    def camera():
+        for number in range(5):
+            time.sleep(2 * LIVE_S)
+            taken.append(number)
+            yield np.full((40, 40, 3), 40 * number, np.uint8)
+
+    for number, result in enumerate(model.predict_many(camera())):
+        assert result.error is None
+        assert len(taken) == number + 1
 
 
 def test_an_endless_stream_of_bad_pictures_is_bounded_too(new_model, tmp_path):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -298,6 +298,21 @@ def _check_recipe(recipe: str) -> None:
         raise SettingsError(f"recipe: got {recipe!r}, need one of {', '.join(RECIPES)}")
 
 
+LIVE_S = 0.01
+"""A source that takes longer for a picture makes wait: a camera, a queue. Files are named faster by far."""
+
+
+@dataclass
+class Pace:
+    """How a stream's source keeps up; :func:`prepare_many` notes it at each picture that it hands out.
+
+    Attributes:
+        makes_wait: nothing else is here, and the source's next picture may take a while.
+    """
+
+    makes_wait: bool = False
+
+
 def prepare_many(
     sources: Iterable[Source],
     preprocess: Preprocess,
@@ -309,6 +324,7 @@ def prepare_many(
     stride_fraction: float = 0.8,
     max_pixels: int = MAX_PIXELS,
     bit_depth: int | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[Prepared | PictureError]:
     """``prepare`` for a stream of pictures, in worker threads, in the order of ``sources``.
 
@@ -319,8 +335,9 @@ def prepare_many(
     Args:
         sources: any iterable; it is read ``ahead`` of what was handed out, never further.
         workers: threads (Pillow decodes and resizes outside Python's lock); default: one per processor, up to 8.
-        ahead: most pictures held at once, the one handed out included; default: two per worker. For sources that
-            make one wait, such as a watched folder, 1 hands each picture out at once.
+        ahead: most pictures held at once, the one handed out included; default: two per worker. Of a source that
+            makes wait, such as a camera, what is here is handed out before the next picture is asked for.
+        pace: noted here, for whoever collects pictures.
     """
     _check_recipe(recipe)
     if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image, io.BytesIO)):
@@ -344,20 +361,36 @@ def prepare_many(
         except PictureError as error:
             return error
 
-    return _in_order(job, sources, workers, ahead)
+    return _in_order(job, sources, workers, ahead, pace or Pace())
 
 
 def _in_order(
-    job: Callable[[Source], Prepared | PictureError], sources: Iterable[Source], workers: int, ahead: int
+    job: Callable[[Source], Prepared | PictureError], sources: Iterable[Source], workers: int, ahead: int, pace: Pace
 ) -> Iterator[Prepared | PictureError]:
     waiting: deque[Future[Prepared | PictureError]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="winspect-pictures")
     feed = iter(sources)
+    # Until it has shown its pace, a source that does not know its length may be a camera.
+    may_be_live = is_live = is_unknown = not isinstance(sources, Sized)
+
+    def take_next() -> bool:
+        """Begin on the source's next picture; False at its end."""
+        nonlocal is_live, is_unknown
+        began = time.monotonic()
+        for source in feed:
+            is_live, is_unknown = may_be_live and (is_unknown or time.monotonic() - began > LIVE_S), False
+            waiting.append(pool.submit(job, source))
+            return True
+        return False
+
     try:
+        has_more = True
         while True:
-            waiting.extend(pool.submit(job, source) for source in islice(feed, ahead - len(waiting)))
+            while has_more and len(waiting) < ahead and not (waiting and is_live):
+                has_more = take_next()
             if not waiting:
                 return
+            pace.makes_wait = is_live and len(waiting) == 1
             yield waiting.popleft().result()
     finally:  # also on Ctrl-C and when the caller stops early
         pool.shutdown(wait=True, cancel_futures=True)

@@ -16,7 +16,7 @@ from winspect.class_state import ClassState
 from winspect.embeddings import Embeddings
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.fusion import FusionSettings
-from winspect.images import Prepared, Preprocess, last_tile_count, prepare, prepare_many
+from winspect.images import Pace, Prepared, Preprocess, last_tile_count, prepare, prepare_many
 from winspect.judge import PictureScores, References, judge
 from winspect.outcome import result_of, warn_if_constant
 from winspect.pictures.depth import check_bit_depth
@@ -240,7 +240,8 @@ class Predictor(ABC):
         """Judge any number of pictures, in order, in constant memory.
 
         Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
-        result with an ``error``; the others go on.
+        result with an ``error``; the others go on. Of a source that makes wait, such as a generator of a camera's
+        frames, each result comes before the next picture is asked for.
 
         Args:
             maps: False for scores alone. Zero-shot scores of recipes ``paper`` and ``tiles`` need no windows, which
@@ -250,7 +251,8 @@ class Predictor(ABC):
             ClassNameError: at once, before any picture is read.
         """
         text = self._class_text(category_name)
-        return self._stream(self._prepare(pictures, keep_rgb=keep_pictures), category_name, text, maps)
+        pace = Pace()
+        return self._stream(self._prepare(pictures, keep_rgb=keep_pictures, pace=pace), category_name, text, maps, pace)
 
     def predict_prepared(
         self,
@@ -288,10 +290,10 @@ class Predictor(ABC):
         self, items: Iterable[Prepared | PictureError], category_name: str = DEFAULT_CLASS, *, maps: bool = True
     ) -> Iterator[Result]:
         """As :meth:`predict_many`, of pictures that were cut elsewhere, as those of :meth:`predict_prepared`."""
-        return self._stream(items, category_name, self._class_text(category_name), maps)
+        return self._stream(items, category_name, self._class_text(category_name), maps, Pace())
 
     def _stream(
-        self, items: Iterable[Prepared | PictureError], category_name: str, text: Array, maps: bool
+        self, items: Iterable[Prepared | PictureError], category_name: str, text: Array, maps: bool, pace: Pace
     ) -> Iterator[Result]:
         waiting: list[Prepared | PictureError] = []
         tiles = 0
@@ -300,7 +302,7 @@ class Predictor(ABC):
         for item in items:
             waiting.append(item)
             tiles += 1 if isinstance(item, PictureError) else len(item.tiles)  # so that errors never pile up
-            if tiles >= enough:
+            if tiles >= enough or pace.makes_wait:
                 yield from self._judge(waiting, category_name, text, maps=maps)
                 waiting, tiles = [], 0
         yield from self._judge(waiting, category_name, text, maps=maps)
@@ -308,9 +310,11 @@ class Predictor(ABC):
     def _scores_need_maps(self, category_name: str) -> bool:
         return self.recipe.fusion != "sum" or class_key(category_name) in self._references
 
-    def _prepare(self, pictures: Iterable[Picture], *, keep_rgb: bool = False) -> Iterator[Prepared | PictureError]:
+    def _prepare(
+        self, pictures: Iterable[Picture], *, keep_rgb: bool = False, pace: Pace | None = None
+    ) -> Iterator[Prepared | PictureError]:
         threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
-        return prepare_many(pictures, self.preprocess, keep_rgb=keep_rgb, **threads, **self.cut)
+        return prepare_many(pictures, self.preprocess, keep_rgb=keep_rgb, pace=pace, **threads, **self.cut)
 
     def _judge(
         self,

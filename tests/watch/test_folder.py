@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.watch.fakes import Clock, QuickModel, Watch, picture, watching
+from tests.watch.fakes import SIZE_WH, Clock, QuickModel, Watch, picture, watching
 from winspect.errors import SourceError
 from winspect.watch import folder as folder_module
 from winspect.watch.events import FolderEvents
@@ -361,19 +362,31 @@ def test_a_picture_that_arrives_alone_is_judged_alone(incoming, out):
     assert model.batches == [1, 1, 1]
 
 
-def test_a_picture_that_changes_while_it_is_judged_is_judged_again(incoming, out):
+def written_over(path: Path, brightness: int) -> None:
+    """Other content in the same file."""
+    Image.new("RGB", SIZE_WH, (brightness,) * 3).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "scores"),
+    [
+        (written_over, [0.4]),  # nobody knows which of it was read
+        (picture, [0.2, 0.4]),  # another file by its name: what was read is whole
+    ],
+)
+def test_a_picture_that_changes_while_it_is_judged_is_judged_again(incoming, out, change, scores):
     class Meddler(QuickModel):
         def predict_many(self, pictures, *arguments, **options):
             results = list(super().predict_many(pictures, *arguments, **options))
             if len(self.batches) == 1:
-                picture(incoming / "a.png", 102)
+                change(incoming / "a.png", 102)
             return iter(results)
 
     with watching(incoming, out, Meddler()) as watch:
         picture(incoming / "a.png", 51)
-        watch.until(lambda: watch.shown)
+        watch.until(lambda: len(watch.shown) == len(scores))
         time.sleep(0.15)
-    assert [row["anomaly_score"] for row in rows_in(out)] == pytest.approx([0.4])
+    assert [row["anomaly_score"] for row in rows_in(out)] == pytest.approx(scores)
 
 
 def test_stopping_leaves_the_rest_for_the_next_start(incoming, out):
@@ -520,3 +533,103 @@ def test_the_folder_may_be_a_link_and_may_be_exchanged(incoming, out, tmp_path):
 def test_the_helper_can_fail(incoming, out):
     with pytest.raises(AssertionError, match="still waiting"):
         Watch(incoming, out, QuickModel()).until(lambda: False, seconds=0.05)
+
+
+# A name that is replaced all the time
+
+
+@contextmanager
+def replacing(path: Path, every_s: float, replace=picture):
+    """Replaces a picture all the time, each one brighter than the one before."""
+    stop = threading.Event()
+
+    def run():
+        brightness = 0
+        while not stop.wait(every_s):
+            brightness = brightness % 250 + 1
+            replace(path, brightness)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def from_elsewhere(path: Path, brightness: int) -> None:
+    """Rename a picture into place from another folder, at once: no temporary name goes, and the times are the same."""
+    elsewhere = path.parent.parent / f"x{brightness}"
+    Image.new("RGB", SIZE_WH, (brightness,) * 3).save(elsewhere, format="PNG")
+    elsewhere.rename(path)
+
+
+def in_place(path: Path, brightness: int) -> None:
+    """Write a file over: it gets shorter and longer."""
+    Image.effect_noise((24 + brightness % 7, 24), brightness).convert("RGB").save(path)
+
+
+@pytest.mark.parametrize(
+    ("replace", "options"),
+    [
+        (picture, {"settle_s": 30}),  # renamed is complete: nothing to wait for
+        (from_elsewhere, {"settle_s": 0.2}),
+        (in_place, {"settle_s": 0.2}),
+        (picture, {"settle_s": 0.2, "poll": True}),
+    ],
+    ids=["renamed", "from_elsewhere", "in_place", "poll"],
+)
+def test_a_name_that_is_replaced_all_the_time_is_judged(incoming, out, replace, options):
+    """Before: no row, as it never came to rest. Each version that is judged has a row of its own."""
+    with watching(incoming, out, **options) as watch, replacing(incoming / "live.png", 0.05, replace):
+        watch.until(lambda: len(watch.shown) >= 3, seconds=20)
+    rows = rows_in(out)
+    assert all(row["error"] is None and row["file"]["name"] == "live.png" for row in rows)
+    versions = [row["file"]["modified_ns"] for row in rows]
+    assert versions == sorted(set(versions))
+
+
+def test_the_last_of_many_versions_is_judged_too(incoming, out):
+    with watching(incoming, out, settle_s=0.1) as watch:
+        with replacing(incoming / "live.png", 0.03):
+            watch.until(lambda: watch.shown)
+        picture(incoming / "live.png", 255)
+        watch.until(lambda: watch.shown[-1]["anomaly_score"] == 1)
+        status = (incoming / "live.png").stat()
+    assert rows_in(out)[-1]["file"]["modified_ns"] == status.st_mtime_ns
+
+
+def test_a_judgement_is_kept_when_its_picture_is_replaced_meanwhile(incoming, out):
+    """Before: it was thrown away, and the next one too, where judging takes longer than a picture stays."""
+    model = QuickModel(seconds=0.3)
+    with watching(incoming, out, model, settle_s=30) as watch, replacing(incoming / "live.png", 0.05):
+        watch.until(lambda: len(watch.shown) >= 2)
+    rows = rows_in(out)
+    assert len({row["file"]["modified_ns"] for row in rows}) == len(rows)
+
+
+def test_a_name_that_is_replaced_by_what_cannot_be_read_fails_in_time(incoming, out):
+    def damaged(path, brightness):
+        picture(path, brightness)
+        hidden = path.with_name(".damaged.png")
+        hidden.write_bytes(path.read_bytes()[: 40 + brightness % 20])
+        hidden.rename(path)
+
+    with watching(incoming, out, patience_s=0.3) as watch, replacing(incoming / "live.png", 0.02, damaged):
+        watch.until(lambda: any(row["error"] for row in watch.shown))
+
+
+def test_a_file_that_grows_for_long_is_no_name_that_is_replaced(incoming, out, tmp_path):
+    """The bound of settling is not for it: half of a picture would be judged."""
+    data = noise(tmp_path / "whole.png")
+    model = QuickModel()
+    with watching(incoming, out, model, settle_s=0.15) as watch:
+        with (incoming / "slow.png").open("wb") as file:
+            for start in range(0, len(data), len(data) // 16):
+                file.write(data[start : start + len(data) // 16])
+                file.flush()
+                time.sleep(0.05)
+        watch.until(lambda: watch.shown)
+    assert model.batches == [1]
+    assert watch.shown[0]["error"] is None

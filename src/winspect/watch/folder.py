@@ -2,7 +2,8 @@
 
 The system's events say where to look; because events get lost (on network shares always, anywhere when there are very
 many), the whole folder is also looked through from time to time. A file counts as complete when its size and time of
-change have stayed the same for a while; whether it really is, decoding it tells.
+change have stayed the same for a while; whether it really is, decoding it tells. A name that is written over again and
+again never comes to rest: it is judged after a few such whiles, as it is then.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
 """Pictures held in line at a time; where more wait, they are found again in the folder when there is room."""
+MOST_SETTLES = 3
+"""A name that is replaced all the time is judged after so many times ``settle_s``."""
 _LONGEST_PAUSE_S = 5.0
 _REMINDER_S = 600.0
 
@@ -36,19 +39,29 @@ class Arrival:
 
     Attributes:
         name: below the folder. ``path``: with the folder.
-        identity: of the content seen last.
+        identity: of the content seen last; ``inode``: of the file that holds it.
         arrived: when it was noticed, ``time.monotonic()``.
         due: when to look at it again.
+        is_replaced: another file came by this name, or the file became shorter: it is not one that slowly grows.
         failures: how often this content could not be decoded; ``failing_since``: the first time.
     """
 
     name: str
     path: str
     identity: Identity
+    inode: int
     arrived: float
     due: float
+    is_replaced: bool = False
     failures: int = 0
     failing_since: float = 0.0
+
+    def see(self, status: os.stat_result) -> None:
+        """Take the content that is there now for the one to be judged."""
+        self.is_replaced = self.is_replaced or status.st_ino != self.inode or status.st_size < self.identity.bytes
+        self.identity, self.inode = _identity(status), status.st_ino
+        if not self.is_replaced:
+            self.failures, self.failing_since = 0, 0.0
 
 
 class WatchedFolder:
@@ -61,7 +74,8 @@ class WatchedFolder:
         recursive: also everything below it; see :class:`~winspect.watch.tree.Tree`.
         poll: compare listings every second, for network shares, which send no events.
         settle_s: how long size and time of change stay the same before a file is taken for complete. A file that was
-            renamed into place is taken at once, where that can be told.
+            renamed into place is taken at once, where that can be told; a name that is replaced all the time after
+            :data:`MOST_SETTLES` times as long.
         patience_s: how long a file that cannot be decoded is tried again.
         scan_every_s: how often the whole folder is looked through, or less often where that takes long.
         ignore: folders whose contents are not pictures to be judged: where the results go.
@@ -154,6 +168,13 @@ class WatchedFolder:
                 found.append(arrival)
         return found
 
+    def reading(self, arrival: Arrival) -> str:
+        """Note which file is read now, and return its path: what was replaced since it was ready is judged as it is."""
+        status = self._tree.status(arrival.name)
+        if status is not None and status.st_ino != arrival.inode:
+            arrival.see(status)
+        return arrival.path
+
     def is_final(self, arrival: Arrival, error: PictureError | None) -> bool:
         """Whether a judgement stands. If not, because the file has changed or may still be completed, it waits again.
 
@@ -161,39 +182,52 @@ class WatchedFolder:
             error: why the picture could not be judged, or None.
         """
         now = time.monotonic()
-        if error is None and self._tree.status(arrival.name) is None:
-            return True  # deleted meanwhile, but read before
-        if not self._is_unchanged(arrival, now):
+        status = self._tree.status(arrival.name)
+        is_there = status is not None and _identity(status) == arrival.identity
+        if error is None and (status is None or is_there or self._was_whole(arrival, status, now)):
+            return True  # deleted or replaced meanwhile, but read before
+        if error is not None and status is not None and (is_there or arrival.is_replaced):
+            arrival.failing_since = arrival.failing_since or now
+            if now - arrival.failing_since >= self.patience_s:
+                return True
+        if not is_there:
+            self._is_unchanged(arrival, now)  # it waits again, or leaves the line
             return False
-        if error is None:
-            return True
-        arrival.failing_since = arrival.failing_since or now
-        if now - arrival.failing_since >= self.patience_s:
-            return True
         arrival.failures += 1
         pause = min(_LONGEST_PAUSE_S, 0.1 * 2**arrival.failures)
         arrival.due = min(now + pause, arrival.failing_since + self.patience_s)
         return False
 
     def done(self, arrival: Arrival) -> None:
-        """The picture has its row."""
+        """The picture has its row. Where its name has another content by now, that one gets in line."""
         self._line.pop(arrival.name, None)
+        status = self._tree.status(arrival.name)
+        if status is not None and _identity(status) != arrival.identity:
+            self._offer(arrival.name, status, renamed=False)
+
+    def _was_whole(self, arrival: Arrival, status: os.stat_result, now: float) -> bool:
+        """Whether what was read is a whole content of this name, whatever the name holds now."""
+        if status.st_ino != arrival.inode:
+            return True  # another file came in its place: the one that was read is as it was
+        return arrival.is_replaced and now >= arrival.arrived + MOST_SETTLES * self.settle_s
 
     def _is_unchanged(self, arrival: Arrival, now: float) -> bool:
-        """Whether the file is as it was. If not, it waits again, or leaves the line where it is gone."""
+        """Whether the file is as it was, or need not settle. If not, it waits again, or leaves the line, if gone."""
         status = self._tree.status(arrival.name)
         if status is None:
             if self._events.is_there():  # else it is the folder that is gone
-                self.done(arrival)
+                self._line.pop(arrival.name, None)
                 self.gone += 1
                 logger.warning("%s: gone before it was judged", arrival.path)
             return False
-        identity = _identity(status)
-        if identity == arrival.identity:
+        if _identity(status) == arrival.identity:
             return True
-        arrival.identity, arrival.due = identity, now + self.settle_s
-        arrival.failures, arrival.failing_since = 0, 0.0
-        return False
+        renamed = status.st_ino != arrival.inode and self._was_renamed(status)
+        arrival.see(status)
+        arrival.due = now if renamed else now + self.settle_s
+        if arrival.is_replaced:
+            arrival.due = max(now, min(arrival.due, arrival.arrived + MOST_SETTLES * self.settle_s))
+        return arrival.due <= now
 
     def _take_in(self, changes: set[tuple[int, str]]) -> None:
         """Events come in no order: those of a moment are put in order of their time of change."""
@@ -211,7 +245,12 @@ class WatchedFolder:
             self._offer(name, status, renamed=os.path.dirname(name) in vacated)
 
     def _offer(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
-        if name in self._line or self.journal.knows(name, _identity(status)):
+        if (waiting := self._line.get(name)) is not None:
+            if renamed and not self.poll and status.st_ino != waiting.inode:
+                waiting.see(status)
+                waiting.due = time.monotonic()
+            return
+        if self.journal.knows(name, _identity(status)):
             return
         if self._more or len(self._line) >= MOST_WAITING:
             self._more += 1  # behind those that are not in line yet
@@ -223,9 +262,14 @@ class WatchedFolder:
         times differ, because writing changes both at once and renaming the second alone.
         """
         now = time.monotonic()
-        renamed = renamed or (status.st_ctime_ns > status.st_mtime_ns and os.name == "posix")
-        due = now if renamed and not self.poll else now + self.settle_s  # servers have ways of their own
-        self._line[name] = Arrival(name, os.path.join(self.root, name), _identity(status), now, due)
+        renamed = (renamed and not self.poll) or self._was_renamed(status)
+        due = now if renamed else now + self.settle_s
+        path = os.path.join(self.root, name)
+        self._line[name] = Arrival(name, path, _identity(status), status.st_ino, now, due)
+
+    def _was_renamed(self, status: os.stat_result) -> bool:
+        """Whether a file's times say that it was; those of servers, which are polled, have ways of their own."""
+        return not self.poll and os.name == "posix" and status.st_ctime_ns > status.st_mtime_ns
 
     def _is_time_to_scan(self) -> bool:
         return bool(self._more) or self._events.lost or time.monotonic() >= self._next_scan

@@ -70,7 +70,7 @@ def watch_folder(
     options: dict[str, Any] = {**category, "keep_pictures": results.wants_pictures, "maps": results.wants_maps}
 
     def judge(batch: list[Arrival]) -> None:
-        judged = model.predict_many([arrival.path for arrival in batch], **options)
+        judged = model.predict_many(_Reading(folder, batch), **options)
         for arrival, result in zip(batch, judged, strict=True):
             if folder.is_final(arrival, result.error):
                 record(arrival, result)
@@ -99,6 +99,19 @@ def watch_folder(
             except StoppedError:
                 return
             status.tick()
+
+
+class _Reading:
+    """The paths of a batch; what lies there is noted as each is taken, for the model reads it then."""
+
+    def __init__(self, folder: WatchedFolder, batch: list[Arrival]) -> None:
+        self.folder, self.batch = folder, batch
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.folder.reading(arrival) for arrival in self.batch)
 
 
 def watch_camera(

@@ -4,8 +4,8 @@
 
 Seconds are those of a core, which other work on the machine hardly changes. Linux. ``formats``: each file is decoded in
 a process of its own; memory is what its peak grew by. The budget's figures (winspect.pictures.budget) are these,
-rounded up. ``jpeg``: the same pictures through ``predict_many`` with the strict decoder, which gives libjpeg's warnings,
-and with Pillow's, which hides them, in turn.
+rounded up. ``jpeg``: the same pictures through ``predict_many`` with the strict decoder, which gives libjpeg's
+warnings, and with Pillow's, which hides them, in turn.
 """
 
 from __future__ import annotations

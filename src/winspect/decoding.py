@@ -35,6 +35,7 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -51,7 +52,7 @@ from winspect.pictures.depth import (
     warn_of_high_bytes,
 )
 from winspect.pictures.formats import FORMAT_NAMES, START_BYTES, format_of
-from winspect.pictures.helper import decode_elsewhere
+from winspect.pictures.helper import CAN_START, decode_elsewhere
 from winspect.pictures.jpeg import MAX_SCANS, content_of, count_scans, decode_strictly
 from winspect.pictures.suspicions import joined
 from winspect.pictures.tiff import TiffReader
@@ -179,18 +180,18 @@ def _decode(
         rgb, warning = _rgb_from_array(source, check, bit_depth)
         return Decoded(Image.fromarray(rgb), warning)
     try:
-        if isinstance(source, Image.Image):
+        if isinstance(source, Image.Image) and not _is_unread(source):
             check(*source.size)
             held.enter_context(BUDGET.hold(cost_of(source).size))
             return Decoded(*_rgb_from_image(source, name, bit_depth))
-        with _opened(source) as file:
+        with _borrowed(source.fp) if isinstance(source, ImageFile.ImageFile) else _opened(source) as file:
             image = _parsed_header(file, name)
             check(*image.size)
             cost = cost_of(image, _scans(image, file, name))
             if cost.is_demanding and demanding == "refuse":
                 raise DemandingPictureError(name, f"decoding it takes about {cost.seconds:.1f} s")
             held.enter_context(BUDGET.hold(cost.size))
-            if cost.is_demanding and demanding == "elsewhere":
+            if cost.is_demanding and demanding == "elsewhere" and CAN_START:
                 options = {"max_pixels": max_pixels, "min_side": min_side, "bit_depth": bit_depth}
                 return Decoded(*decode_elsewhere(content_of(file, name), name, options))
             return Decoded(*_rgb_from_file(image, file, name, bit_depth))
@@ -206,6 +207,23 @@ def _scans(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> int:
     if scans > MAX_SCANS:
         raise PictureError(name, f"a JPEG of more than {MAX_SCANS} scans, made to keep decoders busy: leave it out")
     return scans
+
+
+def _is_unread(image: Image.Image) -> bool:
+    """Whether a caller's image stands for a file of which nothing is decoded yet, and which we read better."""
+    ours = isinstance(image, (JpegImagePlugin.JpegImageFile, TiffImagePlugin.TiffImageFile))
+    return ours and bool(image.tile) and image.fp is not None and image.tell() == 0  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _borrowed(file: Any) -> Iterator[BinaryIO]:
+    """A file that somebody else reads, from its start; given back where it was."""
+    place = file.tell()
+    file.seek(0)
+    try:
+        yield file
+    finally:
+        file.seek(place)
 
 
 def _opened(source: Any) -> BinaryIO:

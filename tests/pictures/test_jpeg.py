@@ -6,6 +6,7 @@ import io
 import itertools
 import random
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -96,6 +97,10 @@ def test_more_scans_than_any_encoder_makes_are_refused_before_decoding():
     assert len(bomb) < 60_000
     with pytest.raises(PictureError, match="a JPEG of more than 500 scans, made to keep decoders busy"):
         read_rgb(bomb)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(bomb)) as image, pytest.raises(PictureError, match="more than 500 scans"):
+            read_rgb(image)
 
 
 def test_scans_are_counted_wherever_they_lie(monkeypatch):

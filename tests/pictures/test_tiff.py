@@ -6,6 +6,7 @@ import io
 import itertools
 
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from PIL import Image
@@ -16,6 +17,7 @@ from winspect.errors import PictureError
 
 HEIGHT, WIDTH = 21, 37
 KINDS = {"grey": (GREY, 1, ()), "rgb": (RGB, 3, ()), "rgba": (RGB, 4, (2,)), "cmyk": (CMYK, 4, ())}
+_IS_OLD_PILLOW = int(PIL.__version__.split(".")[0]) < 12  # its libtiff has no zstd, and it no 16-bit CMYK
 _NOT_READ_BY_TIFFFILE_ALONE = ("lzw", "zstd")  # it needs imagecodecs for these: the samples written are the oracle
 
 
@@ -62,7 +64,15 @@ def test_the_matrix_is_read_as_tifffile_reads_it(bits, kind, codec):
             oracle = tifffile.imread(io.BytesIO(file))
             oracle = np.moveaxis(oracle, 0, 2) if separate and count > 1 else oracle
             np.testing.assert_array_equal(oracle.reshape(samples.shape), samples)
-        np.testing.assert_array_equal(read_rgb(file), rgb_of(samples, photometric), f"{separate=} {tiled=} {order=}")
+        expected, place = rgb_of(samples, photometric), f"{separate=} {tiled=} {order=}"
+        if _IS_OLD_PILLOW and (codec == "zstd" or (kind == "cmyk" and bits == 16)):
+            with pytest.raises(PictureError):
+                read_rgb(file)
+            continue
+        np.testing.assert_array_equal(read_rgb(file), expected, place)
+        with Image.open(io.BytesIO(file)) as image:  # opened by the caller, and not read yet
+            np.testing.assert_array_equal(read_rgb(image), expected, place)
+            assert image.tile
 
 
 def combinations():

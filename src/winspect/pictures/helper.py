@@ -19,6 +19,8 @@ sys.path[:] = json.loads(sys.argv[1])
 from winspect.pictures.helper import main
 main(sys.argv[2])
 """
+CAN_START = bool(sys.executable) and not getattr(sys, "frozen", False)
+"""Whether this Python can start another one."""
 _MOST_AT_ONCE = threading.BoundedSemaphore(2)
 
 
@@ -39,8 +41,8 @@ def decode_elsewhere(
     """
     limit_s = DECODE_LIMIT_S if limit_s is None else limit_s
     command = [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(options)]
-    with _MOST_AT_ONCE:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with _MOST_AT_ONCE, subprocess.Popen(command, **pipes) as process:
         try:
             out, _ = process.communicate(content, timeout=limit_s)
         except subprocess.TimeoutExpired as error:
@@ -49,7 +51,6 @@ def decode_elsewhere(
             ) from error
         finally:
             process.kill()
-            process.communicate()
     head, _, pixels = out.partition(b"\n")
     try:
         answer = json.loads(head)

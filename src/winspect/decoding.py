@@ -189,7 +189,8 @@ def _decode(
             check(*image.size)
             cost = cost_of(image, _scans(image, file, name))
             if cost.is_demanding and demanding == "refuse":
-                raise DemandingPictureError(name, f"decoding it takes about {cost.seconds:.1f} s")
+                reason = f"decoding it takes about {cost.seconds:.1f} s, too long here: save it as JPEG or reduce it"
+                raise DemandingPictureError(name, reason)
             held.enter_context(BUDGET.hold(cost.size))
             if cost.is_demanding and demanding == "elsewhere" and CAN_START:
                 options = {"max_pixels": max_pixels, "min_side": min_side, "bit_depth": bit_depth}

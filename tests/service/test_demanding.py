@@ -79,6 +79,11 @@ def test_what_the_limits_let_in_keeps_no_good_picture_waiting(service):
     assert all(answer.overlay_png is not None for answer in bad)
 
 
+def test_demanding_references_are_refused_as_each_start_would_decode_them(service):
+    with pytest.raises(PictureError, match=r"bad.webp: decoding it takes about 1\.4 s, too long here: save it as JPEG"):
+        service.ask(service.backend.set_references("part", [("bad.webp", webp_bomb(6_000, 6_000))]))
+
+
 def test_turns_end_with_their_deadline_and_are_not_endless(monkeypatch):
     monkeypatch.setattr(demanding, "MOST_WAITING", 3)
 

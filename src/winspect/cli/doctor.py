@@ -35,6 +35,7 @@ VARIABLES = (
     MODEL_VARIABLE,
     PRECISION_VARIABLE,
     "WINSPECT_CACHE",
+    "WINSPECT_DECODE_MB",
     "WINSPECT_OFFLINE",
     "HF_HUB_OFFLINE",
     "OMP_NUM_THREADS",
@@ -146,6 +147,8 @@ def examine(
         found.leave_out(_FOR_MODELS)
         full = f"{install_command('full')} runs models themselves"
         found.notes.append(f"no torch and no open_clip: this installation judges with edge bundles alone; {full}")
+    if importlib.util.find_spec("simplejpeg") is None:
+        found.notes.append("no simplejpeg: damage inside a JPEG file gives no warning; pip install simplejpeg")
     # open_clip imports torchvision, and would be blamed for it: only the first that fails is named.
     usable = all(found.can_import(name) for name in _FOR_MODELS)
     cpu = cpu_features()

@@ -119,7 +119,9 @@ class Worker:
                 number, job, arguments = self._pipe.recv()
                 if job == "stop":
                     self._inbox.put(None)
-                elif job in ("check", "decode"):  # may take long: no thread that others' pictures need
+                elif job == "check":
+                    self._pool.submit(self._do, number, job, arguments)
+                elif job == "decode":  # takes long: no thread that others' pictures need
                     self._apart.submit(self._do, number, job, arguments)
                 else:
                     if job == "judge":
@@ -168,8 +170,9 @@ class Worker:
         self._shown.pop(category_name, None)
 
     def _job_check(self, pictures: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
-        """What is wrong with each picture."""
-        checked = [self._prepare(Question(0, name, content, False))[0] for name, content in pictures]
+        """What is wrong with each picture. What is kept must not be demanding: it is decoded at every start."""
+        questions = [Question(0, name, content, False) for name, content in pictures]
+        checked = [self._prepare(question, demanding="refuse")[0] for question in questions]
         return [item if isinstance(item, Exception) else None for item in checked]
 
     def _job_decode(self, name: str, picture: bytes, overlay: bool) -> Prepared:

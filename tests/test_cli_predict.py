@@ -269,6 +269,7 @@ def test_recipe_settings_reach_the_model(cli, parts, tmp_path):
         "repeat_last": True,
         "tile_references": "pooled",
         "patch_norm": False,
+        "underscores": "space",
     }
 
 

@@ -11,7 +11,7 @@ from service.fake_models import spec
 from service.running import Running, grey, score_of
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
-from winspect.errors import PictureError
+from winspect.errors import PictureError, ReferencesError
 from winspect.service import demanding
 from winspect.service.contract import DeadlineExceeded, Overloaded
 from winspect.service.settings import ServiceSettings
@@ -80,7 +80,9 @@ def test_what_the_limits_let_in_keeps_no_good_picture_waiting(service):
 
 
 def test_demanding_references_are_refused_as_each_start_would_decode_them(service):
-    with pytest.raises(PictureError, match=r"bad.webp: decoding it takes about 1\.4 s, too long here: save it as JPEG"):
+    with pytest.raises(
+        ReferencesError, match=r"bad.webp: decoding it takes about 1\.4 s, too long here: save it as JPEG"
+    ):
         service.ask(service.backend.set_references("part", [("bad.webp", webp_bomb(6_000, 6_000))]))
 
 

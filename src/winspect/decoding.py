@@ -8,21 +8,23 @@ What a file's pixels become, and why:
   minimum and maximum: stretching each picture by itself would hide that a part is too dark and would amplify
   noise, both of which an inspection looks for. (Pillow's own conversion clips at 255: nearly all white.)
   16-bit *colour* arrives from Pillow as its high byte: at most one of 256 levels away from rounding.
+  Where a camera's fewer bits stand unscaled in 16 (``bit_depth``), grey and colour are scaled by its range.
 * Floating point must lie in 0..1, in files as in arrays: 0..255 cannot be told from a dark 0..1 picture.
 * Embedded colour profiles are not applied, as open_clip does not.
 * The EXIF orientation is applied. An EXIF block too damaged to read counts as none, as in any viewer.
 * Of animations and files with several pages the first is used.
+
+What is suspicious and yet decoded (damaged JPEG data, hardly any of the range used) becomes a warning. What decoding
+may cost is in :mod:`winspect.pictures.budget`, and is judged by the header, before anything is decoded.
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -35,7 +37,6 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -54,9 +55,9 @@ from winspect.pictures.depth import (
 from winspect.pictures.formats import FORMAT_NAMES, START_BYTES, format_of
 from winspect.pictures.helper import CAN_START, decode_elsewhere
 from winspect.pictures.jpeg import MAX_SCANS, content_of, count_scans, decode_strictly
+from winspect.pictures.opening import borrowed, is_unread, opened
 from winspect.pictures.suspicions import joined
 from winspect.pictures.tiff import TiffReader
-from winspect.system.opening import NotAFileError, open_file
 
 Demanding = Literal["elsewhere", "here", "refuse"]
 Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray
@@ -180,11 +181,11 @@ def _decode(
         rgb, warning = _rgb_from_array(source, check, bit_depth)
         return Decoded(Image.fromarray(rgb), warning)
     try:
-        if isinstance(source, Image.Image) and not _is_unread(source):
+        if isinstance(source, Image.Image) and not is_unread(source):
             check(*source.size)
             held.enter_context(BUDGET.hold(cost_of(source).size))
             return Decoded(*_rgb_from_image(source, name, bit_depth))
-        with _borrowed(source.fp) if isinstance(source, ImageFile.ImageFile) else _opened(source) as file:
+        with borrowed(source.fp) if isinstance(source, ImageFile.ImageFile) else opened(source, name) as file:
             image = _parsed_header(file, name)
             check(*image.size)
             cost = cost_of(image, _scans(image, file, name))
@@ -208,60 +209,6 @@ def _scans(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> int:
     if scans > MAX_SCANS:
         raise PictureError(name, f"a JPEG of more than {MAX_SCANS} scans, made to keep decoders busy: leave it out")
     return scans
-
-
-def _is_unread(image: Image.Image) -> bool:
-    """Whether a caller's image stands for a file of which nothing is decoded yet, and which we read better."""
-    ours = isinstance(image, (JpegImagePlugin.JpegImageFile, TiffImagePlugin.TiffImageFile))
-    return ours and bool(image.tile) and image.fp is not None and image.tell() == 0  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _borrowed(file: Any) -> Iterator[BinaryIO]:
-    """A file that somebody else reads, from its start; given back where it was."""
-    place = file.tell()
-    file.seek(0)
-    try:
-        yield file
-    finally:
-        file.seek(place)
-
-
-def _opened(source: Any) -> BinaryIO:
-    if isinstance(source, io.BytesIO):
-        return io.BytesIO(source.getvalue())  # own position: the same buffer may be read in several threads
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return io.BytesIO(source)
-    if not isinstance(source, (str, os.PathLike)):
-        raise PictureError(
-            source_name(source),
-            f"got {type(source).__name__}, need a path, bytes, a PIL.Image or a NumPy array",
-        )
-    path = Path(source)
-    try:
-        return open_file(path)
-    except OSError as error:
-        raise PictureError(path, _open_reason(path, error)) from error
-
-
-def _folder_reason(path: Path) -> str:
-    if not os.access(path, os.R_OK | os.X_OK):
-        return "a folder that may not be read: give yourself the right (chmod u+rx), or leave it out"
-    return "a folder, need a picture file: name the pictures in it"
-
-
-def _open_reason(path: Path, error: OSError) -> str:
-    if isinstance(error, NotAFileError):
-        return _folder_reason(path) if error.errno == errno.EISDIR else str(error)
-    if isinstance(error, FileNotFoundError):
-        if path.is_symlink():
-            return f"a broken link to {os.readlink(path)}: mend it or delete it"
-        return "no such file: check the path"
-    if isinstance(error, PermissionError):
-        return "not readable (permission denied): give yourself the right to read it (chmod u+r)"
-    if error.errno == errno.ELOOP:
-        return "a link that leads back to itself: mend it or delete it"
-    return f"cannot be opened ({error.strerror or error}): check the path"
 
 
 def _parsed_header(file: BinaryIO, name: str) -> ImageFile.ImageFile:

@@ -53,6 +53,7 @@ from winspect.pictures.depth import (
     warn_of_high_bytes,
 )
 from winspect.pictures.formats import FORMAT_NAMES, START_BYTES, format_of
+from winspect.pictures.given import Given
 from winspect.pictures.helper import CAN_START, decode_elsewhere
 from winspect.pictures.jpeg import MAX_SCANS, content_of, count_scans, decode_strictly
 from winspect.pictures.opening import borrowed, is_unread, opened
@@ -60,7 +61,7 @@ from winspect.pictures.suspicions import joined
 from winspect.pictures.tiff import TiffReader
 
 Demanding = Literal["elsewhere", "here", "refuse"]
-Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray
+Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray | Given
 
 MAX_PIXELS = 178_956_970
 """Largest picture decoded, in pixels: where Pillow's own guard refuses, 512 MiB of 24-bit colour."""
@@ -100,7 +101,10 @@ def source_name(source: Source) -> str:
         return str(getattr(source, "filename", "") or "<image>")
     if isinstance(source, (bytes, bytearray, memoryview, io.BytesIO)):
         return "<bytes>"
-    return str(source)
+    if isinstance(source, Given):
+        return source.name
+    # Never its text: that of a tensor or a list holds pixels.
+    return str(source) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"
 
 
 def read_rgb(
@@ -173,6 +177,11 @@ def _decode(
     source: Source, held: ExitStack, max_pixels: int, min_side: int, bit_depth: int | None, demanding: Demanding
 ) -> Decoded:
     name = source_name(source)
+    if isinstance(source, Given):
+        try:
+            return _decode(source.source(), held, max_pixels, min_side, bit_depth, demanding)
+        except PictureError as error:
+            raise type(error)(name, error.reason) from error
 
     def check(width: int, height: int) -> None:
         _check_size(name, width, height, max_pixels, min_side)
@@ -306,6 +315,8 @@ def _rgb_from_array(
     need = "need uint8, uint16 or floating point in 0..1, shape (H, W) or (H, W, 1), (H, W, 3), (H, W, 4)"
     kind = array.dtype.str[1:]  # without the byte order
     depth = array.shape[2] if array.ndim > len("HW") else 1
+    if array.ndim == len("CHW") and array.shape[0] in (1, 3, 4) and depth not in (1, 3, 4):
+        need += ": NumPy has channels last; use transpose(1, 2, 0)"
     if kind not in ("u1", "u2", "f2", "f4", "f8") or array.ndim not in (2, 3) or depth not in (1, 3, 4):
         raise PictureError("<array>", f"got dtype {array.dtype}, shape {array.shape}, {need}")
     check(array.shape[1], array.shape[0])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from winspect.arrays import Array, to_numpy
 from winspect.class_state import ClassState
@@ -20,21 +21,23 @@ from winspect.images import Pace, Prepared, Preprocess, last_tile_count, prepare
 from winspect.judge import PictureScores, References, judge
 from winspect.outcome import result_of, warn_if_constant
 from winspect.pictures.depth import check_bit_depth
+from winspect.pictures.given import picture_given, pictures_given
+from winspect.pictures.suspicions import joined
 from winspect.prompts import class_key
 from winspect.recipes import Recipe
 from winspect.results import Result
 from winspect.system.forks import ForkGuard
 from winspect.thresholds import Calibration, calibrate
-from winspect.thresholds.fingerprints import Fingerprint, fingerprint
+from winspect.thresholds.fingerprints import Copies, Fingerprint, fingerprint
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS = "object"
 
 Picture = str | PathLike[str] | np.ndarray | Any
-"""A file, an array (see :func:`winspect.images.read_rgb`), or a Pillow image."""
-
-_ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
+"""A file, an array, a torch tensor, a Pillow image, or a pair (name, picture): see :mod:`winspect.pictures.given`."""
+SEEN = "judged by itself"
+"""What the warning of a good sample among the pictures judged, or a copy of it, begins with."""
 
 
 class Predictor(ABC):
@@ -60,6 +63,7 @@ class Predictor(ABC):
         self._texts: dict[str, Array] = {}
         self._references: dict[str, References] = {}
         self._shown: dict[str, tuple[Fingerprint, ...]] = {}
+        self._copies: tuple[tuple[Fingerprint, ...], Copies] = (), Copies(())
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -76,6 +80,15 @@ class Predictor(ABC):
     def _on_device(self, array: np.ndarray) -> Array:
         """An array as what the embeddings are, where the embeddings are."""
         return array
+
+    def __repr__(self) -> str:
+        said = self.describe()
+        few = len(self._shown)
+        shown = f", good samples of {few} class{'es' * (few > 1)}" if few else ""
+        return (
+            f"{type(self).__name__}({said['model']}, weights {said['weights']}, recipe {self.recipe.name}, "
+            f"{said['precision']} in {said['engine']} on {said['device']}{shown})"
+        )
 
     @property
     def engine_name(self) -> str:
@@ -95,24 +108,31 @@ class Predictor(ABC):
         return {"recipe": tiling, "stride_fraction": self.recipe.tile_stride, **depth}
 
     def reference(
-        self, pictures: Iterable[Picture] | Picture, category_name: str = DEFAULT_CLASS, *, shots: int | None = None
+        self,
+        pictures: Iterable[Picture] | Picture,
+        category_name: str = DEFAULT_CLASS,
+        *,
+        shots: int | None = None,
+        bgr: bool = False,
     ) -> int:
         """Show good samples of a class, in place of those shown before: it is judged few-shot from now on.
 
         Args:
-            pictures: good samples, at least one; a single one need not be in a list.
+            pictures: good samples, at least one: a folder, file or glob, or any number of pictures.
             category_name: the class they belong to.
             shots: how many of them to use, the first ones; None for all.
+            bgr: the channels of arrays and tensors are BGR, as OpenCV has them.
 
         Returns:
             The number of samples used.
 
         Raises:
             ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
+            SourceError: a folder or glob without pictures.
         """
         self._fork_guard.check()
         key = class_key(category_name)
-        pictures = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
+        pictures = list(pictures_given(pictures, bgr=bgr))
         wanted = 1 if shots is None else shots
         if wanted < 1 or len(pictures) < wanted:
             raise ReferencesError(
@@ -140,6 +160,13 @@ class Predictor(ABC):
     def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
         """Names and hashes of the good samples a class is judged with, in the order shown; none for zero-shot."""
         return self._shown.get(class_key(category_name), ())
+
+    def _copies_of(self, category_name: str) -> Copies:
+        """Finds the class's good samples among pictures; kept while they stay the same."""
+        shown = self.references_of(category_name)
+        if self._copies[0] is not shown:
+            self._copies = shown, Copies(shown)
+        return self._copies[1]
 
     def forget(self, category_name: str = DEFAULT_CLASS) -> None:
         """Drop the references of a class: it is judged zero-shot again."""
@@ -210,49 +237,67 @@ class Predictor(ABC):
         scales = self.recipe.scales if maps or self._scores_need_maps(category_name) else ()
         self.engine.prepare(scales=scales, stride=self.recipe.stride, patches=patches)
 
-    def predict(self, picture: Picture, category_name: str = DEFAULT_CLASS, *, keep_picture: bool = False) -> Result:
+    def predict(
+        self,
+        picture: Picture,
+        category_name: str = DEFAULT_CLASS,
+        *,
+        keep_picture: bool = False,
+        bgr: bool = False,
+    ) -> Result:
         """Judge one picture.
 
         Args:
-            picture: a file, a Pillow image, or an array (height, width[, 3]) in RGB order.
+            picture: a file, a Pillow image, an array (height, width[, 3]) or a torch tensor ([3, ]height, width) in RGB
+                order; or a pair (name, picture).
             category_name: what the part is called, as in ``"metal nut"``.
             keep_picture: keep the decoded picture in the result.
+            bgr: the channels of an array or tensor are BGR, as OpenCV has them.
 
         Raises:
             PictureError: the picture cannot be used.
             ClassNameError: the class name cannot be put into a prompt.
         """
         self._class_text(category_name)  # refuses a name before the picture is read
+        picture = picture_given(picture, bgr=bgr)
         item = prepare(picture, self.preprocess, keep_rgb=keep_picture, **self.cut)
         (result,) = self.predict_prepared([item], category_name)
         if result.error is not None:
             raise result.error
-        return result
+        (marked,) = _marked([result], deque([self._copies_of(category_name).original(picture)]))
+        return marked
 
     def predict_many(
         self,
-        pictures: Iterable[Picture],
+        pictures: Iterable[Picture] | Picture,
         category_name: str = DEFAULT_CLASS,
         *,
         keep_pictures: bool = False,
         maps: bool = True,
+        bgr: bool = False,
     ) -> Iterator[Result]:
         """Judge any number of pictures, in order, in constant memory.
 
         Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
         result with an ``error``; the others go on. Of a source that makes wait, such as a generator of a camera's
         frames, each result comes before the next picture is asked for.
+        One of the class's good samples, or a copy of one, gives a result with a ``warning``: its score says nothing.
 
         Args:
+            pictures: a folder, file or glob, or any number of pictures, also a generator.
             maps: False for scores alone. Zero-shot scores of recipes ``paper`` and ``tiles`` need no windows, which
                 are eleven twelfths of the work; other scores need the maps, and results then have them all the same.
+            bgr: the channels of arrays and tensors are BGR, as OpenCV has them.
 
         Raises:
             ClassNameError: at once, before any picture is read.
+            SourceError: at once, for a folder or glob without pictures.
         """
         text = self._class_text(category_name)
-        pace = Pace()
-        return self._stream(self._prepare(pictures, keep_rgb=keep_pictures, pace=pace), category_name, text, maps, pace)
+        given, pace = pictures_given(pictures, bgr=bgr), Pace()
+        copies, originals = self._copies_of(category_name), deque[str | None]()
+        prepared = self._prepare(_noting(given, copies, originals), keep_rgb=keep_pictures, pace=pace)
+        return _marked(self._stream(prepared, category_name, text, maps, pace), originals)
 
     def predict_prepared(
         self,
@@ -365,3 +410,22 @@ class Predictor(ABC):
             "pictures of one shape, or tile_references=pooled"
         )
         return PictureError(item.name, reason)
+
+
+def _noting(
+    pictures: Iterable[Picture], copies: Copies, originals: deque[str | None]
+) -> Generator[Picture, None, None]:
+    """The pictures, as they are asked for; of each it is noted which good sample it is, or is a copy of."""
+    for picture in pictures:
+        originals.append(copies.original(picture))
+        yield picture
+
+
+def _marked(results: Iterable[Result], originals: deque[str | None]) -> Generator[Result, None, None]:
+    for result in results:
+        original = originals.popleft()
+        if original is None or result.error is not None:
+            yield result
+            continue
+        of = "it is one of the good samples" if original == result.path else f"a copy of the good sample {original}"
+        yield replace(result, warning=joined(result.warning, f"{SEEN} ({of}): its score says nothing"))

@@ -23,6 +23,7 @@ from winspect.errors import (
     WeightsCorruptError,
 )
 from winspect.judge import PictureScores, judge
+from winspect.pictures.given import pictures_given
 from winspect.predicting import DEFAULT_CLASS, Picture, Predictor
 from winspect.prompts import PromptEnsemble, class_key
 from winspect.recipes import Recipe, get_recipe
@@ -180,7 +181,7 @@ class WinCLIP(Predictor):
 
     def _int8_tiles(self, pictures: Iterable[Picture]) -> np.ndarray:
         tiles = []
-        for item in self._prepare(pictures):
+        for item in self._prepare(pictures_given(pictures)):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot calibrate int8 on a picture: {item}") from item
             if item.warning is not None:

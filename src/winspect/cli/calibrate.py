@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     return _say_trouble(calibration, args.out, contradicted)
 
 
-def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path], dict[str, list[Path]]]:
+def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path], dict[str, Any]]:
     """Good pictures, references, and the further pictures that were given: ``held_out``, ``defective``."""
     from winspect.sources import find_pictures
     from winspect.thresholds.conformal import check_enough

@@ -207,6 +207,9 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     for name, category in categories.items():
         if (faults := category["mask_faults"]) and category["pixel_auroc"] is not None:  # else the reason names them
             say(f"masks: {name}: {len(faults)} with a fault: {named_faults(faults)}")
+    for name, category in categories.items():
+        for copy in {copy["path"]: copy for copy in category["copies"]}.values():
+            say(f"left out of the figures: {name}: {copy['path']}: a copy of the reference {copy['of']}")
     for name, alarm in alarms.items():
         say(f"ALARM: {name}: {alarm}. Its figures are null; do not use its maps")
     if not judged:

@@ -102,7 +102,7 @@ def _bundled(args: argparse.Namespace, model: Predictor) -> Calibration | None:
     return None if own else model.calibration(args.category_name)
 
 
-def category_of(args: argparse.Namespace) -> dict[str, str]:
+def category_of(args: argparse.Namespace) -> dict[str, Any]:
     """The class as an argument of the model's methods; nothing where none was named."""
     return {} if args.category_name is None else {"category_name": args.category_name}
 

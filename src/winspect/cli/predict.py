@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from winspect.reports.recorder import Recorder
     from winspect.thresholds import Calibration
 
+_NAMED = 5
+
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
@@ -174,6 +176,7 @@ class _Printer:
             (len(recorder.done), recorder.failed, recorder.warned) if recorder else (0, 0, 0)
         )
         self.interrupted = False
+        self.seen: list[str] = []
 
     def __enter__(self) -> _Printer:
         from tqdm import tqdm
@@ -196,9 +199,13 @@ class _Printer:
             mute_stdout()
 
     def _show(self, row: dict[str, Any]) -> None:
+        from winspect.predicting import SEEN
+
         self.judged += 1
         self.failed += row["error"] is not None
         self.warned += row["warning"] is not None
+        if SEEN in (row["warning"] or ""):
+            self.seen.append(row["path"])
         if self.args.json:
             sys.stdout.write(("," if self.judged > 1 else "") + "\n  " + json.dumps(row))
         elif row["error"]:
@@ -225,6 +232,7 @@ class _Printer:
                 "resumed": self.resumed,
                 "failed": self.failed,
                 "warned": self.warned,
+                "judged_by_themselves": self.seen,
                 "interrupted": self.interrupted,
                 "seconds": round(seconds, 3),
                 "out": out,
@@ -236,6 +244,9 @@ class _Printer:
             from winspect.results import count_of_warnings
 
             where = count_of_warnings(self.warned) + (f"; results in {out}" if out else "")
+            if self.seen:
+                named = ", ".join(self.seen[:_NAMED]) + (", ..." if len(self.seen) > _NAMED else "")
+                say(f"{len(self.seen)} judged by themselves, being good samples or copies; do not count them: {named}")
             say(f"{done} of {self.total} pictures in {seconds:.1f} s, {self.failed} failed{where}")
             if self.interrupted:
                 hint = "the same command with --resume goes on" if out else "with --out DIR a run can be resumed"

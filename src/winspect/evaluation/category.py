@@ -189,6 +189,10 @@ class Measuring:
             "reasons": dict.fromkeys(METRICS, self._stopped) if self._stopped else reasons,
             "alarm": alarm,
             "references": [relative_name(item.path, self._root) for item in self._drawn.references],
+            "copies": [
+                {"path": relative_name(item.path, self._root), "of": relative_name(Path(original), self._root)}
+                for item, original in self._drawn.copies
+            ],
             "failed": judged.failed,
             "mask_faults": truth.faults,
             "rows": judged.rows,

@@ -190,6 +190,9 @@ def _category(parts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[
         "failed": [
             {**failure, "seed": seed} for seed, part in zip(seeds, parts, strict=True) for failure in part["failed"]
         ],
+        "copies": [
+            {**copy, "seed": seed} for seed, part in zip(seeds, parts, strict=True) for copy in part.get("copies", ())
+        ],
         "n_warned": len({row["path"] for part in parts for row in part["rows"] if row.get("warning")}),
         "mask_faults": next((part["mask_faults"] for part in parts if part["mask_faults"]), []),
         "references": {str(seed): part["references"] for seed, part in zip(seeds, parts, strict=True)},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from winspect.datasets import Dataset, Item
 from winspect.errors import ReferencesError
+from winspect.thresholds.fingerprints import Copies, fingerprint
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,19 @@ class Draw:
     Attributes:
         references: shown as good samples, in the order drawn; none for zero-shot.
         tested: judged, in the data set's order.
+        copies: not judged, because each is a copy of a reference, byte by byte: the picture, and that reference's path.
     """
 
     references: tuple[Item, ...]
     tested: tuple[Item, ...]
+    copies: tuple[tuple[Item, str], ...] = ()
 
 
 def draw(dataset: Dataset, category: str, *, shots: int = 0, seed: int = 0) -> Draw:
     """Draw reference pictures, and say which pictures remain to be judged.
 
     References come from the normal train pictures. Where a data set has no train split they come from the normal test
-    pictures, and those drawn are not judged.
+    pictures, and those drawn are not judged; nor are copies of a reference.
 
     The lot of a picture is a hash of seed, category and file name. So a draw is the same on every machine and for every
     release of every library, in the raw and in the converted layout of a data set, and whatever else lies in the
@@ -48,7 +51,13 @@ def draw(dataset: Dataset, category: str, *, shots: int = 0, seed: int = 0) -> D
         )
     references = sorted(pool, key=lambda item: _lot(item, dataset.root, seed))[:shots]
     drawn = {item.path for item in references}
-    return Draw(tuple(references), tuple(item for item in tested if item.path not in drawn))
+    seen = Copies(fingerprint(item.path) for item in references)
+    others = [(item, seen.original(item.path)) for item in tested if item.path not in drawn]
+    return Draw(
+        tuple(references),
+        tuple(item for item, original in others if original is None),
+        tuple((item, original) for item, original in others if original is not None),
+    )
 
 
 def _lot(item: Item, root: Path, seed: int) -> tuple[str, str]:

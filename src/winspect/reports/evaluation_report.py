@@ -183,6 +183,7 @@ class _Section:
     references: list[str]
     failures: list[tuple[str, str]]
     more_failures: int
+    copies: list[Mapping[str, str]]
     mask_faults: list[Mapping[str, str]]
     more_mask_faults: int
     charts: list[Chart]
@@ -208,6 +209,7 @@ def _section(
         references=list(part["references"]),
         failures=failures[:_MOST_FAILURES],
         more_failures=len(failures[_MOST_FAILURES:]),
+        copies=list(part.get("copies") or ()),
         mask_faults=mask_faults[:_MOST_FAILURES],
         more_mask_faults=len(mask_faults[_MOST_FAILURES:]),
         charts=_charts(part),

@@ -188,6 +188,13 @@ class Calibration:
         """Which defects get boxes; None when calibrated on scores alone."""
         return None if self.pixel_threshold is None else RegionRule(self.pixel_threshold)
 
+    def __repr__(self) -> str:
+        pixels = "" if self.pixel_threshold is None else f", pixels above {self.pixel_threshold:.4g}"
+        return (
+            f"{type(self).__name__}({self.class_name!r}: anomalous above {self.threshold:.4g}{pixels}, at most "
+            f"{self.max_false_alarms:g} false alarms, {len(self.scores)} good pictures, {self.date})"
+        )
+
     def p_value(self, score: float) -> float:
         """See :func:`winspect.thresholds.conformal.p_value`."""
         return p_value(score, self.scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect._version import __version__
 from winspect.errors import SettingsError
+from winspect.pictures.given import pictures_given
 from winspect.thresholds.calibration import Calibration, Defective, HeldOut, LeftOut, LeftOutBecause, made_by
 from winspect.thresholds.conformal import best_f1, chance_of_alarms, check_enough, check_rate, conformal_threshold
 from winspect.thresholds.fingerprints import fingerprint
@@ -37,6 +37,7 @@ def calibrate(
     defective: Iterable[Any] = (),
     maps: bool = True,
     progress: bool = False,
+    bgr: bool = False,
 ) -> Calibration:
     """Find the thresholds above which at most ``max_false_alarms`` of the good pictures of a line will lie.
 
@@ -46,21 +47,23 @@ def calibrate(
 
     Args:
         model: with the references it will judge with.
-        pictures: good ones, from the line that is to be inspected, as they come: not chosen, not sorted out.
+        pictures: good ones from the line that is to be inspected, as they come: not chosen, not sorted out. A folder,
+            file or glob, or any number of pictures.
         category_name: the class they are judged as.
         max_false_alarms: above 0 and below 1.
         held_out: further good pictures, to see whether the promise holds for them.
         defective: pictures of defective parts, for an F1-optimal threshold, and to see how many are found.
         maps: False for scores alone, which are much less work (see :meth:`WinCLIP.predict_many`): no pixel threshold.
         progress: show it on stderr.
+        bgr: the channels of arrays and tensors are BGR, as OpenCV has them.
 
     Raises:
-        SettingsError: a rate out of range, a folder instead of pictures, or too few usable pictures for the rate; says
-            how many are needed.
+        SettingsError: a rate out of range, or too few usable pictures for the rate; says how many are needed.
+        SourceError: a folder or glob without pictures.
         ClassNameError: the class name cannot be put into a prompt.
     """
     check_rate(max_false_alarms)
-    good, further, bad = _several(pictures), _several(held_out), _several(defective)
+    good, further, bad = (list(pictures_given(given, bgr=bgr)) for given in (pictures, held_out, defective))
     check_enough(len(good), max_false_alarms)
     judging = _Judging(model, category_name, progress)
     scores, maxima = [], []
@@ -126,14 +129,6 @@ class _Judging:
     def _leave_out(self, path: str, because: LeftOutBecause, message: str) -> None:
         logger.warning("left out (%s): %s", because, message)
         self.left_out.append(LeftOut(path, because, message))
-
-
-def _several(pictures: Iterable[Any]) -> list[Any]:
-    if isinstance(pictures, str | os.PathLike):
-        raise SettingsError(
-            f"got {os.fspath(pictures)!r}, need a list of pictures; winspect.sources.find_pictures lists a folder's"
-        )
-    return list(pictures)
 
 
 def _score(result: Result) -> float:

@@ -1,0 +1,106 @@
+"""What a Python caller gives as pictures: files, folders, globs, arrays, tensors, images, each with a name if need be.
+
+The rules: NumPy arrays are (H, W) or (H, W, channels), torch tensors (H, W) or (channels, H, W); both are uint8, or
+floating point in 0..1, arrays uint16, too; channels are RGB(A), or BGR(A) where the caller says so, as OpenCV has them.
+A pair (name, picture) gives a picture the name it has in results.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from winspect.errors import PictureError
+
+_COLOURS = 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """A picture that is more than a source of :mod:`winspect.decoding`: named, a tensor, or with BGR channels.
+
+    Attributes:
+        name: what it is called in results and messages.
+        picture: a source, or a torch tensor.
+        bgr: the channels of an array or tensor are BGR(A).
+    """
+
+    name: str
+    picture: Any = field(repr=False)
+    bgr: bool = False
+
+    def source(self) -> Any:
+        """The picture as :mod:`winspect.decoding` takes it.
+
+        Raises:
+            PictureError: a tensor of another shape.
+        """
+        source = _array_of(self.picture, self.name) if is_tensor(self.picture) else self.picture
+        if self.bgr and isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] >= _COLOURS:
+            return np.concatenate((source[:, :, 2::-1], source[:, :, 3:]), axis=2)
+        return source
+
+
+def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
+    """One picture, or several: a file, folder or glob, an array or tensor or a stack of them, an image, any iterable.
+
+    Args:
+        bgr: arrays and tensors have BGR channels; files and images say their order themselves.
+
+    Raises:
+        SourceError: a folder or glob without pictures.
+    """
+    if isinstance(pictures, str | os.PathLike):
+        name = os.fspath(pictures)
+        if os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name)):
+            from winspect.sources import find_pictures
+
+            return find_pictures(name)
+        return [pictures]
+    if _is_one(pictures):
+        return [picture_given(pictures, bgr=bgr)]
+    return (picture_given(picture, bgr=bgr) for picture in pictures)
+
+
+def picture_given(picture: Any, *, bgr: bool = False) -> Any:
+    """A picture as :func:`winspect.images.prepare` takes it; nothing is read or converted yet."""
+    if isinstance(picture, tuple) and len(picture) == 2 and isinstance(picture[0], str):
+        return Given(picture[0], picture[1], bgr)
+    if is_tensor(picture):
+        return Given("<tensor>", picture, bgr)
+    return Given("<array>", picture, bgr) if bgr and isinstance(picture, np.ndarray) else picture
+
+
+def is_tensor(picture: Any) -> bool:
+    """Whether it is a torch tensor; torch need not be installed."""
+    return type(picture).__module__.partition(".")[0] == "torch" and hasattr(picture, "detach")
+
+
+def _is_one(pictures: Any) -> bool:
+    if isinstance(pictures, np.ndarray) or is_tensor(pictures):
+        return pictures.ndim <= len("HWC")
+    if isinstance(pictures, tuple):
+        return len(pictures) == 2 and isinstance(pictures[0], str) and not isinstance(pictures[1], str | os.PathLike)
+    return isinstance(pictures, bytes | io.BytesIO | Image.Image | Given)
+
+
+def _array_of(tensor: Any, name: str) -> np.ndarray:
+    """A tensor (H, W) or (channels, H, W) as an array (H, W) or (H, W, channels)."""
+    tensor = tensor.detach().cpu()
+    array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if array.ndim == 2:
+        return array
+    if array.ndim != 3 or array.shape[0] not in (1, 3, 4):
+        raise PictureError(
+            name,
+            f"got a tensor of shape {tuple(array.shape)}, need (H, W), (1, H, W), (3, H, W) or (4, H, W): torch has "
+            "channels first; use permute(2, 0, 1)",
+        )
+    return array.transpose(1, 2, 0)

@@ -32,7 +32,6 @@ from winspect.errors import (
     PrecisionError,
     ReferencesError,
     SettingsError,
-    SourceError,
     WeightsCorruptError,
     WeightsMissingError,
 )
@@ -255,9 +254,9 @@ def test_leaving_a_stream_early_stops_its_threads(new_model, pictures):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("winspect-pictures")]
 
 
-def test_a_stream_of_one_path_is_a_mistake(small_model):
-    with pytest.raises(SourceError, match="put it into a list"):
-        list(small_model.predict_many("part.png"))
+def test_a_stream_of_one_path_is_that_picture(small_model):
+    (result,) = small_model.predict_many("part.png")
+    assert result.path == "part.png" and "no such file" in str(result.error)
 
 
 def test_a_class_name_is_refused_before_any_picture_is_read(small_model):

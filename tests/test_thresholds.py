@@ -336,7 +336,7 @@ def test_too_few_are_refused_before_any_is_judged(small_model, goods, monkeypatc
     monkeypatch.setattr(WinCLIP, "predict_many", None)
     with pytest.raises(SettingsError, match="got 15 usable good pictures, need at least 99"):
         small_model.calibrate(goods, "bolt")
-    with pytest.raises(SettingsError, match="got [0-9]+ usable good pictures, need at least 99"):
+    with pytest.raises(SettingsError, match=r"got [0-9]+ usable good pictures, need at least 99"):
         small_model.calibrate(str(goods[0].parent), "bolt")
 
 

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mute_stdout()
         return EXIT_DONE
     except NotAFileError as error:
-        print(f"winspect: error: {error.filename}: {error}", file=sys.stderr)
+        say(f"error: {error.filename}: {error}")
         return EXIT_USAGE
     except OSError as error:
         say(f"error: cannot write the output: {error}")

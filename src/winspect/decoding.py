@@ -214,7 +214,7 @@ def _decode(
 
 def _scans(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> int:
     """The scans of a JPEG; 1 for all others."""
-    scans = count_scans(image, file) if isinstance(image, JpegImagePlugin.JpegImageFile) else 1
+    scans = count_scans(image, file, name) if isinstance(image, JpegImagePlugin.JpegImageFile) else 1
     if scans > MAX_SCANS:
         raise PictureError(name, f"a JPEG of more than {MAX_SCANS} scans, made to keep decoders busy: leave it out")
     return scans
@@ -261,7 +261,7 @@ def _rgb_from_file(
     if isinstance(image, TiffReader):
         image.check(name)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        strict, damage = decode_strictly(content_of(file, name), image.mode)
+        strict, damage = decode_strictly(file, name, image.mode)
         if strict is not None:
             return _upright(strict, image), None
         rgb, warning = _rgb_from_image(image, name, bit_depth)

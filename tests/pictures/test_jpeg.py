@@ -103,15 +103,29 @@ def test_more_scans_than_any_encoder_makes_are_refused_before_decoding():
             read_rgb(image)
 
 
-def test_scans_are_counted_wherever_they_lie(monkeypatch):
-    monkeypatch.setattr(jpeg, "_READ", 7)  # the marker lies across two blocks
-    for scans in (1, 2, 499, 501, 5000):
-        data = progressive_bomb(side=16, scans=scans)
-        with Image.open(io.BytesIO(data)) as image:
-            assert jpeg.count_scans(image, io.BytesIO(data)) == min(scans, 501)
-    data = encoded()
+def scans_in(data: bytes) -> int:
     with Image.open(io.BytesIO(data)) as image:
-        assert jpeg.count_scans(image, io.BytesIO(data)) == 1
+        return jpeg.count_scans(image, io.BytesIO(data), "a.jpg")
+
+
+def test_scans_are_counted_as_the_decoder_meets_them():
+    for scans in (1, 2, 499, 501, 5000):
+        assert scans_in(progressive_bomb(side=16, scans=scans)) == min(scans, 501)
+    assert scans_in(encoded()) == 1
+    assert 6 <= scans_in(encoded(progressive=True)) <= 12
+
+
+def test_neither_comments_nor_what_follows_the_picture_hide_or_feign_scans():
+    bomb = progressive_bomb(side=16, scans=600)
+    first = bomb.index(b"\xff\xda")
+    end_marker = b"\xff\xfe\x00\x04\xff\xd9"  # a comment that holds an end of picture
+    assert scans_in(bomb[:first] + end_marker + bomb[first:]) == 501
+    second = bomb.index(b"\xff\xda", first + 2)
+    assert scans_in(bomb[:second] + end_marker + bomb[second:]) == 501
+    whole = encoded(progressive=True)
+    film = whole + b"\xff\xda" * 1000  # as phones append one
+    assert scans_in(film) == scans_in(whole)
+    np.testing.assert_array_equal(read_rgb(film), read_rgb(whole))
 
 
 def test_damage_of_every_kind_is_a_row(installation):

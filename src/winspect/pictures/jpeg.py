@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Iterator
+import re
 from typing import BinaryIO
 
 from PIL import Image, JpegImagePlugin
@@ -15,54 +15,52 @@ MAX_SCANS = 500
 """Most scans of a picture: encoders write about ten; each makes the decoder go through the whole picture again."""
 MAX_BYTES = 1 << 29
 """Largest file read into memory: more than the largest picture has with hardly any compression."""
-_READ = 1 << 20
-_SOS = b"\xff\xda"
+_SOS, _EOI = 0xDA, 0xD9
+# Neither a stuffed 0xFF of entropy-coded data, nor a restart, nor one of the markers that stand alone.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
 
 has_strict_decoder = importlib.util.find_spec("simplejpeg") is not None
 """Whether damage can be seen: simplejpeg is a part of ``winspect[full]``, not of an edge installation."""
 
 
-def count_scans(image: JpegImagePlugin.JpegImageFile, file: BinaryIO) -> int:
+def count_scans(image: JpegImagePlugin.JpegImageFile, file: BinaryIO, name: str) -> int:
     """How many scans a decoder will go through, at most one more than :data:`MAX_SCANS`; ``file`` stays where it was.
 
-    In entropy-coded data the marker cannot occur; where a comment behind the first scan holds it, it is counted too.
+    Raises:
+        PictureError: the file is far larger than any picture.
     """
     start = file.tell()
-    scans, rest = 0, b""
-    if not image.info.get("progressive") and _holds_all_channels(file, image.layers):
-        scans = 1  # the decoder stops behind it
-    else:
-        file.seek(0)
-        for block in _blocks(file):
-            scans += (rest + block).count(_SOS)
-            rest = block[-1:] if block.endswith(b"\xff") else b""
-            if scans > MAX_SCANS:
-                break
-    file.seek(start)
-    return min(max(scans, 1), MAX_SCANS + 1)
+    try:
+        if not image.info.get("progressive") and _holds_all_channels(file, image.layers):
+            return 1  # the decoder stops behind it
+        content, scans, place = content_of(file, name), 0, 2
+    finally:
+        file.seek(start)
+    while scans <= MAX_SCANS and (marker := _MARKER.search(content, place)):
+        code, place = content[marker.end() - 1], marker.end()
+        if code == _EOI:
+            break
+        scans += code == _SOS
+        place += max(2, int.from_bytes(content[place : place + 2], "big"))
+    return max(scans, 1)
 
 
 def _holds_all_channels(file: BinaryIO, channels: int) -> bool:
     """Whether the first scan does; False where the header is not as usual."""
     file.seek(2)
     while len(head := file.read(5)) == 5 and head[0] == 0xFF:
-        if head[1] == _SOS[1]:
+        if head[1] == _SOS:
             return head[4] == channels
         file.seek(int.from_bytes(head[2:4], "big") - 3, io.SEEK_CUR)
     return False
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    while block := file.read(_READ):
-        yield block
-
-
-def decode_strictly(content: bytes, mode: str) -> tuple[Image.Image | None, str | None]:
+def decode_strictly(file: BinaryIO, name: str, mode: str) -> tuple[Image.Image | None, str | None]:
     """Decode by libjpeg-turbo with its warnings: bit for bit what Pillow's libjpeg-turbo gives, and quicker.
 
     Args:
-        content: the file. mode: as Pillow has it from the header.
+        file: it stays where it was. mode: as Pillow has it from the header.
 
     Returns:
         The picture, RGB; None where it is damaged, not grey or RGB, or there is no strict decoder: then Pillow
@@ -72,6 +70,9 @@ def decode_strictly(content: bytes, mode: str) -> tuple[Image.Image | None, str 
         return None, None
     import simplejpeg
 
+    start = file.tell()
+    content = content_of(file, name)
+    file.seek(start)
     is_colour = mode in ("RGB", "L")
     try:
         pixels = simplejpeg.decode_jpeg(content, "RGBX" if is_colour else "CMYK", strict=True)

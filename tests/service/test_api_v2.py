@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,19 @@ def test_maps_come_on_request(client, binary):
     assert (maps.shape, maps.dtype) == ((2, 20, 60), np.float32)
     np.testing.assert_allclose(maps[0], maps[1][:, ::-1], atol=0.02)  # the fake samples one pixel to the left
     assert (np.diff(maps[0, 10]) >= 0).all()
+
+
+def test_warnings_come_on_request(live, client, monkeypatch):
+    judge = live.backend._judgement
+
+    def suspicious(rgb, *arguments):
+        judged = judge(rgb, *arguments)
+        return replace(judged, result=replace(judged.result, warning="a black picture" if not rgb.any() else None))
+
+    monkeypatch.setattr(live.backend, "_judgement", suspicious)
+    batch = np.stack([np.zeros((20, 30, 3), np.uint8), np.full((20, 30, 3), 9, np.uint8)])
+    answer = client.infer("winspect", pixels_input(batch), outputs=outputs("warning", binary=False))
+    assert list(answer.as_numpy("warning")) == ["a black picture", ""]
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -30,6 +30,7 @@ _OUTPUTS = [
     {"name": "verdict", "datatype": "BYTES", "shape": [-1]},
     {"name": "p_value", "datatype": "FP32", "shape": [-1]},
     {"name": "error", "datatype": "BYTES", "shape": [-1]},
+    {"name": "warning", "datatype": "BYTES", "shape": [-1]},
     {"name": MAP, "datatype": "FP32", "shape": [-1, -1, -1]},
 ]
 _TAGS: list[Any] = ["Open Inference Protocol v2"]
@@ -158,6 +159,7 @@ def _reply(asked: InferRequest, answers: list[Answer]) -> Reply:
         "verdict": [row["verdict"] or "" for row in rows],
         "p_value": [row["p_value"] for row in rows],
         "error": ["" if row["error"] is None else row["error"]["message"] for row in rows],
+        "warning": [row["warning"] or "" for row in rows],
     }
     if MAP in asked.outputs:
         tensors[MAP] = _maps(answers)

@@ -261,7 +261,7 @@ INFER_REQUEST = {
                 "type": "object",
                 "required": ["name"],
                 "properties": {
-                    "name": {"enum": ["anomaly_score", "verdict", "p_value", "anomaly_map", "error"]},
+                    "name": {"enum": ["anomaly_score", "verdict", "p_value", "anomaly_map", "error", "warning"]},
                     "parameters": _PARAMETERS,
                 },
             },

@@ -26,8 +26,8 @@ ENCODED, PIXELS = "pictures", "pixels"
 """The two inputs, of which a request has one: BYTES [n], files; UINT8 [n, height, width, 3] or [height, width, 3]."""
 DEFAULT_OUTPUTS = ("anomaly_score", "verdict", "p_value", "error")
 MAP = "anomaly_map"
-OUTPUTS = (*DEFAULT_OUTPUTS, MAP)
-TEXTS = ("verdict", "error")
+OUTPUTS = (*DEFAULT_OUTPUTS, "warning", MAP)
+TEXTS = ("verdict", "error", "warning")
 """The outputs that are BYTES; the others are FP32."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
 

@@ -54,7 +54,8 @@ export class Figure {
     const isJudged = row?.anomaly_score != null;
     this.root.setAttribute("aria-busy", String(!row && !error));
     this.part(".note").textContent = error || isJudged ? "" : note ?? "Judging…";
-    this.part(".hint").textContent = hint ?? "";
+    const warning = row?.warning ? `Warning: ${row.warning}` : "";
+    this.part(".hint").textContent = [warning, hint].filter(Boolean).join(" · ");
     show(this.part(".picture"), !error || !item.isUnshowable);
     show(this.part(".verdict-line"), isJudged);
     show(this.part(".meter"), isJudged);

@@ -30,7 +30,8 @@ from winspect.weights.cache import hash_file
 TEXTILE = EXAMPLES / "textile"
 NEEDED_ONLY = """
 import sys
-for name in ("torch", "torchvision", "open_clip", "scipy", "jinja2", "yaml", "safetensors", "huggingface_hub"):
+names = "torch torchvision open_clip scipy jinja2 yaml safetensors huggingface_hub simplejpeg"
+for name in names.split():
     sys.modules[name] = None
 from winspect.cli.main import main
 sys.exit(main(sys.argv[1:]))

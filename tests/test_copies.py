@@ -13,9 +13,8 @@ from miniature import make_folder, make_mvtec, part, save
 from winspect.cli.main import main
 from winspect.datasets import open_dataset
 from winspect.evaluation import draw, evaluate
-from winspect.predicting import SEEN
 from winspect.thresholds import fingerprints
-from winspect.thresholds.fingerprints import Copies, fingerprint
+from winspect.thresholds.fingerprints import SEEN, Copies, fingerprint
 
 TINY = ("--model", "winspect-tiny", "--engine", "torch")
 
@@ -67,7 +66,7 @@ def test_predict_marks_and_names_them(cli, pictures):
     assert warnings == {
         "2.bmp": None,
         "3.png": None,
-        "copy.bmp": f"{SEEN} (a copy of the good sample {first}): its score says nothing",
+        "copy.bmp": f"{SEEN} (the same as the good sample {first}): its score says nothing",
         "good/0.bmp": f"{SEEN} (it is one of the good samples): its score says nothing",
         "good/1.bmp": f"{SEEN} (it is one of the good samples): its score says nothing",
     }

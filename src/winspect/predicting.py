@@ -36,8 +36,6 @@ DEFAULT_CLASS = "object"
 
 Picture = str | PathLike[str] | np.ndarray | Any
 """A file, an array, a torch tensor, a Pillow image, or a pair (name, picture): see :mod:`winspect.pictures.given`."""
-SEEN = "judged by itself"
-"""What the warning of a good sample among the pictures judged, or a copy of it, begins with."""
 
 
 class Predictor(ABC):
@@ -264,7 +262,7 @@ class Predictor(ABC):
         (result,) = self.predict_prepared([item], category_name)
         if result.error is not None:
             raise result.error
-        (marked,) = _marked([result], deque([self._copies_of(category_name).original(picture)]))
+        (marked,) = _marked([result], deque([self._copies_of(category_name).warning(picture)]))
         return marked
 
     def predict_many(
@@ -295,9 +293,9 @@ class Predictor(ABC):
         """
         text = self._class_text(category_name)
         given, pace = pictures_given(pictures, bgr=bgr), Pace()
-        copies, originals = self._copies_of(category_name), deque[str | None]()
-        prepared = self._prepare(_noting(given, copies, originals), keep_rgb=keep_pictures, pace=pace)
-        return _marked(self._stream(prepared, category_name, text, maps, pace), originals)
+        copies, seen = self._copies_of(category_name), deque[str | None]()
+        prepared = self._prepare(_noting(given, copies, seen), keep_rgb=keep_pictures, pace=pace)
+        return _marked(self._stream(prepared, category_name, text, maps, pace), seen)
 
     def predict_prepared(
         self,
@@ -412,20 +410,15 @@ class Predictor(ABC):
         return PictureError(item.name, reason)
 
 
-def _noting(
-    pictures: Iterable[Picture], copies: Copies, originals: deque[str | None]
-) -> Generator[Picture, None, None]:
-    """The pictures, as they are asked for; of each it is noted which good sample it is, or is a copy of."""
+def _noting(pictures: Iterable[Picture], copies: Copies, seen: deque[str | None]) -> Generator[Picture, None, None]:
+    """The pictures, as they are asked for; of each that is a good sample, or a copy of one, the warning is noted."""
     for picture in pictures:
-        originals.append(copies.original(picture))
+        seen.append(copies.warning(picture))
         yield picture
 
 
-def _marked(results: Iterable[Result], originals: deque[str | None]) -> Generator[Result, None, None]:
+def _marked(results: Iterable[Result], seen: deque[str | None]) -> Generator[Result, None, None]:
     for result in results:
-        original = originals.popleft()
-        if original is None or result.error is not None:
-            yield result
-            continue
-        of = "it is one of the good samples" if original == result.path else f"a copy of the good sample {original}"
-        yield replace(result, warning=joined(result.warning, f"{SEEN} ({of}): its score says nothing"))
+        warning = seen.popleft()
+        is_marked = warning is not None and result.error is None
+        yield replace(result, warning=joined(result.warning, warning)) if is_marked else result

@@ -19,6 +19,7 @@ from winspect.distributed.painting import paint
 from winspect.distributed.shared import Judging, Model, check_judging, make_shared
 from winspect.distributed.stages import DECODED, JUDGED, Judge, decode
 from winspect.errors import ClassNameError, PictureError, ReferencesError, SettingsError, WeightsMissingError
+from winspect.thresholds.fingerprints import SEEN
 
 TOLERANCE = 1e-5
 
@@ -136,6 +137,19 @@ def test_few_shot(worker, tiny, textile, maps):
         assert row["tile_maps"] is None
     tiny.forget("weave")
     assert tiny.predict(textile[-1], "weave").anomaly_score != pytest.approx(row["anomaly_score"], abs=1e-3)
+
+
+def test_good_samples_among_the_inputs_are_marked(worker, tiny, textile, tmp_path):
+    shared = make_shared(Here(predictor=tiny), Judging(["weave"], references=[str(textile[0])]))
+    tiny.forget("weave")
+    (tmp_path / "copy.jpg").write_bytes(textile[0].read_bytes())
+    rows = judged(
+        shared, worker, block_of(textile[0], tmp_path / "copy.jpg", textile[1], class_name="weave")
+    ).to_pylist()
+    seen, copy, other = (row["warning"] for row in rows)
+    assert seen == f"{SEEN} (it is one of the good samples): its score says nothing"
+    assert copy == f"{SEEN} (the same as the good sample {textile[0]}): its score says nothing"
+    assert other is None
 
 
 def test_the_good_samples_of_one_class_are_in_memory_at_a_time(worker, tiny, textile, shared, tmp_path):

@@ -123,6 +123,20 @@ def test_hidden_and_temporary_names_are_not_pictures(name):
     assert not may_be_picture(os.path.join(".hidden", "a.png"))
 
 
+@pytest.mark.parametrize("poll", [False, True])
+def test_pictures_of_any_ending_are_judged_and_the_rest_is_counted(incoming, out, tmp_path, poll, caplog):
+    data = noise(tmp_path / "whole.png")
+    (incoming / "there.cam").write_bytes(data)
+    (incoming / "notes.txt").write_text("x")
+    with watching(incoming, out, poll=poll) as watch:
+        watch.until(lambda: watch.names == ["there.cam"])
+        for name in ("new.JFIF", "new.raw"):
+            (incoming / name).write_bytes(data)
+        watch.until(lambda: len(watch.shown) == 3)
+    assert sorted(watch.names) == ["new.JFIF", "new.raw", "there.cam"]
+    assert f"{incoming}: 1 file left out: .txt 1" in caplog.text
+
+
 def test_what_is_renamed_away_from_a_temporary_name_is_judged_under_its_last_name(incoming, out):
     with watching(incoming, out) as watch:
         picture(incoming / "a.png").rename(incoming / "b.part")

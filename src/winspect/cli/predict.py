@@ -199,7 +199,7 @@ class _Printer:
             mute_stdout()
 
     def _show(self, row: dict[str, Any]) -> None:
-        from winspect.predicting import SEEN
+        from winspect.thresholds.fingerprints import SEEN
 
         self.judged += 1
         self.failed += row["error"] is not None

@@ -22,7 +22,9 @@ from winspect.distributed.shards import result_schema
 from winspect.distributed.shared import Model, Shared, differences
 from winspect.errors import PictureError
 from winspect.images import Prepared, Resized, resize_tiles
+from winspect.pictures.suspicions import joined
 from winspect.results import Result
+from winspect.thresholds.fingerprints import Copies
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,9 @@ JUDGED = pa.schema(
 """A result with its ordinal; what each stage took, and where it ran; and why a worker refuses to work, if it does."""
 
 
+_NONE = Copies(())
+
+
 def worker_name() -> str:
     """This process: its machine and its number."""
     return f"{platform.node()}:{os.getpid()}"
@@ -77,10 +82,13 @@ def decode(block: pa.Table, *, shared: Shared) -> Iterator[pa.Table]:
     """Read, decode, cut and resize the pictures of a block of inputs; gives tables of :data:`DECODED`."""
     rows: list[dict[str, Any]] = []
     sources = pictures_of(block)
+    copies = {name: Copies(state.shown) for name, state in shared.states.items()}
     for named in block.select(_NAMES).to_pylist():
         row, began = named, time.perf_counter()
         try:
-            row |= _tiles_entries(_resized(next(sources), row["path"] or row["id"], shared))
+            source = next(sources)
+            row |= _tiles_entries(_resized(source, row["path"] or row["id"], shared))
+            row["warning"] = joined(row["warning"], copies.get(row["class"], _NONE).warning(source))
         except Exception as error:
             row["error"] = error_entry(error)
         rows.append(row | {"decode_s": time.perf_counter() - began, "decoder": worker_name()})

@@ -18,6 +18,9 @@ from winspect.system.opening import read_bytes
 if TYPE_CHECKING:
     from winspect.pictures.given import Given
 
+SEEN = "judged by itself"
+"""What the warning of a good sample among the pictures judged, or a copy of it, begins with."""
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -95,6 +98,15 @@ class Copies:
         elif self._files_alone and not isinstance(picture, bytes | io.BytesIO):
             return None  # pixels are not told from those of a file
         return next((self._known[key] for key in fingerprint(picture).keys if key in self._known), None)
+
+    def warning(self, picture: Any) -> str | None:
+        """The warning of a picture that is judged by itself, for people; None for another."""
+        original = self.original(picture)
+        if original is None:
+            return None
+        is_file = isinstance(picture, str | os.PathLike) and os.path.abspath(picture) == os.path.abspath(original)
+        of = "it is one of the good samples" if is_file else f"the same as the good sample {original}"
+        return f"{SEEN} ({of}): its score says nothing"
 
 
 def _size_of(path: str | os.PathLike[str]) -> int | None:

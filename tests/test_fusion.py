@@ -40,6 +40,18 @@ def random_embeddings(batch: int, seed: int) -> Embeddings:
     )
 
 
+def crowding_in_one_matrix(stem: Tensor) -> Tensor:
+    """All pairs of patches at once, as the formula has it."""
+    samples, patches, channels = stem.shape
+    flat = stem.reshape(-1, channels)
+    spot = torch.arange(samples * patches)
+    sample, row, column = spot // patches, spot % patches // GRID[1], spot % GRID[1]
+    near = (row[:, None] - row).abs().le(1) & (column[:, None] - column).abs().le(1)
+    apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist") / channels**0.5
+    apart[near & (sample[:, None] == sample)] = torch.inf
+    return apart.topk(3, largest=False).values.mean(1).clip(min=0.1)
+
+
 def slow_crowding(stem: Tensor) -> Tensor:
     samples, patches, _ = stem.shape
     found = []
@@ -195,3 +207,21 @@ def test_embeddings_without_stem_are_refused() -> None:
     good = GoodSamples.collect([random_embeddings(1, 7)])
     with pytest.raises(ValueError, match="patches=True"):
         log_fusion(plain, torch.zeros(1), torch.zeros(1, *GRID), good, SETTINGS)
+
+
+@pytest.mark.parametrize("samples", [15, 16, 17, 130])
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_crowding_of_many_samples_is_that_of_one_matrix(samples, kind):
+    stem = random_embeddings(samples, samples).stem
+    found = crowding(stem if kind == "torch" else stem.numpy())
+    torch.testing.assert_close(torch.as_tensor(found), crowding_in_one_matrix(stem), rtol=0, atol=1e-6)
+
+
+def test_distances_to_many_samples_are_the_same_in_pieces(monkeypatch):
+    good = GoodSamples.collect([random_embeddings(9, 1)])
+    stem = random_embeddings(3, 2).stem
+    expected = torch.cdist(stem.reshape(-1, 7), good.stem, compute_mode="donot_use_mm_for_euclid_dist") / 7**0.5
+    expected = (expected.log() - 0.5 * good.crowding.log()).amin(1).reshape(3, -1)
+    torch.testing.assert_close(stem_distance(stem, good, 0.5), expected, rtol=0, atol=1e-6)
+    monkeypatch.setattr("winspect.fusion._LARGEST_DISTANCE_MATRIX", 5 * len(good.stem))
+    torch.testing.assert_close(stem_distance(stem, good, 0.5), expected, rtol=0, atol=1e-6)

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace
 
-from winspect.arrays import Array, distances, like, logit, merge, sigmoid, smallest
+from winspect.arrays import Array, like, logit, merge, sigmoid, smallest, squared_distances
 from winspect.embeddings import Embeddings
 from winspect.scoring import association
 from winspect.windows import spread_to_patches
@@ -38,8 +38,10 @@ _NEAREST_GOOD = 3
 _SMALLEST_DISTANCE = 1e-4
 _SMALLEST_CROWDING = 0.1
 _SMALLEST_PROBABILITY = 1e-6
-# Rows of a distance matrix computed at a time: bounds memory however many references there are.
-_CHUNK = 2048
+# Elements of a distance matrix computed at a time: bounds memory however many references there are.
+_LARGEST_DISTANCE_MATRIX = 1 << 22
+# Good samples that one is compared with at a time: bounds memory too, and the block stays in the cache.
+_BLOCK_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -128,34 +130,46 @@ def crowding(stem: Array) -> Array:
     """
     xp = array_namespace(stem)
     samples, patches, channels = stem.shape
-    side = round(patches**0.5)
-    flat = merge(stem)
-    spot = np.arange(samples * patches)
-    sample, row, column = spot // patches, spot % patches // side, spot % side
+    same_spot = like(_neighbours(patches), stem)
+    blocks = [slice(start, start + _BLOCK_SAMPLES) for start in range(0, samples, _BLOCK_SAMPLES)]
     found = []
-    for start in range(0, len(spot), _CHUNK):
-        some = slice(start, start + _CHUNK)
-        same = (
-            (sample[some, None] == sample)
-            & (np.abs(row[some, None] - row) <= 1)
-            & (np.abs(column[some, None] - column) <= 1)
-        )
-        apart = xp.where(like(same, stem), xp.inf, distances(flat[some], flat) / channels**0.5)
-        found.append(xp.mean(smallest(apart, _NEAREST_GOOD), axis=1))
-    return xp.clip(xp.concat(found), min=_SMALLEST_CROWDING)
+    for sample in range(samples):
+        nearest = []
+        for block in blocks:
+            apart = squared_distances(stem[sample], merge(stem[block]))
+            if block.start <= sample < block.stop:
+                start = (sample - block.start) * patches
+                beside = slice(start, start + patches)
+                apart[:, beside] = xp.where(same_spot, xp.inf, apart[:, beside])
+            nearest.append(smallest(apart, min(_NEAREST_GOOD, apart.shape[1])))
+        squares = smallest(xp.concat(nearest, axis=1), _NEAREST_GOOD)
+        found.append(xp.mean(xp.sqrt(xp.clip(squares, min=0.0)), axis=1))
+    return xp.clip(xp.concat(found) / channels**0.5, min=_SMALLEST_CROWDING)
+
+
+def _neighbours(patches: int) -> np.ndarray:
+    """Which patches of a square grid show the same spot as each, itself and its eight neighbours: bool (n, n)."""
+    side = round(patches**0.5)
+    row, column = np.divmod(np.arange(patches), side)
+    return (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
 
 
 def stem_distance(stem: Array, good: GoodSamples, crowding_power: float) -> Array:
     """``stem(q)`` of the module's formula: (batch, patches, channels) to (batch, patches) logarithms."""
     xp = array_namespace(stem)
     batch, patches, channels = stem.shape
-    allowance = crowding_power * xp.log(good.crowding)
+    # Squares, divided by what a busy texture is allowed: one logarithm of the smallest instead of one a pair.
+    weights = good.crowding ** (-2 * crowding_power) / channels
     flat = merge(stem)
-    rows = [
-        xp.min(_log(distances(flat[start : start + _CHUNK], good.stem) / channels**0.5) - allowance, axis=1)
-        for start in range(0, len(flat), _CHUNK)
+    step = max(1, _LARGEST_DISTANCE_MATRIX // len(good.stem))
+    smallest_allowed = _SMALLEST_DISTANCE**2 * channels
+    nearest = [
+        xp.min(
+            xp.clip(squared_distances(flat[start : start + step], good.stem), min=smallest_allowed) * weights, axis=1
+        )
+        for start in range(0, len(flat), step)
     ]
-    return xp.reshape(xp.concat(rows), (batch, patches))
+    return xp.reshape(0.5 * xp.log(xp.concat(nearest)), (batch, patches))
 
 
 def look_distance(stem: Array, good: GoodSamples) -> Array:

@@ -63,7 +63,8 @@ def test_predict_names_and_counts_them(cli, frames, tmp_path):
 
 
 def test_a_reference_with_a_warning_is_named(cli, frames, tmp_path):
-    done = cli("predict", GOOD, "--reference", frames / "2.png", GOOD, "--out", tmp_path / "out", "--no-overlays")
+    part = EXAMPLES / "textile" / "local_0001.jpg"
+    done = cli("predict", part, "--reference", frames / "2.png", GOOD, "--out", tmp_path / "out", "--no-overlays")
     assert f"reference picture {frames / '2.png'}: a black picture" in done.err
     assert str(GOOD) not in done.err
 

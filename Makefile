@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 OLDEST := $(VENV)/open_clip-$(OLDEST_OPEN_CLIP)
 
-.PHONY: demo test lint types unit oldest clean
+.PHONY: demo test lint types unit oldest audit clean
 
 demo: $(VENV)/.demo
 	$(BIN)/winspect demo --out runs/demo
@@ -31,6 +31,14 @@ unit: $(VENV)/.test
 # The encoder against open_clip itself, once more on the oldest release we accept (it was sequence-first).
 oldest: $(OLDEST)/.done
 	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -m open_clip_versions tests
+
+# Known vulnerabilities of what is installed, asked of a service on the internet; where there is none, it says so.
+audit: $(VENV)/.test $(VENV)/audit/bin/pip-audit
+	$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+$(VENV)/audit/bin/pip-audit: $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check -q install pip-audit
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

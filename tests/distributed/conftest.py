@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-# Read when Ray is imported, by this process and those it starts.
-os.environ.update(RAY_AUTH_MODE="disabled", RAY_ENABLE_AUTO_CONNECT="0", RAY_USAGE_STATS_ENABLED="0")
+# Read when Ray is imported, by this process and those it starts. The token is not the home folder's.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32))
+os.environ.update(RAY_ENABLE_AUTO_CONNECT="0", RAY_USAGE_STATS_ENABLED="0")
 
 POISON_WH = (13, 13)
 # Imported by each process of the cluster as it starts: a picture of this size takes down whoever resizes it.

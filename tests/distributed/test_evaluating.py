@@ -293,7 +293,6 @@ def test_wrong_use_ends_with_2(arguments, message, cli, parts, tmp_path):
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # Ray warns of its own ways
 def test_a_cluster_gives_the_same_figures(cli, parts, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the home folder
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(winspect.__file__).parents[1]))
     given = ("--dataset", "mvtec", "--root", "parts", "--shots", "1", "--seeds", "0,1")

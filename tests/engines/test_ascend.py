@@ -158,7 +158,7 @@ def run(tower, seen: Seen, prefetch=None, **options):
 def test_the_releases_agree_and_are_the_ends_of_what_the_extra_allows():
     assert [release["version"] for release in RELEASES] == ["2.6.0", "2.14.0"]
     assert len(SCHEMAS) == 2  # they differ in the first argument's name alone
-    assert 'ascend = ["winspect[full]", "torch_npu>=2.6,<3"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'ascend = ["winspect[full]", "torch_npu>=2.10,<3"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_the_stand_in_refuses_what_the_signature_does(npu):

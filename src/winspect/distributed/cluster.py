@@ -8,11 +8,12 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from winspect._version import __version__
+from winspect.distributed.own_cluster import no_reporting_process, on_loopback, own_token
 from winspect.errors import ClusterError, MissingExtraError, WinspectError
 from winspect.machine import usable_cores
 from winspect.system.installation import install_command
@@ -101,12 +102,13 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
     if address is not None:
         _check_reachable(address)
-    context = _init(address, dashboard, verbose)
-    try:
-        url = getattr(context, "dashboard_url", None)
-        yield _describe(context, is_own=address is None, is_client=_is_client(ray), url=url)
-    finally:
-        ray.shutdown()
+    with nullcontext() if address else own_token(keep=dashboard):
+        context = _init(address, dashboard, verbose)
+        try:
+            url = getattr(context, "dashboard_url", None)
+            yield _describe(context, is_own=address is None, is_client=_is_client(ray), url=url)
+        finally:
+            ray.shutdown()
 
 
 def on_worker(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -163,7 +165,11 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
         options["include_dashboard"] = dashboard
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with nullcontext() if address or dashboard else _no_reporting_process():
+        with ExitStack() as stack:
+            if not address:
+                stack.enter_context(on_loopback())
+            if not (address or dashboard):
+                stack.enter_context(no_reporting_process())
             return ray.init(address=address or "local", **options)
     except Exception as error:
         raise ClusterError(_refusal(address, error)) from error
@@ -171,22 +177,6 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
         # Ray takes this signal for itself, and ends the process; a polite kill is the caller's, as Ctrl-C is.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _no_reporting_process() -> Iterator[None]:
-    """Start a cluster without the process that Ray starts, in place of a dashboard, for usage reports alone.
-
-    It asks for the metadata hosts of three clouds, also where reporting is off. Ray goes on without it, as where it
-    cannot be started.
-    """
-    from ray._private import services
-
-    start, services.start_api_server = services.start_api_server, lambda *_, **__: ("", None)
-    try:
-        yield
-    finally:
-        services.start_api_server = start
 
 
 def _refusal(address: str | None, error: Exception) -> str:

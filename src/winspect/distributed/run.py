@@ -149,7 +149,8 @@ def _begun(
 ) -> Job:
     """Share the cluster out, and have one worker make what all share."""
     if shown and cluster.dashboard_url:
-        say(f"Ray's dashboard: {cluster.dashboard_url}")
+        token = "; `ray get-auth-token` prints the token it asks for" if cluster.is_own else ""
+        say(f"Ray's dashboard: {cluster.dashboard_url}{token}")
     check_nodes(cluster, places)
     workers = plan_workers(cluster, device, None if wanted is None else str(wanted))
     model = Model(options if "bundle" in options else {**options, "device": workers.device}, workers.threads)

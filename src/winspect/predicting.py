@@ -171,6 +171,11 @@ class Predictor(ABC):
         self._references.pop(class_key(category_name), None)
         self._shown.pop(class_key(category_name), None)
 
+    def drop_class(self, category_name: str = DEFAULT_CLASS) -> None:
+        """Drop all that is kept of a class, its text too: it is encoded again when it is next asked for."""
+        self.forget(category_name)
+        self._texts.pop(self._text_key(category_name), None)
+
     def state_of(self, category_name: str = DEFAULT_CLASS) -> ClassState:
         """What the class is judged with, for :meth:`take` of the same model elsewhere.
 

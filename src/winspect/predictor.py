@@ -227,6 +227,11 @@ class WinCLIP(Predictor):
     def _encode_text(self, category_name: str) -> torch.Tensor:
         return self._averaged_text(category_name).to(self.device)
 
+    def drop_class(self, category_name: str = DEFAULT_CLASS) -> None:
+        """See :meth:`Predictor.drop_class`."""
+        super().drop_class(category_name)
+        self._text.drop(category_name)
+
     def _on_device(self, array: np.ndarray) -> torch.Tensor:
         import torch
 

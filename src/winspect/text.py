@@ -258,6 +258,10 @@ class TextEncoder:
             self._known[class_name] = self._look_up(*self.prompts.prompts(class_name, underscores=self.underscores))
         return self._known[class_name]
 
+    def drop(self, class_name: str) -> None:
+        """Keep the embeddings of a class on disk alone."""
+        self._known.pop(class_name, None)
+
     def _look_up(self, normal: list[str], anomalous: list[str]) -> ClassText:
         path = self.cache.path(normal, anomalous) if self.cache else None
         text = self.cache.read(path) if self.cache and path else None

@@ -77,6 +77,10 @@ class Fake:
             raise ReferencesError("the fake does not want them")
         self.references[category_name] = sum(brightness(prepare(one, self.preprocess)) for one in pictures)
 
+    def drop_class(self, category_name):
+        self.note("drop", category_name)
+        self.references.pop(category_name, None)
+
     def forget(self, category_name):
         self.note("forget", category_name)
         self.references.pop(category_name, None)

@@ -299,6 +299,43 @@ def test_damaged_multipart_bodies(service, request_, status, words):
     still_answers(service)
 
 
+def part(disposition, content=GOOD):
+    return b"--b\r\nContent-Disposition: form-data; " + disposition + b"\r\n\r\n" + content + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        (b"name=\"pictures\"; filename*=UTF-8''Teil%20%C3%BC.png", "Teil ü.png"),
+        (b"name=\"pictures\"; FileName* = iso-8859-1'de'%FC.png", "ü.png"),
+        (b'name="pictures"; filename="plain.png"; filename*=nonsense', "plain.png"),
+    ],
+)
+def test_names_beyond_ascii_in_the_extended_form(service, disposition, name):
+    (row,) = service.post("/v1/predict", **multipart(part(disposition) + b"--b--\r\n")).json()["results"]
+    assert row["path"] == name
+
+
+@pytest.mark.parametrize("value", [b"nonsense.png", b"UTF-8''%FF.png", b"no-such-charset''a.png", b"'", b""])
+def test_a_file_whose_name_cannot_be_read_is_named_by_its_part(service, value):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)  # larger than a text field may be
+    body = part(b'name="class"', b"nut") + part(b'name="pictures"; filename*=' + value, encoded(noise)) + b"--b--\r\n"
+    message = error_of(service.post("/v1/predict", **multipart(body)), 400)["message"]
+    assert message.startswith("part 2 ('pictures'): its filename* is ")
+
+
+def test_errors_of_a_form_name_the_part(service):
+    fields = part(b'name="class"', b"nut")
+    for body, status, words in (
+        (fields + part(b'name="note"', b"x" * 5000), 413, "part 2 ('note'): the field is longer"),
+        (fields + part(b'name="pictures"'), 422, "part 2 ('pictures'): got text, need a file"),
+        (fields + fields + part(b'name="photos"; filename="a"'), 422, "part 3 ('photos'): got a file"),
+        (fields + part(b'filename="a"'), 400, "part 2: it has no name"),
+    ):
+        answer = service.post("/v1/predict", **multipart(body + b"--b--\r\n"))
+        assert error_of(answer, status)["message"].startswith(words)
+
+
 def test_too_many_of_anything(tmp_path):
     service = Service(tmp_path, max_pictures=2)
     error = error_of(service.post("/v1/predict", files=[("pictures", ("a.png", GOOD))] * 3), 413)

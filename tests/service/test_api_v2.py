@@ -223,6 +223,36 @@ def test_json_alone_is_answered_in_json(service):
     }
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_files_come_as_a_column_too(service, nested):
+    files = [base64.b64encode(one).decode() for one in (GOOD, SMALL)]
+    column = tensor(shape=[2, 1], data=[[text] for text in files] if nested else files)
+    scores = infer(service, {"inputs": [column]}).json()["outputs"][0]
+    assert (scores["shape"], scores["data"]) == ([2], [pytest.approx(100 / 255), pytest.approx(1 / 255)])
+    assert infer(service, {"inputs": [tensor(shape=[1, 2], data=[files])]}).status_code == 400
+    data = struct.pack("<I", len(GOOD)) + GOOD
+    header = json.dumps({"inputs": [tensor(shape=[1, 1], data=..., parameters={"binary_data_size": len(data)})]})
+    assert infer(service, header.encode() + data, len(header)).json()["outputs"][0]["shape"] == [1]
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"1,", b'{"a":[]},'])
+def test_json_of_many_values_is_refused_before_it_is_read(service, monkeypatch, unit):
+    from winspect.service import tensors
+
+    body = b'{"inputs":[' + unit * (2**18) + b"1]}"
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors.json, "loads", lambda text: pytest.fail(f"read {len(text)} bytes"))
+        answer = infer(service, body)
+    assert answer.status_code == 413
+    assert "send files, or binary data" in answer.json()["error"]
+
+
+def test_large_files_in_json_are_read_as_before(service):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    answer = infer(service, {"inputs": [tensor(data=[base64.b64encode(encoded(noise)).decode()])]})
+    assert answer.json()["outputs"][0]["data"] == [pytest.approx(noise.mean() / 255)]
+
+
 def test_binary_data_byte_by_byte(service):
     """The extension's own layout, put together and taken apart by hand."""
     data = struct.pack("<I", len(GOOD)) + GOOD

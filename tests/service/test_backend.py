@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from winspect.service.backend import (
     NotReady,
     Overloaded,
     ServiceError,
+    StoreFull,
     UnknownClass,
     class_key,
     clean_name,
@@ -167,14 +169,57 @@ def test_only_the_classes_of_the_settings_are_served(tmp_path):
     assert "class metal nut" in log.read_text() and "class pill" in log.read_text(), "warmed up before it was ready"
 
 
-def test_the_number_of_classes_is_bounded(tmp_path):
-    with Running(tmp_path, spec(), max_classes=3) as own:
-        for name in ("a", "b", "a", "c", "b_"):
+def test_new_class_names_lock_nobody_out(tmp_path):
+    log = tmp_path / "log"
+    with Running(tmp_path, spec(log=str(log)), max_classes=3) as own:
+        own.ask(own.backend.set_references("stored", [("r.png", grey(60))]))
+        for number in range(20):
+            with pytest.raises(PictureError):
+                own.predict(b"no picture", f"refused {number}")
+        for name in ("a", "object", "stored", "b", "c", "a", "d", "stored", "e", "object"):
             own.predict(grey(5), name)
-        with pytest.raises(UnknownClass, match="3 different classes"):
-            own.predict(grey(5), "d")
-        own.predict(grey(5), "c")
+        dropped = [line.split(" ", 2)[2] for line in log.read_text().splitlines() if " drop " in line]
+        assert dropped == ["b", "c"], "those not asked for longest; none for a refused request"
+        assert own.predict(grey(102), "b").result.anomaly_score == pytest.approx(0.2)
+        assert own.predict(grey(102), "stored").shots == 1
         assert own.ask(own.backend.class_info("d")).shots == 0, "looking is free"
+
+
+def test_the_number_of_stored_classes_is_bounded(tmp_path):
+    with Running(tmp_path, spec(), max_classes=2) as own:
+        own.ask(own.backend.set_references("a", [("r.png", grey(60))]))
+        own.ask(own.backend.add_good("b", [("r.png", grey(60))]))
+        for change in (own.backend.set_references, own.backend.add_good):
+            with pytest.raises(StoreFull, match="2 classes are stored, which is the most"):
+                own.ask(change("c", [("r.png", grey(60))]))
+        own.ask(own.backend.add_good("a", [("s.png", grey(61))]))
+        own.predict(grey(5), "c")
+        own.ask(own.backend.delete_good("b"))
+        own.ask(own.backend.set_references("c", [("r.png", grey(60))]))
+
+
+def test_a_stopped_model_is_not_ready_within_seconds(tmp_path):
+    with Running(tmp_path, spec()) as own:
+        pid = own.backend._fleet._keepers[0].process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            own.until(lambda backend: backend.state == "unavailable")
+            assert time.monotonic() - began < 10  # 4 s on a quiet machine
+            with pytest.raises(NotReady, match="the model does not answer"):
+                own.predict(grey(5))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        own.until(lambda backend: backend.state == "ready")
+        assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
+        assert own.backend.restarts == 0
+
+
+def test_an_idle_model_that_stays_stopped_is_started_again(tmp_path):
+    with Running(tmp_path, spec(), hang_s=1.0) as own:
+        os.kill(own.backend._fleet._keepers[0].process.pid, signal.SIGSTOP)
+        own.until(lambda backend: backend.restarts == 1 and backend.state == "ready")
+        assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
 
 
 def test_overload_is_refused_at_once(tmp_path):
@@ -473,6 +518,20 @@ def test_callers_come_before_a_calibration_and_it_can_be_stopped(tmp_path):
         own.ask(own.backend.delete_calibration("part"))
         assert own.ask(own.backend.calibration("part")).state == "none"
         own.ask(own.backend.start_calibration("part", 0.1))  # the end of the service stops this one
+
+
+def test_a_queued_calibration_is_deleted_without_waiting_for_another(tmp_path):
+    with Running(tmp_path, spec(seconds=0.02), max_batch=1) as own:
+        for name in ("first", "second"):
+            own.ask(own.backend.add_good(name, [(f"{n}.png", grey(n)) for n in range(200)]))
+            own.ask(own.backend.start_calibration(name, 0.1))
+        own.until(lambda backend: own.ask(backend.calibration("first")).done > 0)
+        own.ask(own.backend.delete_calibration("second"))
+        first = own.ask(own.backend.calibration("first"))
+        assert first.state == "running" and first.done < 190
+        assert own.ask(own.backend.calibration("second")).state == "none"
+        own.ask(own.backend.delete_calibration("first"))
+        own.ask(own.backend.start_calibration("second", 0.1))  # it gets its turn
 
 
 def test_another_model_makes_a_calibration_stale(tmp_path):

@@ -251,6 +251,17 @@ def test_another_class_judges_again(page, backend):
     assert [key for _, key, _, _ in backend.asked] == ["object", "candle"]
 
 
+def test_the_class_holds_as_it_is_typed(page, backend):
+    page.type("#class", "candle")  # no Enter, and the field is not left
+    drop(page, "drop", "drop", part=51)
+    expect(score(page)).to_have_text("0.20")
+    assert {key for _, key, _, _ in backend.asked} == {"candle"}
+    backend.stored["metal nut"] = [StoredPicture("good.png", "0" * 64, 1)]
+    page.fill("#class", "metal nut")
+    expect(page.locator("figcaption")).to_have_text("With 1 reference")  # asked after the pause
+    assert {key for _, key, _, _ in backend.asked} == {"candle", "metal nut"}
+
+
 def test_service_for_some_classes(context, tmp_path):
     with served(tmp_path, classes=("metal nut",)) as some, opened(context, some.url) as page:
         expect(page.locator("#class")).to_have_value("metal nut")

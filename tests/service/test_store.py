@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
+import subprocess
 import threading
+from contextlib import suppress
 
 import pytest
 
 from winspect.errors import OutputError, SettingsError
+from winspect.service.contract import StoreFull
 from winspect.service.store import FILE, Store
 
 
@@ -90,6 +94,47 @@ def test_a_full_disk_changes_nothing(store):
     store._connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
     store.replace("part", "reference", [("large.png", bytes(100_000))])
     assert store.contents("part", "reference") == [bytes(100_000)]
+
+
+def test_a_quota_of_bytes_and_of_classes(tmp_path):
+    store = Store(tmp_path, max_bytes=1000, max_classes=2)
+    store.add("part", "good", [("a.png", bytes(600))])
+    with pytest.raises(StoreFull, match="larger --max-store-mb"):
+        store.add("part", "good", [("b.png", bytes([1] * 500))])
+    assert store.count("part", "good") == 1
+    store.replace("part", "good", [("b.png", bytes([1] * 900))])  # in place of what was there
+    store.set_document("other", {"a": 1})
+    with pytest.raises(StoreFull, match="2 classes are stored"):
+        store.add("third", "reference", [("c.png", b"c")])
+    store.add("other", "reference", [("c.png", b"c")])
+    store.close()
+
+
+@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small disk")
+def test_deleting_works_on_a_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        store = Store(disk)
+        store.replace("part", "reference", [("a.png", bytes(5_000_000))])
+        store.set_document("part", {"a": 1})
+        store.close()  # the log is gone, and with it the room that deletions would find there
+        store = Store(disk)
+        with suppress(OSError), (disk / "others").open("wb", buffering=0) as others:
+            while True:
+                others.write(bytes(4096))
+        with pytest.raises(OutputError, match="the disk is full"):
+            store.add("part", "good", [("b.png", bytes(100_000))])
+        store.replace("part", "reference", ())
+        store.set_document("part", None)
+        assert store.classes() == []
+        (disk / "others").unlink()
+        store.add("part", "good", [("b.png", bytes(100_000))])
+        store.close()
+    finally:
+        subprocess.run(["umount", disk], check=False)
 
 
 def test_a_change_that_is_broken_off_changes_nothing(store):

@@ -26,6 +26,7 @@ _SETTINGS = {
     "max_queue": "max_queue",
     "deadline": "deadline_s",
     "max_upload_mb": "max_upload_mb",
+    "max_store_mb": "max_store_mb",
     "max_pixels": "max_pixels",
     "max_pictures": "max_pictures",
     "max_batch": "max_batch",
@@ -87,6 +88,13 @@ def add_store_options(group: argparse._ArgumentGroup) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
     network.add_argument("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1, this machine alone)")
+    network.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        action="append",
+        metavar="NAME",
+        help="also answer requests for this Host; may be repeated (default: loopback and --host; with keys, any)",
+    )
     network.add_argument("--port", type=int, metavar="N", help="default: 8080; 0 is one that is free")
     network.add_argument("--api-key-file", type=Path, metavar="FILE", help="let in who has one of its keys, one a line")
     network.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this certificate (PEM)")
@@ -97,6 +105,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--deadline", type=float, metavar="SECONDS", help="for an answer (default: 30); then 504")
     limits.add_argument("--max-upload-mb", type=float, metavar="MB", help="of one request (default: 32)")
     limits.add_argument("--max-pixels", type=int, metavar="N", help="of one picture (default: 50000000)")
+    limits.add_argument(
+        "--max-store-mb", type=float, metavar="MB", help="of all stored pictures (default: 4096); then 507"
+    )
     limits.add_argument("--max-pictures", type=int, metavar="N", help="of one request (default: 16)")
     limits.add_argument("--max-batch", type=int, metavar="N", help="pictures judged together at most (default: 32)")
     limits.add_argument("--drain", type=float, metavar="SECONDS", help="for what is queued at the end (default: 30)")
@@ -142,6 +153,8 @@ def _settings(args: argparse.Namespace) -> ServiceSettings:
         name: value for option, name in _SETTINGS.items() if (value := getattr(args, option)) is not None
     }
     classes = None if args.classes is None else tuple(args.classes)
+    if args.allowed_hosts:
+        given["allowed_hosts"] = tuple(args.allowed_hosts)
     return ServiceSettings(classes=classes, page=not args.no_page, data=args.data or data_folder(), **given)
 
 

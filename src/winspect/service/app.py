@@ -18,6 +18,7 @@ from winspect.errors import WinspectError
 from winspect.service.api_v1 import add_v1
 from winspect.service.api_v2 import add_v2
 from winspect.service.guard import Guard, Keys, Visit
+from winspect.service.hosts import Hosts
 from winspect.service.metrics import TEXT_FORMAT, Metrics
 from winspect.service.page import add_page
 from winspect.service.refusals import answer_error, answer_status
@@ -79,6 +80,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
         max_upload_bytes=settings.max_upload_bytes,
         body_timeout_s=settings.body_timeout_s,
         keys=keys,
+        hosts=Hosts((settings.host, *settings.allowed_hosts), any_host=keys is not None and not settings.allowed_hosts),
         on_done=count,
     )
     _tell_of_keys(app, keys)

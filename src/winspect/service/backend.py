@@ -27,12 +27,13 @@ from winspect.service.contract import (
     ServiceError,
     State,
     StoredPicture,
+    StoreFull,
     UnknownClass,
     class_key,
 )
 from winspect.service.demanding import Turns
 from winspect.service.fleet import Fleet, Key, whole
-from winspect.service.settings import ModelSpec, ServiceSettings
+from winspect.service.settings import MEGABYTE, ModelSpec, ServiceSettings
 from winspect.service.store import Kind, Picture, Store
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ __all__ = [
     "Overloaded",
     "ServiceError",
     "State",
+    "StoreFull",
     "StoredPicture",
     "UnknownClass",
     "class_key",
@@ -86,7 +88,9 @@ class Backend:
         self.refuse_stale = False
         self.on_batch: Callable[[BatchRecord], None] | None = None
         self._served = None if settings.classes is None else {class_key(name) for name in settings.classes}
-        self._store = Store(settings.data)
+        self._store = Store(
+            settings.data, max_bytes=int(settings.max_store_mb * MEGABYTE), max_classes=settings.max_classes
+        )
         self._batcher = Batcher(
             max_queue=settings.max_queue, max_batch=settings.max_batch, kind_of=lambda key: key[1:], on_ran=self._ran
         )
@@ -95,7 +99,6 @@ class Backend:
         self._calibrations = Calibrations(
             self._store, self._judge_good, lambda: self._fleet.described, self._fleet.version_of
         )
-        self._asked_for: set[str] = set()
         self._given: dict[str, dict[str, Any] | None] = {}  # class calibrated at the start -> the document before
         self._has_started = False
 
@@ -214,7 +217,7 @@ class Backend:
             NotReady: loading, restarting or draining, or the process died under the picture.
             UnknownClass, ClassNameError, PictureError: the caller's own.
         """
-        category = self._admitted(category_name)
+        category = self._key(category_name)
         self._fleet.check_ready()
         version = 0 if zero_shot else self._fleet.version_of(category)
         calibration = self._calibrations.fitting(category, version)
@@ -277,18 +280,6 @@ class Backend:
             raise UnknownClass(f"the class {key!r} is not served here; served are {some}")
         return key
 
-    def _admitted(self, category_name: str) -> str:
-        """A class that is about to be used: the model encodes its prompts and keeps them."""
-        key = self._key(category_name)
-        if key not in self._asked_for:
-            if len(self._asked_for) >= self.settings.max_classes:
-                raise UnknownClass(
-                    f"{len(self._asked_for)} different classes have been asked for, which is the most; ask for one of "
-                    "them, or start the service again"
-                )
-            self._asked_for.add(key)
-        return key
-
     async def classes(self) -> list[ClassInfo]:
         """All classes that have something stored, and those of the settings; by name."""
         stored = await asyncio.to_thread(self._store.classes)
@@ -321,7 +312,7 @@ class Backend:
             OutputError: the disk is full; nothing has changed.
             NotReady, UnknownClass, ClassNameError: as for :meth:`predict`.
         """
-        key = self._admitted(category_name)
+        key = self._key(category_name)
         if not pictures:
             raise ReferencesError(f"got no reference picture of {key!r}, need at least one good sample")
         cleaned = _cleaned(pictures)
@@ -356,7 +347,7 @@ class Backend:
             OutputError: the disk is full; none is stored.
             NotReady, UnknownClass, ClassNameError: as for :meth:`predict`.
         """
-        key = self._admitted(category_name)
+        key = self._key(category_name)
         cleaned = _cleaned(pictures)
         await self._fleet.check_pictures(cleaned)
         known = await asyncio.to_thread(self._store.count, key, "good")
@@ -386,7 +377,7 @@ class Backend:
             SettingsError: a rate out of range, too few pictures for it, or a calibration of the class is running.
             NotReady, UnknownClass, ClassNameError: as for :meth:`predict`.
         """
-        key = self._admitted(category_name)
+        key = self._key(category_name)
         self._fleet.check_ready()
         await self._calibrations.start(key, max_false_alarms)
 

@@ -103,6 +103,7 @@ class _Job:
     references: int
     stopped: threading.Event
     task: asyncio.Task[None] | None = None
+    has_begun: bool = False
 
 
 class Calibrations:
@@ -232,11 +233,14 @@ class Calibrations:
     async def _stop(self, job: _Job | None) -> None:
         if job is not None and job.task is not None and not job.task.done():
             job.stopped.set()
+            if not job.has_begun:  # it waits for others' turn
+                job.task.cancel()
             await asyncio.wait([job.task])
 
     async def _run(self, category_name: str, job: _Job, pictures: Sequence[StoredPicture]) -> None:
         try:
             async with self._turn:
+                job.has_begun = True
                 calibration = await self._calibrate(category_name, job, pictures)
                 await asyncio.to_thread(self._store.set_document, category_name, to_document(calibration))
             await self.check(category_name)

@@ -40,6 +40,10 @@ class NotReady(ServiceError):
         self.retry_after_s = retry_after_s
 
 
+class StoreFull(ServiceError):
+    """A limit of what is stored would be passed (507); nothing has changed."""
+
+
 class UnknownClass(ServiceError):
     """A class that is not served, or has nothing of what is asked for (404)."""
 

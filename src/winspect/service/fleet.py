@@ -90,7 +90,7 @@ class Fleet:
         """See :attr:`winspect.service.backend.Backend.state`."""
         if self.draining:
             return "draining"
-        if self._lanes:
+        if any(not process.is_silent for process in self._lanes):
             return "ready"
         return "unavailable" if self._was_ready or any(keeper.failure for keeper in self._keepers) else "loading"
 
@@ -103,7 +103,8 @@ class Fleet:
         """Raise NotReady unless a process can judge."""
         if self.state != "ready":
             reasons = {"loading": "the model is loading", "draining": "the service is ending"}
-            raise NotReady(f"{reasons.get(self.state, 'the model is being started again')}; ask again later")
+            other = "the model does not answer" if self._lanes else "the model is being started again"
+            raise NotReady(f"{reasons.get(self.state, other)}; ask again later")
 
     async def _prepare(self, process: ModelProcess) -> None:
         """Bring a process that has started to where it can judge."""
@@ -114,8 +115,8 @@ class Fleet:
                 for category_name in stored:
                     await self._tell(category_name, [process], changed=False)
                 self._shown_to.add(process)
-            wanted = {class_key(name) for name in self.settings.classes or ()} | {*self._versions}
-            self.described = await process.ask("warm_up", sorted(wanted) or [_DEFAULT_CLASS])
+            served = (_DEFAULT_CLASS,) if self.settings.classes is None else self.settings.classes
+            self.described = await process.ask("warm_up", sorted({*map(class_key, served), *self._versions}))
             await self._before_ready(stored)
         except Exception as error:
             self._shown_to.discard(process)

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -25,6 +25,7 @@ MAX_FIELDS = 32
 
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _NAME_LENGTH = 100
+_EXTENDED_NAME = re.compile(rb';\s*filename\*\s*=\s*("[^"]*"|[^;]*)', re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -180,6 +181,7 @@ class _Parts:
         self.fields: list[tuple[str, str]] = []
         self.files: list[Upload] = []
         self.ended = False
+        self._number = -1
         self._file_fields, self._max_files = file_fields, max_files
         self._begin()
 
@@ -197,6 +199,7 @@ class _Parts:
         }
 
     def _begin(self) -> None:
+        self._number += 1
         self._name = ""
         self._file_name: str | None = None
         self._header, self._value, self._disposition = b"", b"", b""
@@ -212,7 +215,7 @@ class _Parts:
     def _bounded(self, piece: bytes) -> bytes:
         self._header_size += len(piece)
         if self._header_size > MAX_FIELD_BYTES:
-            raise Refused(413, f"the headers of a part are longer than {MAX_FIELD_BYTES} bytes")
+            raise self._refused(413, f"the headers of a part are longer than {MAX_FIELD_BYTES} bytes")
         return piece
 
     def _header_end(self) -> None:
@@ -223,25 +226,45 @@ class _Parts:
     def _headers_end(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise Refused(
-                400, 'a part of the multipart body has no name; need Content-Disposition: form-data; name="..."'
-            )
+            raise self._refused(400, 'it has no name; need Content-Disposition: form-data; name="..."')
         self._name = options[b"name"].decode("utf-8", "replace")
-        if b"filename" not in options:
+        file_name = options[b"filename"] if b"filename" in options else self._extended_name()
+        if file_name is None:
             if len(self.fields) >= MAX_FIELDS:
-                raise Refused(413, f"got more than {MAX_FIELDS} fields")
+                raise self._refused(413, f"got more than {MAX_FIELDS} fields")
             return
-        self._file_name = clean_name(options[b"filename"].decode("utf-8", "replace"), len(self.files))
+        self._file_name = clean_name(file_name.decode("utf-8", "replace"), len(self.files))
         if self._name not in self._file_fields:
             wanted = f"; files are called {' or '.join(sorted(self._file_fields))}" if self._file_fields else ""
-            raise Refused(422, f"got a file in the field {self._name[:80]!r}{wanted}")
+            raise self._refused(422, f"got a file in the field {self._name[:80]!r}{wanted}")
         if len(self.files) >= self._max_files:
-            raise Refused(413, f"got more than {self._max_files} pictures in one request; send them in several")
+            raise self._refused(413, f"got more than {self._max_files} pictures in one request; send them in several")
+
+    def _extended_name(self) -> bytes | None:
+        """The name in ``filename*`` (RFC 8187), as UTF-8; some clients send names beyond ASCII in it alone."""
+        found = _EXTENDED_NAME.search(self._disposition)
+        if found is None:
+            return None
+        charset, marks, name = found[1].strip().strip(b'"').partition(b"'")
+        try:
+            if not marks or b"'" not in name:
+                raise ValueError
+            return unquote_to_bytes(name.partition(b"'")[2]).decode(charset.decode("ascii")).encode()
+        except (LookupError, ValueError) as error:
+            shown = found[1][:80].decode("utf-8", "replace")
+            raise self._refused(
+                400, f"its filename* is {shown!r}, need UTF-8''NAME, percent-encoded, or a plain filename"
+            ) from error
+
+    def _refused(self, status: int, message: str) -> Refused:
+        """A refusal that names the part: a request may have many."""
+        name = f" ({self._name[:80]!r})" if self._name else ""
+        return Refused(status, f"part {self._number}{name}: {message}")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
         if self._file_name is None and self._size > MAX_FIELD_BYTES:
-            raise Refused(413, f"the field {self._name[:80]!r} is longer than {MAX_FIELD_BYTES} bytes")
+            raise self._refused(413, f"the field is longer than {MAX_FIELD_BYTES} bytes; a file needs a filename")
         self._content.append(data[start:end])
 
     def _end(self) -> None:
@@ -250,7 +273,7 @@ class _Parts:
         if self._file_name is not None:
             self.files.append(Upload(self._file_name, content))
         elif self._name in self._file_fields:
-            raise Refused(422, f"{self._name}: got text, need a file: a part with a filename")
+            raise self._refused(422, "got text, need a file: a part with a filename")
         else:
             self.fields.append((self._name, content.decode("utf-8", "replace")))
 

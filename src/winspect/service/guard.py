@@ -1,4 +1,4 @@
-"""What stands before the service, in pure ASGI: keys, body size, slow clients, clients that hang up.
+"""What stands before the service, in pure ASGI: hosts, keys, body size, slow clients, clients that hang up.
 
 A body is counted while it arrives, so that an upload that is too large is refused before it is here, with or without a
 Content-Length. An answer that is given before the whole body was read closes the connection: what still comes is read
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winspect.errors import SettingsError
 from winspect.service.contract import Overloaded
+from winspect.service.hosts import Hosts
 from winspect.service.refusals import Refused, answer_error
 from winspect.system.opening import read_text
 
@@ -88,7 +89,7 @@ class Guard:
     Args:
         app: what answers those that are let in.
         max_upload_bytes: of one body. ``body_timeout_s``: for the whole body to arrive.
-        keys: who is let in; None for everyone.
+        keys: who is let in; None for everyone. ``hosts``: what it may be called; None for anything.
         on_done: called with each :class:`Visit` that is over.
     """
 
@@ -99,9 +100,10 @@ class Guard:
         max_upload_bytes: int,
         body_timeout_s: float,
         keys: Keys | None = None,
+        hosts: Hosts | None = None,
         on_done: Callable[[Visit], None] | None = None,
     ) -> None:
-        self.app, self.keys, self.on_done = app, keys, on_done
+        self.app, self.keys, self.hosts, self.on_done = app, keys, hosts, on_done
         self.max_upload_bytes, self.body_timeout_s = max_upload_bytes, body_timeout_s
         self.held_bytes = 0
 
@@ -131,6 +133,8 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         """Whatever can be said before the body."""
         headers = Headers(scope=scope)
+        if self.hosts is not None:
+            self.hosts.check(scope, headers.get("host"))
         _check_origin(scope["method"], headers)
         is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER)
         if self.keys is not None and not is_open and _key(headers) not in self.keys:

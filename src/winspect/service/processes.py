@@ -23,6 +23,8 @@ from winspect.service.worker import serve
 logger = logging.getLogger(__name__)
 
 _GOODBYE_S = 5.0  # from being told to stop to being ended
+_SILENT_S = 3.0  # from a ping to being held for stopped; its listener answers at once, whatever the model does
+_PING = 0
 _STEADY_S = 60.0  # a process that lived so long is started again without waiting longer each time
 
 
@@ -34,7 +36,8 @@ class ModelProcess:
 
     Attributes:
         ended: done when the process has gone; its result says how.
-        limit_s: seconds without a word, while it is asked something, after which it counts as hanging.
+        limit_s: seconds without an answer, while it is asked something, or without a sign of life, after which it
+            counts as hanging.
     """
 
     def __init__(self, settings: ServiceSettings, spec: ModelSpec, device: str | None) -> None:
@@ -44,6 +47,7 @@ class ModelProcess:
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._heard = time.monotonic()
+        self._pinged: float | None = None  # when, as long as that has not been answered
         # Not forked: this process has threads, and a forked one would share their locks.
         context = multiprocessing.get_context("spawn")
         self._pipe, self._far_end = context.Pipe()
@@ -89,11 +93,20 @@ class ModelProcess:
         self._outbox.put((number, job, arguments))
         return answer
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it gives no sign of life: stopped, or the machine swaps. A busy one answers between two jobs."""
+        return self._pinged is not None and time.monotonic() - self._pinged > _SILENT_S
+
     def check(self) -> None:
-        """End the process if it hangs."""
-        silent_s = time.monotonic() - self._heard
-        if self._asked and silent_s > self.limit_s:
+        """Ask for a sign of life; end the process if it hangs."""
+        now = time.monotonic()
+        silent_s = now - min(self._heard if self._asked else now, now if self._pinged is None else self._pinged)
+        if silent_s > self.limit_s:
             self.kill(f"no answer for {silent_s:.0f} s")
+        elif self._pinged is None:
+            self._pinged = now
+            self._outbox.put((_PING, "ping", ()))
 
     def kill(self, reason: str) -> None:
         """End it at once; :attr:`ended` follows."""
@@ -136,6 +149,9 @@ class ModelProcess:
     # -- in the loop
 
     def _answered(self, number: int, done: bool, value: Any) -> None:
+        if number == _PING:
+            self._pinged = None
+            return
         self._heard = time.monotonic()
         answer = self._asked.pop(number, None)
         if answer is None:

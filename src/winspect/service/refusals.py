@@ -6,13 +6,12 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
 
 from winspect.errors import ClassNameError, OutputError, PictureError, ReferencesError, SettingsError, WinspectError
-from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded, UnknownClass
+from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded, StoreFull, UnknownClass
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +25,7 @@ STATUS_OF: tuple[tuple[type[WinspectError], int], ...] = (
     (ReferencesError, 422),
     (SettingsError, 422),
     (OutputError, 507),
+    (StoreFull, 507),
 )
 """The errors that are the caller's business. Every other one is a 500 without its message."""
 
@@ -100,7 +100,7 @@ def _told(error: Exception) -> tuple[int, str, str, dict[str, str]]:
     for kind, status in STATUS_OF:
         if isinstance(error, kind):
             message = str(error)
-            if status == HTTPStatus.INSUFFICIENT_STORAGE:
+            if isinstance(error, OutputError):
                 logger.error("%s", error)  # it names a file of ours
                 message = _STORAGE_FULL
             return status, kind.__name__, message, _retry_after(error)

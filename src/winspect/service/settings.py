@@ -21,13 +21,17 @@ class ServiceSettings:
         data: folder of ``winspect.sqlite3``: references, good pictures and calibrations.
         classes: the only classes that may be asked for; None for any.
         host, port: where it listens; port 0 is one that is free.
+        allowed_hosts: what the service is called beside loopback's names and ``host``; with a key and none of these,
+            anything.
         max_queue: pictures that wait for the model at most; what comes on top is refused at once.
         deadline_s: for a request that names none, and the longest it may name.
         max_upload_mb: of one request, in units of 2**20 bytes.
         max_pixels: of one picture, told by its header.
         max_pictures: of one request.
         max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
-        max_classes: different class names that may be asked for, as each is encoded and kept.
+        max_store_mb: of all stored pictures together, in units of 2**20 bytes.
+        max_classes: classes that anything is stored of; and other names whose prompts are kept encoded: the one not
+            asked for longest makes room for the next.
         max_batch: pictures in one call of the model at most.
         overlay_side: the longer side of an overlay at most, in pixels.
         drain_s: for what is queued when the service is told to end.
@@ -54,6 +58,7 @@ class ServiceSettings:
     max_pictures: int = 16
     max_references: int = 64
     max_good_pictures: int = 10_000
+    max_store_mb: float = 4096.0
     max_classes: int = 1_000
     max_batch: int = 32
     overlay_side: int = 1024
@@ -64,6 +69,7 @@ class ServiceSettings:
     backoff_s: float = 0.5
     most_backoff_s: float = 30.0
     page: bool = True
+    allowed_hosts: tuple[str, ...] = ()
     api_key_file: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None

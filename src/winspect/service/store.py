@@ -12,20 +12,22 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from winspect.errors import OutputError, SettingsError
-from winspect.files import make_folder
+from winspect.files import make_folder, replacing
 from winspect.prompts import class_key
-from winspect.service.contract import StoredPicture
+from winspect.service.contract import StoredPicture, StoreFull
 
 logger = logging.getLogger(__name__)
 
 FILE = "winspect.sqlite3"
 _APPLICATION = 0x77696E73  # "wins": a file of another program is not written to
 _SCHEMA = 1
+_RESERVE = "winspect.reserve"
+_RESERVE_BYTES = 4 * 2**20  # what deleting 4 GB of pictures writes, at a page of SQLite's per megabyte
 _MOST_LOG_BYTES = 64 * 2**20
 _TABLES = """
 CREATE TABLE pictures (
@@ -51,14 +53,18 @@ class Store:
 
     Args:
         folder: made when it is not there.
+        max_bytes: of all pictures together; None for as many as the disk holds.
+        max_classes: that anything is stored of; None for any number.
 
     Raises:
         OutputError: the folder cannot be written, or another service uses it.
         SettingsError: the file is damaged, another program's, or of a newer release.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int | None = None, max_classes: int | None = None) -> None:
         self.path = make_folder(folder) / FILE
+        self.max_bytes, self.max_classes = max_bytes, max_classes
+        self._reserve = self.path.with_name(_RESERVE)
         self._lock = threading.Lock()
         try:
             self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=0.5)
@@ -72,6 +78,7 @@ class Store:
                 f"{self.path}: damaged, or no file of winspect's ({error}); restore a copy, or move it away to start "
                 "without references"
             ) from error
+        self._keep_reserve()
 
     def _open(self) -> None:
         run = self._connection.execute
@@ -86,6 +93,7 @@ class Store:
             raise SettingsError(f"{self.path}: got schema {version}, this release reads {_SCHEMA}; upgrade winspect")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")  # references are shown rarely, and must not be lost with the power
+        run("PRAGMA secure_delete = OFF")  # else deleting writes as much as it deletes: no room on a full disk
         run(f"PRAGMA journal_size_limit = {_MOST_LOG_BYTES}")
         run("BEGIN IMMEDIATE")
         if not tables:
@@ -173,8 +181,12 @@ class Store:
         """Store pictures in place of those a class has; none to delete them. Copies are stored once.
 
         Raises:
-            OutputError: the disk is full, or cannot be written; nothing has changed.
+            StoreFull: the pictures are too many bytes, or of one class too many.
+            OutputError: the disk is full, or cannot be written; nothing has changed. Deleting works on a full disk.
         """
+        if not pictures:
+            self._delete("DELETE FROM pictures WHERE class = ? AND kind = ?", category_name, kind)
+            return
         with self._change() as run:
             run("DELETE FROM pictures WHERE class = ? AND kind = ?", (category_name, kind))
             self._insert(run, category_name, kind, pictures)
@@ -186,20 +198,55 @@ class Store:
 
     def set_document(self, category_name: str, document: dict[str, Any] | None) -> None:
         """Store the calibration of a class; None deletes it. Errors as of :meth:`replace`."""
+        if document is None:
+            self._delete("DELETE FROM calibrations WHERE class = ?", category_name)
+            return
+        text = json.dumps(document, allow_nan=False)
         with self._change() as run:
-            if document is None:
-                run("DELETE FROM calibrations WHERE class = ?", (category_name,))
-            else:
-                text = json.dumps(document, allow_nan=False)
-                run("INSERT OR REPLACE INTO calibrations VALUES (?, ?)", (category_name, text))
+            run("INSERT OR REPLACE INTO calibrations VALUES (?, ?)", (category_name, text))
+
+    def _delete(self, query: str, *values: Any) -> None:
+        """Delete rows. That writes a little; on a full disk what was reserved for it is used up, and made again."""
+        self._keep_reserve()
+        try:
+            with self._change() as run:
+                run(query, values)
+        except OutputError:
+            self._reserve.unlink(missing_ok=True)
+            with self._change() as run:
+                run(query, values)
+            self._rows("PRAGMA wal_checkpoint(RESTART)")  # what is written next overwrites the log
+        self._keep_reserve()
+
+    def _keep_reserve(self) -> None:
+        """Hold some of the disk back; where it is full already there is none, until there is room."""
+        with suppress(OSError, OutputError):
+            if not self._reserve.exists():
+                with replacing(self._reserve) as temporary:
+                    temporary.write_bytes(bytes(_RESERVE_BYTES))
 
     def _insert(self, run: Any, category_name: str, kind: Kind, pictures: Sequence[Picture]) -> None:
+        pictures = list(pictures)
+        self._check_room(run, category_name, sum(len(content) for _, content in pictures))
         for name, content in pictures:
             digest = hashlib.sha256(content).hexdigest()
             run(
                 "INSERT OR IGNORE INTO pictures (class, kind, name, sha256, size, content) VALUES (?, ?, ?, ?, ?, ?)",
                 (category_name, kind, name, digest, len(content), content),
             )
+
+    def _check_room(self, run: Any, category_name: str, more_bytes: int) -> None:
+        (stored,) = run("SELECT total(size) FROM pictures").fetchone()
+        if self.max_bytes is not None and stored + more_bytes > self.max_bytes:
+            limit, left = self.max_bytes / 2**20, max(0, self.max_bytes - stored) / 2**20
+            raise StoreFull(
+                f"got {more_bytes / 2**20:.1f} MB of pictures, of {limit:g} MB that may be stored {left:.1f} are left; "
+                "delete what is not needed, or start the service with a larger --max-store-mb"
+            )
+        others = "SELECT class FROM pictures WHERE class != ?1 UNION SELECT class FROM calibrations WHERE class != ?1"
+        (classes,) = run(f"SELECT count(*) FROM ({others})", (category_name,)).fetchone()
+        if self.max_classes is not None and classes >= self.max_classes:
+            raise StoreFull(f"{classes} classes are stored, which is the most; delete one that is not needed")
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock, _named_errors():

@@ -23,12 +23,15 @@ from winspect.service.refusals import Refused
 
 MODEL = "winspect"
 ENCODED, PIXELS = "pictures", "pixels"
-"""The two inputs, of which a request has one: BYTES [n], files; UINT8 [n, height, width, 3] or [height, width, 3]."""
+"""The two inputs, of which a request has one: BYTES [n] or [n, 1], files; UINT8 [n, height, width, 3] or
+[height, width, 3]."""
 DEFAULT_OUTPUTS = ("anomaly_score", "verdict", "p_value", "error")
 MAP = "anomaly_map"
 OUTPUTS = (*DEFAULT_OUTPUTS, "warning", MAP)
 TEXTS = ("verdict", "error", "warning")
 """The outputs that are BYTES; the others are FP32."""
+MAX_JSON_VALUES = 2**18
+"""Reading more would stop the process, whichever thread does it. Base64 has none of the marks that are counted."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _DATATYPES = {ENCODED: "BYTES", PIXELS: "UINT8"}
@@ -68,6 +71,11 @@ def parse(body: bytes, header_length: str | None, max_pictures: int) -> InferReq
         Refused: 400, what came is not what the protocol, or this model, wants; 413, too many pictures.
     """
     end = _json_length(body, header_length)
+    values = sum(body.count(mark, 0, end) for mark in (b",", b"[", b"{"))
+    if values > MAX_JSON_VALUES:
+        raise Refused(
+            413, f"the JSON has about {values} values, at most {MAX_JSON_VALUES} are read; send files, or binary data"
+        )
     try:
         request = json.loads(body[:end])
     except (ValueError, RecursionError) as error:
@@ -151,17 +159,17 @@ def _pictures(value: object, binary: memoryview, max_pictures: int) -> list[byte
     if tensor.get("datatype") != _DATATYPES[name]:
         raise Refused(400, f"input {name}: got the datatype {_shown(tensor.get('datatype'))}, need {_DATATYPES[name]}")
     shape = _shape(name, tensor.get("shape"))
-    if (count := shape[0] if len(shape) in (1, 4) else 1) > max_pictures:
+    if (count := 1 if len(shape) == 3 else shape[0]) > max_pictures:
         raise Refused(413, f"got {count} pictures, at most {max_pictures} in one request; send them in several")
     data = _data(name, tensor, binary)
     return _encoded(data, shape[0]) if name == ENCODED else _pixels(data, shape)
 
 
 def _shape(name: str, value: object) -> list[int]:
-    wanted = "[n]" if name == ENCODED else "[n, height, width, 3] or [height, width, 3]"
+    wanted = "[n] or [n, 1]" if name == ENCODED else "[n, height, width, 3] or [height, width, 3]"
     shape = _list(f"the shape of input {name}", value)
     is_right = all(type(length) is int and length > 0 for length in shape) and (
-        len(shape) == 1 if name == ENCODED else len(shape) in (3, 4) and shape[-1] == 3
+        len(shape) == 1 or shape[1:] == [1] if name == ENCODED else len(shape) in (3, 4) and shape[-1] == 3
     )
     if not is_right:
         raise Refused(400, f"input {name}: got the shape {_shown(shape)}, need {wanted}, no length below 1")
@@ -190,6 +198,8 @@ def _data(name: str, tensor: Mapping[str, Any], binary: memoryview) -> memoryvie
 
 
 def _encoded(data: memoryview | list[Any], count: int) -> list[bytes]:
+    if not isinstance(data, memoryview):  # JSON's lists may be nested as the shape [n, 1] is
+        data = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in data]
     pictures = _split(data) if isinstance(data, memoryview) else [_from_base64(text) for text in data]
     if len(pictures) != count:
         raise Refused(400, f"input {ENCODED}: got {len(pictures)} elements for the shape [{count}]")

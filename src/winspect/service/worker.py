@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -99,10 +100,12 @@ class Worker:
     def __init__(self, pipe: Connection, settings: ServiceSettings, spec: ModelSpec, device: str | None) -> None:
         self._pipe, self.settings, self.spec, self.device = pipe, settings, spec, device
         self._sending = threading.Lock()
+        self._warmed_up: frozenset[str] = frozenset()  # those of the settings or the default, and stored ones
         self._inbox: queue.SimpleQueue[tuple[int, str, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(decoders(spec), thread_name_prefix="winspect-pictures")
         self._apart = ThreadPoolExecutor(1, thread_name_prefix="winspect-demanding")
         self._painters = ThreadPoolExecutor(_PAINTERS, thread_name_prefix="winspect-overlays")
+        self._passing: OrderedDict[str, None] = OrderedDict()  # judged, and nothing else: oldest first
         self._shown: dict[str, tuple[int, int]] = {}  # class -> number of its set of references, how many they are
         self.model: Any = None
 
@@ -119,6 +122,8 @@ class Worker:
                 number, job, arguments = self._pipe.recv()
                 if job == "stop":
                     self._inbox.put(None)
+                elif job == "ping":
+                    self._send(number, True, None)
                 elif job == "check":
                     self._pool.submit(self._do, number, job, arguments)
                 elif job == "decode":  # takes long: no thread that others' pictures need
@@ -185,6 +190,7 @@ class Worker:
     def _job_warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
         """Build and run once what the first pictures of these classes need."""
         noise = np.random.default_rng(0).integers(0, 256, (_WARM_UP_SIDE, _WARM_UP_SIDE, 3), np.uint8)
+        self._warmed_up = frozenset(classes)
         for category_name in classes:
             self.model.prepare_class(category_name)
             for maps in (True, False):
@@ -208,6 +214,8 @@ class Worker:
         usable = [item for item, _ in prepared if not isinstance(item, Exception)]
         judged = iter(self._judge(usable, category_name, zero_shot, maps))
         results = [item if isinstance(item, Exception) else next(judged) for item, _ in prepared]
+        if usable:
+            self._note_use(category_name)
         answer = BatchAnswer(
             answers={},
             references=version,
@@ -217,6 +225,16 @@ class Worker:
             started=started,
         )
         return [question for question, _ in batch], results, answer
+
+    def _note_use(self, category_name: str) -> None:
+        """Let the class not judged for longest go, where there are too many; those with references stay, and ours."""
+        if category_name in self._shown or category_name in self._warmed_up:
+            self._passing.pop(category_name, None)
+            return
+        self._passing[category_name] = None
+        self._passing.move_to_end(category_name)
+        if len(self._passing) > self.settings.max_classes:
+            self.model.drop_class(self._passing.popitem(last=False)[0])
 
     # -- judging
 

@@ -15,11 +15,14 @@ import { VERDICTS, score } from "./words.js";
 
 const MAPS_AT_ONCE = 24; // of more pictures, maps are asked for when they are looked at
 const DEFAULT_CLASS = "object";
+const TYPING_MS = 500; // a pause after which a class is taken to be typed to its end
 const ONE_COLUMN = "(max-width: 820px)"; // as in page.css
 
 const items = [];
 let selected = null;
 let category = DEFAULT_CLASS;
+let refreshed = null; // the class that the service has been asked about
+let typing = null; // the pause that runs
 
 const currentClass = () => category;
 const references = new References(currentClass, () => {
@@ -165,7 +168,22 @@ function pointAt(value) {
 
 // -- the class
 
+/** What is typed is the class of what is judged from now on; the service is asked about it after a pause. */
+function typeClass({ target }) {
+  category = target.value.trim() || DEFAULT_CLASS;
+  clearTimeout(typing);
+  typing = setTimeout(commitClass, TYPING_MS);
+}
+
+async function commitClass() {
+  clearTimeout(typing);
+  const name = byId("class").value.trim() || DEFAULT_CLASS;
+  if (name === refreshed) return;
+  if (await changeClass(name)) judgeAll();
+}
+
 async function changeClass(name) {
+  clearTimeout(typing);
   category = name.trim() || DEFAULT_CLASS;
   calibration.leave();
   return refreshClass();
@@ -173,6 +191,7 @@ async function changeClass(name) {
 
 /** Ask what the service has of the class; false, and a message, where it is none that it takes. */
 async function refreshClass() {
+  refreshed = category;
   tell(byId("class-error"), "");
   byId("class").removeAttribute("aria-invalid");
   try {
@@ -190,7 +209,7 @@ async function refreshClass() {
 }
 
 async function setClass(name) {
-  if (name === category) return;
+  if (name === category && name === refreshed) return;
   byId("class").value = name;
   await changeClass(name);
 }
@@ -233,7 +252,8 @@ function connect() {
     if (clipboardData?.files.length) add([...clipboardData.files]);
   });
   byId("clear").addEventListener("click", clear);
-  byId("class").addEventListener("change", async ({ target }) => (await changeClass(target.value)) && judgeAll());
+  byId("class").addEventListener("input", typeClass);
+  byId("class").addEventListener("change", commitClass);
   byId("opacity").addEventListener("input", () => {
     for (const figure of Object.values(figures)) figure.opacity = opacity();
   });

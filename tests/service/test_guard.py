@@ -50,7 +50,7 @@ def split(answer):
 
 def request(body=b"", *, headers="", length=None, path="/v1/predict"):
     length = len(body) if length is None else length
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{headers}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n"
     return head.encode() + body
 
 
@@ -91,7 +91,7 @@ def test_a_client_that_sends_200_mb_before_it_listens_still_hears_413(live):
 def test_a_body_without_a_length_is_413_as_soon_as_it_is_too_long(live, path):
     sent = 0
     with live.connect() as connection:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         part = b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a"\r\n\r\n'
         connection.sendall(b"%x\r\n%b\r\n" % (len(part), part))
@@ -152,7 +152,7 @@ def test_a_body_that_trickles_in_is_408_and_closed(live):
     still_answers(live)
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /v1/pre", b"POST /v1/predict HTTP/1.1\r\nHost: x\r\n"])
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/pre", b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n"])
 def test_headers_that_trickle_in_are_408_and_closed(live, begun):
     started = time.monotonic()
     with live.connect() as connection:
@@ -165,7 +165,7 @@ def test_headers_that_trickle_in_are_408_and_closed(live, begun):
 
 def test_a_second_request_may_not_trickle_in_either(live):
     with live.connect() as connection:
-        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert split(read_answer(connection))[2] == {"live": True}
         time.sleep(1.5 * PATIENCE_S)  # an idle connection is kept
         connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n")

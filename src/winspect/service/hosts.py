@@ -35,8 +35,8 @@ class Hosts:
         if self._any_host or header is None:
             return
         name = _name_of(header)
-        arrived_at = (scope.get("server") or ("",))[0]
-        if name in self._names or _is_loopback(name) or name == _plain(str(arrived_at)):
+        arrived_at = _plain(str((scope.get("server") or ("",))[0]))
+        if name and (name in self._names or name == arrived_at or _is_loopback(name)):
             return
         raise Refused(
             403,

@@ -51,16 +51,17 @@ def decode_elsewhere(
             ) from error
         finally:
             process.kill()
-    head, _, pixels = out.partition(b"\n")
+    end = out.find(b"\n")
     try:
-        answer = json.loads(head)
+        answer = json.loads(out[: max(end, 0)])
     except ValueError as error:
         code = process.returncode
         reason = f"its decoder died (exit code {code}): damaged, or not enough memory; save or copy it again"
         raise PictureError(name, reason) from error
     if answer["error"] is not None:
         raise PictureError(name, answer["error"])
-    return Image.frombytes("RGB", tuple(answer["size"]), pixels), answer["warning"]
+    pixels = memoryview(out)[end + 1 :]  # no second copy of what may be half a gigabyte
+    return Image.frombuffer("RGB", tuple(answer["size"]), pixels, "raw", "RGB", 0, 1), answer["warning"]
 
 
 def main(options: str) -> None:

@@ -60,7 +60,7 @@ def decode_elsewhere(
         raise PictureError(name, reason) from error
     if answer["error"] is not None:
         raise PictureError(name, answer["error"])
-    pixels = memoryview(out)[end + 1 :]  # no second copy of what may be half a gigabyte
+    pixels: Any = memoryview(out)[end + 1 :]  # no second copy of what may be half a gigabyte
     return Image.frombuffer("RGB", tuple(answer["size"]), pixels, "raw", "RGB", 0, 1), answer["warning"]
 
 

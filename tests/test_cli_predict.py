@@ -17,10 +17,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from checkpoints import SMALL
+from miniature import part, save
 from PIL import Image
 
 from winspect import WinCLIP, heatmaps
 from winspect.cli.main import main
+from winspect.heatmaps import heat_overlay, run_range
 from winspect.reports.recorder import COLUMNS
 from winspect.system.installation import install_command
 from winspect.system.run_folder import locked
@@ -168,7 +170,6 @@ def test_three_bad_pictures_of_eight_give_eight_rows_and_status_3(cli, mixed, tm
         "resumed": 0,
         "failed": 3,
         "warned": 0,
-        "judged_by_themselves": [],
         "interrupted": False,
         "error": None,
         "out": str(tmp_path / "out") if with_out else None,
@@ -791,3 +792,41 @@ def test_an_output_that_is_full_is_said(tmp_path):
         assert process.wait(timeout=60) == 2
     assert "cannot write the output: " in messages
     assert "Traceback" not in messages
+
+
+# One scale for all heat maps
+
+
+def painted(out, row):
+    with Image.open(out / row["map"]) as overlay:
+        return np.asarray(overlay).astype(int)
+
+
+def test_heat_maps_are_on_one_scale_unless_stretched(cli, parts, tmp_path):
+    """The same picture has the same colours whatever stands beside it, and equal colours are equal values."""
+    for folder, options in ((tmp_path / "one", ()), (tmp_path / "own", ("--stretch",))):
+        cli("predict", parts, "--out", folder, "--raw-maps", *options)
+    (fixed, *_), (stretched, *_) = rows_in(tmp_path / "one"), rows_in(tmp_path / "own")
+    with Image.open(fixed["path"]) as picture, np.load(tmp_path / "one" / fixed["map"].replace("png", "npz")) as file:
+        rgb, heat = np.asarray(picture.convert("RGB")), file["anomaly_map"]
+    assert (painted(tmp_path / "one", fixed) == heat_overlay(rgb, heat, (0, 1))).all()  # too small to draw on
+    assert (painted(tmp_path / "own", stretched) == heat_overlay(rgb, heat)).all()
+    assert (painted(tmp_path / "one", fixed) != painted(tmp_path / "own", stretched)).any()
+
+
+def test_the_scale_follows_the_good_samples(cli, parts, tmp_path, small_checkpoint):
+    new = save(tmp_path / "new.png", part(77, defective=True)[0])
+    cli("predict", new, "--reference", parts, "--out", tmp_path / "out", "--raw-maps")
+    model = WinCLIP(SMALL, weights=small_checkpoint, device="cpu")
+    assert model.good_levels() == ()
+    references = sorted(parts.iterdir())
+    model.reference(references)
+    levels = model.good_levels()
+    assert len(levels) == len(references) == 4
+    for number, reference in enumerate(references):
+        model.reference([*references[:number], *references[number + 1 :]])
+        assert levels[number] == pytest.approx(model.predict(reference).tile_maps.max(), abs=1e-6)
+    row = rows_in(tmp_path / "out")[0]
+    with Image.open(row["path"]) as picture, np.load(tmp_path / "out" / row["map"].replace("png", "npz")) as file:
+        expected = heat_overlay(np.asarray(picture.convert("RGB")), file["anomaly_map"], run_range(levels))
+    assert abs(painted(tmp_path / "out", row) - expected).mean() < 1

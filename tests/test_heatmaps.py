@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from winspect.errors import OutputError
-from winspect.heatmaps import SMALLEST_SPAN, heat_overlay, heat_range, save_png
+from winspect.heatmaps import SMALLEST_SPAN, UNIT_RANGE, heat_overlay, heat_range, judged_overlay, run_range, save_png
 
 GREY = np.full((20, 30, 3), 120, np.uint8)
 
@@ -47,6 +47,44 @@ def test_values_outside_the_range_are_its_ends():
     painted = heat_overlay(GREY, one_spot(7.0), score_range=(0.5, 0.6))
     assert (painted[0, 0] == GREY[0, 0]).all()
     assert (painted[5, 7] != GREY[5, 7]).any()
+
+
+@pytest.mark.parametrize("good", [[0.05, 0.07, 0.1], [0.48, 0.5, 0.52], [0.6, 0.7, 0.9], [0.99, 0.995, 0.999]])
+def test_a_runs_scale_starts_at_good_pictures_and_passes_the_threshold(good):
+    low, high = run_range(good, good[-1])
+    assert 0 <= low <= good[1] and high <= 1 and high - low >= SMALLEST_SPAN - 1e-9
+    quiet, loud = (heat_overlay(GREY, np.full((20, 30), value), (low, high)) for value in (good[0], 1.0))
+    painted = [abs(one.astype(int) - GREY).max() for one in (quiet, loud)]
+    assert painted[0] < painted[1]
+
+
+def test_without_good_pictures_the_scale_is_that_of_all_scores():
+    assert run_range(None) == run_range(()) == run_range([0.3]) == UNIT_RANGE
+    assert run_range((), 0.5) == pytest.approx((0.5, 0.65))
+
+
+def test_score_verdict_and_colour_bar_are_drawn_and_the_old_look_has_none():
+    rgb, heat = np.full((240, 320, 3), 120, np.uint8), np.zeros((240, 320), np.float32)
+    heat[100:120, 100:140] = 0.9
+    plain = heat_overlay(rgb, heat, (0.2, 1.0))
+    drawn = judged_overlay(rgb, heat, (0.2, 1.0), score=0.83, verdict="anomalous", boxes=[[100, 100, 140, 120]])
+    changed = (drawn != plain).any(axis=2)
+    assert drawn.shape == rgb.shape and changed[-15:].all()
+    assert changed[100, 100:140].all() and not changed[103:117, 104:136].any()  # an outline, its inside is seen
+    assert not changed[:98].any()
+    other = judged_overlay(rgb, heat, (0.2, 1.0), score=0.11, verdict="normal")
+    assert (other[-15:] != drawn[-15:]).any()
+    bar = drawn[-8, 160:].astype(int)
+    assert (bar[:, 0] - bar[:, 1]).max() > 100  # from white to magenta
+    stretched = judged_overlay(rgb, heat, None, score=0.83, verdict="anomalous", boxes=[[100, 100, 140, 120]])
+    assert (stretched == heat_overlay(rgb, heat)).all()
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (30, 20), (121, 61), (3000, 40), (40, 3000)])
+def test_any_size_can_be_drawn_on(size_wh):
+    rgb = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    drawn = judged_overlay(rgb, rgb[..., 0] * 1.0, (0, 1), score=0.5, verdict="normal", boxes=[[0, 0, 1, 1]])
+    assert drawn.shape == rgb.shape
 
 
 def test_bad_input_is_refused():

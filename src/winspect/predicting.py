@@ -33,6 +33,7 @@ from winspect.thresholds.fingerprints import Copies, Fingerprint, fingerprint
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS = "object"
+_LEVEL_SAMPLES = 8
 
 Picture = str | PathLike[str] | np.ndarray | Any
 """A file, an array, a torch tensor, a Pillow image, or a pair (name, picture): see :mod:`winspect.pictures.given`."""
@@ -60,6 +61,8 @@ class Predictor(ABC):
         self._fusion: FusionSettings | None = None
         self._texts: dict[str, Array] = {}
         self._references: dict[str, References] = {}
+        self._samples: dict[str, list[Embeddings]] = {}
+        self._levels: dict[str, tuple[float, ...]] = {}
         self._shown: dict[str, tuple[Fingerprint, ...]] = {}
         self._copies: tuple[tuple[Fingerprint, ...], Copies] = (), Copies(())
 
@@ -145,6 +148,8 @@ class Predictor(ABC):
                 logger.warning("reference picture %s: %s", item.name, item.warning)
             parts.append(self._encode(item.tiles, patches=True))
         references = References.collect(parts)
+        self._samples[key] = parts[:_LEVEL_SAMPLES]
+        self._levels.pop(key, None)
         if self.recipe.tile_references == "same" and references.tiles is None:
             counts = ", ".join(str(len(part.image)) for part in parts)
             raise ReferencesError(
@@ -154,6 +159,26 @@ class Predictor(ABC):
         self._references[key] = references
         self._shown[key] = tuple(fingerprint(picture) for picture in pictures[:shots])
         return len(pictures[:shots])
+
+    def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
+        """The largest map value of each of the first good samples, judged with the others: what good pictures reach.
+
+        Nothing is encoded again. Empty for zero-shot, for a single sample, and for a state that was taken.
+        """
+        key = class_key(category_name)
+        samples = self._samples.get(key, [])
+        if len(samples) < 2 or key not in self._references:
+            return ()
+        if key not in self._levels:
+            text = self._class_text(category_name)
+            self._levels[key] = tuple(self._level(samples, number, text) for number in range(len(samples)))
+        return self._levels[key]
+
+    def _level(self, samples: Sequence[Embeddings], number: int, text: Array) -> float:
+        others = References.collect([*samples[:number], *samples[number + 1 :]])
+        tiles = [len(samples[number].image)]
+        (scores,) = judge(samples[number], text, others, self.recipe, self.grid_hw, tiles, self._fusion)
+        return float(scores.tile_maps.max())
 
     def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
         """Names and hashes of the good samples a class is judged with, in the order shown; none for zero-shot."""
@@ -169,6 +194,8 @@ class Predictor(ABC):
     def forget(self, category_name: str = DEFAULT_CLASS) -> None:
         """Drop the references of a class: it is judged zero-shot again."""
         self._references.pop(class_key(category_name), None)
+        self._samples.pop(class_key(category_name), None)
+        self._levels.pop(class_key(category_name), None)
         self._shown.pop(class_key(category_name), None)
 
     def drop_class(self, category_name: str = DEFAULT_CLASS) -> None:

@@ -81,6 +81,9 @@ class Fake:
         self.note("drop", category_name)
         self.references.pop(category_name, None)
 
+    def good_levels(self, category_name):
+        return ()
+
     def forget(self, category_name):
         self.note("forget", category_name)
         self.references.pop(category_name, None)

@@ -95,6 +95,11 @@ def test_a_threshold_decides(service, threshold, verdict):
     assert (row["verdict"], row["threshold"]) == (verdict, float(threshold))
 
 
+def test_a_map_says_the_scale_of_its_colours(service):
+    (row,) = service.predict(GOOD, map="true").json()["results"]
+    assert row["map"]["range"] == [0, 1]
+
+
 def test_boxes_without_a_calibration_are_asked_for(service):
     spot = picture(20)
     spot[20:, 30:] = 200

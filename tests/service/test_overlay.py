@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from winspect.errors import PictureError
-from winspect.heatmaps import heat_overlay
+from winspect.heatmaps import judged_overlay
 from winspect.images import tile_boxes
 from winspect.results import Result
 from winspect.service.overlay import overlay_png, shrink_picture, shrunk, smaller_size
@@ -53,16 +53,18 @@ def test_a_result_without_maps_stays_as_it_is():
     failed = Result("a.png", "part", error=PictureError("a.png", "bad"))
     assert shrunk(failed, (10, 10)) is failed
     with pytest.raises(ValueError, match="without maps"):
-        overlay_png(Result("a.png", "part", 0.5, size_wh=(9, 9)), np.zeros((9, 9, 3), np.uint8))
+        overlay_png(Result("a.png", "part", 0.5, size_wh=(9, 9)), np.zeros((9, 9, 3), np.uint8), (0, 1), None)
 
 
-def test_an_overlay_is_what_heat_overlay_paints():
-    whole = judged((120, 90), tiles=False)
-    rgb = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
+def test_an_overlay_is_the_judged_heat_map():
+    whole = judged((160, 120), tiles=False)
+    rgb = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
+    look = {"score": whole.anomaly_score, "verdict": "anomalous"}
     np.testing.assert_array_equal(
-        np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb)))), heat_overlay(rgb, whole.anomaly_map)
+        np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0.2, 0.9), 0.0)))),
+        judged_overlay(rgb, whole.anomaly_map, (0.2, 0.9), **look),
     )
     small = shrink_picture(rgb, 60)
     assert small.shape == (45, 60, 3)
-    assert Image.open(io.BytesIO(overlay_png(whole, small))).size == (60, 45)
-    assert shrink_picture(rgb, 120) is rgb
+    assert Image.open(io.BytesIO(overlay_png(whole, small, (0, 1), None))).size == (60, 45)
+    assert shrink_picture(rgb, 160) is rgb

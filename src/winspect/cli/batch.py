@@ -99,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
             threshold=args.threshold,
             calibration=calibration,
             regions=region_rule(args, calibration),
+            stretch=args.stretch,
             maps=args.maps,
             shard_rows=args.shard_rows,
             resume=args.resume,

@@ -73,6 +73,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     results = parser.add_argument_group("results")
     results.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     results.add_argument("--overlays", action="store_true", help="write heat maps over the pictures")
+    results.add_argument("--stretch", action="store_true", help="stretch the colours of heat maps to each picture")
     results.add_argument("--raw-maps", action="store_true", help="write each map as float32 .npz")
     results.add_argument("--no-report", action="store_true", help="no report.html")
     results.add_argument("--fresh", action="store_true", help="start again, whatever is in --out")
@@ -121,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
                 args.out,
                 class_name=class_name,
                 overlays=args.overlays,
+                stretch=args.stretch,
                 raw_maps=args.raw_maps,
                 fresh=args.fresh,
                 progress=True,

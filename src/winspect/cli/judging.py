@@ -11,6 +11,7 @@ from winspect.cli.common import check_shots, load_predictor
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
+    from winspect.heatmaps import ScoreRange
     from winspect.predicting import Predictor
     from winspect.thresholds import Calibration, RegionRule
 
@@ -27,6 +28,12 @@ def add_judging_options(parser: argparse.ArgumentParser, *, calibration_help: st
     parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="scores from here on are anomalous")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help=calibration_help)
+    parser.add_argument(
+        "--stretch",
+        action="store_true",
+        help="stretch the colours of heat maps to each picture, and draw nothing on them (default: one scale for the "
+        "run, with score, verdict and boxes)",
+    )
     parser.add_argument(
         "--boxes",
         choices=("none", "anomalous", "all"),
@@ -128,6 +135,18 @@ def region_rule(args: argparse.Namespace, calibration: Calibration | None) -> Re
     if threshold is None and args.boxes is None:
         return None
     return RegionRule(threshold, args.min_area, args.boxes or "anomalous")
+
+
+def heat_range_of(args: argparse.Namespace, model: Predictor, calibration: Calibration | None) -> ScoreRange | None:
+    """The scale of the run's heat maps; None for stretched ones."""
+    from winspect.heatmaps import run_range
+
+    if args.stretch:
+        return None
+    threshold = args.pixel_threshold
+    if calibration is not None and calibration.map_maxima is not None:
+        return run_range(calibration.map_maxima, calibration.pixel_threshold if threshold is None else threshold)
+    return run_range(model.good_levels(**category_of(args)), threshold)
 
 
 def check_regions(args: argparse.Namespace, calibration: Calibration | None) -> None:

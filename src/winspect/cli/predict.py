@@ -24,6 +24,7 @@ from winspect.cli.judging import (
     category_of,
     check_judging_options,
     describe_run,
+    heat_range_of,
     line_of,
     load_calibration,
     load_judge,
@@ -92,7 +93,10 @@ def run(args: argparse.Namespace) -> int:
     model.prepare_engine(**category_of(args), maps=maps)
     deciding = {"threshold": args.threshold, "calibration": calibration, "regions": regions}
     with locked(args.out) if args.out else nullcontext():
-        recorder = _recorder(args, describe_run(args, model, references, calibration), deciding) if args.out else None
+        recorder = None
+        if args.out:
+            look = {"score_range": heat_range_of(args, model, calibration)} if not args.no_overlays else {}
+            recorder = _recorder(args, describe_run(args, model, references, calibration), {**deciding, **look})
         to_do = still_to_do(pictures, recorder) if recorder else pictures
         with _Printer(args, len(pictures), recorder) as printer:
             try:
@@ -124,7 +128,7 @@ def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
 def _recorder(args: argparse.Namespace, run: dict[str, Any], deciding: dict[str, Any]) -> Recorder:
     from winspect.reports.recorder import Recorder
 
-    run |= {"overlays": not args.no_overlays, "raw_maps": args.raw_maps}
+    run |= {"overlays": not args.no_overlays, "raw_maps": args.raw_maps, "stretch": args.stretch}
     return Recorder(
         args.out,
         run,

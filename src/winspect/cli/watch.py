@@ -22,6 +22,7 @@ from winspect.cli.judging import (
     add_judging_options,
     category_of,
     describe_run,
+    heat_range_of,
     line_of,
     load_calibration,
     load_judge,
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         "threshold": args.threshold,
         "calibration": calibration,
         "regions": region_rule(args, calibration),
+        "score_range": heat_range_of(args, model, calibration) if args.maps not in (None, "none") else None,
     }
     kept = _given(args, "maps", "keep_maps", "frames", "keep_frames")
     with WatchResults(args.out, stop=stop, **deciding, **kept) as results:

@@ -22,8 +22,8 @@ from winspect.distributed.inputs import OVERLAYS
 from winspect.distributed.stages import JUDGED, boxes_of, worker_name
 from winspect.errors import PictureError, WinspectError
 from winspect.files import make_folder
-from winspect.heatmaps import heat_overlay, save_png
-from winspect.reports.recorder import short_stem
+from winspect.heatmaps import save_png
+from winspect.reports.recorder import overlay_of, short_stem
 from winspect.results import Result
 
 logger = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ def _paint(row: dict[str, Any], source: Source | PictureError, place: str) -> st
         tile_maps=np.array(row["tile_maps"], np.float32).reshape(row["map_shape"]),
         tile_boxes=tuple(boxes_of(row)),
         size_wh=(row["width"], row["height"]),
+        picture_rgb=rgb,
     )
-    assert result.anomaly_map is not None  # narrowed: it has tile maps
-    painted = heat_overlay(rgb, result.anomaly_map)
+    painted = overlay_of(result, row, row["score_range"])
     name = f"{OVERLAYS}/{row['ordinal']:08d}_{short_stem(result.path)}.png"
     filesystem, folder = open_place(place)
     if isinstance(filesystem, fs.LocalFileSystem):

@@ -43,6 +43,7 @@ def batch(
     regions: RegionRule | None = None,
     calibration: Calibration | None = None,
     maps: str = "none",
+    stretch: bool = False,
     shard_rows: int | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -67,7 +68,7 @@ def batch(
         references, shots: good samples, for few-shot scores; of inputs of one class.
         threshold: scores from here on are anomalous; ``calibration`` decides where it is None.
         regions: which defects get boxes, which needs maps; None for none.
-        maps: one of :data:`MAPS`.
+        maps: one of :data:`MAPS`. stretch: the colours of heat maps to each picture, with nothing drawn on them.
         shard_rows: inputs per shard; None for a thousandth of all, 256 to 10,000.
         resume: go on with the run in ``out``.
         progress: a bar, or a line a minute, on stderr.
@@ -99,6 +100,7 @@ def batch(
         calibration=calibration,
         regions=regions,
         maps=maps != "none",
+        stretch=stretch,
     )
     check_judging(judging)
     if calibration is not None and "bundle" not in model:
@@ -182,4 +184,5 @@ def _description(shared: Shared, inputs: Inputs, maps: str) -> dict[str, Any]:
         "calibration": calibration,
         "boxes": judging.regions and asdict(judging.regions),
         "maps": maps,
+        "stretch": judging.stretch,
     }

@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import SettingsError
+from winspect.heatmaps import ScoreRange, run_range
 from winspect.images import Preprocess
 from winspect.prompts import PromptEnsemble, class_key
 from winspect.system.preferences import default_precision
@@ -76,6 +77,7 @@ class Judging:
         threshold: scores from here on are anomalous; ``calibration``: decides where it is None.
         regions: which defects get boxes; None for none.
         maps: whether maps are kept, for arrays or overlays.
+        stretch: the colours of heat maps to each picture.
     """
 
     classes: Sequence[str]
@@ -85,6 +87,7 @@ class Judging:
     calibration: Calibration | None = None
     regions: RegionRule | None = None
     maps: bool = False
+    stretch: bool = False
 
     @property
     def needs_maps(self) -> bool:
@@ -101,6 +104,7 @@ class Shared:
         preprocess, cut: pictures to tiles.
         states: of each class.
         judging: what was asked.
+        ranges: the scale of each class' heat maps; None stretches them.
     """
 
     described: Mapping[str, Any]
@@ -108,6 +112,7 @@ class Shared:
     cut: Mapping[str, Any]
     states: Mapping[str, ClassState]
     judging: Judging
+    ranges: Mapping[str, ScoreRange | None] = field(default_factory=dict)
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -137,7 +142,17 @@ def make_shared(model: Model, judging: Judging) -> Shared:
         cut=predictor.cut,
         states={name: predictor.state_of(name) for name in judging.classes},
         judging=judging,
+        ranges={name: _range_of(predictor, name, judging) for name in judging.classes} if judging.maps else {},
     )
+
+
+def _range_of(predictor: Predictor, name: str, judging: Judging) -> ScoreRange | None:
+    if judging.stretch:
+        return None
+    calibration, threshold = judging.calibration, None if judging.regions is None else judging.regions.pixel_threshold
+    if calibration is not None and calibration.map_maxima is not None:
+        return run_range(calibration.map_maxima, threshold or calibration.pixel_threshold)
+    return run_range(predictor.good_levels(name), threshold)
 
 
 def check_judging(judging: Judging) -> None:

@@ -59,6 +59,7 @@ JUDGED = pa.schema(
         ("judge", pa.string()),
         ("paint_s", pa.float32()),
         ("painter", pa.string()),
+        ("score_range", pa.list_(pa.float64())),
         ("refusal", pa.string()),
     ]
 )
@@ -169,8 +170,9 @@ class Judge:
                 by_class.setdefault(row["class"], []).append(number)
         for name, numbers in by_class.items():
             self._take(name)
+            look = self.shared.ranges.get(name)
             for number, result in zip(numbers, self._results(rows, numbers, pixels, name), strict=True):
-                rows[number] |= self._entries(result)
+                rows[number] |= {**self._entries(result), "score_range": look and list(look)}
 
     def _take(self, name: str) -> None:
         """Know a class from now on. With several few-shot classes the good samples of one are in memory at a time."""

@@ -21,7 +21,7 @@ from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
 from winspect.files import make_folder, replacing
-from winspect.heatmaps import heat_overlay, save_png
+from winspect.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay, run_range, save_png
 from winspect.metrics import Ranking, rank_scores
 from winspect.results import map_spread
 
@@ -38,14 +38,16 @@ class MapWriter:
 
     Attributes:
         folder: the results' folder; ``inside``: the category's folder in it.
+        stretch: the colours of heat maps to each picture, with nothing drawn on them.
     """
 
     folder: Path
     inside: str
     overlays: bool = False
     raw_maps: bool = False
+    stretch: bool = False
 
-    def write(self, number: int, result: Result) -> str | None:
+    def write(self, number: int, result: Result, score_range: ScoreRange = UNIT_RANGE) -> str | None:
         """Write what was asked for; returns the file's name below `folder`, or None."""
         if not (self.overlays or self.raw_maps) or result.anomaly_map is None:
             return None
@@ -55,7 +57,9 @@ class MapWriter:
             with replacing(self.folder / f"{stem}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, anomaly_map=result.anomaly_map)
         if self.overlays and result.picture_rgb is not None:
-            save_png(heat_overlay(result.picture_rgb, result.anomaly_map), self.folder / f"{stem}.png")
+            look = None if self.stretch else score_range
+            painted = judged_overlay(result.picture_rgb, result.anomaly_map, look, score=result.anomaly_score)
+            save_png(painted, self.folder / f"{stem}.png")
             return f"{stem}.png"
         return f"{stem}.npz" if self.raw_maps else None
 
@@ -129,7 +133,7 @@ class _Judged:
 
 
 class Measuring:
-    """A part's figures, from results in the order of its pictures.
+    """A part's figures, from results in the order of its pictures. ``score_range`` is that of its heat maps' colours.
 
     Args:
         drawn: the part's pictures.
@@ -143,11 +147,12 @@ class Measuring:
         self._drawn, self._root, self._writer = drawn, root, writer
         self._judged, self._truth = _Judged(), PixelTruth(drawn.tested, side, root, pixel_grid)
         self._stopped: str | None = None
+        self.score_range = UNIT_RANGE
 
     def add(self, item: Item, result: Result) -> None:
         """Take the next picture's result, and write its maps."""
         judged, path = self._judged, relative_name(item.path, self._root)
-        map_file = self._writer.write(len(judged.rows), result)
+        map_file = self._writer.write(len(judged.rows), result, self.score_range)
         named = {"path": path, "label": item.label, "defect_type": item.defect_type}
         judged.rows.append({**named, "score": result.anomaly_score, "map": map_file, "warning": result.warning})
         if result.warning is not None:
@@ -229,6 +234,8 @@ def judge_category(
     try:
         if drawn.references:
             model.reference([item.path for item in drawn.references], class_name)
+        if writer.overlays:
+            measuring.score_range = run_range(model.good_levels(class_name))
         alarm = embedding_alarm(model, [item.path for item in drawn.tested])
         _judge(model, drawn.tested, class_name, writer.overlays, measuring, advance)
     except ReferencesError as error:

@@ -57,6 +57,7 @@ def evaluate(
     pixel_grid: str = GRIDS[0],
     overlays: bool = False,
     raw_maps: bool = False,
+    stretch: bool = False,
     fresh: bool = False,
     progress: bool = False,
     report: Callable[[dict[str, Any]], object] | None = None,
@@ -79,6 +80,7 @@ def evaluate(
         pixel_grid: ``regions`` (masks keep every region, and are checked) or ``published`` (masks as published code
             takes them); see :class:`winspect.evaluation.pixels.PixelTruth`.
         overlays, raw_maps: also write heat maps over the pictures (.png), and float maps (.npz).
+        stretch: the colours of heat maps to each picture; else one scale for a category.
         fresh: start again, whatever is in ``out``.
         progress: a bar on stderr.
         report: called with the results while no other run can write to ``out``.
@@ -105,7 +107,7 @@ def evaluate(
             seed=seed,
             drawn=draw(dataset, name, shots=shots, seed=seed),
             class_name=class_name or named.get(name, name),
-            writer=MapWriter(folder, f"{MAPS_FOLDER}/{part_stem(name, seed)}", overlays, raw_maps),
+            writer=MapWriter(folder, f"{MAPS_FOLDER}/{part_stem(name, seed)}", overlays, raw_maps, stretch),
             pixel_grid=pixel_grid,
         )
         for name in dataset.categories

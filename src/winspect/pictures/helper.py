@@ -51,17 +51,16 @@ def decode_elsewhere(
             ) from error
         finally:
             process.kill()
-    end = out.find(b"\n")
+    head, _, pixels = out.partition(b"\n")
     try:
-        answer = json.loads(out[: max(end, 0)])
+        answer = json.loads(head)
     except ValueError as error:
         code = process.returncode
         reason = f"its decoder died (exit code {code}): damaged, or not enough memory; save or copy it again"
         raise PictureError(name, reason) from error
     if answer["error"] is not None:
         raise PictureError(name, answer["error"])
-    pixels: Any = memoryview(out)[end + 1 :]  # no second copy of what may be half a gigabyte
-    return Image.frombuffer("RGB", tuple(answer["size"]), pixels, "raw", "RGB", 0, 1), answer["warning"]
+    return Image.frombytes("RGB", tuple(answer["size"]), pixels), answer["warning"]
 
 
 def main(options: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from winspect.errors import OutputError
 from winspect.files import MAPS_FOLDER, make_folder, output_error, replacing
-from winspect.heatmaps import heat_overlay, save_png
+from winspect.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay, save_png
 from winspect.results import Result
 from winspect.system.opening import open_file, open_text
 from winspect.system.run_folder import begin, differences, read_identity
@@ -78,6 +78,14 @@ def to_row(
     }
 
 
+def overlay_of(result: Result, row: Mapping[str, Any], score_range: ScoreRange | None) -> np.ndarray:
+    """The heat map over a result's picture, with what its row says; see :func:`winspect.heatmaps.judged_overlay`."""
+    if result.picture_rgb is None or result.anomaly_map is None:
+        raise ValueError(f"{result.path}: a result without its picture and its maps has no overlay")
+    said = {"score": row["anomaly_score"], "verdict": row["verdict"], "boxes": row["boxes"]}
+    return judged_overlay(result.picture_rgb, result.anomaly_map, score_range, **said)
+
+
 def boxes_of(defects: Defects | None) -> list[list[int]] | None:
     """``boxes`` of a row: x0, y0, x1, y1 in pixels of each region, the last two exclusive; null for none looked for."""
     return None if defects is None else [list(box) for box in defects.boxes]
@@ -93,6 +101,7 @@ class Recorder:
         raw_maps: write each map as float32 ``.npz`` (``anomaly_map``: height x width) to ``maps/``.
         threshold, calibration: what decides; see :func:`to_row`.
         regions: which defects get ``boxes`` in the rows, and a ``mask`` in ``maps/``; None for none.
+        score_range: of the heat maps' colours; None stretches them to each picture.
         resume: keep the rows that are there.
 
     Attributes:
@@ -113,12 +122,13 @@ class Recorder:
         threshold: float | None = None,
         calibration: Calibration | None = None,
         regions: RegionRule | None = None,
+        score_range: ScoreRange | None = UNIT_RANGE,
         resume: bool = False,
     ) -> None:
         self.folder = make_folder(folder)
         self.overlays, self.raw_maps, self.threshold = overlays, raw_maps, threshold
         self.calibration = calibration
-        self.regions = regions
+        self.regions, self.score_range = regions, score_range
         run = json.loads(json.dumps(run))
         if resume:
             _check_same_run(folder, run)
@@ -164,13 +174,13 @@ class Recorder:
         self,
         result: Result,
         *,
-        score_range: tuple[float, float] | None = None,
+        score_range: ScoreRange | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Take the next result, and return its row, which reaches the file once its maps are written.
 
         Args:
-            score_range: of the heat map's colours; see :func:`winspect.heatmaps.heat_overlay`.
+            score_range: of this heat map's colours, in place of the run's.
             extra: further entries of the row.
         """
         has_overlay = self.overlays and result.picture_rgb is not None
@@ -186,19 +196,19 @@ class Recorder:
             row["boxes"] = boxes_of(defects)
         row.update(extra or {})
         self._count += 1
-        maps = self._writers.submit(self._write_maps, result, stem, score_range, mask)
+        maps = self._writers.submit(self._write_maps, result, stem, score_range or self.score_range, mask, row)
         self._waiting.append(self._scribe.submit(self._write_row, row, maps))
         self._wait(leave=_MOST_WAITING)
         return row
 
     def _write_maps(
-        self, result: Result, stem: str, score_range: tuple[float, float] | None, mask: np.ndarray | None
+        self, result: Result, stem: str, score_range: ScoreRange | None, mask: np.ndarray | None, row: dict[str, Any]
     ) -> None:
         if result.anomaly_map is None:
             return
         folder = self.folder / MAPS_FOLDER
         if self.overlays and result.picture_rgb is not None:
-            save_png(heat_overlay(result.picture_rgb, result.anomaly_map, score_range), folder / f"{stem}.png")
+            save_png(overlay_of(result, row, score_range), folder / f"{stem}.png")
         if self.raw_maps:
             with replacing(folder / f"{stem}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, anomaly_map=result.anomaly_map)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
+from winspect.heatmaps import ScoreRange, run_range
 from winspect.service.batcher import Answered, Batcher
 from winspect.service.calibrating import Calibrations
 from winspect.service.contract import (
@@ -33,6 +34,7 @@ from winspect.service.contract import (
 )
 from winspect.service.demanding import Turns
 from winspect.service.fleet import Fleet, Key, whole
+from winspect.service.overlay import Look
 from winspect.service.settings import MEGABYTE, ModelSpec, ServiceSettings
 from winspect.service.store import Kind, Picture, Store
 
@@ -223,22 +225,24 @@ class Backend:
         calibration = self._calibrations.fitting(category, version)
         maps = maps or overlay or (boxes and calibration is not None and calibration.regions is not None)
         key = Key(category, not version, maps)
-        payload = (clean_name(name), picture, overlay)
+        look = Look(_range_of(calibration), None if calibration is None else calibration.threshold) if overlay else None
+        payload = (clean_name(name), picture, look)
         answered = await self._submit(payload, key, deadline)
-        result, overlay_png, references, shots = answered.value
+        result, overlay_png, references, shots, score_range = answered.value
         calibration = self._calibrations.fitting(result.category_name, references)
         return Judged(
             result=result,
             decision=None if calibration is None else calibration.decide(result),
             regions=None if calibration is None else calibration.regions,
             overlay_png=overlay_png,
+            score_range=_range_of(calibration) or score_range,
             queue_seconds=answered.queue_seconds,
             compute_seconds=answered.compute_seconds,
             batch_size=answered.batch_size,
             shots=shots,
         )
 
-    async def _submit(self, payload: tuple[str, Any, bool], key: Key, deadline: float) -> Answered:
+    async def _submit(self, payload: tuple[str, Any, Look | None], key: Key, deadline: float) -> Answered:
         """Queue a picture; a demanding one is decoded on its own before, so that no other waits for it."""
         try:
             return await self._batcher.submit(payload, key=key, deadline=deadline)
@@ -257,8 +261,8 @@ class Backend:
         key = Key(category, not self._fleet.version_of(category), maps)
         # Nobody waits for it: it may be late.
         deadline = time.monotonic() + 10 * self.settings.deadline_s
-        answered = await self._submit((name, content, False), key, deadline)
-        result, _, references, _ = answered.value
+        answered = await self._submit((name, content, None), key, deadline)
+        result, _, references, *_ = answered.value
         return result, references
 
     async def info(self) -> dict[str, Any]:
@@ -399,3 +403,10 @@ _KINDS: tuple[Kind, Kind] = ("reference", "good")
 
 def _cleaned(pictures: Sequence[Picture]) -> list[Picture]:
     return [(clean_name(name), content) for name, content in pictures]
+
+
+def _range_of(calibration: Calibration | None) -> ScoreRange | None:
+    """The scale of heat maps by a calibration; None where it says nothing of maps."""
+    if calibration is None or calibration.map_maxima is None:
+        return None
+    return run_range(calibration.map_maxima, calibration.pixel_threshold)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from winspect import prompts
 from winspect.errors import ClassNameError, WinspectError
+from winspect.heatmaps import UNIT_RANGE, ScoreRange
 
 if TYPE_CHECKING:
     from winspect.results import Result
@@ -59,6 +60,7 @@ class Judged:
         queue_seconds: from the call to the start of the model; ``compute_seconds``: of the whole batch.
         batch_size: pictures judged together.
         shots: references it was judged with, 0 for zero-shot.
+        score_range: of the colours of heat maps.
         regions: which defects get boxes by that calibration; None without one that knows a pixel threshold.
     """
 
@@ -70,6 +72,7 @@ class Judged:
     batch_size: int
     shots: int
     regions: RegionRule | None = None
+    score_range: ScoreRange = UNIT_RANGE
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from winspect.images import Prepared
 from winspect.service.contract import DeadlineExceeded, Overloaded
+from winspect.service.overlay import Look
 
 MOST_WAITING = 32
 """Pictures that wait for their turn, at most."""
@@ -20,11 +21,11 @@ class Turns:
         decode: from name, file and whether its picture is kept, to what the model takes.
     """
 
-    def __init__(self, decode: Callable[[str, bytes, bool], Awaitable[Prepared]]) -> None:
+    def __init__(self, decode: Callable[[str, bytes, Look | None], Awaitable[Prepared]]) -> None:
         self._decode = decode
         self._turn, self._waiting = asyncio.Semaphore(1), 0
 
-    async def decode(self, name: str, picture: bytes, overlay: bool, *, deadline: float) -> Prepared:
+    async def decode(self, name: str, picture: bytes, overlay: Look | None, *, deadline: float) -> Prepared:
         """Wait for the turn of a picture and decode it.
 
         Args:

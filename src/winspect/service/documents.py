@@ -127,6 +127,12 @@ ROW = {
                 "shape": {"type": "array", "items": {"type": "integer"}, "description": "Height and width."},
                 "dtype": {"const": "float32"},
                 "data": {"type": "string"},
+                "range": {
+                    "type": "array",
+                    "items": {"type": "number"},
+                    "description": "The values at which colours begin and are strongest: by the calibration, by the "
+                    "good samples, or 0 and 1.",
+                },
             },
         },
         "overlay_png": {**_TEXT_OR_NULL, "description": "When asked for: PNG, base64."},

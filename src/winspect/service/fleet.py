@@ -12,6 +12,7 @@ from winspect.errors import ReferencesError, WinspectError
 from winspect.images import Prepared
 from winspect.service.batcher import Batcher, Lane, Ran
 from winspect.service.contract import NotReady, State, class_key
+from winspect.service.overlay import Look
 from winspect.service.processes import Keeper, ModelProcess
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.service.store import Picture, Store
@@ -137,12 +138,14 @@ class Fleet:
         self._batcher.detach(self._lanes.pop(process), f"the model process has ended ({reason}); ask again")
 
     async def _run(self, process: ModelProcess, key: Any, items: Sequence[tuple[int, Any]]) -> Ran:
-        """Judge a batch; an answer's value is its result, its overlay, and the references it was judged with."""
+        """Judge a batch; an answer's value: result, overlay, references it was judged with, and the colours' scale."""
         answer: BatchAnswer = await process.ask(
             "judge", *key, [Question(number, *payload) for number, payload in items]
         )
         values = {
-            number: value if isinstance(value, Exception) else (*value, answer.references, answer.shots)
+            number: value
+            if isinstance(value, Exception)
+            else (*value, answer.references, answer.shots, answer.score_range)
             for number, value in answer.answers.items()
         }
         return Ran(values, answer.prepare_seconds, answer.compute_seconds, answer.started)
@@ -165,7 +168,7 @@ class Fleet:
         if error := next((error for error in errors if error is not None), None):
             raise error
 
-    async def decode(self, name: str, picture: bytes, overlay: bool) -> Prepared:
+    async def decode(self, name: str, picture: bytes, overlay: Look | None) -> Prepared:
         """Decode a demanding picture, apart from all others, for :meth:`_run`.
 
         Raises:

@@ -198,5 +198,5 @@ def to_json(answer: Answer, *, overlay: bool, map_pixels: int | None) -> dict[st
     if map_pixels is not None and judged is not None:
         values = small_map(result, map_pixels)
         data = base64.b64encode(values.tobytes()).decode()
-        row["map"] = {"shape": list(values.shape), "dtype": "float32", "data": data}
+        row["map"] = {"shape": list(values.shape), "dtype": "float32", "data": data, "range": judged.score_range}
     return row

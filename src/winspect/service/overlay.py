@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from winspect.heatmaps import heat_overlay
+from winspect.heatmaps import ScoreRange, judged_overlay
 from winspect.results import Result, shrunk
+from winspect.thresholds.verdict import verdict_of
 
 
 def smaller_size(size_wh: tuple[int, int], longest: float) -> tuple[int, int]:
@@ -31,11 +33,26 @@ def shrink_picture(picture_rgb: np.ndarray, longest: float) -> np.ndarray:
     return np.asarray(image)
 
 
-def overlay_png(result: Result, picture_rgb: np.ndarray) -> bytes:
-    """The heat map over the picture, at the size of ``picture_rgb``, as PNG."""
+@dataclass(frozen=True)
+class Look:
+    """How an overlay is painted.
+
+    Attributes:
+        score_range: of its colours; None for the scale of the class' good samples.
+        threshold: scores above it are anomalous; None for no verdict.
+    """
+
+    score_range: ScoreRange | None = None
+    threshold: float | None = None
+
+
+def overlay_png(result: Result, picture_rgb: np.ndarray, score_range: ScoreRange, threshold: float | None) -> bytes:
+    """The heat map over the picture with its score, at the size of ``picture_rgb``, as PNG."""
     anomaly_map = shrunk(result, (picture_rgb.shape[1], picture_rgb.shape[0])).anomaly_map
-    if anomaly_map is None:
+    if anomaly_map is None or result.anomaly_score is None:
         raise ValueError(f"{result.path}: a result without maps has no overlay")
+    verdict = None if threshold is None else verdict_of(result.anomaly_score, threshold, anomalous_at=False)
+    painted = judged_overlay(picture_rgb, anomaly_map, score_range, score=result.anomaly_score, verdict=verdict)
     png = io.BytesIO()
-    Image.fromarray(heat_overlay(picture_rgb, anomaly_map)).save(png, format="PNG", compress_level=1)
+    Image.fromarray(painted).save(png, format="PNG", compress_level=1)
     return png.getvalue()

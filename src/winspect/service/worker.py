@@ -25,9 +25,10 @@ import numpy as np
 
 from winspect.decoding import Demanding
 from winspect.errors import PictureError, WinspectError
+from winspect.heatmaps import UNIT_RANGE, ScoreRange, run_range
 from winspect.images import Prepared, default_workers, prepare
 from winspect.service.contract import ServiceError
-from winspect.service.overlay import overlay_png, shrink_picture
+from winspect.service.overlay import Look, overlay_png, shrink_picture
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.system.terminal import log_to_stderr
 
@@ -47,7 +48,7 @@ class Question:
     number: int
     name: str
     picture: bytes | np.ndarray | Prepared
-    overlay: bool
+    overlay: Look | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class BatchAnswer:
         references: which set of references it was judged with, as numbered by ``show``; 0 for none.
         shots: how many they are.
         prepare_seconds: from arrival to prepared; ``compute_seconds``: of the model.
+        score_range: of the colours of heat maps, by the class' good samples.
         started: when the model started, on :func:`time.monotonic`'s clock, which processes share.
     """
 
@@ -68,6 +70,7 @@ class BatchAnswer:
     prepare_seconds: float
     compute_seconds: float
     started: float
+    score_range: ScoreRange = UNIT_RANGE
 
 
 def load_model(spec: ModelSpec, device: str | None) -> Any:
@@ -176,11 +179,11 @@ class Worker:
 
     def _job_check(self, pictures: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
         """What is wrong with each picture. What is kept must not be demanding: it is decoded at every start."""
-        questions = [Question(0, name, content, False) for name, content in pictures]
+        questions = [Question(0, name, content, None) for name, content in pictures]
         checked = [self._prepare(question, demanding="refuse")[0] for question in questions]
         return [item if isinstance(item, Exception) else None for item in checked]
 
-    def _job_decode(self, name: str, picture: bytes, overlay: bool) -> Prepared:
+    def _job_decode(self, name: str, picture: bytes, overlay: Look | None) -> Prepared:
         """A demanding picture, ready for :class:`Question`."""
         item, _ = self._prepare(Question(0, name, picture, overlay))
         if isinstance(item, Exception):
@@ -223,6 +226,7 @@ class Worker:
             prepare_seconds=max(at for _, at in prepared) - arrived,
             compute_seconds=time.monotonic() - started,
             started=started,
+            score_range=run_range(self.model.good_levels(category_name)) if maps and version else UNIT_RANGE,
         )
         return [question for question, _ in batch], results, answer
 
@@ -247,7 +251,7 @@ class Worker:
             item = prepare(
                 question.picture,
                 self.model.preprocess,
-                keep_rgb=question.overlay,
+                keep_rgb=bool(question.overlay),
                 max_pixels=self.settings.max_pixels,
                 demanding=demanding,
                 **self.model.cut,
@@ -280,15 +284,18 @@ class Worker:
         self, number: int, questions: Sequence[Question], results: Sequence[Result | Exception], answer: BatchAnswer
     ) -> None:
         for question, result in zip(questions, results, strict=True):
-            answer.answers[question.number] = result if isinstance(result, Exception) else _with_overlay(result)
+            look = question.overlay
+            painted = result if isinstance(result, Exception) else _painted(result, look, answer.score_range)
+            answer.answers[question.number] = painted
         self._send(number, True, answer)
 
 
-def _with_overlay(result: Result) -> tuple[Result, bytes | None] | Exception:
-    if result.picture_rgb is None:
+def _painted(result: Result, look: Look | None, own: ScoreRange) -> tuple[Result, bytes | None] | Exception:
+    if result.picture_rgb is None or look is None:
         return result, None
+    score_range = look.score_range or own
     try:
-        return replace(result, picture_rgb=None), overlay_png(result, result.picture_rgb)
+        return replace(result, picture_rgb=None), overlay_png(result, result.picture_rgb, score_range, look.threshold)
     except Exception as error:
         return _own(error)
 

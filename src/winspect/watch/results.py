@@ -17,8 +17,8 @@ import numpy as np
 
 from winspect.errors import OutputError, SettingsError
 from winspect.files import MAPS_FOLDER, make_folder, output_error
-from winspect.heatmaps import heat_overlay, save_png
-from winspect.reports.recorder import RUN_FILE, short_stem, to_row
+from winspect.heatmaps import UNIT_RANGE, ScoreRange, save_png
+from winspect.reports.recorder import RUN_FILE, overlay_of, short_stem, to_row
 from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, differences, read_identity
 from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
@@ -71,6 +71,7 @@ class WatchResults:
         folder: made when it is not there.
         stop: ends waiting for a place to write.
         threshold, calibration, regions: what decides; see :func:`winspect.reports.recorder.to_row`.
+        score_range: of the heat maps' colours; None stretches them to each picture.
         maps: which pictures get a heat map: ``none``, ``anomalous`` or ``all``. frames: the same for a camera's frames.
         keep_maps, keep_frames: the most of them on the disk.
         clock: gives the time in UTC. retry_s: pause between attempts to write.
@@ -87,6 +88,7 @@ class WatchResults:
         threshold: float | None = None,
         calibration: Calibration | None = None,
         regions: RegionRule | None = None,
+        score_range: ScoreRange | None = UNIT_RANGE,
         maps: str = "none",
         frames: str = "none",
         keep_maps: int = 1000,
@@ -100,7 +102,7 @@ class WatchResults:
         self.folder = make_folder(folder)
         self.stop, self.clock, self.retry_s = stop, clock, retry_s
         self.threshold, self.calibration, self.regions = threshold, calibration, regions
-        self.maps, self.frames = maps, frames
+        self.maps, self.frames, self.score_range = maps, frames, score_range
         self._keep_maps, self._keep_frames = keep_maps, keep_frames
         self._lock = FolderLock(folder / LOCK_FILE, str(folder))
 
@@ -173,7 +175,7 @@ class WatchResults:
         moment = self.clock()
         row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
         if _is_kept(self.maps, row) and result.picture_rgb is not None and result.anomaly_map is not None:
-            overlay = heat_overlay(result.picture_rgb, result.anomaly_map)
+            overlay = overlay_of(result, row, self.score_range)
             name = f"{stamp(moment)}_{short_stem(result.path)}.png"
             row["map"] = self.patiently(lambda: self._map_files.save(name, overlay))
         if frame_rgb is not None:

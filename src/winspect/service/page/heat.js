@@ -27,11 +27,11 @@ export function colourTable() {
 
 const TABLE = new Uint32Array(colourTable().buffer);
 
-/** The map of an answer: `{height, width, values}`, values 0 to 1, row by row. */
-export function readMap({ shape: [height, width], data }) {
+/** The map of an answer: `{height, width, values, range}`, values 0 to 1, row by row; `range` of its colours. */
+export function readMap({ shape: [height, width], data, range }) {
   const text = atob(data);
   const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
-  return { height, width, values: new Float32Array(bytes.buffer) };
+  return { height, width, values: new Float32Array(bytes.buffer), range };
 }
 
 /** The scores at which colour starts and is strongest: the map's median, and its maximum or more. */

@@ -144,12 +144,14 @@ const isReference = () => references.has(selected.file);
 function paint(shown) {
   const maps = shown.map((which) => selected[which].map).filter(Boolean);
   const isStretched = byId("stretch").checked && maps.length > 0;
-  const ranges = isStretched ? maps.map(stretchedRange) : [[0, 1]];
+  const ranges = maps.length ? maps.map((map) => (isStretched ? stretchedRange(map) : map.range)) : [[0, 1]];
   // One range for all, so that colours can be compared.
   const range = [Math.min(...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))];
   for (const which of shown) figures[which].paint(selected[which].map ?? null, range, opacity());
-  byId("legend-low").textContent = isStretched ? range[0].toFixed(2) : "0";
-  byId("legend-high").textContent = isStretched ? range[1].toFixed(2) : "1";
+  for (const [at, end] of ["low", "high"].entries()) {
+    const value = range[at];
+    byId(`legend-${end}`).textContent = Number.isInteger(value) ? String(value) : value.toFixed(2);
+  }
   show(byId("controls"), maps.length > 0);
   byId("controls").dataset.range = range.join(" ");
   pointAt(null);

@@ -18,6 +18,7 @@ from winspect.embeddings import Embeddings
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.fusion import FusionSettings
 from winspect.images import Pace, Prepared, Preprocess, last_tile_count, prepare, prepare_many
+from winspect.inspector.references import Learned
 from winspect.judge import PictureScores, References, judge
 from winspect.outcome import result_of, warn_if_constant
 from winspect.pictures.depth import check_bit_depth
@@ -27,6 +28,7 @@ from winspect.prompts import class_key
 from winspect.recipes import Recipe
 from winspect.results import Result
 from winspect.system.forks import ForkGuard
+from winspect.system.progress import progress_bar
 from winspect.thresholds import Calibration, calibrate
 from winspect.thresholds.fingerprints import Copies, Fingerprint, fingerprint
 
@@ -115,6 +117,7 @@ class Predictor(ABC):
         *,
         shots: int | None = None,
         bgr: bool = False,
+        progress: bool = False,
     ) -> int:
         """Show good samples of a class, in place of those shown before: it is judged few-shot from now on.
 
@@ -123,6 +126,7 @@ class Predictor(ABC):
             category_name: the class they belong to.
             shots: how many of them to use, the first ones; None for all.
             bgr: the channels of arrays and tensors are BGR, as OpenCV has them.
+            progress: show it on stderr, where that is a terminal.
 
         Returns:
             The number of samples used.
@@ -140,12 +144,24 @@ class Predictor(ABC):
                 f"asked for {wanted} reference pictures of {category_name!r}, found {len(pictures)}; need at least one "
                 "good sample, and as many as asked for"
             )
-        parts = []
-        for item in self._prepare(pictures[:shots]):
+        used = pictures[:shots]
+        shown = tuple(fingerprint(picture) for picture in used)
+        learned = self._learn(used, shown, category_name, progress)
+        for warning in learned.warnings:
+            logger.warning("reference picture %s", warning)
+        self._references[key], self._shown[key] = learned.references, shown
+        return len(used)
+
+    def _learn(
+        self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
+    ) -> Learned:
+        """Encode good samples; ``shown`` are their fingerprints."""
+        parts, warnings = [], []
+        for item in progress_bar(self._prepare(pictures), "references", len(pictures), shown=progress):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
             if item.warning is not None:
-                logger.warning("reference picture %s: %s", item.name, item.warning)
+                warnings.append(f"{item.name}: {item.warning}")
             parts.append(self._encode(item.tiles, patches=True))
         references = References.collect(parts)
         self._samples[key] = parts[:_LEVEL_SAMPLES]
@@ -156,9 +172,7 @@ class Predictor(ABC):
                 f"the reference pictures of {category_name!r} have {counts} tiles, and tile_references is same: use "
                 "pictures of one shape, or tile_references=pooled"
             )
-        self._references[key] = references
-        self._shown[key] = tuple(fingerprint(picture) for picture in pictures[:shots])
-        return len(pictures[:shots])
+        return Learned(references, tuple(warnings))
 
     def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
         """The largest map value of each of the first good samples, judged with the others: what good pictures reach.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from winspect.errors import (
     SettingsError,
     WeightsCorruptError,
 )
+from winspect.inspector.references import Learned
 from winspect.judge import PictureScores, judge
 from winspect.pictures.given import pictures_given
 from winspect.predicting import DEFAULT_CLASS, Picture, Predictor
@@ -29,6 +30,7 @@ from winspect.prompts import PromptEnsemble, class_key
 from winspect.recipes import Recipe, get_recipe
 from winspect.system.installation import install_command
 from winspect.system.preferences import default_precision
+from winspect.thresholds.fingerprints import Fingerprint, fingerprint
 from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
 from winspect.windows import window_indices
 
@@ -223,6 +225,24 @@ class WinCLIP(Predictor):
 
     def _text_key(self, category_name: str) -> str:
         return class_key(category_name, underscores=self.recipe.underscores)
+
+    def _learn(
+        self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
+    ) -> Learned:
+        """As :meth:`Predictor._learn`; a large set is encoded once, not at each start."""
+        from winspect.inspector.learning import learn_once
+
+        learned = learn_once(
+            self._starter.folder / "references",
+            {**self.describe(), "preprocess": asdict(self.preprocess), "cut": self.cut},
+            shown,
+            learn=lambda: super(WinCLIP, self)._learn(pictures, shown, category_name, progress),
+            fingerprints=lambda: [fingerprint(picture) for picture in pictures],
+        )
+        return replace(learned, references=learned.references.map(self._as_tensor))
+
+    def _as_tensor(self, array: Any) -> torch.Tensor:
+        return self._on_device(array) if isinstance(array, np.ndarray) else array
 
     def _encode_text(self, category_name: str) -> torch.Tensor:
         return self._averaged_text(category_name).to(self.device)

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
     model = load_model(args)
     if references:
-        model.reference(references, category_name, shots=args.shots)
+        model.reference(references, category_name, shots=args.shots, progress=True)
     try:
         calibration = calibrate(
             model,

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_model(args, calibration)
     if references:
-        model.reference(references, categories[0], shots=args.shots)
+        model.reference(references, categories[0], shots=args.shots, progress=True)
     calibrations = {} if calibration is None else {categories[0]: calibration}
     difference = export(model, categories, args.out, calibrations=calibrations, add=args.add)
     _report(args, categories, difference)

@@ -87,7 +87,7 @@ def load_judge(
     check_threshold(args.threshold, model.recipe.score_range, "--threshold")  # a bundle's recipe is known only now
     calibration = calibration or _bundled(args, model)
     if references:
-        references = references[: model.reference(references, **category_of(args), shots=args.shots)]
+        references = references[: model.reference(references, **category_of(args), shots=args.shots, progress=True)]
     model.prepare_class(**category_of(args))
     if calibration is not None:
         calibration.check_model(model, args.category_name)

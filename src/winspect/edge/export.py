@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from winspect.edge.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
 from winspect.edge.predictor import EdgePredictor, preprocessing_document
-from winspect.edge.references import save_references
 from winspect.encoder import ImageTower
 from winspect.engines.static import StaticEngine
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
 from winspect.files import output_error
 from winspect.gate.pictures import gate_pictures
+from winspect.inspector.references import save_references
 from winspect.predictor import WinCLIP
 from winspect.prompts import check_class_name, class_key
 from winspect.recipes import all_settings

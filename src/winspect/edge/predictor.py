@@ -13,11 +13,11 @@ from winspect.arrays import Array
 from winspect.class_state import ClassState
 from winspect.edge.engine import EdgeEngine
 from winspect.edge.manifest import PREPROCESSING, BundledClass, Manifest, read_json
-from winspect.edge.references import load_references
 from winspect.embeddings import Embeddings
 from winspect.errors import BundleError, SettingsError
 from winspect.fusion import FusionSettings
 from winspect.images import Preprocess
+from winspect.inspector.references import load_references
 from winspect.predicting import Predictor
 from winspect.prompts import class_key
 from winspect.recipes import Recipe

@@ -33,10 +33,11 @@ class GraphCache:
     Args:
         folder: where they lie; made on first use.
         identity: of the weights: hash, architecture, activation. Part of every key.
+        limit_bytes: of all keys together; the ones not used for longest are removed first.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, identity: str, *, limit_bytes: int | None = None) -> None:
+        self.folder, self.identity, self.limit_bytes = folder, identity, limit_bytes
 
     def get(self, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of a key, its files verified by their SHA-256; made where it is missing or damaged.
@@ -80,7 +81,7 @@ class GraphCache:
             sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in [*folders, keep]}
             used = sum(sizes.values())
             for path in sorted(folders, key=lambda path: (path / _MANIFEST).stat().st_mtime):
-                if used <= LIMIT_BYTES:
+                if used <= (LIMIT_BYTES if self.limit_bytes is None else self.limit_bytes):
                     return
                 shutil.rmtree(path, ignore_errors=True)
                 used -= sizes[path]
@@ -97,7 +98,7 @@ def _is_whole(place: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         damaged = [f"{_MANIFEST}: {error}"]
     if damaged:
-        logger.warning("%s: damaged graph cache (%s); making it anew", place, ", ".join(damaged))
+        logger.warning("%s: damaged cache (%s); making it anew", place, ", ".join(damaged))
         shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):
             place.unlink()  # a file where the folder should be

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from winspect._version import __version__
 from winspect.errors import SettingsError
 from winspect.pictures.given import pictures_given
+from winspect.system.progress import progress_bar
 from winspect.thresholds.calibration import Calibration, Defective, HeldOut, LeftOut, LeftOutBecause, made_by
 from winspect.thresholds.conformal import best_f1, chance_of_alarms, check_enough, check_rate, conformal_threshold
 from winspect.thresholds.fingerprints import fingerprint
@@ -101,12 +101,8 @@ class _Judging:
     def results(self, pictures: Sequence[Any], kind: str, *, maps: bool = False) -> Iterator[Result]:
         """The results of those that can be used."""
         usable = [picture for picture in pictures if self._is_new(picture)]
-        results: Iterable[Result] = self.model.predict_many(usable, self.category_name, maps=maps)
-        if self.progress and usable:
-            from tqdm import tqdm
-
-            results = tqdm(results, kind, total=len(usable), unit="picture", file=sys.stderr, disable=None, leave=False)
-        for result in results:
+        results = self.model.predict_many(usable, self.category_name, maps=maps)
+        for result in progress_bar(results, kind, len(usable), shown=self.progress):
             if result.error is None:
                 if result.warning is not None:
                     logger.warning("used for calibration, but %s: %s", result.path, result.warning)

@@ -1,7 +1,8 @@
-"""What is kept of good samples, as a file."""
+"""What is kept of good samples, in memory and as a file. No torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,20 @@ import numpy as np
 from winspect.fusion import GoodSamples
 from winspect.judge import References
 from winspect.system.opening import open_file
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Good samples, encoded.
+
+    Attributes:
+        references: what is kept of them.
+        warnings: a line for each sample that decoding warned of.
+    """
+
+    references: References
+    warnings: tuple[str, ...] = ()
+
 
 _WINDOWS = "windows_"
 _FUSION_ONLY = ("stem", "crowding", "looks")

@@ -1,0 +1,1 @@
+"""What a user holds. The classes themselves still lie beside this folder."""

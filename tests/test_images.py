@@ -411,7 +411,7 @@ def test_a_live_source_is_not_read_ahead_of_what_it_has_given(workers):
             taken.append(index)
             yield photo(16, 16, index)
 
-    pace = Pace()
+    pace = Pace(iter(()))
     for handed_out, _ in enumerate(prepare_many(camera(), Preprocess(8), workers=workers, pace=pace)):
         assert (len(taken), pace.makes_wait) == (handed_out + 1, True)
 
@@ -424,14 +424,16 @@ def test_a_source_that_is_quick_is_read_ahead():
             taken.append(index)
             yield photo(16, 16, index)
 
-    pace = Pace()
+    pace = Pace(iter(()))
     stream = prepare_many(feed(), Preprocess(8), workers=1, ahead=5, pace=pace)
     next(stream)
     assert len(taken) == 1  # it might have been a camera
     next(stream)
     assert (len(taken), pace.makes_wait) == (6, False)
     stream.close()
-    stream = prepare_many([photo(16, 16)] * 20, Preprocess(8), workers=1, ahead=5, pace=pace)
+    known = [photo(16, 16)] * 20
+    pace = Pace(known)
+    stream = prepare_many(known, Preprocess(8), workers=1, ahead=5, pace=pace)
     next(stream)
     assert not pace.makes_wait
     stream.close()

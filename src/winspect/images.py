@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -302,15 +303,16 @@ LIVE_S = 0.01
 """A source that takes longer for a picture makes wait: a camera, a queue. Files are named faster by far."""
 
 
-@dataclass
 class Pace:
     """How a stream's source keeps up; :func:`prepare_many` notes it at each picture that it hands out.
 
     Attributes:
+        may_be_live: the source does not know its length, as a camera does not.
         makes_wait: nothing else is here, and the source's next picture may take a while.
     """
 
-    makes_wait: bool = False
+    def __init__(self, sources: Iterable[Any]) -> None:
+        self.may_be_live, self.makes_wait = not isinstance(sources, Sized), False
 
 
 def prepare_many(
@@ -361,7 +363,7 @@ def prepare_many(
         except PictureError as error:
             return error
 
-    return _in_order(job, sources, workers, ahead, pace or Pace())
+    return _in_order(job, sources, workers, ahead, pace or Pace(sources))
 
 
 def _in_order(
@@ -370,15 +372,14 @@ def _in_order(
     waiting: deque[Future[Prepared | PictureError]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="winspect-pictures")
     feed = iter(sources)
-    # Until it has shown its pace, a source that does not know its length may be a camera.
-    may_be_live = is_live = is_unknown = not isinstance(sources, Sized)
+    is_live = is_unknown = pace.may_be_live  # until it has shown its pace
 
     def take_next() -> bool:
         """Begin on the source's next picture; False at its end."""
         nonlocal is_live, is_unknown
         began = time.monotonic()
         for source in feed:
-            is_live, is_unknown = may_be_live and (is_unknown or time.monotonic() - began > LIVE_S), False
+            is_live, is_unknown = pace.may_be_live and (is_unknown or time.monotonic() - began > LIVE_S), False
             waiting.append(pool.submit(job, source))
             return True
         return False

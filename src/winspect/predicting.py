@@ -338,7 +338,8 @@ class Predictor(ABC):
             SourceError: at once, for a folder or glob without pictures.
         """
         text = self._class_text(category_name)
-        given, pace = pictures_given(pictures, bgr=bgr), Pace()
+        given = pictures_given(pictures, bgr=bgr)
+        pace = Pace(given)
         copies, seen = self._copies_of(category_name), deque[str | None]()
         prepared = self._prepare(_noting(given, copies, seen), keep_rgb=keep_pictures, pace=pace)
         return _marked(self._stream(prepared, category_name, text, maps, pace), seen)
@@ -379,7 +380,7 @@ class Predictor(ABC):
         self, items: Iterable[Prepared | PictureError], category_name: str = DEFAULT_CLASS, *, maps: bool = True
     ) -> Iterator[Result]:
         """As :meth:`predict_many`, of pictures that were cut elsewhere, as those of :meth:`predict_prepared`."""
-        return self._stream(items, category_name, self._class_text(category_name), maps, Pace())
+        return self._stream(items, category_name, self._class_text(category_name), maps, Pace(()))
 
     def _stream(
         self, items: Iterable[Prepared | PictureError], category_name: str, text: Array, maps: bool, pace: Pace

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,8 @@ def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
         return [pictures]
     if _is_one(pictures):
         return [picture_given(pictures, bgr=bgr)]
-    return (picture_given(picture, bgr=bgr) for picture in pictures)
+    given = (picture_given(picture, bgr=bgr) for picture in pictures)
+    return list(given) if isinstance(pictures, Sized) else given
 
 
 def picture_given(picture: Any, *, bgr: bool = False) -> Any:

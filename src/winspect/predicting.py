@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -63,7 +63,7 @@ class Predictor(ABC):
         self._fusion: FusionSettings | None = None
         self._texts: dict[str, Array] = {}
         self._references: dict[str, References] = {}
-        self._samples: dict[str, list[Embeddings]] = {}
+        self._samples: dict[str, Callable[[], Sequence[Embeddings]]] = {}
         self._levels: dict[str, tuple[float, ...]] = {}
         self._shown: dict[str, tuple[Fingerprint, ...]] = {}
         self._copies: tuple[tuple[Fingerprint, ...], Copies] = (), Copies(())
@@ -149,13 +149,28 @@ class Predictor(ABC):
         learned = self._learn(used, shown, category_name, progress)
         for warning in learned.warnings:
             logger.warning("reference picture %s", warning)
+        self.forget(category_name)
         self._references[key], self._shown[key] = learned.references, shown
+        first = used[:_LEVEL_SAMPLES]
+        self._samples[key] = lambda: learned.samples or self._encode_samples(first, progress=False)[0]
         return len(used)
 
     def _learn(
         self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
     ) -> Learned:
         """Encode good samples; ``shown`` are their fingerprints."""
+        parts, warnings = self._encode_samples(pictures, progress=progress)
+        references = References.collect(parts)
+        if self.recipe.tile_references == "same" and references.tiles is None:
+            counts = ", ".join(str(len(part.image)) for part in parts)
+            raise ReferencesError(
+                f"the reference pictures of {category_name!r} have {counts} tiles, and tile_references is same: use "
+                "pictures of one shape, or tile_references=pooled"
+            )
+        return Learned(references, tuple(warnings), tuple(parts[:_LEVEL_SAMPLES]))
+
+    def _encode_samples(self, pictures: Sequence[Picture], *, progress: bool) -> tuple[list[Embeddings], list[str]]:
+        """Each sample's embeddings, and a line for each that decoding warned of."""
         parts, warnings = [], []
         for item in progress_bar(self._prepare(pictures), "references", len(pictures), shown=progress):
             if isinstance(item, PictureError):
@@ -163,27 +178,19 @@ class Predictor(ABC):
             if item.warning is not None:
                 warnings.append(f"{item.name}: {item.warning}")
             parts.append(self._encode(item.tiles, patches=True))
-        references = References.collect(parts)
-        self._samples[key] = parts[:_LEVEL_SAMPLES]
-        self._levels.pop(key, None)
-        if self.recipe.tile_references == "same" and references.tiles is None:
-            counts = ", ".join(str(len(part.image)) for part in parts)
-            raise ReferencesError(
-                f"the reference pictures of {category_name!r} have {counts} tiles, and tile_references is same: use "
-                "pictures of one shape, or tile_references=pooled"
-            )
-        return Learned(references, tuple(warnings))
+        return parts, warnings
 
     def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
         """The largest map value of each of the first good samples, judged with the others: what good pictures reach.
 
-        Nothing is encoded again. Empty for zero-shot, for a single sample, and for a state that was taken.
+        Nothing is encoded again, but for a large set that an earlier start encoded. Empty for zero-shot, for a single
+        sample, and for a state that was taken.
         """
         key = class_key(category_name)
-        samples = self._samples.get(key, [])
-        if len(samples) < 2 or key not in self._references:
+        if key not in self._samples or len(self.references_of(category_name)) < 2:
             return ()
         if key not in self._levels:
+            samples = self._samples[key]()
             text = self._class_text(category_name)
             self._levels[key] = tuple(self._level(samples, number, text) for number in range(len(samples)))
         return self._levels[key]

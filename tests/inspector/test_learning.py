@@ -62,6 +62,7 @@ def test_a_second_start_encodes_nothing_and_scores_the_same(samples, start):
     score, anomaly_map = score_and_map(first)
     assert score_and_map(second)[0] == score
     np.testing.assert_array_equal(score_and_map(second)[1], anomaly_map)
+    assert second.good_levels("hex nut") == first.good_levels("hex nut") != ()
 
 
 def test_other_samples_are_encoded(samples, start):

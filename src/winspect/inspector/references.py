@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from winspect.embeddings import Embeddings
 from winspect.fusion import GoodSamples
 from winspect.judge import References
 from winspect.system.opening import open_file
@@ -20,10 +21,12 @@ class Learned:
     Attributes:
         references: what is kept of them.
         warnings: a line for each sample that decoding warned of.
+        samples: the first of them one by one; none where the set was read from the disk.
     """
 
     references: References
     warnings: tuple[str, ...] = ()
+    samples: tuple[Embeddings, ...] = ()
 
 
 _WINDOWS = "windows_"

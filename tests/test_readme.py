@@ -29,7 +29,7 @@ def in_a_copy(tmp_path, monkeypatch):
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_blocks_run(code, in_a_copy, capsys):
     exec(compile(code, "README.md", "exec"), {})
-    assert "global_0001.jpg" in capsys.readouterr().out
+    assert "defective/1.jpg" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("line", [line[2:] for block in blocks("console") for line in block.splitlines()])

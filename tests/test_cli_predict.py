@@ -170,6 +170,7 @@ def test_three_bad_pictures_of_eight_give_eight_rows_and_status_3(cli, mixed, tm
         "resumed": 0,
         "failed": 3,
         "warned": 0,
+        "judged_by_themselves": [],
         "interrupted": False,
         "error": None,
         "out": str(tmp_path / "out") if with_out else None,

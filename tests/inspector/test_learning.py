@@ -86,7 +86,7 @@ def test_a_damaged_set_is_encoded_anew(samples, start, tmp_path, caplog):
     model = start()
     model.reference(samples, "hex nut")
     assert model.encoded == 3
-    assert "damaged cache" in caplog.text
+    assert "damaged graph cache" in caplog.text
 
 
 def test_a_warning_is_said_at_every_start(samples, start, caplog):

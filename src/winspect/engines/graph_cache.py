@@ -98,7 +98,7 @@ def _is_whole(place: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         damaged = [f"{_MANIFEST}: {error}"]
     if damaged:
-        logger.warning("%s: damaged cache (%s); making it anew", place, ", ".join(damaged))
+        logger.warning("%s: damaged graph cache (%s); making it anew", place, ", ".join(damaged))
         shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):
             place.unlink()  # a file where the folder should be

@@ -112,6 +112,14 @@ def test_unknown_settings(name):
         ("stride", 1.0),
         ("stride", True),
         ("stride", "1"),
+        ("temperature", 1e-300),
+        ("temperature", 10**400),
+        pytest.param("temperature", 10**10_000, id="temperature-digits"),
+        ("tile_stride", 1e-9),
+        ("scales", (1_000_000,)),
+        pytest.param("scales", (10**10_000,), id="scales-digits"),
+        ("scales", tuple(range(1, 100))),
+        pytest.param("stride", 10**10_000, id="stride-digits"),
     ],
 )
 def test_values_out_of_range(name, value):

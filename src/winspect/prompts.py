@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from winspect.errors import ClassNameError, SettingsError
 from winspect.system.opening import read_text
+from winspect.system.yaml_texts import parse_yaml
 
 NORMAL_STATES = (
     "{}",
@@ -44,6 +45,7 @@ TEMPLATES = tuple(
 )
 
 MAX_CLASS_NAME_LENGTH = 100
+MOST_PROMPTS = 20_000
 _YAML_KEYS = ("normal_states", "anomalous_states", "templates")
 
 
@@ -128,6 +130,12 @@ class PromptEnsemble:
     def __post_init__(self) -> None:
         for kind in _YAML_KEYS:
             object.__setattr__(self, kind, _check_placeholders(kind, getattr(self, kind)))
+        count = (len(self.normal_states) + len(self.anomalous_states)) * len(self.templates)
+        if count > MOST_PROMPTS:
+            raise SettingsError(
+                f"prompts: states and templates make {count} prompts of each class, need at most {MOST_PROMPTS}: "
+                "leave some out"
+            )
 
     def prompts(self, class_name: str, *, underscores: str = "space") -> tuple[list[str], list[str]]:
         """Prompts of a class: (normal, anomalous), state by state, each through every template.
@@ -179,14 +187,13 @@ class PromptEnsemble:
         Raises:
             SettingsError: the file cannot be read, is not YAML, or its entries are wrong; names the file.
         """
-        import yaml
-
         try:
-            entries = yaml.safe_load(read_text(path))
+            text = read_text(path)
         except OSError as error:
             raise SettingsError(f"{path}: cannot read the prompts: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{path}: not a YAML file: not UTF-8 ({error})") from error
+        entries = parse_yaml(text, str(path))
         try:
             return cls.from_mapping(entries)
         except SettingsError as error:

@@ -7,7 +7,6 @@ Every choice is a field of :class:`Recipe`, and any of them can be set by name.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
@@ -19,6 +18,20 @@ TEXT_AVERAGES = ("raw", "normalised")
 FUSIONS = ("sum", "log")
 TILE_REFERENCES = ("pooled", "same")
 UNDERSCORES = ("space", "keep")
+
+# Beyond these a picture would take hours or all memory before anything is found to be wrong.
+_LARGEST, _LOWEST_TEMPERATURE = 1e9, 1e-6
+_WIDEST_WINDOW, _MOST_SCALES = 1000, 16
+_SHORTEST_STEP = 0.01
+_LONGEST_SHOWN = 100
+
+
+def _shown(value: object) -> str:
+    """A setting in a message; a number of many digits, which has no text, by its kind."""
+    try:
+        return repr(value)[:_LONGEST_SHOWN]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to write"
 
 
 @dataclass(frozen=True)
@@ -68,16 +81,18 @@ class Recipe:
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, need: str) -> None:
             if not ok:
-                raise SettingsError(f"{name}: got {getattr(self, name)!r}, need {need}")
+                raise SettingsError(f"{name}: got {_shown(getattr(self, name))}, need {need}")
 
         def is_number(value: object) -> bool:
-            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
         def is_count(value: object) -> bool:
-            return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _WIDEST_WINDOW
 
-        check(is_number(self.temperature) and self.temperature > 0, "temperature", "a number above 0, such as 0.07")
-        check(is_number(self.tile_stride) and 0 < self.tile_stride <= 1, "tile_stride", "a number above 0, up to 1")
+        warm = is_number(self.temperature) and self.temperature >= _LOWEST_TEMPERATURE
+        check(warm, "temperature", f"a number from {_LOWEST_TEMPERATURE:g}, such as 0.07")
+        overlaps = is_number(self.tile_stride) and _SHORTEST_STEP <= self.tile_stride <= 1
+        check(overlaps, "tile_stride", f"a number from {_SHORTEST_STEP:g} to 1, in sides of a tile")
         check(self.text_average in TEXT_AVERAGES, "text_average", f"one of {', '.join(TEXT_AVERAGES)}")
         check(self.fusion in FUSIONS, "fusion", f"one of {', '.join(FUSIONS)}")
         for name in ("tiling", "repeat_last", "patch_norm"):
@@ -88,7 +103,8 @@ class Recipe:
             check(self.tile_references == "pooled", "tile_references", "pooled with fusion log")
             check(not self.patch_norm, "patch_norm", "false with fusion log")
         is_list = isinstance(self.scales, list | tuple) and all(is_count(scale) for scale in self.scales)
-        check(is_list and len(set(self.scales)) == len(self.scales), "scales", "a list of different whole numbers")
+        few = is_list and len(set(self.scales)) == len(self.scales) <= _MOST_SCALES
+        check(few, "scales", f"a list of up to {_MOST_SCALES} different whole numbers, 1 to {_WIDEST_WINDOW}")
         object.__setattr__(self, "scales", tuple(self.scales))
         narrowest = min(self.scales, default=1)
         check(is_count(self.stride) and self.stride <= narrowest, "stride", f"a whole number from 1 to {narrowest}")

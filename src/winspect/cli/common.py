@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import SettingsError
+from winspect.system.yaml_texts import parse_yaml
 
 if TYPE_CHECKING:
     from winspect.predicting import Predictor
@@ -96,18 +97,14 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_settings(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    settings = {}
+    settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"--set {pair}: need NAME=VALUE, as in --set temperature=0.05")
-        try:
-            # scales=2,3 is a list, as scales=[2,3] is.
-            settings[name] = yaml.safe_load(f"[{value}]" if name == "scales" and not value.startswith("[") else value)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"--set {pair}: not a number, word or list") from error
+        # scales=2,3 is a list, as scales=[2,3] is.
+        value = f"[{value}]" if name == "scales" and not value.startswith("[") else value
+        settings[name] = parse_yaml(value, f"--set {name}")
     return settings
 
 

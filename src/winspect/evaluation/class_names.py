@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from winspect.datasets.tables import TEXT_TABLES, read_text, table_rows
 from winspect.errors import SettingsError, UsageError
 from winspect.prompts import check_class_name
+from winspect.system.yaml_texts import compose_yaml
 
 PLAIN = "plain"
 """Names the table that is part of this package: plain nouns for VisA and MVTec AD. Published figures use the
@@ -58,12 +58,7 @@ def _table_entries(file: Path) -> Iterable[tuple[str, str, str]]:
 
 def _yaml_entries(file: Path) -> Iterable[tuple[str, str, str]]:
     """The lines of a mapping as they are written: ``01`` stays ``01``, and nothing is constructed."""
-    import yaml
-
-    try:
-        root: Any = yaml.compose(read_text(file), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SettingsError(f"{file}: not a YAML file: {' '.join(str(error).split())}") from error
+    root = compose_yaml(read_text(file), str(file))
     if root is not None and root.id != "mapping":
         raise SettingsError(f"{file}: got a {root.id}, need lines such as pcb1: printed circuit board")
     for category, name in root.value if root else ():

@@ -97,6 +97,9 @@ def _boxes(name: str, width: int, height: int, recipe: str, stride_fraction: flo
     raise PictureError(name, f'{width}x{height} makes more than {MAX_TILES} tiles: use recipe "paper", or crop it')
 
 
+_LARGEST_SIZE = 16_000
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """Resizing and normalising as open_clip's own evaluation transform does it (``resize_mode="squash"``).
@@ -117,8 +120,8 @@ class Preprocess:
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
-            raise SettingsError(f"size: got {self.size!r}, need a whole number of pixels, 1 or more")
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or not 1 <= self.size <= _LARGEST_SIZE:
+            raise SettingsError(f"size: got {self.size!r}, need a whole number of pixels, 1 to {_LARGEST_SIZE}")
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != _CHANNELS or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):

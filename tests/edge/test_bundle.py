@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
@@ -220,6 +221,8 @@ def test_a_folder_without_a_bundle_and_a_foreign_one(copy, tmp_path):
         ("sha256", {}, "no hash of"),
         ("grid_hw", [4], "damaged"),
         ("recipe", {"name": "x", "unknown": 1}, "damaged"),
+        ("grid_hw", [10**6, 10**6], "1 to 1000 patches"),
+        ("grid_hw", [1e999, 4], "1 to 1000 patches"),
     ],
 )
 def test_wrong_entries_are_refused(copy, entry, value, told):
@@ -238,12 +241,90 @@ def test_files_outside_the_bundle_are_not_read(copy, tmp_path):
         load_bundle(copy)
 
 
-def test_pickled_arrays_are_not_run(copy):
-    text = copy / "classes/01-nut/text.npy"
-    np.save(text, np.array([print, print], dtype=object), allow_pickle=True)
-    document = json.loads((copy / "bundle.json").read_text())
-    document["sha256"]["classes/01-nut/text.npy"] = hash_file(text)
+def rewrite(copy, files, **entries):
+    """Change files of a bundle, and entries of its manifest, with the hashes that belong to them."""
+    document = json.loads((copy / "bundle.json").read_text()) | entries
+    for file, content in files.items():
+        (copy / file).write_bytes(content)
+        document["sha256"][file] = hash_file(copy / file)
     (copy / "bundle.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("place", ["extra.bin", "graphs/tower.weights", "classes/02-gear/text.npy"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(copy, place):
+    (copy / place).parent.mkdir(exist_ok=True)
+    (copy / place).write_bytes(b"x")
+    with pytest.raises(BundleError, match=f"{place}: not among the files that bundle.json lists"):
+        load_bundle(copy)
+    (copy / place).rename(copy / ".DS_Store")
+    assert load_bundle(copy).classes
+
+
+@pytest.mark.parametrize("place", [".hidden", "graphs/tower.weights", "folder", "graphs/tower.bin"])
+def test_a_link_in_a_bundle_is_refused(copy, tmp_path, place):
+    outside = tmp_path / "outside"
+    outside.mkdir() if place == "folder" else outside.write_bytes((copy / "graphs/tower.bin").read_bytes())
+    (copy / place).unlink(missing_ok=True)
+    (copy / place).symlink_to(outside)
+    with pytest.raises(
+        BundleError, match="lies outside the bundle" if place.endswith("bin") else "not among the files"
+    ):
+        load_bundle(copy)
+
+
+def huge_array() -> bytes:
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1000000000000), }"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def compressed(**arrays) -> bytes:
+    into = io.BytesIO()
+    np.savez_compressed(into, **arrays)
+    return into.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("classes/00-metal-bolt/references.npz", b"PK\x03\x04 no zip"),
+        ("classes/00-metal-bolt/references.npz", compressed(patches=np.zeros((10**6, 64), np.float32))),
+        ("classes/01-nut/text.npy", huge_array()),
+        ("classes/01-nut/text.npy", b""),
+        ("graphs/tower.xml", b"<net>"),
+        ("preprocessing.json", b'{"tiles": {"size": true}}'),
+    ],
+)
+def test_damage_with_the_right_hash_is_a_message(copy, file, content):
+    rewrite(copy, {file: content})
+    with pytest.raises(BundleError if file != "preprocessing.json" else SettingsError, match=r"copy|size"):
+        load_bundle(copy)
+
+
+def test_a_damaged_onnx_graph_is_a_message(copy):
+    graphs = {"graphs/tokens.onnx": b"no graph", "graphs/tower.onnx": b"no graph"}
+    rewrite(copy, graphs, engine="onnx")
+    with pytest.raises(BundleError, match="onnx cannot run its graphs"):
+        load_bundle(copy)
+
+
+def test_a_grid_that_is_not_the_graphs(copy):
+    rewrite(copy, {}, grid_hw=[800, 900])
+    with pytest.raises(BundleError, match="other patches than a grid"):
+        load_bundle(copy).predict(long_picture(), "nut")
+
+
+def test_embeddings_that_do_not_fit_each_other(copy):
+    into = io.BytesIO()
+    np.save(into, np.ones((2, 7), np.float32))
+    rewrite(copy, {"classes/01-nut/text.npy": into.getvalue()})
+    with pytest.raises(BundleError, match="damaged"):
+        load_bundle(copy).predict(long_picture(), "nut")
+
+
+def test_pickled_arrays_are_not_run(copy):
+    into = io.BytesIO()
+    np.save(into, np.array([print, print], dtype=object), allow_pickle=True)
+    rewrite(copy, {"classes/01-nut/text.npy": into.getvalue()})
     with pytest.raises(BundleError, match="damaged"):
         load_bundle(copy)
 

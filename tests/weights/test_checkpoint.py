@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
+from random import Random
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks.fuzz_families import damage, damaged_entry
 from winspect import weights
 from winspect.errors import (
     UnsafeWeightsError,
@@ -146,7 +150,8 @@ def test_a_broken_archive_is_damaged(checkpoint, monkeypatch):
 
 
 def test_an_error_without_words_still_has_a_reason():
-    assert "EOFError" in str(module._damaged(Path("w.pt"), EOFError()))
+    with pytest.raises(WeightsCorruptError, match=r"w\.pt.*EOFError"), module._refusing_damage(Path("w.pt")):
+        raise EOFError
 
 
 def test_a_git_lfs_pointer_is_recognised(tmp_path):
@@ -258,3 +263,35 @@ def test_a_logit_bias_the_file_lacks_is_zero(original, tmp_path, given, monkeypa
     loaded = weights.load(SMALL, changed(original, tmp_path, logit_bias=given))
     assert loaded.model.logit_bias.shape == ()
     assert loaded.model.logit_bias.item() == (0.0 if given is None else -3.0)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_damage_of_any_kind_is_a_message(tmp_path, kind):
+    """Flipped, lost, doubled and added bytes, mostly of the headers; also where the checksums of a zip are right."""
+    suffix = ".safetensors" if kind == "safetensors" else ".pt"
+    state = {f"visual.{number}": torch.ones(3, 4) for number in range(4)}
+    whole = tmp_path / f"whole{suffix}"
+    if kind == "safetensors":
+        save_file(state, whole)
+    else:
+        torch.save(state, whole, _use_new_zipfile_serialization=kind == "zip")
+    random, path, content = Random(0), tmp_path / f"w{suffix}", whole.read_bytes()
+    refused = 0
+    for _ in range(400):
+        spoilt = damaged_entry(content, random) if kind == "zip" and random.random() < 0.5 else damage(content, random)
+        path.write_bytes(spoilt)
+        try:
+            check_zip(path)
+            read_tensors(path)
+        except WeightsError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 200
+
+
+def test_whatever_torch_raises_is_a_message(tmp_path, monkeypatch):
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.pt")
+    for error in (AssertionError("storage key not found"), MemoryError(), zlib.error("bad"), KeyError("x")):
+        monkeypatch.setattr(torch, "load", Mock(side_effect=error))
+        with pytest.raises(WeightsCorruptError, match=r"w\.pt: is damaged"):
+            read_tensors(tmp_path / "w.pt")

@@ -45,8 +45,10 @@ class EdgeEngine:
         except ModuleNotFoundError as error:
             fix = install_command(EDGE_EXTRAS[name])
             raise MissingExtraError(f"this bundle runs in {name}, which is not installed: {fix}") from error
-        except RuntimeError as error:  # OpenVINO's and ONNX Runtime's errors are of this kind
-            raise BundleError(f"{folder}: {name} cannot run its graphs ({error}); upgrade {name}") from error
+        except Exception as error:  # OpenVINO's are RuntimeErrors; ONNX Runtime's have no common base
+            raise BundleError(
+                f"{folder}: {name} cannot run its graphs ({error}); copy it again, or upgrade {name}"
+            ) from error
 
     def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
         """The graphs have been compiled when the bundle was loaded."""

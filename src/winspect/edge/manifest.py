@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from winspect.errors import BundleError
+from winspect.errors import BundleError, WinspectError
 from winspect.files import replacing
+from winspect.pictures.formats import is_hidden
 from winspect.system.opening import read_text
 from winspect.weights.cache import hash_file
 
@@ -20,6 +23,7 @@ GRAPHS: Mapping[str, tuple[str, str]] = {
     "onnx": ("graphs/tokens.onnx", "graphs/tower.onnx"),
 }
 """Of each engine: pixels to tokens, tokens to embeddings."""
+_SIDES = range(1, 1001)  # of a grid of patches; an image of 16,000 pixels has 1,000 of 16
 
 
 @dataclass(frozen=True)
@@ -96,24 +100,38 @@ class Manifest:
         """Read a bundle's ``bundle.json`` and hold every file to its hash.
 
         Raises:
-            BundleError: no bundle, one of a newer release, or a damaged one; names the file.
+            BundleError: no bundle, one of a newer release, a damaged one, or one with files beside those it lists;
+                names the file.
         """
         document = read_json(folder / MANIFEST)
         if document.get("kind") != KIND:
             raise BundleError(f"{folder / MANIFEST}: not of a winspect bundle; write one with winspect export")
         if document.get("schema") != SCHEMA:
             raise BundleError(f"{folder}: got schema {document.get('schema')!r}, this release reads {SCHEMA}")
-        try:
+        with refusing_damage(folder / MANIFEST):
             manifest = _from_document(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{folder / MANIFEST}: damaged ({error!r}); export the bundle again") from error
         for file, sha256 in manifest.sha256.items():
             _check(folder, file, sha256)
+        _check_nothing_else(folder, manifest.sha256)
         return manifest
+
+
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Whatever NumPy, zipfile and the engines raise on a bundle's damaged files, which has no common base."""
+    try:
+        yield
+    except WinspectError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise BundleError(f"{path}: damaged ({reason}); copy the bundle again, or export it again") from error
 
 
 def _from_document(document: Mapping[str, Any]) -> Manifest:
     rows, columns = document["grid_hw"]
+    if not (rows in _SIDES and columns in _SIDES):
+        raise ValueError(f"grid_hw: got {document['grid_hw']}, need rows and columns of 1 to {_SIDES[-1]} patches")
     classes = {
         name: BundledClass(own["text"], own["references"], own["calibration"], tuple(own["shown"]))
         for name, own in document["classes"].items()
@@ -143,6 +161,20 @@ def _check(folder: Path, file: str, sha256: str) -> None:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); copy the bundle again, whole") from error
     if found != sha256:
         raise BundleError(f"{path}: its hash is not the one in {MANIFEST}: it is damaged or was changed; copy it again")
+
+
+def _check_nothing_else(folder: Path, listed: Collection[str]) -> None:
+    """Refuse links that the manifest does not list, and files that it does not but for hidden ones of the system."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            name = _place(folder, path)
+            is_known = name in listed or name == MANIFEST
+            is_extra = not (is_known or is_hidden(path.name) or path.name in folders)
+            if is_extra or (path.is_symlink() and not is_known):
+                raise BundleError(
+                    f"{path}: not among the files that {MANIFEST} lists: it was put there later; remove it, or copy "
+                    "the bundle again"
+                )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,12 +13,13 @@ import numpy as np
 from winspect.arrays import Array
 from winspect.class_state import ClassState
 from winspect.edge.engine import EdgeEngine
-from winspect.edge.manifest import PREPROCESSING, BundledClass, Manifest, read_json
+from winspect.edge.manifest import PREPROCESSING, BundledClass, Manifest, read_json, refusing_damage
 from winspect.embeddings import Embeddings
-from winspect.errors import BundleError, SettingsError
+from winspect.errors import BundleError
 from winspect.fusion import FusionSettings
 from winspect.images import Preprocess
 from winspect.inspector.references import load_references
+from winspect.judge import PictureScores
 from winspect.predicting import Predictor
 from winspect.prompts import class_key
 from winspect.recipes import Recipe
@@ -45,10 +47,10 @@ class EdgePredictor(Predictor):
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._described = dict(manifest.made_by)
+        self._described, self._folder = dict(manifest.made_by), folder
         super().__init__(bit_depth=self._described.get("bit_depth"))
-        self.model, self.weights_sha256 = self._described["model"], self._described["weights_sha256"]
-        try:
+        with refusing_damage(folder):
+            self.model, self.weights_sha256 = self._described["model"], self._described["weights_sha256"]
             settings = read_json(folder / PREPROCESSING)
             self.preprocess = Preprocess(**settings["tiles"])
             self.recipe = Recipe(**self._described["recipe"])
@@ -58,15 +60,13 @@ class EdgePredictor(Predictor):
             self._names: dict[str, str] = {}
             for name, own in manifest.classes.items():
                 self._load_class(folder, name, own)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            if isinstance(error, SettingsError | BundleError):
-                raise
-            raise BundleError(f"{folder}: damaged ({error!r}); export the bundle again") from error
-        self.engine = EdgeEngine(folder, manifest.engine, self._described["precision"], self.recipe.scales)
+            self.engine = EdgeEngine(folder, manifest.engine, self._described["precision"], self.recipe.scales)
 
     def _load_class(self, folder: Path, name: str, own: BundledClass) -> None:
         with open_file(folder / own.text) as file:
             text = np.load(file, allow_pickle=False)
+        if text.dtype != np.float32 or text.ndim != 2 or len(text) != 2 or not np.isfinite(text).all():
+            raise ValueError(f"{own.text} holds {text.dtype} {text.shape}, not two embeddings")
         references = None if own.references is None else load_references(folder / own.references)
         shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
         self._names[class_key(name)] = name
@@ -99,7 +99,15 @@ class EdgePredictor(Predictor):
         )
 
     def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
-        return self.engine.encode(tiles)
+        with refusing_damage(self._folder):
+            embeddings = self.engine.encode(tiles)
+            if embeddings.patches is None or embeddings.patches.shape[1] != math.prod(self.grid_hw):
+                raise ValueError(f"its graphs give other patches than a grid of {self.grid_hw} has")
+        return embeddings
+
+    def _score(self, *items: Any) -> list[PictureScores]:
+        with refusing_damage(self._folder):  # where embeddings, text and references do not fit each other
+            return super()._score(*items)
 
 
 def preprocessing_document(preprocess: Preprocess, cut: Mapping[str, Any]) -> dict[str, Any]:

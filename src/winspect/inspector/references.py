@@ -52,7 +52,11 @@ def save_references(references: References, path: Path) -> None:
 def load_references(path: Path) -> References:
     """Read what :func:`save_references` wrote; no pickled code is run."""
     with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
+        if any(entry.compress_type for entry in file.zip.infolist()):  # asks for more memory than the file has bytes
+            raise ValueError(f"{path}: compressed, which references never are")
         arrays = {name: file[name] for name in file.files}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError(f"{path}: holds numbers that are not finite")
     windows = {int(name.removeprefix(_WINDOWS)): own for name, own in arrays.items() if name.startswith(_WINDOWS)}
     patches = arrays["patches"]
     fusion = None

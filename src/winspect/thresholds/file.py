@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from winspect.errors import SettingsError
+from winspect.recipes import Recipe, all_settings
 from winspect.system.opening import read_text
 from winspect.thresholds.calibration import BIT_DEPTH, MADE_BY, SINCE_LATER, Calibration, Defective, HeldOut, LeftOut
 
@@ -97,6 +98,7 @@ def _made_by(document: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, type] = {"recipe": dict, "references": list}
     said = [name for name in MADE_BY if name in document or name not in SINCE_LATER]
     found = {name: _typed(document, name, kinds.get(name, str)) for name in said}
+    Recipe(**all_settings(found["recipe"]))  # refuses one that no model could be made with
     for reference in found["references"]:
         if not (isinstance(reference, dict) and {*reference} >= {"name", "sha256"}):
             raise SettingsError(f"references: got {reference!r}, need entries with name and sha256")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import pickle
 import pickletools
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,22 +35,6 @@ _PART_OF_TENSORS = re.compile(
     r"collections\.OrderedDict|torch\.\w+|torch\._utils\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.Parameter"
 )
 _PICKLES_IN_OLD_FILES = 4  # magic number, version, machine, content
-# What torch.load and pickletools raise on damaged files; they have no common base.
-_LOAD_ERRORS = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-    StopIteration,
-    struct.error,
-    zlib.error,
-)
 _NAMES_SHOWN = 8
 # Numbers in OpenAI's archives, and in state dicts taken from them; no other program's files have all three.
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}
@@ -113,34 +94,28 @@ def check_openable(path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise _damaged(path, error) from error
+    with _refusing_damage(path), safe_open(path, framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
 def _read_pickled(path: Path) -> object:
     """``torch.load`` restricted to tensors and plain containers; it refuses to call anything else."""
-    zipped = zipfile.is_zipfile(path)
-    try:
-        script = zipped and is_torchscript(path)
-    except _LOAD_ERRORS as error:
-        raise _damaged(path, error) from error
-    try:
-        if script:
+    with _refusing_damage(path):
+        zipped = zipfile.is_zipfile(path)
+        if zipped and is_torchscript(path):
             return read_torchscript(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except _LOAD_ERRORS as error:
-        if not script and (culprit := _first_call(path, zipped)):
-            raise UnsafeWeightsError(
-                f"{path}: holds more than tensors: loading it would call {culprit}. It was not run. If you trust where "
-                "it comes from, keep only its tensors: load it with torch.load(..., weights_only=False) in a place "
-                "where it can do no harm and save them with safetensors.torch.save_file"
-            ) from error
-        raise _damaged(path, error) from error
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        except Exception as error:
+            if culprit := _first_call(path, zipped):
+                raise UnsafeWeightsError(
+                    f"{path}: holds more than tensors: loading it would call {culprit}. It was not run. If you trust "
+                    "where it comes from, keep only its tensors: load it with torch.load(..., weights_only=False) in a "
+                    "place where it can do no harm and save them with safetensors.torch.save_file"
+                ) from error
+            raise
 
 
 def _first_call(path: Path, zipped: bool) -> str | None:
@@ -149,7 +124,7 @@ def _first_call(path: Path, zipped: bool) -> str | None:
     The pickle's instructions are listed, not followed.
     """
     strings = ["", ""]
-    with suppress(*_LOAD_ERRORS), _open_pickle(path, zipped) as file:
+    with suppress(Exception), _open_pickle(path, zipped) as file:
         for _ in range(_PICKLES_IN_OLD_FILES):
             for instruction, argument, _ in pickletools.genops(file):
                 if instruction.name in ("GLOBAL", "STACK_GLOBAL"):
@@ -181,20 +156,27 @@ def check_zip(path: Path) -> None:
     Raises:
         WeightsCorruptError: bytes were changed or lost.
     """
-    if _is_safetensors(path) or not zipfile.is_zipfile(path):
-        return
-    try:
+    with _refusing_damage(path):
+        if _is_safetensors(path) or not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except _LOAD_ERRORS as error:
-        raise _damaged(path, error) from error
     if bad is not None:
         raise WeightsCorruptError(f"{path}: is damaged (the checksum of {bad!r} is wrong); fetch or copy it again")
 
 
-def _damaged(path: Path, error: Exception) -> WeightsCorruptError:
-    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-    return WeightsCorruptError(f"{path}: is damaged or truncated, or no weights file ({reason}); fetch it again")
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    """Whatever torch, pickle, zipfile and safetensors raise on a damaged file, which has no common base."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise WeightsCorruptError(
+            f"{path}: is damaged or truncated, or no weights file ({reason}); fetch it again"
+        ) from error
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from PIL import Image
 from winspect.datasets import Item
 from winspect.decoding import read_rgb
 from winspect.errors import ReferencesError
+from winspect.heatmaps import judged_overlay
 from winspect.reports.gallery import View, choose, draw_outline, judge_again, make_gallery, read_maps
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
@@ -140,11 +141,17 @@ def test_all_maps_of_a_gallery_share_one_scale(tmp_path):
         assert paths == [items[name].path for name in "ab"]
         return (View(read_rgb(path), heat) for path, heat in zip(paths, maps, strict=True))
 
-    gallery = make_gallery(misses, [], items, viewer)
+    gallery = make_gallery(misses, [], items, viewer, (0.25, 0.75))
     first, second = (decoded(shown.overlay).astype(int) for shown in gallery.misses)
     assert np.abs(first[90, 90] - second[90, 90]).max() <= 3
     assert np.abs(first[90, 90] - 128).max() > 30
-    assert gallery.score_range == pytest.approx((0, 1), abs=0.01)
+    assert gallery.score_range == (0.25, 0.75)
+    expected = judged_overlay(
+        np.full((180, 240, 3), 128, np.uint8), np.zeros((180, 240), np.float32), (0.25, 0.75), score=0.2
+    )
+    strip = slice(-10, None)  # score and bar, as on the overlays of a run
+    assert np.abs(first[strip] - expected[strip]).mean() < 6
+    assert not make_gallery([], [], {}, viewer).score_range
 
 
 def test_maps_from_files(tmp_path):

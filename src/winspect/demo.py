@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from winspect.errors import MissingExtraError
+from winspect.heatmaps import UNIT_RANGE, ScoreRange, run_range
 from winspect.metrics import auroc
 from winspect.predictor import WinCLIP
 from winspect.reports.recorder import Recorder
@@ -25,7 +26,6 @@ from winspect.system.run_folder import locked
 
 PICTURES_PER_LABEL = 8
 SHOTS = 4
-_RANGE_PERCENTILES = (60, 99.7)
 
 
 @dataclass(frozen=True)
@@ -112,24 +112,19 @@ class Judged:
     Attributes:
         shots: good samples shown; 0 is zero-shot.
         seconds: for all pictures, decoding included, loading and prompts not.
+        score_range: of the colours of all its heat maps.
     """
 
     data: DemoSet
     shots: int
     results: tuple[Result, ...]
     seconds: float
+    score_range: ScoreRange = UNIT_RANGE
 
     @property
     def image_auroc(self) -> float | None:
         """Of the few pictures of the demo: a rough figure."""
         return auroc([float(r.anomaly_score or 0) for r in self.results], [bad for _, bad in self.data.pictures])
-
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """Colours of all heat maps of the set, so that good and defective pictures can be compared."""
-        values = np.concatenate([np.ravel(r.tile_maps) for r in self.results if r.tile_maps is not None])
-        low, high = np.percentile(values, _RANGE_PERCENTILES)
-        return float(low), float(max(high, low + 1e-3))
 
 
 def judge_sets(model: WinCLIP, sets: Sequence[DemoSet]) -> Iterator[Judged]:
@@ -143,7 +138,8 @@ def judge_sets(model: WinCLIP, sets: Sequence[DemoSet]) -> Iterator[Judged]:
             began = time.perf_counter()
             paths = [path for path, _ in data.pictures]
             results = tuple(model.predict_many(paths, data.category_name, keep_pictures=True))
-            yield Judged(data, shots, results, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            yield Judged(data, shots, results, seconds, run_range(model.good_levels(data.category_name)))
 
 
 def run_demo(out: Path, model: WinCLIP, judged: Sequence[Judged]) -> Path:
@@ -175,6 +171,7 @@ def _gallery(parts: Sequence[Judged], maps: dict[tuple[str, int, str], str], out
                 file=path,
                 overlays=tuple(out / maps[data.title, part.shots, str(path)] for part in parts),
                 scores=tuple(part.results[number].anomaly_score for part in parts),
+                warning="; ".join(dict.fromkeys(filter(None, (part.results[number].warning for part in parts)))),
             )
         )
     return Gallery(

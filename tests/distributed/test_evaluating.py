@@ -118,7 +118,7 @@ def threads_of_torch(wanted):
 # The same as here
 
 
-@pytest.mark.parametrize("options", [{}, FEW])
+@pytest.mark.parametrize("options", [{}, FEW, {"shots": 3}])
 def test_all_is_the_same_to_the_last_byte(options, parts, model, workers, tmp_path):
     (tmp_path / "parts/bolt/test/good/001.png").write_bytes(b"no picture")
     here = evaluate(model, parts(), tmp_path / "here", overlays=True, raw_maps=True, **options)
@@ -129,6 +129,8 @@ def test_all_is_the_same_to_the_last_byte(options, parts, model, workers, tmp_pa
     assert len(maps) == 2 * 11 * len(options.get("seeds", [0]))
     assert_same(tmp_path / "here", tmp_path / "there", ["results.json", "scores.csv", *maps])
     assert workers.rounds == [12 * len(options.get("seeds", [0]))]
+    ranges = {tuple(part["heat_range"]) for part in read_parts(tmp_path / "there", there).values()}
+    assert (ranges == {(0.0, 1.0)}) == (options.get("shots", 1) < 2)  # several good samples have a scale
 
 
 def test_a_reference_that_cannot_be_read_stops_its_part_alone(parts, model, workers, tmp_path):

@@ -100,7 +100,17 @@ class FakeBackend:
         return key
 
     async def predict(
-        self, picture, *, name, category_name, deadline, overlay=False, maps=True, boxes=False, zero_shot=False
+        self,
+        picture,
+        *,
+        name,
+        category_name,
+        deadline,
+        overlay=False,
+        threshold=None,
+        maps=True,
+        boxes=False,
+        zero_shot=False,
     ):
         key = self._check(category_name)
         if self._waiting + self._running >= self.settings.max_queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import numpy as np
@@ -12,7 +13,10 @@ from winspect.errors import PictureError
 from winspect.heatmaps import judged_overlay
 from winspect.images import tile_boxes
 from winspect.results import Result
-from winspect.service.overlay import overlay_png, shrink_picture, shrunk, smaller_size
+from winspect.service.backend import _look
+from winspect.service.contract import Judged
+from winspect.service.judging import Question, _judge
+from winspect.service.overlay import Look, overlay_png, shrink_picture, shrunk, smaller_size
 
 
 def judged(size_wh, *, tiles=True, seed=0):
@@ -53,7 +57,7 @@ def test_a_result_without_maps_stays_as_it_is():
     failed = Result("a.png", "part", error=PictureError("a.png", "bad"))
     assert shrunk(failed, (10, 10)) is failed
     with pytest.raises(ValueError, match="without maps"):
-        overlay_png(Result("a.png", "part", 0.5, size_wh=(9, 9)), np.zeros((9, 9, 3), np.uint8), (0, 1), None)
+        overlay_png(Result("a.png", "part", 0.5, size_wh=(9, 9)), np.zeros((9, 9, 3), np.uint8), (0, 1), Look())
 
 
 def test_an_overlay_is_the_judged_heat_map():
@@ -61,10 +65,32 @@ def test_an_overlay_is_the_judged_heat_map():
     rgb = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
     look = {"score": whole.anomaly_score, "verdict": "anomalous"}
     np.testing.assert_array_equal(
-        np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0.2, 0.9), 0.0)))),
+        np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0.2, 0.9), Look(threshold=0.0))))),
         judged_overlay(rgb, whole.anomaly_map, (0.2, 0.9), **look),
     )
     small = shrink_picture(rgb, 60)
     assert small.shape == (45, 60, 3)
-    assert Image.open(io.BytesIO(overlay_png(whole, small, (0, 1), None))).size == (60, 45)
+    assert Image.open(io.BytesIO(overlay_png(whole, small, (0, 1), Look()))).size == (60, 45)
     assert shrink_picture(rgb, 160) is rgb
+
+
+def test_an_overlay_shows_the_verdict_by_the_threshold_of_the_request():
+    looks = []
+
+    class Backend:
+        async def predict(self, picture, *, name, category_name, threshold, overlay, **_):
+            assert overlay
+            looks.append(_look(None, threshold))
+            return Judged(judged((160, 120), tiles=False), None, None, 0.0, 0.0, 1, 0)
+
+    score = judged((160, 120), tiles=False).anomaly_score
+    for threshold in (score, None):
+        question = Question("part", 0.0, threshold=threshold, overlay=True)
+        asyncio.run(_judge(Backend(), "a.png", b"", question))
+    assert looks == [Look(None, score, anomalous_at=True), Look()]
+    rgb = np.zeros((120, 160, 3), np.uint8)
+    whole = judged((160, 120), tiles=False)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0, 1), looks[0])))),
+        judged_overlay(rgb, whole.anomaly_map, (0, 1), score=score, verdict="anomalous"),
+    )

@@ -207,6 +207,33 @@ def test_heat_map_opacity_range_and_pointer(page):
     expect(page.locator("#legend-text")).to_have_text("how anomalous each place is")
 
 
+def test_boxes_of_defects_lie_over_the_picture(page):
+    def answer(route):
+        response = route.fetch()
+        document = response.json()
+        document["results"][0] |= {
+            "verdict": "anomalous",
+            "threshold": 0.1,
+            "boxes": [[6, 4, 30, 20], [40, 30, 48, 36]],
+        }
+        route.fulfill(response=response, json=document)
+
+    page.route("**/v1/predict", answer)
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), (90, 90, 90)).save(file, format="PNG")
+    choose(page, {"name": "boxed.png", "mimeType": "image/png", "buffer": file.getvalue()})
+    expect(page.locator("figure .hint")).to_have_text("2 regions marked")
+    lines = page.locator("figure .boxes .line")
+    expect(lines).to_have_count(2)
+    stack, box = page.locator("figure .stack").bounding_box(), lines.first.bounding_box()
+    assert box["x"] - stack["x"] == pytest.approx(stack["width"] * 6 / 60, abs=3)
+    assert box["y"] - stack["y"] == pytest.approx(stack["height"] * 4 / 40, abs=3)
+    assert box["width"] == pytest.approx(stack["width"] * 24 / 60, abs=5)
+    page.unroute("**/v1/predict")
+    choose(page, *files(clean=51))
+    expect(lines).to_have_count(0)
+
+
 def test_bad_picture_among_good_ones(page):
     broken = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"}
     choose(page, broken, *files(fine=51))

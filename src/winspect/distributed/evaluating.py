@@ -32,6 +32,7 @@ from winspect.distributed.workers import Workers, plan_workers
 from winspect.errors import PictureError, ReferencesError, SourceError, WinspectError
 from winspect.evaluation.alarms import PROBES, embedding_alarm
 from winspect.evaluation.category import Described, Judges, Keep, Measuring, Part
+from winspect.heatmaps import ScoreRange, run_range
 from winspect.machine import describe_machine
 from winspect.results import Result
 
@@ -90,12 +91,14 @@ class Told:
         shared: what the workers share, without the states.
         described: what judges; the machine is the one that made the parts.
         alarms: of :func:`winspect.evaluation.alarms.embedding_alarm`.
+        score_ranges: of the colours of heat maps; see :func:`winspect.heatmaps.run_range`.
         stopped: of parts with a good sample that cannot be used: what is said of it, and its path.
     """
 
     shared: Shared
     described: Described
     alarms: Mapping[str, str | None]
+    score_ranges: Mapping[str, ScoreRange]
     stopped: Mapping[str, tuple[str, str]]
 
 
@@ -109,6 +112,7 @@ def make_parts(model: Model, asked: Sequence[Asked]) -> tuple[Shared, Told]:
     states: dict[str, ClassState] = {}
     stopped: dict[str, tuple[str, str]] = {}
     alarms: dict[str, str | None] = {}
+    score_ranges: dict[str, ScoreRange] = {}
     known: dict[tuple[str, ...], str | None] = {}  # the seeds of a category are tested on the same pictures
     for part in asked:
         try:
@@ -117,6 +121,7 @@ def make_parts(model: Model, asked: Sequence[Asked]) -> tuple[Shared, Told]:
             if not states:
                 predictor.prepare_engine(part.class_name)  # from then on it says what runs
             states[part.key] = predictor.state_of(part.class_name)
+            score_ranges[part.key] = run_range(predictor.good_levels(part.class_name))
             probes = tuple(part.probes)
             if probes not in known:
                 known[probes] = embedding_alarm(predictor, [Path(probe) for probe in probes])
@@ -131,7 +136,7 @@ def make_parts(model: Model, asked: Sequence[Asked]) -> tuple[Shared, Told]:
     model_told = predictor.describe()
     shared = Shared(model_told, predictor.preprocess, predictor.cut, states, judging)
     described = Described(model_told, predictor.preprocess.size, describe_machine(model_told["device"]))
-    return shared, Told(replace(shared, states={}), described, alarms, stopped)
+    return shared, Told(replace(shared, states={}), described, alarms, score_ranges, stopped)
 
 
 class ClusterModel(Judges):
@@ -193,6 +198,7 @@ class ClusterModel(Judges):
         part, told = self._parts[key], self._told
         side, grid = told.described.side, part.pixel_grid
         measuring = Measuring(part.drawn, side=side, root=self._root, writer=part.writer, pixel_grid=grid)
+        measuring.score_range = told.score_ranges.get(key, measuring.score_range)
         if key in told.stopped:
             _stop(measuring, part, *told.stopped[key])
         for item, result in zip(part.drawn.tested, results, strict=False):  # none, where it was stopped

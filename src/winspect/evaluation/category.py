@@ -193,6 +193,7 @@ class Measuring:
             "figures": figures,
             "reasons": dict.fromkeys(METRICS, self._stopped) if self._stopped else reasons,
             "alarm": alarm,
+            "heat_range": list(self.score_range),
             "references": [relative_name(item.path, self._root) for item in self._drawn.references],
             "copies": [
                 {"path": relative_name(item.path, self._root), "of": relative_name(Path(original), self._root)}
@@ -234,8 +235,7 @@ def judge_category(
     try:
         if drawn.references:
             model.reference([item.path for item in drawn.references], class_name)
-        if writer.overlays:
-            measuring.score_range = run_range(model.good_levels(class_name))
+        measuring.score_range = run_range(model.good_levels(class_name))
         alarm = embedding_alarm(model, [item.path for item in drawn.tested])
         _judge(model, drawn.tested, class_name, writer.overlays, measuring, advance)
     except ReferencesError as error:

@@ -16,6 +16,7 @@ from winspect.errors import OutputError, ReferencesError, SettingsError
 from winspect.evaluation.results import class_of
 from winspect.evaluation.runner import part_path
 from winspect.evaluation.shots import relative_name
+from winspect.heatmaps import UNIT_RANGE
 from winspect.reports.charts import curve_chart, histogram_chart
 from winspect.reports.figures import make_table, percent, unique_failures
 from winspect.reports.gallery import Choice, Gallery, Viewer, choose, judge_again, make_gallery, read_maps
@@ -222,7 +223,10 @@ def _gallery(name: str, part: Mapping[str, Any], source: _Source, pictures: int)
     misses, false_alarms = choose(part["rows"], pictures)
     chosen = [*misses, *false_alarms]
     try:
-        return make_gallery(misses, false_alarms, source.items, source.viewer(name, part["references"], chosen)), None
+        viewer = source.viewer(name, part["references"], chosen)
+        # A folder of an earlier release does not say its scale.
+        score_range = tuple(part.get("heat_range") or UNIT_RANGE)
+        return make_gallery(misses, false_alarms, source.items, viewer, score_range), None
     except ReferencesError as error:
         # The figures stand; what cannot be made again is the maps.
         paths = [source.items[choice.row["path"]].path for choice in chosen if choice.row["path"] in source.items]

@@ -17,16 +17,13 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from winspect.datasets import Item, load_mask
 from winspect.decoding import read_rgb
 from winspect.errors import PictureError
-from winspect.heatmaps import heat_overlay
+from winspect.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay
 from winspect.reports.pages import THUMBNAIL_SIDE, data_uri
 from winspect.system.opening import open_file
 
 if TYPE_CHECKING:
     from winspect.predictor import WinCLIP
 
-# Colours from where most of a map lies to its very top, as seen over all maps of a gallery.
-_RANGE_PERCENTILES = (60, 99.7)
-_SMALLEST_SPAN = 1e-3
 _OUTLINE_RGB, _HALO_RGB = (0, 229, 255), (10, 30, 60)
 _QUALITY = 80
 
@@ -167,23 +164,28 @@ class Gallery:
 
     misses: tuple[Shown, ...]
     false_alarms: tuple[Shown, ...]
-    score_range: tuple[float, float] | None
+    score_range: ScoreRange | None
 
 
 def make_gallery(
-    misses: Sequence[Choice], false_alarms: Sequence[Choice], items: Mapping[str, Item], viewer: Viewer
+    misses: Sequence[Choice],
+    false_alarms: Sequence[Choice],
+    items: Mapping[str, Item],
+    viewer: Viewer,
+    score_range: ScoreRange = UNIT_RANGE,
 ) -> Gallery:
     """Make thumbnails of chosen pictures. Holds one picture at its own size at a time, beside the viewer's.
 
     Args:
         items: of the data set, by the path in a choice's row.
         viewer: where pictures and maps come from.
+        score_range: of the colours, as of the category's other heat maps.
     """
     chosen = [*misses, *false_alarms]
     known = [items[choice.row["path"]] for choice in chosen if choice.row["path"] in items]
     views = viewer([item.path for item in known]) if known else iter(())
     smalls = {item.path: _small(item, view) for item, view in zip(known, views, strict=True)}
-    score_range = _common_range([small.heat for small in smalls.values() if small.heat is not None])
+    has_maps = any(small.heat is not None for small in smalls.values())
     shown = []
     for choice in chosen:
         item = items.get(choice.row["path"])
@@ -191,7 +193,7 @@ def make_gallery(
             shown.append(Shown(choice, problem="the data set no longer has this picture"))
         else:
             shown.append(_finish(choice, smalls[item.path], score_range))
-    return Gallery(tuple(shown[: len(misses)]), tuple(shown[len(misses) :]), score_range)
+    return Gallery(tuple(shown[: len(misses)]), tuple(shown[len(misses) :]), score_range if has_maps else None)
 
 
 @dataclass(frozen=True)
@@ -231,19 +233,13 @@ def _shrink_mask(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     return small
 
 
-def _common_range(heats: Sequence[np.ndarray]) -> tuple[float, float] | None:
-    if not heats:
-        return None
-    low, high = np.percentile(np.concatenate([heat.ravel() for heat in heats]), _RANGE_PERCENTILES)
-    return float(low), float(max(high, low + _SMALLEST_SPAN))
-
-
-def _finish(choice: Choice, small: _Small, score_range: tuple[float, float] | None) -> Shown:
+def _finish(choice: Choice, small: _Small, score_range: ScoreRange) -> Shown:
     if small.rgb is None:
         return Shown(choice, problem=small.problem)
     overlay = None
-    if small.heat is not None and score_range is not None:
-        overlay = _to_uri(draw_outline(heat_overlay(small.rgb, small.heat, score_range), small.truth))
+    if small.heat is not None:
+        painted = judged_overlay(small.rgb, small.heat, score_range, score=choice.row["score"])
+        overlay = _to_uri(draw_outline(painted, small.truth))
     return Shown(
         choice,
         picture=_to_uri(draw_outline(small.rgb, small.truth)),

@@ -17,6 +17,7 @@ class Picture:
 
     Attributes:
         overlays: a heat map file per column. ``scores``: a score per column; 1 is most anomalous.
+        warning: what is to be known of the picture beside its scores.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Picture:
     file: Path
     overlays: tuple[Path, ...]
     scores: tuple[float | None, ...]
+    warning: str = ""
 
 
 @dataclass(frozen=True)

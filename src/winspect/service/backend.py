@@ -198,6 +198,7 @@ class Backend:
         category_name: str,
         deadline: float,
         overlay: bool = False,
+        threshold: float | None = None,
         maps: bool = True,
         boxes: bool = False,
         zero_shot: bool = False,
@@ -209,6 +210,7 @@ class Backend:
             name: the client's file name; control characters and folders are taken off.
             deadline: on :func:`time.monotonic`'s clock.
             overlay: also paint the heat map.
+            threshold: scores from here on are anomalous on the overlay, in place of the calibration's.
             maps: False for scores alone where nothing but the score is wanted; much less work for some recipes.
             boxes: also the maps, where the class' calibration says which pixels are defects.
             zero_shot: judge without the class' references, and without a calibration made with them.
@@ -225,8 +227,7 @@ class Backend:
         calibration = self._calibrations.fitting(category, version)
         maps = maps or overlay or (boxes and calibration is not None and calibration.regions is not None)
         key = Key(category, not version, maps)
-        look = Look(_range_of(calibration), None if calibration is None else calibration.threshold) if overlay else None
-        payload = (clean_name(name), picture, look)
+        payload = (clean_name(name), picture, _look(calibration, threshold) if overlay else None)
         answered = await self._submit(payload, key, deadline)
         result, overlay_png, references, shots, score_range = answered.value
         calibration = self._calibrations.fitting(result.category_name, references)
@@ -403,6 +404,13 @@ _KINDS: tuple[Kind, Kind] = ("reference", "good")
 
 def _cleaned(pictures: Sequence[Picture]) -> list[Picture]:
     return [(clean_name(name), content) for name, content in pictures]
+
+
+def _look(calibration: Calibration | None, threshold: float | None) -> Look:
+    """Of an overlay: the scale and, unless the request has a threshold, the threshold of the calibration."""
+    if threshold is not None:
+        return Look(_range_of(calibration), threshold, anomalous_at=True)
+    return Look(_range_of(calibration), None if calibration is None else calibration.threshold)
 
 
 def _range_of(calibration: Calibration | None) -> ScoreRange | None:

@@ -123,6 +123,7 @@ async def _judge(backend: Backend, name: str, picture: bytes | np.ndarray, quest
             category_name=question.category_name,
             deadline=question.deadline,
             overlay=question.overlay,
+            threshold=question.threshold,
             maps=question.maps or question.needs_maps,
             boxes=question.boxes != "none",
             zero_shot=question.zero_shot,

@@ -40,18 +40,22 @@ class Look:
     Attributes:
         score_range: of its colours; None for the scale of the class' good samples.
         threshold: scores above it are anomalous; None for no verdict.
+        anomalous_at: whether a score at the threshold is anomalous too.
     """
 
     score_range: ScoreRange | None = None
     threshold: float | None = None
+    anomalous_at: bool = False
 
 
-def overlay_png(result: Result, picture_rgb: np.ndarray, score_range: ScoreRange, threshold: float | None) -> bytes:
+def overlay_png(result: Result, picture_rgb: np.ndarray, score_range: ScoreRange, look: Look) -> bytes:
     """The heat map over the picture with its score, at the size of ``picture_rgb``, as PNG."""
     anomaly_map = shrunk(result, (picture_rgb.shape[1], picture_rgb.shape[0])).anomaly_map
     if anomaly_map is None or result.anomaly_score is None:
         raise ValueError(f"{result.path}: a result without maps has no overlay")
-    verdict = None if threshold is None else verdict_of(result.anomaly_score, threshold, anomalous_at=False)
+    verdict = None
+    if look.threshold is not None:
+        verdict = verdict_of(result.anomaly_score, look.threshold, anomalous_at=look.anomalous_at)
     painted = judged_overlay(picture_rgb, anomaly_map, score_range, score=result.anomaly_score, verdict=verdict)
     png = io.BytesIO()
     Image.fromarray(painted).save(png, format="PNG", compress_level=1)

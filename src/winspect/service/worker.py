@@ -295,7 +295,7 @@ def _painted(result: Result, look: Look | None, own: ScoreRange) -> tuple[Result
         return result, None
     score_range = look.score_range or own
     try:
-        return replace(result, picture_rgb=None), overlay_png(result, result.picture_rgb, score_range, look.threshold)
+        return replace(result, picture_rgb=None), overlay_png(result, result.picture_rgb, score_range, look)
     except Exception as error:
         return _own(error)
 

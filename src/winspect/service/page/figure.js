@@ -14,6 +14,7 @@ export class Figure {
   constructor({ onAgain, onUse, onPoint }) {
     this.root = copyOf("figure-template");
     this.map = null;
+    this.boxes = [];
     this.part(".again").addEventListener("click", onAgain);
     this.part(".use").addEventListener("click", onUse);
     const stack = this.part(".stack");
@@ -23,6 +24,7 @@ export class Figure {
     image.addEventListener("load", () => {
       stack.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
       show(stack, true);
+      this.drawBoxes();
     });
     image.addEventListener("error", () => show(stack, false));
   }
@@ -55,7 +57,11 @@ export class Figure {
     this.root.setAttribute("aria-busy", String(!row && !error));
     this.part(".note").textContent = error || isJudged ? "" : note ?? "Judging…";
     const warning = row?.warning ? `Warning: ${row.warning}` : "";
-    this.part(".hint").textContent = [warning, hint].filter(Boolean).join(" · ");
+    // The service's own picture of a file may be smaller than the file, whose pixels the boxes are in.
+    this.boxes = answer.overlayUrl ? [] : row?.boxes ?? [];
+    this.drawBoxes();
+    const marked = this.boxes.length ? `${count(this.boxes.length, "region")} marked` : "";
+    this.part(".hint").textContent = [warning, marked, hint].filter(Boolean).join(" · ");
     show(this.part(".picture"), !error || !item.isUnshowable);
     show(this.part(".verdict-line"), isJudged);
     show(this.part(".meter"), isJudged);
@@ -74,6 +80,20 @@ export class Figure {
     if (image.getAttribute("src") === url) return;
     image.src = url;
     image.alt = item.name;
+  }
+
+  /** Boxes of defects over the picture; how many there are stands below it in words. */
+  drawBoxes() {
+    const svg = this.part(".boxes");
+    const { naturalWidth, naturalHeight } = this.part("img");
+    svg.setAttribute("viewBox", `0 0 ${naturalWidth} ${naturalHeight}`);
+    const rectangle = ([x0, y0, x1, y1], kind) => {
+      const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      const values = { class: kind, x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
+      for (const [name, value] of Object.entries(values)) rect.setAttribute(name, value);
+      return rect;
+    };
+    svg.replaceChildren(...this.boxes.flatMap((box) => [rectangle(box, "halo"), rectangle(box, "line")]));
   }
 
   showScore({ anomaly_score: value, verdict, threshold }) {

@@ -15,6 +15,8 @@ from winspect.decoding import read_rgb
 from winspect.errors import ReferencesError
 from winspect.heatmaps import judged_overlay
 from winspect.reports.gallery import View, choose, draw_outline, judge_again, make_gallery, read_maps
+from winspect.reports.report import Gallery as ReportGallery
+from winspect.reports.report import Picture, write_report
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 
@@ -209,3 +211,13 @@ def test_a_picture_the_data_set_no_longer_has():
     (shown,) = make_gallery(misses, none, {}, read_maps({})).misses
     assert shown.picture is None
     assert "no longer" in shown.problem
+
+
+def test_a_warning_stands_beside_the_score_in_the_demo_report(tmp_path):
+    item = one_item(tmp_path)
+    shown = {"file": item.path, "overlays": (item.path,), "scores": (0.1,), "warning": "the frame is black"}
+    picture = Picture(name="a", label="good", **shown)
+    gallery = ReportGallery("t", "s", ("zero-shot",), ({"image AUROC": None},), (picture,))
+    settings = {"model": "m", "weights": "w", "recipe": {"name": "r"}, "precision": "fp32", "device": "cpu"}
+    page = write_report(tmp_path / "report.html", title="t", settings=settings, galleries=[gallery])
+    assert "Warning: the frame is black" in page.read_text()

@@ -1,4 +1,4 @@
-"""The short version of ``python -m benchmarks.fuzz``: some damaged inputs of every kind, and that it finds what is wrong."""
+"""The short version of ``python -m benchmarks.fuzz``: some damaged inputs of every kind; it finds what is wrong."""
 
 from __future__ import annotations
 

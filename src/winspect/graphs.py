@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from winspect.errors import OutputError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -17,6 +20,20 @@ overwrites."""
 
 OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """What OpenVINO calls a precision; int8 is in the graph itself, and this is for the rest of it."""
+
+
+def save_openvino(model: ov.Model, path: Path) -> None:
+    """Write a model as ``path`` and its weights beside it, in the precision it has.
+
+    Raises:
+        OutputError: the files cannot be written.
+    """
+    import openvino as ov
+
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # of a full disk OpenVINO says "iostream error"
+        raise OutputError(f"{path}: cannot write ({error}): free some space, or check your rights there") from error
 
 
 class OpenVINOGraph:

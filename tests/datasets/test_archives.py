@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+from contextlib import contextmanager
 
 import pytest
 
 from winspect.datasets.prepare import prepare_dataset
-from winspect.errors import SourceError
+from winspect.datasets.trees import open_tree
+from winspect.errors import PictureError, SourceError
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.6, 0.98])
@@ -82,3 +84,48 @@ def test_links_in_a_tar_are_not_followed(tmp_path, mini):
     assert f"{tmp_path / 'VisA.tar'}:{rows[1]['image']}" in summary.missing
     assert summary.written == 1
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.read_bytes() == b"secret"]
+
+
+@pytest.mark.parametrize("kind", ["gnu", "pax", "declared"])
+def test_a_small_tar_that_asks_for_much_is_refused_without_reading_it(tmp_path, kind):
+    """3 kB with a picture of 12 GB: two sparse formats, and a plain header in a compressed tar that goes on and on."""
+    good, much = b"\x89PNG\r\n\x1a\n", 12_000_000_000
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT if kind == "pax" else tarfile.GNU_FORMAT) as tar:
+        add(tar, "bolt/train/good/0.png", good)
+        if kind == "pax":
+            sparse = {"GNU.sparse.size": str(much), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,8"}
+            add(tar, "bolt/train/good/1.png", good, pax_headers=sparse)
+    if kind != "pax":
+        content = path.read_bytes()
+        header = bytearray(content[:512])
+        header[0:21] = b"bolt/train/good/1.png"
+        if kind == "gnu":
+            header[156:157] = tarfile.GNUTYPE_SPARSE
+            header[386:410] = b"%011o\0%011o\0" % (0, 8)
+            header[483:495] = (much).to_bytes(12, "big")
+            header[483] = 0x80
+        else:
+            header[124:136] = bytes([0x80]) + (much).to_bytes(11, "big")
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        path.write_bytes(content[:1024] + bytes(header) + content[512:1024] + bytes(10240))
+    assert path.stat().st_size < 22_000
+    with open_tree_or_refusal(path) as tree:
+        if tree is not None:
+            with pytest.raises(PictureError, match=rf"1\.png: .* of {much} bytes, need a stored one of at most"):
+                tree.read("bolt/train/good/1.png")
+            assert tree.read("bolt/train/good/0.png") == good
+
+
+@contextmanager
+def open_tree_or_refusal(path):
+    """The tree, or None where the tar itself is refused, as one that ends before its last file does."""
+    try:
+        opened = open_tree(path)
+        tree = opened.__enter__()
+    except SourceError:
+        yield None
+        return
+    yield tree
+    opened.__exit__(None, None, None)

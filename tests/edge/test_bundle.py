@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -149,7 +151,7 @@ def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):
     arguments = ("predict", picture.parent, "--bundle", bundle.folder, "--class", "metal_bolt", "--json")
     out = tmp_path / "out"
     command = [sys.executable, "-c", NEEDED_ONLY, *map(str, arguments), "--out", str(out), "--coco"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     (row,) = json.loads(ran.stdout)["results"]
     expected = bundle.model.predict(picture, "metal_bolt").anomaly_score
@@ -164,7 +166,7 @@ def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):
 
 def test_without_torch_a_model_says_what_is_missing():
     command = [sys.executable, "-c", NEEDED_ONLY, "predict", str(TEXTILE), "--model", "winspect-tiny"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 2
     assert install_command("full") in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -451,3 +453,39 @@ def test_masks_and_coco_by_the_bundles_own_calibration(cli, bundle, tmp_path):
     ran = cli("predict", picture, "--bundle", bundle.folder, "--class", "nut", *out)
     assert (ran.code, ran.out) == (2, "")
     assert "has no calibration of this class" in ran.err
+
+
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from winspect.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_export_on_a_full_disk_is_a_message_and_leaves_nothing(tmp_path, engine):
+    arguments = ["export", "--class", "cell", "--model", "winspect-tiny", "--device", "cpu", "--engine", engine]
+    command = [sys.executable, "-c", FULL_DISK, *arguments, "--out", str(tmp_path / "made/bundle")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "cannot write" in done.stderr
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_adding_a_class_on_a_full_disk_leaves_the_bundle_as_it_was(bundle, copy, monkeypatch):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    monkeypatch.setattr(np, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OutputError, match="the disk is full"):
+        export(bundle.model, ["gear"], copy, add=True)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_file_named_as_the_weights_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WINSPECT_CACHE", str(tmp_path / "cache"))
+    Path("tower.weights").write_bytes(b"somebody else's")
+    model = WinCLIP("winspect-tiny", device="cpu", engine="onnx", precision="fp32")
+    assert export(model, ["textile"], tmp_path / "bundle") < 1e-5
+    assert Path("tower.weights").read_bytes() == b"somebody else's"

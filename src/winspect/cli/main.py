@@ -32,7 +32,7 @@ from winspect.cli import (
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
 from winspect.system.opening import NotAFileError
-from winspect.system.terminal import log_to_stderr, printable, say
+from winspect.system.terminal import log_to_stderr, open_streams, printable, say
 
 VERBS = (
     demo,
@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code."""
+    open_streams()
     args = build_parser().parse_args(arguments)
     log_to_stderr(logging.INFO if getattr(args, "verbose", False) else logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):

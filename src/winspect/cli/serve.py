@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_DONE, add_model_options, expand_references, model_options
 from winspect.errors import MissingExtraError, ReferencesError
+from winspect.system.home import home_folder
 from winspect.system.installation import install_command
 from winspect.system.opening import read_bytes
 from winspect.system.terminal import say
@@ -143,7 +144,7 @@ def need_extra(what: str) -> None:
 
 def data_folder() -> Path:
     """Where a user's references and calibrations are kept unless told otherwise."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "winspect"
+    return Path(os.environ.get("XDG_DATA_HOME") or home_folder("XDG_DATA_HOME") / ".local" / "share") / "winspect"
 
 
 def _settings(args: argparse.Namespace) -> ServiceSettings:

@@ -16,6 +16,7 @@ from winspect.pictures.formats import START_BYTES, format_of, is_hidden, picture
 from winspect.system.opening import check_file, read_bytes
 
 _TAR_BLOCK_BYTES = 512
+_LARGEST_FILE = 1_000_000_000  # bytes of a picture; a header of 512 can ask for any number of them
 _TAR_TROUBLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError)
 
 
@@ -145,6 +146,11 @@ class TarTree:
         Raises:
             PictureError: it cannot be read.
         """
+        member = self._members.get(name)
+        if member is not None and (member.issparse() or member.size > _LARGEST_FILE):
+            what = "a sparse file" if member.issparse() else "a file"
+            reason = f"{what} of {member.size} bytes, need a stored one of at most {_LARGEST_FILE}: leave it out"
+            raise PictureError(self.place(name), reason)
         try:
             file = self._tar.extractfile(self._members[name])
             return file.read() if file else b""

@@ -24,6 +24,7 @@ from winspect.engines.static import StaticEngine
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
 from winspect.files import output_error
 from winspect.gate.pictures import gate_pictures
+from winspect.graphs import save_openvino
 from winspect.inspector.references import save_references
 from winspect.predictor import WinCLIP
 from winspect.prompts import check_class_name, class_key
@@ -178,7 +179,7 @@ def _write_openvino_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
     converted.reshape(list(pixels.shape))
     for output, name in zip(converted.outputs, tokens.outputs, strict=True):
         output.get_tensor().set_names({name})
-    ov.save_model(converted, path, compress_to_fp16=False)
+    save_openvino(converted, path)
 
 
 def _write_onnx_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:

@@ -23,7 +23,7 @@ from winspect.memory import page_out
 from winspect.system.installation import install_command
 
 OPSET = 20  # the first with Gelu
-_WEIGHTS_FILE = "tower.weights"
+_WEIGHTS_FILE, _SMALLEST_APART = "tower.weights", 1024
 
 
 class OnnxOperators:
@@ -44,9 +44,11 @@ class OnnxOperators:
         graph = helper.make_graph(self.nodes, "image_tower", self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-        self._onnx.save_model(
-            model, folder / "tower.onnx", save_as_external_data=True, location=_WEIGHTS_FILE, size_threshold=1024
-        )
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= _SMALLEST_APART:
+                # Not save_model's own option, which looks for a file of this name in the working directory.
+                self._onnx.external_data_helper.set_external_data(tensor, _WEIGHTS_FILE)
+        self._onnx.save_model(model, folder / "tower.onnx")
 
     def _node(self, kind: str, inputs: Sequence[str], outputs: int = 1, columns: int = 0, **attributes: Any) -> Any:
         names = [f"{kind.lower()}_{len(self.nodes)}_{index}" for index in range(outputs)]
@@ -175,6 +177,7 @@ class OnnxEngine(StaticEngine):
 def _onnx() -> Any:
     try:
         import onnx
+        import onnx.external_data_helper
         import onnx.helper
         import onnx.numpy_helper
     except ModuleNotFoundError as error:

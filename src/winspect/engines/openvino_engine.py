@@ -18,7 +18,7 @@ from winspect.engines.openvino_graph import openvino_model
 from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.errors import DeviceError
-from winspect.graphs import OPENVINO_HINTS, Graph, OpenVINOGraph
+from winspect.graphs import OPENVINO_HINTS, Graph, OpenVINOGraph, save_openvino
 from winspect.memory import page_out
 from winspect.system.opening import read_bytes
 
@@ -66,7 +66,7 @@ class OpenVINOEngine(StaticEngine):
         return openvino_model(self.tower, layout)
 
     def _save(self, layout: Layout, folder: Path) -> None:
-        ov.save_model(self._model(layout), folder / "tower.xml", compress_to_fp16=False)
+        save_openvino(self._model(layout), folder / "tower.xml")
 
     def _build(self, layout: Layout) -> Graph:
         if self._cache is None or self.openvino_device == "CPU":

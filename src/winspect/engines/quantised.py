@@ -28,6 +28,7 @@ from winspect.engines.graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.errors import MissingExtraError, ReferencesError
+from winspect.graphs import save_openvino
 from winspect.machine import cpu_features
 from winspect.system.installation import install_command
 
@@ -123,7 +124,7 @@ class QuantisedEngine(OpenVINOEngine):
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(tokens),
             )
-        ov.save_model(model, folder / "tower.xml", compress_to_fp16=False)
+        save_openvino(model, folder / "tower.xml")
 
 
 def without_windows(model: ov.Model, layout: Layout) -> ov.Model:

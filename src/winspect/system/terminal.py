@@ -8,6 +8,7 @@ exactly.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import unicodedata
 from typing import Any
@@ -62,6 +63,20 @@ def say(message: object) -> None:
 def show(*lines: object) -> None:
     """Lines of a result on stdout."""
     print("\n".join(map(printable, lines)))
+
+
+def open_streams() -> None:
+    """Open stdin, stdout and stderr on the null device where the caller closed them (``>&-``).
+
+    Else the next file opened takes the place of one of them, and what a library prints ends up in that file.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (as Python's own)
 
 
 class LineFormatter(logging.Formatter):

@@ -10,6 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from winspect.system.home import expanded, home_folder
 from winspect.system.opening import open_file, read_text
 
 CACHE_VARIABLE = "WINSPECT_CACHE"
@@ -23,12 +24,16 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """
     chosen = cache_dir or os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return expanded(chosen).absolute()
     if sys.platform == "win32":  # pragma: no cover
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "winspect" / "Cache"
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or home_folder(CACHE_VARIABLE) / "AppData" / "Local")
+            / "winspect"
+            / "Cache"
+        )
     if sys.platform == "darwin":  # pragma: no cover
-        return Path.home() / "Library" / "Caches" / "winspect"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "winspect"
+        return home_folder(CACHE_VARIABLE) / "Library" / "Caches" / "winspect"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_folder(CACHE_VARIABLE) / ".cache") / "winspect"
 
 
 def hash_file(path: Path) -> str:

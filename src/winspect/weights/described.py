@@ -14,6 +14,7 @@ from typing import Any
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
 from winspect.images import Preprocess
+from winspect.system.home import expanded
 from winspect.system.opening import read_text
 from winspect.weights.architectures import check_usable, image_size
 from winspect.weights.names import CONFIG_FILE, HUB, LOCAL
@@ -43,7 +44,7 @@ def folder_of(model: str) -> Path:
     Raises:
         WeightsMissingError: no such folder, or one without a configuration.
     """
-    folder = Path(model.removeprefix(LOCAL)).expanduser().absolute()
+    folder = expanded(model.removeprefix(LOCAL)).absolute()
     if not folder.is_dir():
         raise WeightsMissingError(f"{model}: no such folder; need one with {CONFIG_FILE} and weights")
     if not (folder / CONFIG_FILE).is_file():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
 from winspect.images import Preprocess
+from winspect.system.home import expanded
 from winspect.system.opening import check_file
 from winspect.weights import described, hub
 from winspect.weights.architectures import architecture, image_size
@@ -92,7 +93,7 @@ def find(
     tag = find_tag(model, weights) if isinstance(weights, str) else None
     if tag is not None:
         return _from_tag(tag, size, cache_folder(cache_dir) / "weights")
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if not os.path.isfile(path):  # false, not an error, also for a name too long or a folder we may not enter
         raise WeightsMissingError(_no_such_file(model, weights, path))
     return _from_file(model, path.absolute(), size)

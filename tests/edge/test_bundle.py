@@ -151,7 +151,7 @@ def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):
     arguments = ("predict", picture.parent, "--bundle", bundle.folder, "--class", "metal_bolt", "--json")
     out = tmp_path / "out"
     command = [sys.executable, "-c", NEEDED_ONLY, *map(str, arguments), "--out", str(out), "--coco"]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     (row,) = json.loads(ran.stdout)["results"]
     expected = bundle.model.predict(picture, "metal_bolt").anomaly_score
@@ -166,7 +166,7 @@ def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):
 
 def test_without_torch_a_model_says_what_is_missing():
     command = [sys.executable, "-c", NEEDED_ONLY, "predict", str(TEXTILE), "--model", "winspect-tiny"]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 2
     assert install_command("full") in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -160,3 +160,11 @@ def test_a_mask_that_says_nothing_or_too_much():
     assert fault_of(mask) is None
     mask[5, 0] = True
     assert "covers 51% of its picture" in fault_of(mask)
+
+
+@pytest.mark.parametrize("is_lossy", [False, True])
+def test_a_jpeg_2000_as_mask_is_named_as_such(tmp_path, is_lossy):
+    path = tmp_path / "mask.jp2"
+    Image.fromarray(np.full((32, 32), 255, np.uint8)).save(path, irreversible=is_lossy)
+    with pytest.raises(PictureError, match=r"mask\.jp2: a JPEG 2000 as mask: .*save it as PNG"):
+        read_mask(path)

@@ -72,6 +72,8 @@ def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | Non
         raise PictureError(name, _lossy("a JPEG"))
     if data.startswith(b"RIFF") and _is_lossy_webp(data):
         raise PictureError(name, _lossy("a lossy WebP"))
+    if format_of(data[:START_BYTES]) == "JPEG 2000":
+        raise PictureError(name, "a JPEG 2000 as mask: it may be lossy, which blurs the defect's edge: save it as PNG")
     try:
         with _opened(data) as image:
             codec = getattr(image, "tag_v2", {}).get(_TIFF_COMPRESSION)

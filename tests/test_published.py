@@ -88,6 +88,21 @@ def test_accurate_winclip_is_held_to_its_own_conditions():
     assert [table.name for table, _ in matching_tables(made("winclip"))] == ["winclip"]
 
 
+def test_pixel_figures_of_another_size_stand_beside_none():
+    for side, kept in ((240, True), (512, False)):
+        results = made("accurate-winclip", pixel_side=side)
+        ((table, entry),) = matching_tables(results)
+        assert ("pixel_aupro" in entry.mean) is kept
+        assert all(("pixel_auroc" in figures) is kept for figures in entry.categories.values())
+        assert "image_auroc" in entry.mean
+        said = " ".join(remarks(table, entry, results))
+        assert ("pixel figures are left out: ours are at 512 pixels a side, theirs at 240" in said) is not kept
+        assert (
+            any("pixel_auroc" in row.figures for row in against(results, "accurate-winclip").categories.values())
+            is kept
+        )
+
+
 @pytest.mark.parametrize("name", ["winclip", "accurate-winclip", "tiles-ascend"])
 def test_random_weights_stand_beside_no_table(name):
     results = made(name, weights="random.pt", weights_sha256="1234567890" + 54 * "0")

@@ -29,11 +29,17 @@ UNIT_RANGE: ScoreRange = (0.0, 1.0)
 _LEAST_WIDTH, _STRIP_SHARE, _LEAST_STRIP = 120, 16, 14
 
 
+HIGHEST_START = 0.5
+"""Where colour starts at the latest on a scale of good samples alone."""
+
+
 def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None = None) -> ScoreRange:
     """The scale of all heat maps of a run.
 
     Colour starts where half of the good pictures reach somewhere, and the pixel threshold is half-way up or below: what
-    is plainly coloured is more than good pictures show, in every picture of the run.
+    is plainly coloured is more than good pictures show, in every picture of the run. Good samples that differ much
+    reach high when each is judged with the few others; colour then starts at :data:`HIGHEST_START`, so that no map is
+    blank.
 
     Args:
         good_maxima: the largest map values of good pictures: of a calibration, or of good samples each judged with the
@@ -44,6 +50,8 @@ def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None
     (0.2, 0.7)
     >>> run_range([0.1, 0.2, 0.3])
     (0.2, 0.4)
+    >>> run_range([0.7, 0.8, 0.9])
+    (0.5, 1.0)
     >>> run_range(None)
     (0.0, 1.0)
     """
@@ -52,6 +60,8 @@ def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None
             return UNIT_RANGE
         good_maxima = [pixel_threshold]
     low = float(np.median(good_maxima))
+    if pixel_threshold is None:
+        low = min(low, HIGHEST_START)
     top = max(good_maxima) if pixel_threshold is None else pixel_threshold
     high = min(1.0, max(low + SMALLEST_SPAN, 2 * top - low))
     return max(0.0, min(low, high - SMALLEST_SPAN)), round(high, 12)

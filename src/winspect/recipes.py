@@ -90,7 +90,7 @@ class Recipe:
             return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _WIDEST_WINDOW
 
         warm = is_number(self.temperature) and self.temperature >= _LOWEST_TEMPERATURE
-        check(warm, "temperature", f"a number from {_LOWEST_TEMPERATURE:g}, such as 0.07")
+        check(warm, "temperature", f"a number above 0 (from {_LOWEST_TEMPERATURE:g}), such as 0.07")
         overlaps = is_number(self.tile_stride) and _SHORTEST_STEP <= self.tile_stride <= 1
         check(overlaps, "tile_stride", f"a number from {_SHORTEST_STEP:g} to 1, in sides of a tile")
         check(self.text_average in TEXT_AVERAGES, "text_average", f"one of {', '.join(TEXT_AVERAGES)}")

@@ -14,6 +14,7 @@ from tests.pictures.tiff_files import GREY, RGB, tiff
 from winspect import WinCLIP
 from winspect.decoding import decode_picture, read_rgb
 from winspect.errors import PictureError, SettingsError
+from winspect.pictures.depth import from_integers
 from winspect.thresholds import calibrate
 
 
@@ -123,3 +124,13 @@ def test_a_model_of_a_12_bit_camera_scores_what_8_bits_would_and_keeps_its_calib
     read.check_model(deep)
     with pytest.raises(SettingsError, match="bit_depth: calibrated with 12, now None"):
         read.check_model(plain)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0, 4095, "up to 4095"), (30000, 34095, "from 30000 to 34095"), (0, 8192, None), (50000, 65535, None)],
+)
+def test_a_narrow_band_of_the_range_is_named_wherever_it_lies(low, high, words):
+    values = np.linspace(low, high, 64 * 64).reshape(64, 64).astype(np.uint16)
+    _, warning = from_integers(values, 65535, "part.tif")
+    assert warning is None if words is None else words in warning

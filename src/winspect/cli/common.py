@@ -104,7 +104,7 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
             raise SettingsError(f"--set {pair}: need NAME=VALUE, as in --set temperature=0.05")
         # scales=2,3 is a list, as scales=[2,3] is.
         value = f"[{value}]" if name == "scales" and not value.startswith("[") else value
-        settings[name] = parse_yaml(value, f"--set {name}")
+        settings[name] = parse_yaml(value, f"--set {pair}", need="a number, word or list")
     return settings
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from winspect.comparison.pictures import Pictures, look_at, matched
 from winspect.errors import SettingsError, UsageError
-from winspect.evaluation.published import Table, differences, remarks
+from winspect.evaluation.published import Table, differences, entry_for, remarks
 from winspect.evaluation.results import METRICS, Run
 from winspect.metrics import auroc
 from winspect.recipes import all_settings
@@ -202,7 +202,7 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
     """
     _check_tolerance(tolerance)
     different = differences(table, run.results)
-    entry = table.entry(run.results["dataset"], run.results["shots"])
+    entry = entry_for(table, run.results)
     if different or entry is None:
         raise UsageError(f"{run.path} cannot be compared with {table.name}: different {'; different '.join(different)}")
     ours = run.results["categories"]

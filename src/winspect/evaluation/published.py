@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,9 @@ def remarks(table: Table, entry: Entry, results: Mapping[str, Any]) -> list[str]
             f"{results.get('pixel_side')}x{results.get('pixel_side')}, masks {results.get('pixel_grid', 'published')}"
         )
         found.append(f"pixel figures: ours at {ours}; theirs: {side}, masks {conditions.masks or 'not said there'}")
+    elif not _pixel_side_fits(table, results):
+        sides = f"ours are at {results['pixel_side']} pixels a side, theirs at {conditions.pixel_side}"
+        found.append(f"pixel figures are left out: {sides}")
     if entry.shots and conditions.shots:
         found.append(f"references: theirs: {conditions.shots}")
     return found
@@ -163,8 +166,26 @@ def remarks(table: Table, entry: Entry, results: Mapping[str, Any]) -> list[str]
 
 def matching_tables(results: Mapping[str, Any]) -> list[tuple[Table, Entry]]:
     """The tables made with the model, weights, recipe, prompts, data set and shots of a run."""
-    pairs = ((table, table.entry(results["dataset"], results["shots"])) for table in published_tables().values())
+    pairs = ((table, entry_for(table, results)) for table in published_tables().values())
     return [(table, entry) for table, entry in pairs if entry is not None and not differences(table, results)]
+
+
+def entry_for(table: Table, results: Mapping[str, Any]) -> Entry | None:
+    """The figures that a run may stand beside: without pixel figures where these were made at another size."""
+    entry = table.entry(results["dataset"], results["shots"])
+    if entry is None or _pixel_side_fits(table, results):
+        return entry
+    categories = {name: _without_pixels(figures) for name, figures in entry.categories.items()}
+    return replace(entry, mean=_without_pixels(entry.mean), categories=categories)
+
+
+def _pixel_side_fits(table: Table, results: Mapping[str, Any]) -> bool:
+    theirs, ours = table.conditions.pixel_side, results.get("pixel_side")
+    return theirs is None or ours is None or theirs == ours
+
+
+def _without_pixels(figures: Figures) -> Figures:
+    return {metric: figure for metric, figure in figures.items() if metric not in PIXEL_METRICS}
 
 
 def _table(name: str, table: Mapping[str, Any]) -> Table:

@@ -71,7 +71,7 @@ def from_integers(values: np.ndarray, top: int, name: str) -> tuple[np.ndarray, 
         fix = "save it as 8- or 16-bit grey" if bits >= 15 else f"it has more than {bits} bits: say the right bit depth"
         raise PictureError(name, f"integer {spread}: {fix}")
     table = ((np.arange(top + 1, dtype=np.uint32) * 255 + top // 2) // top).astype(np.uint8)
-    return table[values], _little_used(int(high), top)
+    return table[values], _little_used(int(low), int(high), top)
 
 
 def from_unit_range(values: np.ndarray, name: str) -> tuple[np.ndarray, str | None]:
@@ -84,20 +84,23 @@ def from_unit_range(values: np.ndarray, name: str) -> tuple[np.ndarray, str | No
     if not (low >= 0 and high <= 1):  # so that NaN is refused as well
         spread = f"got floating-point values from {low:g} to {high:g}, need 0 to 1"
         raise PictureError(name, f"{spread}: divide by the largest possible value, or use 8- or 16-bit integers")
-    return np.rint(values * 255).astype(np.uint8), _little_used(float(high), 1)
+    return np.rint(values * 255).astype(np.uint8), _little_used(float(low), float(high), 1)
 
 
 def warn_of_high_bytes(image: Image.Image) -> str | None:
     """The warning of 16-bit colour, of which Pillow gives the high byte alone."""
     extrema: Any = image.getextrema()
-    return _little_used(max(high for _, high in extrema[:3]) * 256 + 255, _SIXTEEN)
+    lows, highs = zip(*extrema[:3], strict=True)
+    return _little_used(min(lows) * 256, max(highs) * 256 + 255, _SIXTEEN)
 
 
-def _little_used(high: float, top: int) -> str | None:
-    if high * LEAST_SHARE >= top:
+def _little_used(low: float, high: float, top: int) -> str | None:
+    if (high - low) * LEAST_SHARE >= top:
         return None
-    hint = ": from a 12-bit camera? then say so (bit depth 12)" if 255 < high <= 4095 else ""
-    return f"values up to {high:g} of {top}, less than 1/{LEAST_SHARE} of the range{hint}"
+    is_dark = high * LEAST_SHARE < top
+    hint = ": from a 12-bit camera? then say so (bit depth 12)" if is_dark and 255 < high <= 4095 else ""
+    values = f"up to {high:g}" if is_dark else f"from {low:g} to {high:g}"
+    return f"values {values} of {top}, less than 1/{LEAST_SHARE} of the range{hint}"
 
 
 def is_sixteen_bit_colour(image: ImageFile.ImageFile) -> bool:

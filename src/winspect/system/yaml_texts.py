@@ -22,7 +22,7 @@ LONGEST_VALUE = 2_000
 _DATE = "tag:yaml.org,2002:timestamp"
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str, *, need: str = "a YAML file") -> Any:
     """The value of a YAML text: mappings, lists, texts, numbers, true and false, null.
 
     Args:
@@ -31,16 +31,16 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         SettingsError: it is not YAML, is over a limit, or holds an alias, a tag or a key twice; says where.
     """
-    return _read(text, where, construct=True)
+    return _read(text, where, construct=True, need=need)
 
 
 def compose_yaml(text: str, where: str) -> Any:
     """The node of a YAML text, its scalars as they are written (``01`` stays ``01``); None for an empty text. Errors as
     in :func:`parse_yaml`."""
-    return _read(text, where, construct=False)
+    return _read(text, where, construct=False, need="a YAML file")
 
 
-def _read(text: str, where: str, *, construct: bool) -> Any:
+def _read(text: str, where: str, *, construct: bool, need: str) -> Any:
     import yaml
 
     if len(text) > LONGEST:
@@ -50,7 +50,7 @@ def _read(text: str, where: str, *, construct: bool) -> Any:
         loader = _loader()(text)
         return loader.get_single_data() if construct else loader.get_single_node()
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two of numbers
-        raise SettingsError(f"{where}: not a YAML file: {' '.join(str(error).split())[:400]}") from error
+        raise SettingsError(f"{where}: not {need}: {' '.join(str(error).split())[:400]}") from error
     finally:
         if loader is not None:
             loader.dispose()

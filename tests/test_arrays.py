@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from winspect.arrays import distances, logit, normalize, sigmoid, smallest
+from winspect.arrays import logit, normalize, sigmoid, smallest, squared_distances
 from winspect.embeddings import Embeddings
 from winspect.fusion import FusionSettings
 from winspect.judge import References, judge
@@ -49,7 +49,8 @@ def test_operations_are_torchs():
     shares = torch.linspace(0, 1, 11)
     np.testing.assert_allclose(logit(shares.numpy(), 1e-3), torch.logit(shares, eps=1e-3), rtol=1e-4)
     rows, others = torch.randn(30, 7), torch.randn(40, 7)
-    np.testing.assert_allclose(distances(rows.numpy(), others.numpy()), torch.cdist(rows, others), atol=1e-5)
+    apart = np.sqrt(squared_distances(rows.numpy(), others.numpy()))
+    np.testing.assert_allclose(apart, torch.cdist(rows, others), atol=1e-5)
     np.testing.assert_allclose(np.sort(smallest(rows.numpy(), 2)), rows.sort(dim=1).values[:, :2])
     np.testing.assert_allclose(normalize(rows.numpy()), torch.nn.functional.normalize(rows, dim=-1), atol=1e-6)
     assert not normalize(np.zeros((1, 3), np.float32)).any()

@@ -40,14 +40,11 @@ def logit(probabilities: Array, eps: float) -> Array:
     return xp.log(inner / (1 - inner))
 
 
-def distances(rows: Array, others: Array) -> Array:
-    """Euclidean distances: (n, channels) and (m, channels) to (n, m), by one matrix product."""
-    xp = array_namespace(rows, others)
-    return xp.sqrt(xp.clip(squared_distances(rows, others), min=0.0))
-
-
 def squared_distances(rows: Array, others: Array) -> Array:
-    """Squares of :func:`distances`; rounding can make one of equal vectors a hair negative."""
+    """Squared Euclidean distances: (n, channels) and (m, channels) to (n, m), by one matrix product.
+
+    Rounding can make that of equal vectors a hair negative.
+    """
     xp = array_namespace(rows, others)
     squares = xp.sum(rows * rows, axis=1)[:, None] + xp.sum(others * others, axis=1)[None]
     squares -= (2 * rows) @ others.T

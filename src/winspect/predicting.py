@@ -214,10 +214,11 @@ class Predictor(ABC):
 
     def forget(self, category_name: str = DEFAULT_CLASS) -> None:
         """Drop the references of a class: it is judged zero-shot again."""
-        self._references.pop(class_key(category_name), None)
-        self._samples.pop(class_key(category_name), None)
-        self._levels.pop(class_key(category_name), None)
-        self._shown.pop(class_key(category_name), None)
+        key = class_key(category_name)
+        self._references.pop(key, None)
+        self._samples.pop(key, None)
+        self._levels.pop(key, None)
+        self._shown.pop(key, None)
 
     def drop_class(self, category_name: str = DEFAULT_CLASS) -> None:
         """Drop all that is kept of a class, its text too: it is encoded again when it is next asked for."""

@@ -233,22 +233,25 @@ class WatchedFolder:
         """Events come in no order: those of a moment are put in order of their time of change."""
         vacated = {os.path.dirname(name) for change, name in changes if change == DELETED and not may_be_picture(name)}
         found: dict[str, os.stat_result] = {}
+        came: set[str] = set()  # files by these names: new ones, or others than before
         for change, name in changes:
             if change == DELETED or not self._tree.reaches(name):
                 continue
             path = self.root / name
+            if change == ADDED:
+                came.add(name)
             if (status := self._tree.picture(name)) is not None:
                 found[name] = status
             elif change == ADDED and self._tree.enters(name) and path.is_dir() and not path.is_symlink():
                 found.update(self._tree.walk(name))  # moved here as a whole: no events for what is in it
         for name, status in sorted(found.items(), key=lambda item: (item[1].st_mtime_ns, item[0])):
-            self._offer(name, status, renamed=os.path.dirname(name) in vacated)
+            self._offer(name, status, renamed=name in came and os.path.dirname(name) in vacated)
 
     def _offer(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
         if (waiting := self._line.get(name)) is not None:
-            if renamed and not self.poll and status.st_ino != waiting.inode:
+            if renamed and not self.poll:  # its inode may well be the number that the last file but one gave up
                 waiting.see(status)
-                waiting.due = time.monotonic()
+                waiting.is_replaced, waiting.due = True, time.monotonic()
             return
         if self.journal.knows(name, _identity(status)):
             return

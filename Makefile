@@ -23,9 +23,9 @@ types: $(VENV)/.test
 # The line coverage of the core is held to 95 %; the figure for the whole package is only printed.
 unit: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray" --cov --cov-report=
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray tests/distributed --cov --cov-append --cov-report=
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray tests/cluster --cov --cov-append --cov-report=
 	$(BIN)/python -m coverage report --fail-under=95 \
-	    --include='*/winspect/encoder.py,*/winspect/text.py,*/winspect/windows.py,*/winspect/scoring.py,*/winspect/fusion.py,*/winspect/judge.py,*/winspect/prompts.py,*/winspect/images.py,*/winspect/decoding.py,*/winspect/sources.py,*/winspect/weights/*'
+	    --include='*/winspect/backbones/*,*/winspect/methods/*,*/winspect/pictures/images.py,*/winspect/pictures/decoding.py,*/winspect/pictures/sources.py,*/winspect/weights/*'
 	$(BIN)/python -m coverage report | tail -1
 
 # The encoder against open_clip itself, once more on the oldest release we accept (it was sequence-first).

@@ -55,7 +55,7 @@ from benchmarks.batch_faults import (
     slope,
     title,
 )
-from winspect.machine import describe_machine
+from winspect.system.machine import describe_machine
 
 DEFAULT_PICTURES = {"throughput": 20_000, "startup": 100, "scaling": 2000, "faults": 2000}
 _SAMPLE_EVERY_S = 2.0
@@ -211,7 +211,7 @@ def scaling(count: int) -> dict[str, Any]:
 def _picture(pictures: Sequence[Path]) -> dict[str, Any]:
     """What a picture is between the stages, and what decoding it takes with nothing beside it, on one core."""
     from winspect import WinCLIP
-    from winspect.images import resize_tiles
+    from winspect.pictures.images import resize_tiles
 
     model = WinCLIP(MODEL, device="cpu")
     some = [str(path) for path in pictures[:_ALONE]]

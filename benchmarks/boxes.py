@@ -6,7 +6,7 @@ A defect is a region of the mask, its fragments nearer than a patch taken togeth
 intersection over union of at least 0.3. Written to benchmarks/boxes.json, before and after:
 
 before: the rule of 1.0, a box around everything above the pixel threshold, whatever the verdict
-after: :class:`winspect.thresholds.RegionRule`
+after: :class:`winspect.calibration.RegionRule`
 
 ``REACH`` was chosen on other lines (seeds 71 and 72) of the same families.
 """
@@ -26,11 +26,11 @@ from scipy import ndimage
 from training.generator import HELDOUT
 from training.generator.pair import Line, make_line
 from winspect import Result, WinCLIP
-from winspect.machine import describe_machine
-from winspect.thresholds.conformal import conformal_threshold
-from winspect.thresholds.defects import Box, regions_of
-from winspect.thresholds.regions import RegionRule, map_peak
-from winspect.thresholds.verdict import verdict_of
+from winspect.calibration.conformal import conformal_threshold
+from winspect.calibration.defects import Box, regions_of
+from winspect.calibration.regions import RegionRule, map_peak
+from winspect.calibration.verdict import verdict_of
+from winspect.system.machine import describe_machine
 
 BOARDS = ("circuit_board", "bare_board")
 SEED, SHOTS, CALIBRATED, GOOD, DEFECTIVE = 73, 4, 100, 40, 20

@@ -21,15 +21,22 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from training.measure import auroc
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
-from winspect.engines import TorchEngine
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
+from winspect.backbones.text import TextEncoder, TextTower
+from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import PictureError
-from winspect.fusion import FusionSettings, GoodSamples, crowding, log_fusion, look_distance, stem_distance
-from winspect.images import prepare_many
-from winspect.prompts import PromptEnsemble
-from winspect.scoring import class_score, combine, few_shot_map, zero_shot_map
-from winspect.text import TextEncoder, TextTower
+from winspect.methods.winclip.fusion import (
+    FusionSettings,
+    GoodSamples,
+    crowding,
+    log_fusion,
+    look_distance,
+    stem_distance,
+)
+from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.methods.winclip.scoring import class_score, combine, few_shot_map, zero_shot_map
+from winspect.pictures.images import prepare_many
 from winspect.weights import TINY, load
 from winspect.weights import tiny as tiny_files
 

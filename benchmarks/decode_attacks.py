@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
-from winspect.machine import describe_machine
+from winspect.system.machine import describe_machine
 
 CLIENTS = 16
 PICTURE = Path(__file__).parents[1] / "examples" / "textile" / "nominal_0001.jpg"

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from winspect.machine import describe_machine
+from winspect.system.machine import describe_machine
 
 _DECODE = """
 import json, re, sys, time
 import numpy as np
-from winspect.decoding import decode
+from winspect.pictures.decoding import decode
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 decode(np.zeros((9, 9, 3), np.uint8))
@@ -86,8 +86,8 @@ def measure_jpeg(size_wh: tuple[int, int]) -> dict[str, Any]:
     """Milliseconds of decoding alone, and of a picture in ``predict_many`` of the bundled model, with the check and
     without."""
     from winspect import WinCLIP
-    from winspect.decoding import decode
     from winspect.pictures import jpeg
+    from winspect.pictures.decoding import decode
 
     file = io.BytesIO()
     photo(max(size_wh)).crop((0, 0, *size_wh)).save(file, "JPEG", quality=90)

@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.bundled_model import RealSet, solar_cells, textile
 from winspect import WinCLIP
-from winspect.machine import describe_machine
-from winspect.thresholds.conformal import alarms_allowed, conformal_threshold
+from winspect.calibration.conformal import alarms_allowed, conformal_threshold
+from winspect.system.machine import describe_machine
 
 RATES = (0.01, 0.05, 0.1)
 SPLITS = 200

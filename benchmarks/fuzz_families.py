@@ -146,7 +146,7 @@ PICTURES = {
 
 
 def _read_picture(path: Path) -> None:
-    from winspect.decoding import decode_picture
+    from winspect.pictures.decoding import decode_picture
 
     decoded = decode_picture(path)
     image = decoded.image
@@ -257,7 +257,7 @@ def _make_yaml(rng: Random, folder: Path) -> Path:
 
 def _read_yaml(path: Path) -> None:
     from winspect.evaluation.class_names import read_class_names
-    from winspect.prompts import PromptEnsemble
+    from winspect.methods.winclip.prompts import PromptEnsemble
 
     if path.name == "names.yaml":
         names = read_class_names(path)
@@ -268,7 +268,7 @@ def _read_yaml(path: Path) -> None:
 
 
 def _make_setting(rng: Random, folder: Path) -> list[str]:
-    from winspect.recipes import Recipe
+    from winspect.methods.winclip.recipes import Recipe
 
     names = [*Recipe.__dataclass_fields__, "x", ""]
     values = (*HUGE, "sum", "log", "true", "2,3", "[2]", "same", "&a [*a]", "[" * 5000, "!!python/name:os.system ''")
@@ -278,7 +278,7 @@ def _make_setting(rng: Random, folder: Path) -> list[str]:
 
 def _read_setting(pairs: list[str]) -> None:
     from winspect.cli.common import _parse_settings
-    from winspect.recipes import get_recipe
+    from winspect.methods.winclip.recipes import get_recipe
 
     recipe = get_recipe("paper", _parse_settings(pairs))
     need(0 < recipe.temperature < math.inf and 0 < recipe.tile_stride <= 1, f"{recipe}")
@@ -287,7 +287,7 @@ def _read_setting(pairs: list[str]) -> None:
 @cache
 def _calibration() -> Any:
     from winspect import WinCLIP
-    from winspect.thresholds import calibrate
+    from winspect.inspector.calibrating import calibrate
 
     rng = np.random.default_rng(0)
     pictures = [rng.integers(90, 130, (60, 60, 3), np.uint8) for _ in range(4)]
@@ -296,7 +296,7 @@ def _calibration() -> Any:
 
 @cache
 def _calibration_document() -> str:
-    from winspect.thresholds.file import to_document
+    from winspect.calibration.file import to_document
 
     return json.dumps(to_document(_calibration()))
 
@@ -307,7 +307,7 @@ def _make_calibration(rng: Random, folder: Path) -> Path:
 
 
 def _read_calibration(path: Path) -> None:
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
 
     calibration = Calibration.load(path)
     need(0 <= calibration.threshold <= 1, f"threshold {calibration.threshold}")
@@ -379,8 +379,8 @@ def _read_weights(path: Path) -> None:
 @cache
 def _bundle(folder: Path) -> tuple[Path, float]:
     from winspect import WinCLIP
-    from winspect.edge import load_bundle
-    from winspect.edge.export import export
+    from winspect.inspector.edge_predictor import load_bundle
+    from winspect.inspector.export import export
 
     model = WinCLIP("winspect-tiny", device="cpu", engine="onnx", precision="fp32")
     model.reference([EXAMPLE], "textile")
@@ -420,7 +420,7 @@ def _hash_anew(place: Path, spoilt: Path) -> None:
 
 
 def _read_bundle(place: Path) -> None:
-    from winspect.edge import load_bundle
+    from winspect.inspector.edge_predictor import load_bundle
 
     whole, right = _bundle(place.parents[1])
     hashed = (place / ".hashed").is_file()

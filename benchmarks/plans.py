@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from winspect.benchmark import combine, run_benchmark
 from winspect.cli.benchmark import print_benchmark
-from winspect.sources import find_pictures
+from winspect.pictures.sources import find_pictures
+from winspect.speed.benchmark import combine, run_benchmark
 
 ROOT = Path(__file__).parents[1]
 MODEL, SEED = "ViT-B-16-plus-240", 0

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.bundled_model import SETS
 from training.generator import HELDOUT, make_pair
 from winspect import WinCLIP
-from winspect.gate.verdict import correlation
-from winspect.machine import describe_machine
+from winspect.engines.gate.verdict import correlation
 from winspect.metrics import auroc
+from winspect.system.machine import describe_machine
 from winspect.weights import TINY
 
 PRECISIONS = ("fp32", "bf16", "int8")

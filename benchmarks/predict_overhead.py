@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from winspect import WinCLIP
-from winspect.images import prepare
-from winspect.reports.recorder import Recorder
+from winspect.outputs.recorder import Recorder
+from winspect.pictures.images import prepare
 
 
 def resident_mb() -> float:

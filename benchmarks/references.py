@@ -77,7 +77,7 @@ def main() -> None:
         rows.append(measure(int(count)))
         print(json.dumps(rows[-1]), flush=True)
     if args.out:
-        from winspect.machine import describe_machine
+        from winspect.system.machine import describe_machine
 
         args.out.write_text(json.dumps({"machine": describe_machine("cpu"), "rows": rows}, indent=2) + "\n")
 

@@ -36,7 +36,7 @@ from typing import Any
 import conformal_clip_data
 import numpy as np
 
-from winspect.machine import describe_machine
+from winspect.system.machine import describe_machine
 
 CLASS = "textile"
 ROUNDS = 3

@@ -14,7 +14,7 @@ from PIL import Image
 
 from training.generator import HELDOUT, make_pair
 from winspect import WinCLIP
-from winspect.heatmaps import heat_overlay
+from winspect.pictures.heatmaps import heat_overlay
 
 FAMILIES = ("leather", "hex_nut", "zipper", "magnetic_tile", "candle_layout")
 SEED = 9_000_001

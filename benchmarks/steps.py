@@ -22,15 +22,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from checkpoints import save_checkpoint
 
-from winspect.encoder import ImageTower
+from winspect.backbones.encoder import ImageTower
+from winspect.backbones.text import TextCache, TextEncoder, TextTower
 from winspect.engines.graph import Layout
+from winspect.engines.graphs import OpenVINOGraph
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.engines.torch_engine import TorchEngine
-from winspect.graphs import OpenVINOGraph
-from winspect.images import prepare
-from winspect.machine import describe_machine
-from winspect.prompts import PromptEnsemble
-from winspect.text import TextCache, TextEncoder, TextTower
+from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.pictures.images import prepare
+from winspect.system.machine import describe_machine
 from winspect.weights import load
 
 MODEL, CLASS = "ViT-B-16-plus-240", "metal nut"

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from winspect.machine import describe_machine
+from winspect.system.machine import describe_machine
 from winspect.weights import cache_folder
 
 ROOT = Path(__file__).parents[1]

@@ -123,8 +123,8 @@ class Winspect:
         """Maps at the model's size, and the prepared pictures: what anomalib's are compared with."""
         import numpy as np
 
-        from winspect.images import prepare
-        from winspect.scoring import upsample
+        from winspect.methods.winclip.scoring import upsample
+        from winspect.pictures.images import prepare
 
         pixels = np.concatenate([prepare(path, self.model.preprocess).tiles for path in pictures])
         heat = upsample(np.concatenate(maps), pixels.shape[-2:])

@@ -34,7 +34,9 @@ def modules_after(code: str) -> set[str]:
 
 def test_importing_the_package_is_light():
     assert (
-        modules_after("import winspect, winspect.errors, winspect.prompts, winspect.weights, winspect.cli.main")
+        modules_after(
+            "import winspect, winspect.errors, winspect.methods.winclip.prompts, winspect.weights, winspect.cli.main"
+        )
         == set()
     )
 
@@ -46,7 +48,7 @@ def test_help_is_light(arguments):
 
 
 def test_the_proof_of_lightness_can_fail():
-    assert "numpy" in modules_after("import winspect; winspect.RECIPES; import winspect.images")
+    assert "numpy" in modules_after("import winspect; winspect.RECIPES; import winspect.pictures.images")
 
 
 def test_wrong_use_is_said_before_torch_is_loaded():

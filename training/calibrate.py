@@ -1,7 +1,7 @@
 """Bring the packaged model's few-shot scores to a fixed meaning, and measure it on held-out generated products.
 
 ``python -m training.calibrate`` makes products of the held-out families that nothing was chosen on, ten pictures each,
-fits the last settings of :class:`winspect.fusion.FusionSettings` on half of them, writes them to the model's
+fits the last settings of :class:`FusionSettings` on half of them, writes them to the model's
 ``config.json``, and prints the other half's figures. A score of 0.5 is where good and defective are as likely.
 """
 
@@ -24,12 +24,12 @@ from training.generator import HELDOUT, make_pair
 from training.losses import PATCH_COVERAGE
 from training.measure import auroc
 from training.publish import PACKAGE_FOLDER
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
-from winspect.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
-from winspect.prompts import PromptEnsemble
-from winspect.scoring import class_score, zero_shot_map
-from winspect.text import TextEncoder, TextTower
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
+from winspect.backbones.text import TextEncoder, TextTower
+from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
+from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.methods.winclip.scoring import class_score, zero_shot_map
 from winspect.weights import tiny
 
 FIRST_SEED = 8_000_000

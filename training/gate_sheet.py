@@ -1,4 +1,4 @@
-"""The pictures the precision gate looks at: ``python -m training.gate_sheet --out src/winspect/gate/pictures.jpg``.
+"""The gate's pictures: ``python -m training.gate_sheet --out src/winspect/engines/gate/pictures.jpg``.
 
 One sheet of tiles, a column per held-out family of the generator, 240 x 240 pixels each. Rows 0 to 3 are judged by the
 gate: two products, each good and with a defect. Rows 4 and 5, a third product, are what int8 is calibrated on.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.stem import pretrained_stem
-from winspect.prompts import PromptEnsemble
+from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.weights.tiny import build_tiny
 
 CONFIG: dict[str, Any] = {

@@ -20,12 +20,12 @@ from winspect.errors import PictureError, WinspectError
 from winspect.system.reporting import turn_off_reporting
 
 if TYPE_CHECKING:
-    from winspect.outcome import ConstantMapWarning
-    from winspect.predictor import WinCLIP
-    from winspect.prompts import PromptEnsemble
-    from winspect.recipes import RECIPES, Recipe
-    from winspect.results import Result
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
+    from winspect.inspector.outcome import ConstantMapWarning
+    from winspect.inspector.predictor import WinCLIP
+    from winspect.methods.results import Result
+    from winspect.methods.winclip.prompts import PromptEnsemble
+    from winspect.methods.winclip.recipes import RECIPES, Recipe
 
 __all__ = [
     "RECIPES",
@@ -44,13 +44,13 @@ __all__ = [
 turn_off_reporting()
 
 _LAZY = {
-    "Calibration": "thresholds",
-    "ConstantMapWarning": "outcome",
-    "PromptEnsemble": "prompts",
-    "RECIPES": "recipes",
-    "Recipe": "recipes",
-    "Result": "results",
-    "WinCLIP": "predictor",
+    "Calibration": "calibration",
+    "ConstantMapWarning": "inspector.outcome",
+    "PromptEnsemble": "methods.winclip.prompts",
+    "RECIPES": "methods.winclip.recipes",
+    "Recipe": "methods.winclip.recipes",
+    "Result": "methods.results",
+    "WinCLIP": "inspector.predictor",
 }
 
 

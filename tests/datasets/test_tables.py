@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
+from winspect.cluster.inputs import find_inputs
 from winspect.datasets import open_dataset
-from winspect.distributed.inputs import find_inputs
 from winspect.errors import SourceError
 
 NAMES = ("plain.png", "line\u2028separator.png", "next\u0085line.png", "comma, and; both.png", "été.png")

@@ -24,8 +24,8 @@ import torch
 from checkpoints import SMALL, build
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from winspect.encoder import ImageTower
-from winspect.engines.ascend import ENVIRONMENT, WeightPrefetch, environment, prefetch_order
+from winspect.backbones.encoder import ImageTower
+from winspect.engines.accelerators.ascend import ENVIRONMENT, WeightPrefetch, environment, prefetch_order
 from winspect.errors import EngineError, MissingExtraError, SettingsError
 
 ROOT = Path(__file__).parents[2]

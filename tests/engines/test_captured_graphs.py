@@ -22,10 +22,10 @@ from checkpoints import SMALL, build
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
-from winspect.engines.ascend import WeightPrefetch
-from winspect.engines.captured_graphs import BUCKETS, BucketedGraphs, bucket_of, check_buckets, fill_up
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
+from winspect.engines.accelerators.ascend import WeightPrefetch
+from winspect.engines.accelerators.captured_graphs import BUCKETS, BucketedGraphs, bucket_of, check_buckets, fill_up
 from winspect.errors import EngineError, SettingsError
 
 NPU = SimpleNamespace(type="npu", index=0)

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from winspect.engines import ENGINES, choice, choose, installed, openvino_engine
+from winspect.engines import choice, openvino_engine
+from winspect.engines.choice import ENGINES, choose, installed
 from winspect.errors import DeviceError, EngineError, MissingExtraError, PrecisionError
 from winspect.system import installation
 from winspect.system.installation import install_command

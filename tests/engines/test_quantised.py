@@ -17,8 +17,8 @@ from torch.nn.functional import cosine_similarity
 
 from tests.engines.towers import make_pixels, make_visual
 from winspect import WinCLIP
+from winspect.backbones.encoder import ImageTower
 from winspect.cli.main import main
-from winspect.encoder import ImageTower
 from winspect.engines import quantised
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.quantised import FEWEST_PICTURES, QuantisedEngine

@@ -16,15 +16,15 @@ from checkpoints import SMALL, build
 from torch import nn
 
 from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
 from winspect.engines import static
 from winspect.engines.graph import Layout, build_tower, mlp_parts
 from winspect.engines.graph_cache import GraphCache
+from winspect.engines.graphs import OpenVINOGraph
 from winspect.engines.openvino_engine import OpenVINOEngine, check_openvino_device
 from winspect.engines.openvino_graph import OpenVINOOperators
 from winspect.errors import ArchitectureError, DeviceError, DeviceMemoryError, EngineBuildError, MissingExtraError
-from winspect.graphs import OpenVINOGraph
 from winspect.weights import TINY, load
 
 TOLERANCE = 1e-5

@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
-from winspect import decoding
-from winspect.decoding import decode_picture, read_rgb
 from winspect.errors import DemandingPictureError, PictureError
-from winspect.images import Preprocess, prepare_many
-from winspect.pictures import budget, helper
+from winspect.pictures import budget, decoding, helper
 from winspect.pictures.budget import Budget, cost_of
+from winspect.pictures.decoding import decode_picture, read_rgb
+from winspect.pictures.images import Preprocess, prepare_many
 
 
 def ascii_picture(side: int) -> bytes:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from tests.pictures.tiff_files import GREY, RGB, tiff
 from winspect import WinCLIP
-from winspect.decoding import decode_picture, read_rgb
 from winspect.errors import PictureError, SettingsError
+from winspect.inspector.calibrating import calibrate
+from winspect.pictures.decoding import decode_picture, read_rgb
 from winspect.pictures.depth import from_integers
-from winspect.thresholds import calibrate
 
 
 def camera(bits: int = 12, count: int = 1) -> np.ndarray:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from winspect import decoding
+from winspect.cluster.inputs import find_inputs
 from winspect.datasets import open_dataset
-from winspect.distributed.inputs import find_inputs
 from winspect.errors import SourceError
+from winspect.pictures import decoding
 from winspect.pictures.formats import (
     ENDINGS,
     FORMATS,
@@ -23,13 +23,13 @@ from winspect.pictures.formats import (
     left_out_in_words,
     read_start,
 )
-from winspect.sources import find_pictures
+from winspect.pictures.sources import find_pictures
 from winspect.watch.tree import Tree
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 PILLOW_NAMES = {"JPEG": "JPEG", "PNG": "PNG", "BMP": "BMP", "TIFF": "TIFF", "WebP": "WEBP", "GIF": "GIF", "PNM": "PPM"}
 PILLOW_NAMES["JPEG 2000"] = "JPEG2000"
-PAGE = Path(decoding.__file__).parent / "service" / "page"
+PAGE = Path(decoding.__file__).parents[1] / "service" / "page"
 
 
 def encoded(format_name: str, **options: object) -> bytes:

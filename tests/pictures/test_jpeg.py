@@ -15,9 +15,9 @@ from PIL import Image
 
 from tests.pictures.attacks import progressive_bomb
 from winspect import WinCLIP
-from winspect.decoding import decode_picture, read_rgb
 from winspect.errors import PictureError
 from winspect.pictures import jpeg
+from winspect.pictures.decoding import decode_picture, read_rgb
 
 GOOD = EXAMPLES / "textile" / "nominal_0001.jpg"
 

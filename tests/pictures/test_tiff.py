@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image
 
 from tests.pictures.tiff_files import CMYK, CODECS, GREY, RGB, YCBCR, tiff, written
-from winspect.decoding import read_rgb
 from winspect.errors import PictureError
+from winspect.pictures.decoding import read_rgb
 
 HEIGHT, WIDTH = 21, 37
 KINDS = {"grey": (GREY, 1, ()), "rgb": (RGB, 3, ()), "rgba": (RGB, 4, (2,)), "cmyk": (CMYK, 4, ())}

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tests.service.fake_backend import FakeBackend
-from winspect.service.app import create_app
+from winspect.service.http.app import create_app
 from winspect.service.settings import ServiceSettings
 
 

@@ -9,11 +9,12 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from winspect.decoding import read_rgb
+from winspect.calibration import Calibration, needed_pictures
 from winspect.errors import PictureError, ReferencesError, SettingsError
-from winspect.heatmaps import heat_overlay
-from winspect.recipes import RECIPES
-from winspect.results import Result
+from winspect.methods.results import Result
+from winspect.methods.winclip.recipes import RECIPES
+from winspect.pictures.decoding import read_rgb
+from winspect.pictures.heatmaps import heat_overlay
 from winspect.service.contract import (
     BatchRecord,
     CalibrationState,
@@ -26,7 +27,6 @@ from winspect.service.contract import (
     UnknownClass,
     class_key,
 )
-from winspect.thresholds import Calibration, needed_pictures
 
 GRID = 15
 
@@ -229,7 +229,7 @@ class FakeBackend:
         )
 
     async def calibration(self, category_name):
-        from winspect.thresholds.file import to_document
+        from winspect.calibration.file import to_document
 
         found = self.calibrations.get(self._check(category_name))
         if found is None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from winspect.errors import DeviceError, ReferencesError, WeightsMissingError
-from winspect.images import Preprocess, prepare
-from winspect.prompts import PromptEnsemble
-from winspect.results import Result
+from winspect.methods.results import Result
+from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.pictures.images import Preprocess, prepare
 from winspect.service.settings import ModelSpec
 
 LOADER = "service.fake_models:load"

@@ -20,11 +20,11 @@ from PIL import Image
 from tests.service.asking import Service, encoded, picture
 from tests.service.fake_backend import FakeBackend, score_of
 from winspect.errors import OutputError
-from winspect.reports.recorder import COLUMNS
-from winspect.results import Result
+from winspect.methods.results import Result
+from winspect.outputs.recorder import COLUMNS
 from winspect.service.backend import Backend
 from winspect.service.contract import Overloaded
-from winspect.service.judging import small_map
+from winspect.service.http.judging import small_map
 
 GOOD = encoded(picture(100))
 

@@ -237,7 +237,7 @@ def test_files_come_as_a_column_too(service, nested):
 
 @pytest.mark.parametrize("unit", [b"[],", b"1,", b'{"a":[]},'])
 def test_json_of_many_values_is_refused_before_it_is_read(service, monkeypatch, unit):
-    from winspect.service import tensors
+    from winspect.service.http import tensors
 
     body = b'{"inputs":[' + unit * (2**18) + b"1]}"
     with monkeypatch.context() as patch:

@@ -21,6 +21,7 @@ from PIL import Image
 from service.fake_models import spec
 from service.running import Running, grey, png, score_of
 
+from winspect.calibration import Calibration
 from winspect.errors import ClassNameError, OutputError, PictureError, ReferencesError, SettingsError
 from winspect.service.backend import (
     Backend,
@@ -34,7 +35,6 @@ from winspect.service.backend import (
     clean_name,
 )
 from winspect.service.settings import ServiceSettings
-from winspect.thresholds import Calibration
 
 NOISE = png(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
 
@@ -549,7 +549,7 @@ def test_references_and_a_calibration_given_at_the_start(tmp_path):
         own.ask(own.backend.set_references("part", [("r.png", grey(60))]))
         own.ask(own.backend.add_good("part", [(f"{n}.png", grey(n)) for n in range(100, 119)]))
         document = calibrated(own, "part", 0.1).document
-    from winspect.thresholds.file import from_document
+    from winspect.calibration.file import from_document
 
     calibration = from_document(document)
     assert isinstance(calibration, Calibration)
@@ -566,7 +566,7 @@ def test_references_and_a_calibration_given_at_the_start(tmp_path):
 @pytest.fixture
 def calibration(tmp_path):
     """Made with a model called "fake", without references."""
-    from winspect.thresholds.file import from_document
+    from winspect.calibration.file import from_document
 
     with Running(tmp_path / "made", spec()) as own:
         own.ask(own.backend.add_good("part", [(f"{n}.png", grey(n)) for n in range(20)]))
@@ -625,9 +625,9 @@ def loaded_after(modules):
 
 
 def test_the_http_process_needs_neither_torch_nor_open_clip():
-    used = "winspect.service.backend, winspect.results, winspect.heatmaps, winspect.thresholds"
+    used = "winspect.service.backend, winspect.methods.results, winspect.pictures.heatmaps, winspect.calibration"
     assert loaded_after(used) == "[]"
-    assert "torch" in loaded_after("winspect.judge, torch"), "this proof can fail"
+    assert "torch" in loaded_after("winspect.methods.winclip.judge, torch"), "this proof can fail"
 
 
 def test_batches_are_told_to_whoever_measures(tmp_path):

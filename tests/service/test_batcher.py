@@ -10,9 +10,9 @@ import time
 import pytest
 from service.virtual_time import run
 
-from winspect.service.batch_times import BatchTimes
-from winspect.service.batcher import Batcher, Ran
 from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded
+from winspect.service.pool.batch_times import BatchTimes
+from winspect.service.pool.batcher import Batcher, Ran
 
 
 class Model:

@@ -12,8 +12,8 @@ from service.running import Running, grey, score_of
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
 from winspect.errors import PictureError, ReferencesError
-from winspect.service import demanding
 from winspect.service.contract import DeadlineExceeded, Overloaded
+from winspect.service.pool import demanding
 from winspect.service.settings import ServiceSettings
 
 WITHIN_S = 60.0

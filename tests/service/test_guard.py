@@ -17,9 +17,9 @@ from tests.service.asking import Service, encoded, picture, settings
 from tests.service.fake_backend import FakeBackend
 from tests.service.live import Live, read_all, read_answer
 from winspect.errors import SettingsError
-from winspect.service import protocol
-from winspect.service.guard import UPLOADS_AT_ONCE, Guard, Keys
-from winspect.service.protocol import MAX_HEADER_BYTES
+from winspect.service.http import protocol
+from winspect.service.http.guard import UPLOADS_AT_ONCE, Guard, Keys
+from winspect.service.http.protocol import MAX_HEADER_BYTES
 
 GOOD = encoded(picture(100))
 KEY, OTHER_KEY = "0123456789abcdef-first", "0123456789abcdef-second"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.service.asking import Service, encoded, picture
-from winspect.service.hosts import Hosts
-from winspect.service.refusals import Refused
+from winspect.service.http.hosts import Hosts
+from winspect.service.http.refusals import Refused
 
 GOOD = encoded(picture(100))
 KEY = "0123456789abcdef"

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service.asking import Service, encoded, picture
 from winspect.service.contract import BatchRecord
-from winspect.service.metrics import REJECTS
+from winspect.service.http.metrics import REJECTS
 
 GOOD = encoded(picture(100))
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from winspect.errors import PictureError
-from winspect.heatmaps import judged_overlay
-from winspect.images import tile_boxes
-from winspect.results import Result
+from winspect.methods.results import Result
+from winspect.pictures.heatmaps import judged_overlay
+from winspect.pictures.images import tile_boxes
 from winspect.service.backend import _look
 from winspect.service.contract import Judged
-from winspect.service.judging import Question, _judge
-from winspect.service.overlay import Look, overlay_png, shrink_picture, shrunk, smaller_size
+from winspect.service.http.judging import Question, _judge
+from winspect.service.pool.overlay import Look, overlay_png, shrink_picture, shrunk, smaller_size
 
 
 def judged(size_wh, *, tiles=True, seed=0):

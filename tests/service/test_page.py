@@ -27,11 +27,11 @@ from service.browser import (
     service,
 )
 
-from winspect import heatmaps
-from winspect.gate import calibration_pictures, gate_pictures
+from winspect.calibration.conformal import needed_pictures
+from winspect.engines.gate import calibration_pictures, gate_pictures
+from winspect.pictures import heatmaps
 from winspect.service.contract import StoredPicture
-from winspect.service.page import SAMPLES, page_files, sample_files
-from winspect.thresholds.conformal import needed_pictures
+from winspect.service.http.page import SAMPLES, page_files, sample_files
 
 KEY = "a key of more than 16 letters"
 PIXEL = "([x, y]) => [...document.querySelector('figure canvas').getContext('2d').getImageData(x, y, 1, 1).data]"

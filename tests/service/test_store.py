@@ -13,7 +13,7 @@ import pytest
 
 from winspect.errors import OutputError, SettingsError
 from winspect.service.contract import StoreFull
-from winspect.service.store import FILE, Store
+from winspect.service.store.store import FILE, Store
 
 
 @pytest.fixture

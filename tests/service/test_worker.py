@@ -15,8 +15,8 @@ from service.running import Running, grey
 from winspect import WinCLIP
 from winspect.errors import ClassNameError, PictureError
 from winspect.service.contract import ServiceError
+from winspect.service.pool.worker import Question, Worker
 from winspect.service.settings import ModelSpec, ServiceSettings
-from winspect.service.worker import Question, Worker
 
 OPTIONS = {"model": "winspect-tiny", "device": "cpu", "engine": "openvino"}
 

@@ -18,7 +18,7 @@ import numpy as np
 from winspect import Result
 from winspect.errors import OutputError
 from winspect.evaluation.runner import _Parts
-from winspect.reports.recorder import Recorder
+from winspect.outputs.recorder import Recorder
 from winspect.system.run_folder import locked
 from winspect.watch.results import WatchResults
 

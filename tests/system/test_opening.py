@@ -16,12 +16,12 @@ from miniature import part, save
 from winspect import WinCLIP
 from winspect.cli.main import main
 from winspect.datasets.manifest import open_manifest
-from winspect.edge import load_bundle
-from winspect.edge.export import export
 from winspect.errors import BundleError, SourceError, WinspectError
+from winspect.inspector.edge_predictor import load_bundle
+from winspect.inspector.export import export
+from winspect.pictures.fingerprints import fingerprint
 from winspect.system import opening
 from winspect.system.opening import NotAFileError, check_file, open_file, open_text, read_bytes, read_text
-from winspect.thresholds.fingerprints import fingerprint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 PIPE = "a named pipe, need a file"

@@ -7,7 +7,7 @@ import pytest
 from winspect.cli.main import main
 from winspect.errors import SettingsError
 from winspect.evaluation.class_names import read_class_names
-from winspect.prompts import PromptEnsemble
+from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.system.yaml_texts import parse_yaml
 
 BILLION = "a0: &a0 ['x {}']\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))

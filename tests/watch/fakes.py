@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from winspect.decoding import read_rgb, source_name
 from winspect.errors import PictureError
-from winspect.results import Result
+from winspect.methods.results import Result
+from winspect.pictures.decoding import read_rgb, source_name
 from winspect.watch.folder import WatchedFolder
 from winspect.watch.journal import Journal
 from winspect.watch.results import JOURNAL_FILE, WatchResults

@@ -158,7 +158,7 @@ def test_a_repository_that_cannot_be_fetched(monkeypatch):
 
 
 def test_a_job_on_other_machines_gets_the_whole_path(folder, monkeypatch):
-    shared = pytest.importorskip("winspect.distributed.shared")
+    shared = pytest.importorskip("winspect.cluster.shared")
     monkeypatch.chdir(folder.parent)
     options = shared.portable({"model": "local-dir:inspector", "prompts": "accurate-winclip"})
     assert options["model"] == f"local-dir:{folder}"

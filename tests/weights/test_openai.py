@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import save_file
 
 from winspect import WinCLIP, weights
+from winspect.calibration import Calibration
 from winspect.cli.main import main
 from winspect.errors import SettingsError, UnsafeWeightsError, WeightsCorruptError, WeightsError
-from winspect.thresholds import Calibration, calibrate
+from winspect.inspector.calibrating import calibrate
 from winspect.weights.checkpoint import read_tensors
 
 SMALL = "ViT-small-test"

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         options = {"bundle": str(args.bundle)}
     references = [str(path) for path in expand_references(args.reference)] if args.reference else []
     try:
-        from winspect.distributed import batch
+        from winspect.cluster import batch
 
         summary = batch(
             args.sources,
@@ -119,10 +119,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(summary: Mapping[str, Any], out: str) -> None:
-    from winspect.distributed.progress import duration
+    from winspect.cluster.progress import duration
 
     pace = summary["pictures_per_s"]
-    from winspect.results import count_of_warnings
+    from winspect.methods.results import count_of_warnings
 
     warned = count_of_warnings(summary["warned"])
     print(

@@ -57,12 +57,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure; returns the exit code."""
-    from winspect.benchmark import run_benchmark, write_results
+    from winspect.speed.benchmark import run_benchmark, write_results
 
     combinations = _combinations(args)
     pictures = _pictures(args)
     if args.out:
-        from winspect.files import make_folder
+        from winspect.system.files import make_folder
 
         make_folder(args.out)  # before minutes of work
     given = {name: getattr(args, name) for name in ("rounds", "warm_up", "maps", "isolate", "category_name")}
@@ -91,7 +91,7 @@ def _combinations(args: argparse.Namespace) -> list[Any]:
     Raises:
         SettingsError: an unknown name, an empty list, or options that contradict each other.
     """
-    from winspect.benchmark.plans import PLANS, combine
+    from winspect.speed.benchmark.plans import PLANS, combine
 
     if args.recipe is not None:
         raise SettingsError(f"--recipe {args.recipe}: a plan has its own recipe; use --plans paper for recipe paper")
@@ -105,8 +105,9 @@ def _combinations(args: argparse.Namespace) -> list[Any]:
         lists[many] = [single or default] if several is None else _names(several)
     plans = list(PLANS) if args.plans is None else _names(args.plans)
     chosen = combine(plans, lists["engines"], lists["precisions"])
-    from winspect.benchmark.plans import check_names
-    from winspect.engines import ENGINES, PRECISIONS  # imports torch, which takes seconds
+    from winspect.engines.choice import ENGINES
+    from winspect.engines.devices import PRECISIONS  # imports torch, which takes seconds
+    from winspect.speed.benchmark.plans import check_names
 
     check_names("engines", lists["engines"], ENGINES)
     check_names("precisions", lists["precisions"], ("auto", *PRECISIONS))
@@ -114,8 +115,8 @@ def _combinations(args: argparse.Namespace) -> list[Any]:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from winspect.benchmark.pictures import at_even_steps, packaged_pictures
-    from winspect.sources import find_pictures
+    from winspect.pictures.sources import find_pictures
+    from winspect.speed.benchmark.pictures import at_even_steps, packaged_pictures
 
     count = IMAGES if args.images is None else args.images
     if count < 1:

@@ -22,7 +22,7 @@ from winspect.errors import OutputError
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
 
 _DEFAULT_RATE = 0.01
 
@@ -69,13 +69,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; returns the exit code."""
-    from winspect.thresholds import SUSPICIOUS, calibrate
+    from winspect.inspector.calibrating import SUSPICIOUS, calibrate
 
     rate = _DEFAULT_RATE if args.max_false_alarms is None else args.max_false_alarms
     normals, references, further = _find(args, rate)
     _check_place(args.out)
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
-    from winspect.predictor import DEFAULT_CLASS
+    from winspect.inspector.predictor import DEFAULT_CLASS
 
     category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
     model = load_model(args)
@@ -107,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path], dict[str, Any]]:
     """Good pictures, references, and the further pictures that were given: ``held_out``, ``defective``."""
-    from winspect.sources import find_pictures
-    from winspect.thresholds.conformal import check_enough
+    from winspect.calibration.conformal import check_enough
+    from winspect.pictures.sources import find_pictures
 
     normals = find_pictures(args.normals)
     check_enough(len(normals), rate)
@@ -120,7 +120,7 @@ def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path]
 
 def _check_place(out: Path) -> None:
     """Refuse a place that cannot be written now, not after minutes of judging."""
-    from winspect.files import make_folder
+    from winspect.system.files import make_folder
 
     if out.is_dir():
         raise OutputError(f"{out}: this is a folder; name a file, such as {out / 'calibration.json'}")
@@ -129,14 +129,14 @@ def _check_place(out: Path) -> None:
 
 def _summary(calibration: Calibration, out: str | None) -> dict[str, Any]:
     """The file's entries but for its lists of scores."""
-    from winspect.thresholds.file import to_document
+    from winspect.calibration.file import to_document
 
     document = to_document(calibration)
     return {"out": out, **{name: value for name, value in document.items() if name not in ("scores", "map_maxima")}}
 
 
 def _lines(calibration: Calibration, out: str | None) -> list[str]:
-    from winspect.thresholds.conformal import rate_bound
+    from winspect.calibration.conformal import rate_bound
 
     rate = f"{calibration.max_false_alarms:g}"
     shots = len(calibration.made_by["references"])

@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Compare; returns the exit code."""
     if (args.other is None) == (args.against is None):
         raise SettingsError("compare needs BASELINE and either OTHER or --against NAME")
-    from winspect.comparison import compare_published, compare_runs
     from winspect.evaluation import open_run
+    from winspect.evaluation.comparison import compare_published, compare_runs
 
     tolerance = {} if args.tolerance is None else {"tolerance": args.tolerance}
     if args.against is not None:

@@ -12,7 +12,7 @@ from winspect.cli.common import EXIT_DONE, add_model_options, add_output_options
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
-    from winspect.demo import Judged
+    from winspect.evaluation.demo import Judged
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -30,7 +30,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; returns the exit code."""
-    from winspect.demo import DEMO_SETS, judge_sets, run_demo
+    from winspect.evaluation.demo import DEMO_SETS, judge_sets, run_demo
     from winspect.weights import TINY
 
     sets = [make() for make in DEMO_SETS]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_CHECK_SAID_NO, EXIT_DONE, MODEL_VARIABLE
 from winspect.errors import WinspectError
-from winspect.machine import MB, cpu_features, memory_mb, versions
 from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
+from winspect.system.machine import MB, cpu_features, memory_mb, versions
 from winspect.system.preferences import PRECISION_VARIABLE
 from winspect.system.terminal import show
 from winspect.weights import DEFAULT_MODEL, cache_folder
@@ -195,7 +195,7 @@ def _choice(
 ) -> dict[str, Any] | None:
     """What the options come to on this machine; None, and a problem, where they are refused."""
     from winspect.cli.doctor_choice import describe, recipe_of, resolve
-    from winspect.engines import choose
+    from winspect.engines.choice import choose
 
     try:
         options, reasons = resolve(given, calibration)

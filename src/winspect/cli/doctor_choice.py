@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.recipes import RECIPES, Recipe
+from winspect.methods.winclip.recipes import RECIPES, Recipe
 from winspect.system.preferences import default_precision
 from winspect.weights import TINY, cache_folder
 from winspect.weights.cache import hash_file, remembered_sha256
 
 if TYPE_CHECKING:
-    from winspect.engines import Choice
+    from winspect.engines.choice import Choice
     from winspect.weights.sources import Source
 
 
@@ -29,7 +29,7 @@ def resolve(given: Mapping[str, str | None], calibration: Path | None) -> tuple[
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     reasons = []
     if calibration is not None:
-        from winspect.thresholds import Calibration
+        from winspect.calibration import Calibration
 
         options = Calibration.load(calibration).model_options(options)
         made_with = ", ".join(f"{name} {options[name]}" for name in ("engine", "precision") if name in options)
@@ -73,7 +73,7 @@ def _verdict(choice: Choice, precision: str, recipe: Recipe, source: Source) -> 
     """Whether these weights passed the gate, as far as its records say; None where it has not been asked."""
     if not source.present:
         return None
-    from winspect.gate import GateRecords
+    from winspect.engines.gate import GateRecords
 
     sha256 = remembered_sha256(source.path) or hash_file(source.path)
     device = f"{choice.device} {choice.openvino_device}"

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         names_for(dataset.categories, given["class_names"])
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
     from winspect.evaluation import evaluate
-    from winspect.reports.evaluation_report import read_parts, write_evaluation_report
+    from winspect.evaluation.evaluation_report import read_parts, write_evaluation_report
 
     try:
         with _model(args) as model:
@@ -148,7 +148,7 @@ def _model(args: argparse.Namespace) -> Iterator[Any]:
     if args.address is None:
         yield load_model(args)
         return
-    from winspect.distributed.evaluating import cluster_model
+    from winspect.cluster.evaluating import cluster_model
 
     with cluster_model(args.address, pool=args.pool, verbose=args.verbose, **model_options(args)) as model:
         yield model
@@ -191,7 +191,7 @@ def _seeds(args: argparse.Namespace) -> list[int] | None:
 def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     """Alarms, failed pictures and faulty masks on stderr; returns the exit code."""
     from winspect.evaluation.pixels import named_faults
-    from winspect.results import count_of_warnings
+    from winspect.methods.results import count_of_warnings
 
     categories = results["categories"]
     # A picture that fails for one seed fails for all: it is named once.

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     args.engine = args.engine or "openvino"
     if args.engine not in ENGINES:
         raise SettingsError(f"--engine: got {args.engine!r}, a bundle runs in one of {', '.join(ENGINES)}")
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
 
     calibration = None if args.calibration is None else Calibration.load(args.calibration)
     categories = args.categories or ([calibration.class_name] if calibration else [])
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             "others with --add"
         )
     references = expand_references(args.reference) if args.reference else []
-    from winspect.edge.export import export
+    from winspect.inspector.export import export
 
     model = load_model(args, calibration)
     if references:

@@ -11,9 +11,9 @@ from winspect.cli.common import check_shots, load_predictor
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
-    from winspect.heatmaps import ScoreRange
-    from winspect.predicting import Predictor
-    from winspect.thresholds import Calibration, RegionRule
+    from winspect.calibration import Calibration, RegionRule
+    from winspect.inspector.predicting import Predictor
+    from winspect.pictures.heatmaps import ScoreRange
 
 
 def add_judging_options(parser: argparse.ArgumentParser, *, calibration_help: str) -> None:
@@ -55,8 +55,8 @@ def check_judging_options(args: argparse.Namespace) -> None:
     """Refuse a threshold that the recipe's scores never cross, and shots of nothing."""
     check_shots(args)
     if args.threshold is not None:
-        from winspect.recipes import get_recipe
-        from winspect.thresholds.verdict import check_threshold
+        from winspect.calibration.verdict import check_threshold
+        from winspect.methods.winclip.recipes import get_recipe
 
         check_threshold(args.threshold, get_recipe(args.recipe or "paper").score_range, "--threshold")
     region_rule(args, None)
@@ -66,7 +66,7 @@ def load_calibration(args: argparse.Namespace) -> Calibration | None:
     """The calibration asked for. Its class is the class, where none is named."""
     if args.calibration is None:
         return None
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
 
     calibration = Calibration.load(args.calibration)
     if args.category_name is None:
@@ -81,7 +81,7 @@ def load_judge(
 
     A bundle says more than a model: its only class is the class, where none is named, and has its calibration.
     """
-    from winspect.thresholds.verdict import check_threshold
+    from winspect.calibration.verdict import check_threshold
 
     model = load_predictor(args, calibration)
     check_threshold(args.threshold, model.recipe.score_range, "--threshold")  # a bundle's recipe is known only now
@@ -96,7 +96,7 @@ def load_judge(
 
 
 def _bundled(args: argparse.Namespace, model: Predictor) -> Calibration | None:
-    from winspect.edge import EdgePredictor
+    from winspect.inspector.edge_predictor import EdgePredictor
 
     if not isinstance(model, EdgePredictor):
         return None
@@ -120,9 +120,9 @@ def region_rule(args: argparse.Namespace, calibration: Calibration | None) -> Re
     Raises:
         SettingsError: options that do not fit together, or a value out of range.
     """
-    from winspect.recipes import get_recipe
-    from winspect.thresholds import RegionRule
-    from winspect.thresholds.verdict import check_threshold
+    from winspect.calibration import RegionRule
+    from winspect.calibration.verdict import check_threshold
+    from winspect.methods.winclip.recipes import get_recipe
 
     check_threshold(args.pixel_threshold, get_recipe(args.recipe or "paper").score_range, "--pixel-threshold")
     if args.boxes == "none":
@@ -139,7 +139,7 @@ def region_rule(args: argparse.Namespace, calibration: Calibration | None) -> Re
 
 def heat_range_of(args: argparse.Namespace, model: Predictor, calibration: Calibration | None) -> ScoreRange | None:
     """The scale of the run's heat maps; None for stretched ones."""
-    from winspect.heatmaps import run_range
+    from winspect.pictures.heatmaps import run_range
 
     if args.stretch:
         return None

@@ -37,7 +37,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Set, show or clear; returns the exit code."""
     if args.action == "set":
-        from winspect.engines import choose
+        from winspect.engines.choice import choose
 
         choose("auto", args.precision)  # refuses what this machine cannot run, now and not in every run from here on
         print(f"default precision {args.precision}, kept in {set_precision(args.precision)}")

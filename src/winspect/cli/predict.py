@@ -34,8 +34,8 @@ from winspect.errors import SettingsError, SourceError
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
-    from winspect.reports.recorder import Recorder
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
+    from winspect.outputs.recorder import Recorder
 
 _NAMED = 5
 
@@ -72,7 +72,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge the pictures; returns the exit code."""
-    from winspect.sources import find_pictures
+    from winspect.pictures.sources import find_pictures
 
     _check_options(args)
     calibration = load_calibration(args)
@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     pictures = _without_results(find_pictures(args.pictures), args.out)
     references = expand_references(args.reference) if args.reference else []
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
-    from winspect.reports.coco import write_coco
-    from winspect.reports.recorder import still_to_do, to_row
+    from winspect.outputs.coco import write_coco
+    from winspect.outputs.recorder import still_to_do, to_row
     from winspect.system.run_folder import locked
 
     model, references, calibration = load_judge(args, references, calibration)
@@ -116,7 +116,7 @@ def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
     """The pictures but for the heat maps of an earlier run, where the results lie in the folder that is searched."""
     if out is None:
         return pictures
-    from winspect.files import MAPS_FOLDER
+    from winspect.system.files import MAPS_FOLDER
 
     maps = (out / MAPS_FOLDER).resolve()
     kept = [picture for picture in pictures if picture.parent.resolve() != maps]
@@ -126,7 +126,7 @@ def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
 
 
 def _recorder(args: argparse.Namespace, run: dict[str, Any], deciding: dict[str, Any]) -> Recorder:
-    from winspect.reports.recorder import Recorder
+    from winspect.outputs.recorder import Recorder
 
     run |= {"overlays": not args.no_overlays, "raw_maps": args.raw_maps, "stretch": args.stretch}
     return Recorder(
@@ -203,7 +203,7 @@ class _Printer:
             mute_stdout()
 
     def _show(self, row: dict[str, Any]) -> None:
-        from winspect.thresholds.fingerprints import SEEN
+        from winspect.pictures.fingerprints import SEEN
 
         self.judged += 1
         self.failed += row["error"] is not None
@@ -245,7 +245,7 @@ class _Printer:
             sys.stdout.write("\n], " + json.dumps(summary)[1:] + "\n")
         sys.stdout.flush()
         if kind is None:
-            from winspect.results import count_of_warnings
+            from winspect.methods.results import count_of_warnings
 
             where = count_of_warnings(self.warned) + (f"; results in {out}" if out else "")
             if self.seen:

@@ -13,7 +13,7 @@ from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
-    from winspect.predictor import WinCLIP
+    from winspect.inspector.predictor import WinCLIP
 
 PICTURES, MOST_PICTURES = 2, 16
 
@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError(f"--repeat: got {args.repeat}, need a whole number from 1")
     pictures = _pictures(args)
     if args.out:
-        from winspect.files import make_folder
+        from winspect.system.files import make_folder
 
         make_folder(args.out)  # before minutes of work
-    from winspect.profiling import profile, write_profile
+    from winspect.speed.profiling import profile, write_profile
 
     model = load_model(args)
     usable, failed = _usable(pictures, model)
@@ -68,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from winspect.benchmark.pictures import at_even_steps, packaged_pictures
+    from winspect.speed.benchmark.pictures import at_even_steps, packaged_pictures
 
     if not args.pictures:
         return at_even_steps(packaged_pictures(), PICTURES)
-    from winspect.sources import find_pictures
+    from winspect.pictures.sources import find_pictures
 
     found = find_pictures(args.pictures)
     if len(found) > MOST_PICTURES:
@@ -86,7 +86,7 @@ def _usable(pictures: list[Path], model: WinCLIP) -> tuple[list[Path], list[Pict
     Raises:
         SourceError: it can judge none.
     """
-    from winspect.profiling.collect import prepare_for
+    from winspect.speed.profiling.collect import prepare_for
 
     usable, failed = [], []
     for picture in pictures:
@@ -104,7 +104,7 @@ def _usable(pictures: list[Path], model: WinCLIP) -> tuple[list[Path], list[Pict
 def print_profile(results: Mapping[str, Any]) -> None:
     """The tables of classes, of the slowest operators and of the stages."""
     from winspect.cli.tables import print_table
-    from winspect.profiling.chart import TITLES, figure
+    from winspect.speed.profiling.chart import TITLES, figure
 
     how = f"{results['engine']} {results['precision']} on {results['device']}, recipe {results['recipe']}"
     count = ", ".join(f"{results[what]} {what[:-1]}{'s' * (results[what] > 1)}" for what in ("pictures", "tiles"))

@@ -16,9 +16,9 @@ from winspect.system.opening import read_bytes
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
+    from winspect.calibration import Calibration
     from winspect.service.backend import Backend
     from winspect.service.settings import ServiceSettings
-    from winspect.thresholds import Calibration
 
 # Option -> field of ServiceSettings; what is not given keeps the default that stands there.
 _SETTINGS = {
@@ -165,7 +165,7 @@ def load_calibrations(args: argparse.Namespace) -> list[Calibration]:
     Raises:
         SettingsError: a file cannot be used.
     """
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
 
     return [Calibration.load(path) for path in args.calibration or ()]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.system.terminal import show
 
 if TYPE_CHECKING:
-    from winspect.comparison import Comparison, Pair
+    from winspect.evaluation.comparison import Comparison, Pair
 
 TITLES = {
     "image_auroc": "image AUROC",

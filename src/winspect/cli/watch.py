@@ -39,7 +39,7 @@ from winspect.cli.watch_options import (
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
-    from winspect.predicting import Predictor
+    from winspect.inspector.predicting import Predictor
     from winspect.watch.results import WatchResults
     from winspect.watch.status import Status
 
@@ -77,7 +77,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
-    from winspect.files import make_folder
+    from winspect.system.files import make_folder
     from winspect.watch.results import WatchResults
     from winspect.watch.run import stopping
 

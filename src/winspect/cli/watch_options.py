@@ -11,7 +11,7 @@ from winspect.cli.judging import check_judging_options
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
 
 FOLDER_OPTIONS = ("recursive", "poll", "settle_s", "patience_s", "scan_every_s", "existing")
 _FRAME_OPTIONS = ("every_s", "frames", "keep_frames")

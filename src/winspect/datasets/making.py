@@ -15,7 +15,7 @@ from winspect.datasets.masks import decode_mask, encode_mask, is_binary_mask
 from winspect.datasets.plan import Job
 from winspect.datasets.trees import Tree
 from winspect.errors import OutputError, SettingsError
-from winspect.files import output_error, replacing
+from winspect.system.files import output_error, replacing
 
 
 def make_file(job: Job, tree: Tree, target: Path, link: str) -> bool:

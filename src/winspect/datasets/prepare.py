@@ -26,9 +26,9 @@ from winspect.datasets.official import OFFICIAL, Counts, count_items
 from winspect.datasets.packaged import package_folder, read_cells
 from winspect.datasets.plan import Job, plan_folders, plan_layout, plan_visa
 from winspect.datasets.trees import open_tree
-from winspect.decoding import decode
 from winspect.errors import PictureError, SettingsError, SourceError
-from winspect.files import make_folder
+from winspect.pictures.decoding import decode
+from winspect.system.files import make_folder
 
 KINDS = ("visa", "mvtec", "elpv", "textile")
 LINKS = ("copy", "hard")

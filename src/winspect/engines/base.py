@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
 from winspect.engines.timing import OperatorTime
 from winspect.errors import DeviceMemoryError, WinspectError
 

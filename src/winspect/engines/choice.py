@@ -12,8 +12,8 @@ import torch
 
 from winspect.engines.devices import PRECISIONS, resolve_device
 from winspect.errors import EngineError, MissingExtraError, PrecisionError
-from winspect.machine import cpu_features
 from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command, is_installed
+from winspect.system.machine import cpu_features
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def choose(engine: str = "auto", precision: str | None = "auto", device: str = "
 
     On a CPU, ``auto`` takes OpenVINO, then torch: torch's fp32 matrix products do not use AVX-512 on every CPU
     (measured in docs/optimisation-log.md). On CUDA and Ascend it takes torch. Precision ``auto`` is fp32, and bf16
-    where the CPU has it natively and the weights pass the gate (see :mod:`winspect.gate`).
+    where the CPU has it natively and the weights pass the gate (see :mod:`winspect.engines.gate`).
 
     Args:
         engine: one of :data:`ENGINES`.

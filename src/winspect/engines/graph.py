@@ -22,9 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from winspect.encoder import Block, ImageTower
+from winspect.backbones.encoder import Block, ImageTower
+from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
-from winspect.windows import window_indices
 
 GRAPH_VERSION = 1
 """Part of every cached graph's key: raised when the same weights would give another graph."""

@@ -12,15 +12,15 @@ import numpy as np
 import onnxruntime
 import torch
 
-from winspect.encoder import ImageTower
+from winspect.backbones.encoder import ImageTower
 from winspect.engines.graph import GRAPH_VERSION, Layout, Node, build_tower
 from winspect.engines.graph_cache import GraphCache
+from winspect.engines.graphs import Graph, OnnxGraph, onnx_options
 from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, onnxruntime_times
 from winspect.errors import MissingExtraError
-from winspect.graphs import Graph, OnnxGraph, onnx_options
-from winspect.memory import page_out
 from winspect.system.installation import install_command
+from winspect.system.memory import page_out
 
 OPSET = 20  # the first with Gelu
 _WEIGHTS_FILE, _SMALLEST_APART = "tower.weights", 1024

@@ -11,15 +11,15 @@ import numpy as np
 import openvino as ov
 import torch
 
-from winspect.encoder import ImageTower
+from winspect.backbones.encoder import ImageTower
 from winspect.engines.graph import GRAPH_VERSION, Layout
 from winspect.engines.graph_cache import GraphCache
+from winspect.engines.graphs import OPENVINO_HINTS, Graph, OpenVINOGraph, save_openvino
 from winspect.engines.openvino_graph import openvino_model
 from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.errors import DeviceError
-from winspect.graphs import OPENVINO_HINTS, Graph, OpenVINOGraph, save_openvino
-from winspect.memory import page_out
+from winspect.system.memory import page_out
 from winspect.system.opening import read_bytes
 
 _COMPILED = "tower.blob"

@@ -9,7 +9,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from winspect.encoder import ImageTower
+from winspect.backbones.encoder import ImageTower
 from winspect.engines.graph import Layout, Node, build_tower
 
 

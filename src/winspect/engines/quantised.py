@@ -22,15 +22,15 @@ import torch
 from openvino import opset13 as op
 from torch import Tensor
 
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
 from winspect.engines.graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
 from winspect.engines.graph_cache import GraphCache
+from winspect.engines.graphs import save_openvino
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.errors import MissingExtraError, ReferencesError
-from winspect.graphs import save_openvino
-from winspect.machine import cpu_features
 from winspect.system.installation import install_command
+from winspect.system.machine import cpu_features
 
 logger = logging.getLogger(__name__)
 

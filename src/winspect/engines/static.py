@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
 from winspect.engines.base import Engine, is_out_of_memory
 from winspect.engines.graph import IMAGE, PATCHES, Layout, window_output
+from winspect.engines.graphs import Graph
 from winspect.engines.timing import OperatorTime, torch_times
 from winspect.errors import ArchitectureError, EngineBuildError, WinspectError
-from winspect.graphs import Graph
 
 IMAGE_BATCH = 8
 """Tiles per graph for image embeddings alone, on a CPU: 226 rows are too few for a matrix product at full speed

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from winspect.embeddings import Embeddings
-from winspect.encoder import ImageTower
-from winspect.engines.ascend import WeightPrefetch
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.encoder import ImageTower
+from winspect.engines.accelerators.ascend import WeightPrefetch
+from winspect.engines.accelerators.captured_graphs import BUCKETS, BucketedGraphs
 from winspect.engines.base import Engine
-from winspect.engines.captured_graphs import BUCKETS, BucketedGraphs
 from winspect.engines.devices import dtype_of
 from winspect.engines.timing import OperatorTime, torch_times
 from winspect.errors import DeviceError

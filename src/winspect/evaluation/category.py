@@ -20,14 +20,14 @@ from winspect.evaluation.alarms import embedding_alarm, map_alarm
 from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
-from winspect.files import make_folder, replacing
-from winspect.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay, run_range, save_png
+from winspect.methods.results import map_spread
 from winspect.metrics import Ranking, rank_scores
-from winspect.results import map_spread
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay, run_range, save_png
+from winspect.system.files import make_folder, replacing
 
 if TYPE_CHECKING:
-    from winspect.predictor import WinCLIP
-    from winspect.results import Result
+    from winspect.inspector.predictor import WinCLIP
+    from winspect.methods.results import Result
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +91,9 @@ class Described:
     """What judges.
 
     Attributes:
-        model: of :meth:`winspect.predicting.Predictor.describe`.
+        model: of :meth:`winspect.inspector.predicting.Predictor.describe`.
         side: of what it sees, in pixels.
-        machine: of :func:`winspect.machine.describe_machine`, where it runs.
+        machine: of :func:`winspect.system.machine.describe_machine`, where it runs.
     """
 
     model: Mapping[str, Any]
@@ -256,7 +256,7 @@ def _judge(
     measuring: Measuring,
     advance: Callable[[], object],
 ) -> None:
-    from winspect.outcome import ConstantMapWarning
+    from winspect.inspector.outcome import ConstantMapWarning
 
     stream = model.predict_many([item.path for item in items], class_name, keep_pictures=keep_pictures)
     # Constant maps are what the alarm is for; a warning per batch would only repeat it.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from winspect.datasets.tables import TEXT_TABLES, read_text, table_rows
 from winspect.errors import SettingsError, UsageError
-from winspect.prompts import check_class_name
+from winspect.methods.winclip.prompts import check_class_name
 from winspect.system.yaml_texts import compose_yaml
 
 PLAIN = "plain"

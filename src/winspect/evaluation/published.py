@@ -11,10 +11,10 @@ from typing import Any
 
 from winspect.errors import SettingsError
 from winspect.evaluation.results import METRICS, PIXEL_METRICS
-from winspect.prompts import PROMPT_SETS
-from winspect.recipes import all_settings, get_recipe
+from winspect.methods.winclip.prompts import PROMPT_SETS
+from winspect.methods.winclip.recipes import all_settings, get_recipe
 
-PUBLISHED_FILE = Path(__file__).parents[1] / "published.json"
+PUBLISHED_FILE = Path(__file__).with_name("published.json")
 
 OUR_AUPR = "average precision"
 """What AUPR is here: the sum of precision over the steps of recall. The trapezoid joins them by straight lines."""
@@ -42,8 +42,8 @@ class Conditions:
     """What figures were made with, beside model and recipe. None is what the source does not say.
 
     Attributes:
-        prompts: name of a set of prompts, see :data:`winspect.prompts.PROMPT_SETS`.
-        underscores: of class names in the prompts, see :class:`winspect.recipes.Recipe`.
+        prompts: name of a set of prompts, see :data:`winspect.methods.winclip.prompts.PROMPT_SETS`.
+        underscores: of class names in the prompts, see :class:`winspect.methods.winclip.recipes.Recipe`.
         weights: pretrained tag; ``sha256_prefix``: of its file.
         pixel_side: side of the square that pixel figures were made at.
         masks: how masks came to that size.

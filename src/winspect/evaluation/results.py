@@ -149,7 +149,7 @@ def assemble(
     over fewer would pass for one over all.
 
     Args:
-        machine: that judged; see :func:`winspect.machine.describe_machine`.
+        machine: that judged; see :func:`winspect.system.machine.describe_machine`.
     """
     seeds = settings["seeds"]
     categories = {name: _category(name_parts, seeds) for name, name_parts in parts.items()}

@@ -29,16 +29,16 @@ from winspect.evaluation.results import (
     score_rows,
 )
 from winspect.evaluation.shots import draw, relative_name
-from winspect.files import MAPS_FOLDER, make_folder, replacing
-from winspect.machine import describe_machine
-from winspect.prompts import check_class_name
+from winspect.methods.winclip.prompts import check_class_name
+from winspect.system.files import MAPS_FOLDER, make_folder, replacing
+from winspect.system.machine import describe_machine
 from winspect.system.opening import read_text
 from winspect.system.run_folder import begin, differences, locked, read_identity
 from winspect.system.terminal import cell
 from winspect.weights.cache import hash_file
 
 if TYPE_CHECKING:
-    from winspect.predictor import WinCLIP
+    from winspect.inspector.predictor import WinCLIP
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def evaluate(
 
     Args:
         model: says what judges; references that it was shown are dropped. Or a cluster: see
-            :func:`winspect.distributed.evaluating.cluster_model`.
+            :func:`winspect.cluster.evaluating.cluster_model`.
         dataset: opened with the categories to evaluate.
         out: folder for the results.
         class_name: for the prompts, in place of the category's name; for a data set of one category only.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from winspect.datasets import Dataset, Item
 from winspect.errors import ReferencesError
-from winspect.thresholds.fingerprints import Copies, fingerprint
+from winspect.pictures.fingerprints import Copies, fingerprint
 
 
 @dataclass(frozen=True)

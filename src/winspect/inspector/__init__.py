@@ -1,1 +1,1 @@
-"""What a user holds. The classes themselves still lie beside this folder."""
+"""What a user holds: ``WinCLIP`` and what it shares with bundles; good samples encoded once; thresholds calibrated."""

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from winspect.arrays import to_numpy
 from winspect.engines.graph_cache import GraphCache
 from winspect.errors import ReferencesError
 from winspect.inspector.references import Learned, load_references, save_references
+from winspect.pictures.fingerprints import Fingerprint
+from winspect.system.arrays import to_numpy
 from winspect.system.opening import read_text
-from winspect.thresholds.fingerprints import Fingerprint
 
 logger = logging.getLogger(__name__)
 

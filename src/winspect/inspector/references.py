@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from winspect.embeddings import Embeddings
-from winspect.fusion import GoodSamples
-from winspect.judge import References
+from winspect.backbones.embeddings import Embeddings
+from winspect.methods.winclip.fusion import GoodSamples
+from winspect.methods.winclip.judge import References
 from winspect.system.opening import open_file
 
 

@@ -24,7 +24,7 @@ _COLOURS = 3
 
 @dataclass(frozen=True)
 class Given:
-    """A picture that is more than a source of :mod:`winspect.decoding`: named, a tensor, or with BGR channels.
+    """A picture that is more than a source of :mod:`winspect.pictures.decoding`: named, a tensor, or with BGR channels.
 
     Attributes:
         name: what it is called in results and messages.
@@ -37,7 +37,7 @@ class Given:
     bgr: bool = False
 
     def source(self) -> Any:
-        """The picture as :mod:`winspect.decoding` takes it.
+        """The picture as :mod:`winspect.pictures.decoding` takes it.
 
         Raises:
             PictureError: a tensor of another shape.
@@ -60,7 +60,7 @@ def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
     if isinstance(pictures, str | os.PathLike):
         name = os.fspath(pictures)
         if os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name)):
-            from winspect.sources import find_pictures
+            from winspect.pictures.sources import find_pictures
 
             return find_pictures(name)
         return [pictures]
@@ -71,7 +71,7 @@ def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
 
 
 def picture_given(picture: Any, *, bgr: bool = False) -> Any:
-    """A picture as :func:`winspect.images.prepare` takes it; nothing is read or converted yet."""
+    """A picture as :func:`winspect.pictures.images.prepare` takes it; nothing is read or converted yet."""
     if isinstance(picture, tuple) and len(picture) == 2 and isinstance(picture[0], str):
         return Given(picture[0], picture[1], bgr)
     if is_tensor(picture):

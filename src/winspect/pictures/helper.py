@@ -30,7 +30,7 @@ def decode_elsewhere(
     """Decode a file in another process.
 
     Args:
-        options: of :func:`winspect.decoding.decode_picture`.
+        options: of :func:`winspect.pictures.decoding.decode_picture`.
         limit_s: the process is ended after so many seconds; None for :data:`DECODE_LIMIT_S`.
 
     Returns:
@@ -65,7 +65,7 @@ def decode_elsewhere(
 
 def main(options: str) -> None:
     """The other process: a file on stdin, a line of JSON and the pixels on stdout."""
-    from winspect.decoding import decode_picture
+    from winspect.pictures.decoding import decode_picture
 
     answer: dict[str, Any] = {"error": None, "size": None, "warning": None}
     pixels = b""

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
-from winspect.heatmaps import ScoreRange, run_range
-from winspect.service.batcher import Answered, Batcher
-from winspect.service.calibrating import Calibrations
+from winspect.pictures.heatmaps import ScoreRange, run_range
 from winspect.service.contract import (
     BatchRecord,
     CalibrationState,
@@ -32,15 +30,17 @@ from winspect.service.contract import (
     UnknownClass,
     class_key,
 )
-from winspect.service.demanding import Turns
-from winspect.service.fleet import Fleet, Key, whole
-from winspect.service.overlay import Look
+from winspect.service.pool.batcher import Answered, Batcher
+from winspect.service.pool.demanding import Turns
+from winspect.service.pool.fleet import Fleet, Key, whole
+from winspect.service.pool.overlay import Look
 from winspect.service.settings import MEGABYTE, ModelSpec, ServiceSettings
-from winspect.service.store import Kind, Picture, Store
+from winspect.service.store.calibrating import Calibrations
+from winspect.service.store.store import Kind, Picture, Store
 
 if TYPE_CHECKING:
-    from winspect.results import Result
-    from winspect.thresholds import Calibration
+    from winspect.calibration import Calibration
+    from winspect.methods.results import Result
 
 __all__ = [
     "Backend",
@@ -115,8 +115,8 @@ class Backend:
             ReferencesError: a picture cannot be used.
             SettingsError: the calibration is for another class.
         """
-        from winspect.decoding import read_rgb
-        from winspect.thresholds.file import to_document
+        from winspect.calibration.file import to_document
+        from winspect.pictures.decoding import read_rgb
 
         key = self._key(category_name)
         for name, content in references:

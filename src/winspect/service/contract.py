@@ -6,13 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from winspect import prompts
 from winspect.errors import ClassNameError, WinspectError
-from winspect.heatmaps import UNIT_RANGE, ScoreRange
+from winspect.methods.winclip import prompts
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange
 
 if TYPE_CHECKING:
-    from winspect.results import Result
-    from winspect.thresholds import Decision, RegionRule
+    from winspect.calibration import Decision, RegionRule
+    from winspect.methods.results import Result
 
 State = Literal["loading", "ready", "unavailable", "draining"]
 
@@ -127,10 +127,10 @@ class BatchRecord:
 
 
 def class_key(category_name: str) -> str:
-    """What a class is known by, as :func:`winspect.prompts.class_key` has it; nothing that looks like a path.
+    """What a class is known by, as :func:`prompts.class_key` has it; nothing that looks like a path.
 
     Raises:
-        ClassNameError: see :func:`winspect.prompts.check_class_name`; or slashes, backslashes, two dots.
+        ClassNameError: see :func:`prompts.check_class_name`; or slashes, backslashes, two dots.
     """
     key = prompts.class_key(category_name)
     if any(part in key for part in ("/", "\\", "..")):

@@ -18,9 +18,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from winspect.errors import SettingsError, WinspectError
-from winspect.service.app import create_app
 from winspect.service.backend import Backend
-from winspect.service.protocol import MAX_CONNECTIONS, MAX_HEADER_BYTES, PatientProtocol
+from winspect.service.http.app import create_app
+from winspect.service.http.protocol import MAX_CONNECTIONS, MAX_HEADER_BYTES, PatientProtocol
 from winspect.service.settings import ServiceSettings
 from winspect.system.opening import check_file
 

@@ -111,4 +111,4 @@ class ModelSpec:
 
     options: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
-    loader: str = "winspect.service.worker:load_model"
+    loader: str = "winspect.service.pool.worker:load_model"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from winspect.errors import SettingsError
-from winspect.files import output_error, replacing
+from winspect.system.files import output_error, replacing
 from winspect.system.opening import read_text
 
 PRECISION_VARIABLE = "WINSPECT_PRECISION"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import OutputError
-from winspect.files import make_folder, output_error, replacing
+from winspect.system.files import make_folder, output_error, replacing
 from winspect.system.opening import read_text
 
 logger = logging.getLogger(__name__)

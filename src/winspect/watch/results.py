@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from winspect.errors import OutputError, SettingsError
-from winspect.files import MAPS_FOLDER, make_folder, output_error
-from winspect.heatmaps import UNIT_RANGE, ScoreRange, save_png
-from winspect.reports.recorder import RUN_FILE, overlay_of, short_stem, to_row
+from winspect.outputs.recorder import RUN_FILE, overlay_of, short_stem, to_row
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, save_png
+from winspect.system.files import MAPS_FOLDER, make_folder, output_error
 from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, differences, read_identity
 from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
 if TYPE_CHECKING:
-    from winspect.results import Result
-    from winspect.thresholds import Calibration, RegionRule
+    from winspect.calibration import Calibration, RegionRule
+    from winspect.methods.results import Result
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class WatchResults:
     Args:
         folder: made when it is not there.
         stop: ends waiting for a place to write.
-        threshold, calibration, regions: what decides; see :func:`winspect.reports.recorder.to_row`.
+        threshold, calibration, regions: what decides; see :func:`winspect.outputs.recorder.to_row`.
         score_range: of the heat maps' colours; None stretches them to each picture.
         maps: which pictures get a heat map: ``none``, ``anomalous`` or ``all``. frames: the same for a camera's frames.
         keep_maps, keep_frames: the most of them on the disk.

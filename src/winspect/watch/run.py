@@ -18,7 +18,7 @@ from winspect.watch.results import StoppedError, WatchResults
 from winspect.watch.status import Status
 
 if TYPE_CHECKING:
-    from winspect.results import Result
+    from winspect.methods.results import Result
     from winspect.watch.camera import Camera, Frame
     from winspect.watch.video import Video
 
@@ -176,5 +176,5 @@ def _judge_frame(
 def _without_growing_registry() -> Iterator[None]:
     """Python remembers each text it has warned of; texts that name a picture would fill the memory over the days."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", message="all anomaly maps of")  # winspect.outcome.ConstantMapWarning
+        warnings.filterwarnings("always", message="all anomaly maps of")  # ConstantMapWarning
         yield

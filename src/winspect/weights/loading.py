@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from winspect.errors import PrecisionError, WeightsMissingError, WinspectError
-from winspect.images import Preprocess
+from winspect.pictures.images import Preprocess
 from winspect.weights.architectures import architecture, build_on_meta, context_length, fill_buffers
 from winspect.weights.cache import sha256_of
 from winspect.weights.checkpoint import fit, is_openai, read_tensors
@@ -43,7 +43,7 @@ class LoadedCLIP:
         activation: "gelu" or "quick_gelu", of the image tower's MLPs; another one's name in lower case.
         remarks: what the weights decided, to be said once.
         scoring: settings of scores that the model brings along, empty for models of open_clip: ``temperature``, and
-            ``log_fusion`` (see :class:`winspect.fusion.FusionSettings`).
+            ``log_fusion`` (see :class:`winspect.methods.winclip.fusion.FusionSettings`).
     """
 
     model: nn.Module

@@ -1,4 +1,4 @@
-// Anomaly maps as colours. The colours and the stretched range are those of winspect/heatmaps.py.
+// Anomaly maps as colours. The colours and the stretched range are those of winspect/pictures/heatmaps.py.
 
 const ANCHORS = [
   [255, 237, 111],

@@ -1,0 +1,1 @@
+"""What embeds: towers that turn normalised pictures and prompts into embeddings."""

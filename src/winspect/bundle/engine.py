@@ -1,0 +1,99 @@
+"""A bundle's two graphs as an engine: tiles in, embeddings out, in NumPy."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from winspect.backbones.embeddings import Embeddings
+from winspect.bundle.manifest import GRAPHS
+from winspect.engines.graphs import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options
+from winspect.errors import BundleError, MissingExtraError
+from winspect.system.installation import EDGE_EXTRAS, install_command
+
+logger = logging.getLogger(__name__)
+
+
+class EdgeEngine:
+    """Runs the graphs of a bundle, a tile at a time: with windows, more together gain nothing on a CPU.
+
+    Attributes:
+        name: ``openvino`` or ``onnx``.
+        precision: what the tower runs in.
+        device: ``cpu``.
+
+    Raises:
+        MissingExtraError: the engine is not installed.
+        BundleError: it cannot read the graphs.
+    """
+
+    device = "cpu"
+
+    def __init__(self, folder: Path, name: str, precision: str, scales: Sequence[int]) -> None:
+        self.name, self.precision, self._scales = name, precision, tuple(scales)
+        self._one_at_a_time = threading.Lock()  # a graph has one set of buffers
+        tokens, tower = (folder / place for place in GRAPHS[name])
+        try:
+            if name == "openvino":
+                self._tokens, self._tower = _openvino(tokens, "fp32"), _openvino(tower, precision)
+            else:
+                self._tokens, self._tower = _onnx(tokens), _onnx(tower)
+        except ModuleNotFoundError as error:
+            fix = install_command(EDGE_EXTRAS[name])
+            raise MissingExtraError(f"this bundle runs in {name}, which is not installed: {fix}") from error
+        except Exception as error:  # OpenVINO's are RuntimeErrors; ONNX Runtime's have no common base
+            raise BundleError(
+                f"{folder}: {name} cannot run its graphs ({error}); copy it again, or upgrade {name}"
+            ) from error
+
+    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
+        """The graphs have been compiled when the bundle was loaded."""
+
+    def tiles_per_pass(self, scales: Sequence[int]) -> int:
+        """Tiles per pass where there are enough of them."""
+        return 1
+
+    def encode(self, tiles: np.ndarray) -> Embeddings:
+        """Embed normalised tiles, float32 (tiles, 3, height, width), with windows, patch tokens and stem features."""
+        with self._one_at_a_time:
+            return Embeddings.concatenate([self._encode(tile[None]) for tile in tiles])
+
+    def _encode(self, tile: np.ndarray) -> Embeddings:
+        embedded = self._tokens(np.ascontiguousarray(tile))
+        stem = np.array(embedded["stem"]) if "stem" in embedded else None
+        outputs = self._tower(np.ascontiguousarray(embedded["tokens"][0]))
+
+        def own(name: str) -> np.ndarray:
+            return np.array(outputs[name])[None]  # a copy: the next tile overwrites the graph's own
+
+        return Embeddings(
+            image=own("image")[0],
+            windows={scale: own(f"windows_{scale}") for scale in self._scales},
+            patches=own("patches"),
+            stem=stem,
+        )
+
+
+def _openvino(path: Path, precision: str) -> Graph:
+    import openvino as ov
+
+    core = ov.Core()
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    hint = OPENVINO_HINTS[precision]
+    if precision == "int8" and "BF16" in capabilities:
+        hint = "bf16"  # what is left in floating point, as when it was exported
+    if precision == "bf16" and "BF16" not in capabilities:
+        logger.warning("this CPU has no bf16: the bundle runs in fp32; its scores may differ in the third digit")
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    return OpenVINOGraph(core.compile_model(core.read_model(path), "CPU", options))
+
+
+def _onnx(path: Path) -> Graph:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), onnx_options(), providers=["CPUExecutionProvider"])
+    return OnnxGraph(session)

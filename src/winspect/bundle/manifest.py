@@ -1,0 +1,198 @@
+"""``bundle.json``: what a bundle holds, and the hashes of its files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from winspect.errors import BundleError, WinspectError
+from winspect.pictures.formats import is_hidden
+from winspect.system.files import replacing
+from winspect.system.opening import read_text
+from winspect.weights.cache import hash_file
+
+MANIFEST, PREPROCESSING = "bundle.json", "preprocessing.json"
+KIND, SCHEMA = "winspect bundle", 1
+GRAPHS: Mapping[str, tuple[str, str]] = {
+    "openvino": ("graphs/tokens.xml", "graphs/tower.xml"),
+    "onnx": ("graphs/tokens.onnx", "graphs/tower.onnx"),
+}
+"""Of each engine: pixels to tokens, tokens to embeddings."""
+_SIDES = range(1, 1001)  # of a grid of patches; an image of 16,000 pixels has 1,000 of 16
+
+
+@dataclass(frozen=True)
+class BundledClass:
+    """A class of a bundle; files are relative to the bundle's folder.
+
+    Attributes:
+        text: .npy, float32 (2, embedding): normal and anomalous, averaged as the recipe says.
+        references: .npz of what is kept of the good samples; None for zero-shot.
+        calibration: a file of ``winspect calibrate``; None without.
+        shown: name and SHA-256 of the good samples.
+    """
+
+    text: str
+    references: str | None = None
+    calibration: str | None = None
+    shown: tuple[Mapping[str, str | None], ...] = ()
+
+    @property
+    def files(self) -> list[str]:
+        """The files it consists of."""
+        return [file for file in (self.text, self.references, self.calibration) if file is not None]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything in ``bundle.json`` but the file's own kind and schema.
+
+    Attributes:
+        made_by: :meth:`WinCLIP.describe` of the model that was exported.
+        fusion: settings of the log fusion, for models that have them.
+        grid_hw: rows and columns of the patch grid.
+        classes: by the words they contribute to a prompt.
+        sha256: of every file, by its place in the bundle.
+    """
+
+    made_by: Mapping[str, Any]
+    fusion: Mapping[str, float] | None
+    grid_hw: tuple[int, int]
+    classes: Mapping[str, BundledClass]
+    sha256: Mapping[str, str] = field(repr=False)
+
+    @property
+    def engine(self) -> str:
+        """``openvino`` or ``onnx``."""
+        return self.made_by["engine"]
+
+    def write(self, folder: Path) -> None:
+        """Hash the files anew, and write ``bundle.json``, whole or not at all."""
+        files = [PREPROCESSING, *(_place(folder, path) for path in sorted((folder / "graphs").iterdir()))]
+        files += [file for own in self.classes.values() for file in own.files]
+        document = {
+            "kind": KIND,
+            "schema": SCHEMA,
+            **self.made_by,
+            "fusion": self.fusion and dict(self.fusion),
+            "grid_hw": list(self.grid_hw),
+            "classes": {
+                name: {
+                    "text": own.text,
+                    "references": own.references,
+                    "calibration": own.calibration,
+                    "shown": [dict(shown) for shown in own.shown],
+                }
+                for name, own in self.classes.items()
+            },
+            "sha256": {file: hash_file(folder / file) for file in files},
+        }
+        with replacing(folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a bundle's ``bundle.json`` and hold every file to its hash.
+
+        Raises:
+            BundleError: no bundle, one of a newer release, a damaged one, or one with files beside those it lists;
+                names the file.
+        """
+        document = read_json(folder / MANIFEST)
+        if document.get("kind") != KIND:
+            raise BundleError(f"{folder / MANIFEST}: not of a winspect bundle; write one with winspect export")
+        if document.get("schema") != SCHEMA:
+            raise BundleError(f"{folder}: got schema {document.get('schema')!r}, this release reads {SCHEMA}")
+        with refusing_damage(folder / MANIFEST):
+            manifest = _from_document(document)
+        for file, sha256 in manifest.sha256.items():
+            _check(folder, file, sha256)
+        _check_nothing_else(folder, manifest.sha256)
+        return manifest
+
+
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Whatever NumPy, zipfile and the engines raise on a bundle's damaged files, which has no common base."""
+    try:
+        yield
+    except WinspectError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise BundleError(f"{path}: damaged ({reason}); copy the bundle again, or export it again") from error
+
+
+def _from_document(document: Mapping[str, Any]) -> Manifest:
+    rows, columns = document["grid_hw"]
+    if not (rows in _SIDES and columns in _SIDES):
+        raise ValueError(f"grid_hw: got {document['grid_hw']}, need rows and columns of 1 to {_SIDES[-1]} patches")
+    classes = {
+        name: BundledClass(own["text"], own["references"], own["calibration"], tuple(own["shown"]))
+        for name, own in document["classes"].items()
+    }
+    files = dict(document["sha256"])
+    wanted = [PREPROCESSING, *GRAPHS[document["engine"]], *(file for own in classes.values() for file in own.files)]
+    unknown = sorted(file for file in wanted if file not in files)
+    if unknown:
+        raise ValueError(f"no hash of {', '.join(unknown)}")
+    own_entries = ("kind", "schema", "fusion", "grid_hw", "classes", "sha256")
+    return Manifest(
+        made_by={name: value for name, value in document.items() if name not in own_entries},
+        fusion=document["fusion"],
+        grid_hw=(int(rows), int(columns)),
+        classes=classes,
+        sha256=files,
+    )
+
+
+def _check(folder: Path, file: str, sha256: str) -> None:
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{folder / MANIFEST}: names {file!r}, which lies outside the bundle; do not trust it")
+    try:
+        found = hash_file(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); copy the bundle again, whole") from error
+    if found != sha256:
+        raise BundleError(f"{path}: its hash is not the one in {MANIFEST}: it is damaged or was changed; copy it again")
+
+
+def _check_nothing_else(folder: Path, listed: Collection[str]) -> None:
+    """Refuse links that the manifest does not list, and files that it does not but for hidden ones of the system."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            name = _place(folder, path)
+            is_known = name in listed or name == MANIFEST
+            is_extra = not (is_known or is_hidden(path.name) or path.name in folders)
+            if is_extra or (path.is_symlink() and not is_known):
+                raise BundleError(
+                    f"{path}: not among the files that {MANIFEST} lists: it was put there later; remove it, or copy "
+                    "the bundle again"
+                )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a bundle.
+
+    Raises:
+        BundleError: not there, not readable, no JSON object.
+    """
+    try:
+        document = json.loads(read_text(path))
+    except FileNotFoundError:
+        raise BundleError(f"{path}: not found; a bundle is a folder written by winspect export") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); copy the bundle again, or export it again") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{path}: not a JSON object; export the bundle again")
+    return document
+
+
+def _place(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()

@@ -1,0 +1,296 @@
+"""A Ray cluster: one of our own on this machine, or one that is there; what its machines have, and whether they fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from winspect._version import __version__
+from winspect.cluster.own_cluster import no_reporting_process, on_loopback, own_token
+from winspect.errors import ClusterError, MissingExtraError, WinspectError
+from winspect.system.installation import install_command
+from winspect.system.machine import usable_cores
+
+logger = logging.getLogger(__name__)
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+"""Ray's own environment variable, which `ray job submit` sets: the cluster where no address is given."""
+
+_CLIENT = "ray://"
+_REACHABLE_S = 10.0
+_CHECKED_S = 120.0
+# What passes through the object store is tiles under way; the default is a third of the machine's memory.
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of a cluster: its name, and what Ray may give away of it."""
+
+    id: str
+    host: str
+    cpus: float
+    gpus: float
+    npus: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster this process is connected to.
+
+    Attributes:
+        is_own: started by this process, on this machine, and gone with it.
+        is_client: connected through ``ray://``, which Ray Data does not run through.
+        dashboard_url: None where there is none.
+    """
+
+    is_own: bool
+    is_client: bool
+    dashboard_url: str | None
+    nodes: tuple[Node, ...]
+
+
+def check_ray() -> None:
+    """Refuse to go on without Ray.
+
+    Raises:
+        MissingExtraError: names the extra.
+    """
+    # A call of Ray behind the end of a cluster would start another one; read when Ray is imported.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    try:
+        import pyarrow  # noqa: F401
+        import ray  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name} is not installed: {install_command('ray')} (on every machine of a cluster)"
+        ) from error
+
+
+@contextmanager
+def connect(address: str | None = None, *, dashboard: bool = False, verbose: bool = False) -> Iterator[Cluster]:
+    """Connect to a cluster, or start one on this machine; leave it, or stop it, at the end of the block.
+
+    Where this process is connected already, that connection is used, and stays; another address is refused then.
+
+    Args:
+        address: ``auto``, ``HOST:PORT``, or ``ray://HOST:PORT``; None for what ``RAY_ADDRESS`` says, else for a
+            cluster of our own.
+        dashboard: start Ray's dashboard for a cluster of our own, which takes some seconds.
+        verbose: let Ray's own messages through.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or is of another release of Ray or Python.
+        MissingExtraError: Ray is not installed.
+    """
+    check_ray()
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if ray.is_initialized():
+        _check_connected(address)
+        yield _describe(ray.get_runtime_context(), is_own=False, is_client=_is_client(ray))
+        return
+    address = address or os.environ.get(ADDRESS_VARIABLE) or None
+    if address is not None:
+        _check_reachable(address)
+    with nullcontext() if address else own_token(keep=dashboard):
+        context = _init(address, dashboard, verbose)
+        try:
+            url = getattr(context, "dashboard_url", None)
+            yield _describe(context, is_own=address is None, is_client=_is_client(ray), url=url)
+        finally:
+            ray.shutdown()
+
+
+def on_worker(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Start a function once on the cluster, in a process that ends with it; gives Ray's reference to its result.
+
+    Args:
+        options: what Ray sets aside for it.
+    """
+    import ray
+
+    return ray.remote(max_calls=1, max_retries=3, **options)(function).remote(*arguments)
+
+
+def result_of(reference: Any) -> Any:
+    """Wait for what :func:`on_worker` started.
+
+    Raises:
+        WinspectError: as the function raised it there.
+        ClusterError: the process died, or cannot be had.
+    """
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, WinspectError):
+            raise error.cause from None
+        raise ClusterError(f"a worker failed: {_first_line(error.cause or error)}") from error
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"a worker failed: {_first_line(error)}") from error
+
+
+def _check_connected(address: str | None) -> None:
+    """Refuse an address other than that of the cluster this process is connected to."""
+    import ray
+
+    if address is None or address == "auto" or _is_client(ray):
+        return
+    here = ray.get_runtime_context().gcs_address
+    if address != here:
+        _check_reachable(address)
+        raise ClusterError(
+            f"{address}: this process is connected to the cluster at {here}; name no other, or ray.shutdown() first"
+        )
+
+
+def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
+    if address is None:
+        # Two at least: something must decode while something judges.
+        options |= {"num_cpus": max(2, usable_cores()), "object_store_memory": _OBJECT_STORE_BYTES}
+        options["include_dashboard"] = dashboard
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with ExitStack() as stack:
+            if not address:
+                stack.enter_context(on_loopback())
+            if not (address or dashboard):
+                stack.enter_context(no_reporting_process())
+            return ray.init(address=address or "local", **options)
+    except Exception as error:
+        raise ClusterError(_refusal(address, error)) from error
+    finally:
+        # Ray takes this signal for itself, and ends the process; a polite kill is the caller's, as Ctrl-C is.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _refusal(address: str | None, error: Exception) -> str:
+    text = f"{error} {error.__cause__ or ''}"
+    if address is None:
+        return f"Ray cannot be started on this machine: {_first_line(error)}"
+    if "InvalidAuthToken" in text or type(error).__name__ == "AuthenticationError":
+        return (
+            f"{address}: the cluster asks for its token: set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or "
+            "~/.ray/auth_token"
+        )
+    if "ersion" in text and ("mismatch" in text or "different" in text):
+        return f"{address}: the cluster runs another release of Ray or Python than this machine: {_first_line(error)}"
+    if address == "auto":
+        return "auto: no running Ray cluster was found from this machine: ray start --head, or name an address"
+    return f"{address}: cannot be reached: {_first_line(error)}; check the address, and that the cluster runs"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (lines[0] if len(lines) == 1 or not lines[0].endswith(":") else f"{lines[0]} {lines[-1]}")[:300]
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes; a port where nobody listens is known at once."""
+    host, colon, port = address.removeprefix(_CLIENT).rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdigit() or not host or "://" in host:
+        raise ClusterError(f"{address}: got no address of a cluster, need auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHABLE_S).close()
+    except (OSError, OverflowError) as error:
+        hint = "ray start prints the address; ray:// is port 10001, if it was not chosen otherwise"
+        raise ClusterError(f"{address}: cannot be reached ({error}); check that the cluster runs: {hint}") from error
+
+
+def _is_client(ray: Any) -> bool:
+    return bool(ray.util.client.ray.is_connected())
+
+
+def _describe(context: Any, *, is_own: bool, is_client: bool, url: str | None = None) -> Cluster:
+    import ray
+
+    nodes = tuple(
+        Node(
+            id=node["NodeID"],
+            host=node.get("NodeManagerHostname") or node["NodeManagerAddress"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+            npus=node["Resources"].get("NPU", 0.0),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    return Cluster(is_own, is_client, f"http://{url}" if url else None, nodes)
+
+
+def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
+    """Refuse a cluster with a machine that cannot do the job; on a cluster of our own there is nothing to check.
+
+    Args:
+        places: local files and folders that every machine must see, as this one does.
+
+    Raises:
+        ClusterError: names every machine, and what it lacks: winspect, its extras, this release of it, or a place.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if cluster.is_own:
+        return
+
+    # Inside a function on purpose: so it travels by value, and needs no winspect where it arrives.
+    def look(places: Sequence[str]) -> dict[str, Any]:
+        import importlib.util
+        import os
+
+        missing = [name for name in ("torch", "open_clip", "pyarrow") if importlib.util.find_spec(name) is None]
+        if importlib.util.find_spec("winspect") is None:
+            return {"version": None, "missing": missing, "unseen": []}
+        from winspect._version import __version__ as version
+
+        return {"version": version, "missing": missing, "unseen": [p for p in places if not os.path.exists(p)]}
+
+    task = ray.remote(num_cpus=0, max_retries=1)(look)
+    asked = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(list(places)): node
+        for node in cluster.nodes
+        if node.cpus or node.gpus or node.npus
+    }
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECKED_S)
+    told = [f"{asked[one].host}: no answer in {_CHECKED_S:.0f} s" for one in silent]
+    for one in answered:
+        try:
+            told += _lacks(asked[one].host, ray.get(one))
+        except ray.exceptions.RayError as error:
+            told.append(f"{asked[one].host}: {_first_line(error)}")
+    if told:
+        raise ClusterError(
+            f"{len(told)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(told[:10])}"
+            f"{f'; and {len(told) - 10} more' if len(told) > 10 else ''}"
+        )
+
+
+def _lacks(host: str, found: Mapping[str, Any]) -> list[str]:
+    fix = f"here it is {install_command('full', 'ray')}"
+    if found["version"] is None:
+        return [f"{host}: winspect is not installed there, {__version__} here: {fix}"]
+    told = []
+    if found["version"] != __version__:
+        told.append(f"winspect {found['version']} there, {__version__} here: install the same release")
+    if found["missing"]:
+        told.append(f"{', '.join(found['missing'])} not installed there: {fix}")
+    if found["unseen"]:
+        told.append(f"{', '.join(found['unseen'])} not there: use shared storage, or a URI such as s3://")
+    return [f"{host}: {' and '.join(told)}"] if told else []

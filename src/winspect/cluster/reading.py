@@ -1,0 +1,100 @@
+"""Results of a finished batch, read back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from winspect.cluster.filesystems import open_input
+from winspect.cluster.shards import RUN_FILE, SHARDS_FILE, FolderStore
+from winspect.errors import OutputError, PictureError, SourceError
+from winspect.methods.results import Result
+
+_ARRAYS = ("tile_maps", "map_shape", "tile_boxes", "width", "height")
+_NEEDED = ("id", "path", "class", "anomaly_score", "error")
+_NEWER = ("warning",)  # not in the results of earlier releases
+_ROWS_AT_A_TIME = 256
+
+
+def read_results(place: str, *, maps: bool = True) -> Iterator[Result]:
+    """The results of a finished ``winspect batch``, in the order of its inputs; a few hundred are in memory at a time.
+
+    A result is what ``predict`` gives: ``path`` (the input's id where a picture has no path), ``category_name``,
+    ``anomaly_score`` (0 to 1, 1 is most anomalous; None on error), ``error``, ``warning`` and, where the run kept map
+    arrays, ``tile_maps`` (float32 (tiles, rows, columns), 0 to 1), ``tile_boxes`` (x0, y0, x1, y1 in pixels) and
+    ``size_wh``, so that ``anomaly_map`` gives the float32 (height, width) map at the picture's own size. Without map
+    arrays ``anomaly_map`` is None. Verdicts, thresholds and p-values are columns of the same files, which any reader
+    of Parquet reads: ``pandas.read_parquet(place)``.
+
+    Args:
+        place: the batch's folder or URI (``--out``).
+        maps: read map arrays, where there are any; without them reading is quicker.
+
+    Returns:
+        A result for each input, read when it is asked for.
+
+    Raises:
+        SourceError: there are no results, they cannot be read, or are not all there yet: go on with ``--resume``.
+    """
+    try:
+        store = FolderStore(place)
+    except OutputError as error:
+        raise SourceError(str(error)) from error
+    files, has_arrays = _finished_files(store)
+    return _results(store, files, [*_NEEDED, *_NEWER, *(_ARRAYS if maps and has_arrays else ())])
+
+
+def _finished_files(store: FolderStore) -> tuple[list[str], bool]:
+    """The shards in order, and whether they hold arrays."""
+    try:
+        run, listed = store.read_json(RUN_FILE), store.read_json(SHARDS_FILE)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{store.shown}: cannot be read ({error})") from error
+    if run is None:
+        raise SourceError(f"{store.shown}: holds no results of winspect batch; name the folder or URI of its --out")
+    try:
+        layout, shards = run["layout"], (listed or {"shards": []})["shards"]
+        files, done = [shard["file"] for shard in shards], sum(shard["rows"] for shard in shards)
+        has_arrays, inputs = layout["arrays"], layout["inputs"]
+    except (KeyError, TypeError) as error:
+        raise SourceError(f"{store.shown}/{RUN_FILE}: is not a batch's run ({error!r})") from error
+    if done != inputs:
+        raise SourceError(f"{store.shown}: holds {done} of {inputs} results; run the batch again with --resume")
+    return files, has_arrays
+
+
+def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterator[Result]:
+    for name in files:
+        try:
+            with open_input(store.fs, store.path(name)) as file:
+                parquet = pq.ParquetFile(file)
+                there = [column for column in columns if column not in _NEWER or column in parquet.schema_arrow.names]
+                for rows in parquet.iter_batches(_ROWS_AT_A_TIME, columns=there):
+                    yield from as_results(rows)
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{store.shown}/{name}: cannot be read ({error}); run the batch with --resume") from error
+
+
+def as_results(rows: pa.RecordBatch) -> Iterator[Result]:
+    plain = rows.select([name for name in rows.schema.names if name != "tile_maps"])
+    for number, row in enumerate(plain.to_pylist()):
+        path = row["path"] if row["path"] is not None else row["id"]
+        error = None if row["error"] is None else _picture_error(path, row["error"])
+        arrays: dict[str, Any] = {}
+        if row.get("map_shape") is not None:
+            # A copy: a view would keep the maps of all rows in memory.
+            flat = np.array(rows["tile_maps"][number].values, np.float32)
+            arrays["tile_maps"] = flat.reshape(row["map_shape"])
+            arrays["tile_boxes"] = tuple(map(tuple, np.reshape(row["tile_boxes"], (-1, 4)).tolist()))
+            arrays["size_wh"] = (row["width"], row["height"])
+        yield Result(path, row["class"], row["anomaly_score"], error=error, warning=row.get("warning"), **arrays)
+
+
+def _picture_error(path: str, error: dict[str, str]) -> PictureError:
+    if error["type"] == PictureError.__name__:
+        return PictureError(path, error["message"].removeprefix(f"{path}: "))
+    return PictureError(path, f"{error['type']}: {error['message']}")

@@ -1,0 +1,1 @@
+"""What only accelerators have: weights prefetched to a cache, captured graphs."""

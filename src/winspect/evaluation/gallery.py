@@ -1,0 +1,273 @@
+"""The pictures worth looking at after an evaluation: where the scores were most wrong, with map and ground truth."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from winspect.datasets import Item, load_mask
+from winspect.errors import PictureError
+from winspect.outputs.pages import THUMBNAIL_SIDE, data_uri
+from winspect.pictures.decoding import read_rgb
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay
+from winspect.system.opening import open_file
+
+if TYPE_CHECKING:
+    from winspect.inspector.predictor import WinCLIP
+
+_OUTLINE_RGB, _HALO_RGB = (0, 229, 255), (10, 30, 60)
+_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One judged picture, and how it stands among the others of its category.
+
+    Attributes:
+        row: of the category's scores: path, label, defect_type, score.
+        rank: 1 for the highest score of all pictures. ``judged``: how many have a score.
+        worse: pictures of the other kind that this one should have beaten but did not: normal ones that score as high
+            or higher than a defective one, defective ones that score as low or lower than a normal one.
+        others: how many pictures of the other kind there are.
+    """
+
+    row: Mapping[str, Any]
+    rank: int
+    judged: int
+    worse: int
+    others: int
+
+
+def choose(rows: Iterable[Mapping[str, Any]], count: int) -> tuple[list[Choice], list[Choice]]:
+    """The defective pictures with the lowest scores, lowest first, and the normal ones with the highest, highest first.
+
+    Args:
+        rows: path, label and score of each picture; those without a score are passed over.
+        count: of each kind, at most.
+    """
+    judged = sorted((row for row in rows if row["score"] is not None), key=lambda row: (row["score"], row["path"]))
+    scores = {
+        label: np.array([row["score"] for row in judged if row["label"] == label]) for label in ("normal", "anomalous")
+    }
+    every = np.array([row["score"] for row in judged])
+
+    def choice(row: Mapping[str, Any]) -> Choice:
+        is_defective = row["label"] == "anomalous"
+        others = scores["normal" if is_defective else "anomalous"]
+        worse = others >= row["score"] if is_defective else others <= row["score"]
+        return Choice(row, 1 + int((every > row["score"]).sum()), len(every), int(worse.sum()), len(others))
+
+    lowest = [row for row in judged if row["label"] == "anomalous"][:count]
+    highest = [row for row in reversed(judged) if row["label"] == "normal"][:count]
+    return [choice(row) for row in lowest], [choice(row) for row in highest]
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture and its anomaly map, or why one of them is missing.
+
+    Attributes:
+        rgb: uint8 (height, width, 3). ``anomaly_map``: float (height, width), 1 is most anomalous.
+    """
+
+    rgb: np.ndarray | None = None
+    anomaly_map: np.ndarray | None = None
+    problem: str | None = None
+
+
+Viewer = Callable[[Sequence[Path]], Iterator[View]]
+"""Gives a view per picture, in order."""
+
+
+def judge_again(model: WinCLIP, class_name: str, references: Sequence[Path]) -> Viewer:
+    """Views by judging pictures again, as the evaluation did: with the same references, or with none.
+
+    Raises (when used):
+        ReferencesError: a reference cannot be read.
+    """
+    from winspect.inspector.outcome import ConstantMapWarning
+
+    def view(paths: Sequence[Path]) -> Iterator[View]:
+        model.forget(class_name)
+        if references:
+            model.reference(list(references), class_name)
+        try:
+            with warnings.catch_warnings(), closing(_stream(model, paths, class_name)) as views:
+                warnings.simplefilter("ignore", ConstantMapWarning)  # the evaluation's alarm has said so
+                yield from views
+        finally:
+            model.forget(class_name)
+
+    return view
+
+
+def _stream(model: WinCLIP, paths: Sequence[Path], class_name: str) -> Generator[View, None, None]:
+    for result in model.predict_many(paths, class_name, keep_pictures=True):
+        yield View(result.picture_rgb, result.anomaly_map, None if result.error is None else str(result.error))
+
+
+def read_maps(files: Mapping[Path, Path | None]) -> Viewer:
+    """Views from files: picture -> its raw map (.npz), or None for the picture alone."""
+
+    def view(paths: Sequence[Path]) -> Iterator[View]:
+        for path in paths:
+            yield _read_view(path, files[path])
+
+    return view
+
+
+def _read_view(path: Path, map_file: Path | None) -> View:
+    try:
+        rgb = read_rgb(path)
+    except PictureError as error:
+        return View(problem=str(error))
+    if map_file is None:
+        return View(rgb)
+    try:
+        with open_file(map_file) as file, np.load(file) as arrays:
+            anomaly_map = arrays["anomaly_map"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        return View(rgb, problem=f"{map_file.name}: the raw map cannot be read ({error})")
+    if anomaly_map.shape != rgb.shape[:2]:
+        return View(rgb, problem=f"{map_file.name}: the raw map is of another size than its picture")
+    return View(rgb, anomaly_map)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture of a gallery, ready for a page.
+
+    Attributes:
+        picture, overlay: data URIs, both with the ground truth's outline; None where there is nothing to show.
+        outlined: whether there is an outline. ``problem``: what is missing, and why.
+    """
+
+    choice: Choice
+    picture: str | None = None
+    overlay: str | None = None
+    outlined: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of one category; all its heat maps share ``score_range``, None where there is no map."""
+
+    misses: tuple[Shown, ...]
+    false_alarms: tuple[Shown, ...]
+    score_range: ScoreRange | None
+
+
+def make_gallery(
+    misses: Sequence[Choice],
+    false_alarms: Sequence[Choice],
+    items: Mapping[str, Item],
+    viewer: Viewer,
+    score_range: ScoreRange = UNIT_RANGE,
+) -> Gallery:
+    """Make thumbnails of chosen pictures. Holds one picture at its own size at a time, beside the viewer's.
+
+    Args:
+        items: of the data set, by the path in a choice's row.
+        viewer: where pictures and maps come from.
+        score_range: of the colours, as of the category's other heat maps.
+    """
+    chosen = [*misses, *false_alarms]
+    known = [items[choice.row["path"]] for choice in chosen if choice.row["path"] in items]
+    views = viewer([item.path for item in known]) if known else iter(())
+    smalls = {item.path: _small(item, view) for item, view in zip(known, views, strict=True)}
+    has_maps = any(small.heat is not None for small in smalls.values())
+    shown = []
+    for choice in chosen:
+        item = items.get(choice.row["path"])
+        if item is None:
+            shown.append(Shown(choice, problem="the data set no longer has this picture"))
+        else:
+            shown.append(_finish(choice, smalls[item.path], score_range))
+    return Gallery(tuple(shown[: len(misses)]), tuple(shown[len(misses) :]), score_range if has_maps else None)
+
+
+@dataclass(frozen=True)
+class _Small:
+    """A view at a thumbnail's size. ``truth``: bool (height, width), True where defective."""
+
+    rgb: np.ndarray | None
+    heat: np.ndarray | None
+    truth: np.ndarray | None
+    problem: str | None
+
+
+def _small(item: Item, view: View) -> _Small:
+    if view.rgb is None:
+        return _Small(None, None, None, view.problem)
+    image = Image.fromarray(view.rgb)
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    truth, problem = None, view.problem
+    if item.is_anomalous and item.mask is not None:
+        try:
+            truth = _shrink_mask(load_mask(item, (view.rgb.shape[1], view.rgb.shape[0])), image.size)
+        except PictureError as error:
+            problem = str(error)
+    heat = None
+    if view.anomaly_map is not None:
+        whole = Image.fromarray(view.anomaly_map.astype(np.float32))
+        heat = np.asarray(whole.resize(image.size, Image.Resampling.BILINEAR))
+    return _Small(np.asarray(image), heat, truth, problem)
+
+
+def _shrink_mask(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """A mask at another size; a defect of a single pixel stays."""
+    width, height = size_wh
+    rows, columns = np.nonzero(mask)
+    small = np.zeros((height, width), bool)
+    small[rows * height // mask.shape[0], columns * width // mask.shape[1]] = True
+    return small
+
+
+def _finish(choice: Choice, small: _Small, score_range: ScoreRange) -> Shown:
+    if small.rgb is None:
+        return Shown(choice, problem=small.problem)
+    overlay = None
+    if small.heat is not None:
+        painted = judged_overlay(small.rgb, small.heat, score_range, score=choice.row["score"])
+        overlay = _to_uri(draw_outline(painted, small.truth))
+    return Shown(
+        choice,
+        picture=_to_uri(draw_outline(small.rgb, small.truth)),
+        overlay=overlay,
+        outlined=small.truth is not None and bool(small.truth.any()),
+        problem=small.problem,
+    )
+
+
+def draw_outline(rgb: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+    """A picture with a light line, and a dark one outside it, round every defect: readable on any ground.
+
+    The lines lie outside the defect, so that none is hidden; where it reaches the picture's edge, they lie on the edge.
+
+    Args:
+        rgb: uint8 (height, width, 3).
+        truth: bool (height, width), True where defective; None for no outline.
+    """
+    if truth is None or not truth.any():
+        return rgb
+    square = np.ones((3, 3), bool)
+    grown = binary_dilation(truth, square)
+    halo = binary_dilation(grown, square) & ~grown
+    painted = rgb.copy()
+    painted[halo] = _HALO_RGB
+    painted[grown & ~binary_erosion(grown, square, border_value=0)] = _OUTLINE_RGB
+    return painted
+
+
+def _to_uri(rgb: np.ndarray) -> str:
+    return data_uri(Image.fromarray(rgb), quality=_QUALITY, fine_colour=True)

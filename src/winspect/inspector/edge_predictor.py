@@ -1,0 +1,116 @@
+"""A bundle as a predictor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winspect.backbones.embeddings import Embeddings
+from winspect.bundle.engine import EdgeEngine
+from winspect.bundle.manifest import PREPROCESSING, BundledClass, Manifest, read_json, refusing_damage
+from winspect.calibration import Calibration
+from winspect.errors import BundleError
+from winspect.inspector.class_state import ClassState
+from winspect.inspector.predicting import Predictor
+from winspect.inspector.references import load_references
+from winspect.methods.winclip.fusion import FusionSettings
+from winspect.methods.winclip.judge import PictureScores
+from winspect.methods.winclip.prompts import class_key
+from winspect.methods.winclip.recipes import Recipe
+from winspect.pictures.fingerprints import Fingerprint
+from winspect.pictures.images import Preprocess
+from winspect.system.arrays import Array
+from winspect.system.opening import open_file
+
+
+def load_bundle(folder: str | PathLike[str]) -> EdgePredictor:
+    """Load an edge bundle; its files are held to their hashes.
+
+    Raises:
+        BundleError: no bundle, a damaged one, or one of a newer release.
+        MissingExtraError: its engine is not installed.
+    """
+    place = Path(folder)
+    return EdgePredictor(place, Manifest.read(place))
+
+
+class EdgePredictor(Predictor):
+    """Judges the classes of a bundle as the exported model does, within 1e-4 in fp32.
+
+    It predicts, takes good samples and calibrates as :class:`winspect.WinCLIP` does; it cannot encode the prompts of a
+    class that the bundle does not hold.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._described, self._folder = dict(manifest.made_by), folder
+        super().__init__(bit_depth=self._described.get("bit_depth"))
+        with refusing_damage(folder):
+            self.model, self.weights_sha256 = self._described["model"], self._described["weights_sha256"]
+            settings = read_json(folder / PREPROCESSING)
+            self.preprocess = Preprocess(**settings["tiles"])
+            self.recipe = Recipe(**self._described["recipe"])
+            self.grid_hw = manifest.grid_hw
+            self._fusion = None if manifest.fusion is None else FusionSettings(**manifest.fusion)
+            self._calibrations: dict[str, Calibration] = {}
+            self._names: dict[str, str] = {}
+            for name, own in manifest.classes.items():
+                self._load_class(folder, name, own)
+            self.engine = EdgeEngine(folder, manifest.engine, self._described["precision"], self.recipe.scales)
+
+    def _load_class(self, folder: Path, name: str, own: BundledClass) -> None:
+        with open_file(folder / own.text) as file:
+            text = np.load(file, allow_pickle=False)
+        if text.dtype != np.float32 or text.ndim != 2 or len(text) != 2 or not np.isfinite(text).all():
+            raise ValueError(f"{own.text} holds {text.dtype} {text.shape}, not two embeddings")
+        references = None if own.references is None else load_references(folder / own.references)
+        shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
+        self._names[class_key(name)] = name
+        self.take(name, ClassState(text, references, shown))
+        if own.calibration is not None:
+            self._calibrations[class_key(name)] = Calibration.load(folder / own.calibration)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it can judge: the bundle's, and those taken."""
+        return tuple(self._names.get(key, key) for key in self._texts)
+
+    def calibration(self, category_name: str) -> Calibration | None:
+        """The class's calibration in the bundle, if there is one. It holds as long as the references are the bundle's.
+
+        Raises:
+            BundleError: the bundle does not hold the class.
+        """
+        self._class_text(category_name)  # refuses a class it cannot judge
+        return self._calibrations.get(class_key(category_name))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+        return self._described
+
+    def _encode_text(self, category_name: str) -> Array:
+        raise BundleError(
+            f"the class {category_name!r} is not in this bundle, which holds {', '.join(map(repr, self.classes))}; "
+            "name one of them, or add it with winspect export --add"
+        )
+
+    def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+        with refusing_damage(self._folder):
+            embeddings = self.engine.encode(tiles)
+            if embeddings.patches is None or embeddings.patches.shape[1] != math.prod(self.grid_hw):
+                raise ValueError(f"its graphs give other patches than a grid of {self.grid_hw} has")
+        return embeddings
+
+    def _score(self, *items: Any) -> list[PictureScores]:
+        with refusing_damage(self._folder):  # where embeddings, text and references do not fit each other
+            return super()._score(*items)
+
+
+def preprocessing_document(preprocess: Preprocess, cut: Mapping[str, Any]) -> dict[str, Any]:
+    """``preprocessing.json``: 8-bit RGB, resized, / 255, minus mean, over deviation; and how tiles are cut."""
+    tiles = {name: getattr(preprocess, name) for name in ("size", "mean", "std", "interpolation")}
+    return {"tiles": tiles, "cut": dict(cut)}

@@ -1,0 +1,238 @@
+"""Writing a bundle; needs torch. What was written is loaded again and held to the model before it is handed over."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from winspect.backbones.encoder import ImageTower
+from winspect.bundle.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
+from winspect.calibration import Calibration
+from winspect.engines.gate.pictures import gate_pictures
+from winspect.engines.graphs import save_openvino
+from winspect.engines.static import StaticEngine
+from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
+from winspect.inspector.edge_predictor import EdgePredictor, preprocessing_document
+from winspect.inspector.predictor import WinCLIP
+from winspect.inspector.references import save_references
+from winspect.methods.winclip.prompts import check_class_name, class_key
+from winspect.methods.winclip.recipes import all_settings
+from winspect.system.files import output_error
+from winspect.system.installation import install_command
+
+LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.02}
+"""Between scores of the bundle and of the model on the same picture; above it no bundle is written. In the lower
+precisions rounding alone, met by other rounding in front of it, moves a score in the third digit."""
+
+_CHECKED_PICTURES = 4
+
+
+def export(
+    model: WinCLIP,
+    categories: Sequence[str],
+    out: str | PathLike[str],
+    *,
+    calibrations: Mapping[str, Calibration] | None = None,
+    add: bool = False,
+) -> float:
+    """Write an edge bundle, or add classes to one.
+
+    Args:
+        model: with engine ``openvino`` or ``onnx``, and with the references its classes are judged with.
+        categories: the classes, at least one.
+        out: a folder that does not exist, or is empty; with ``add`` a bundle of the same model.
+        calibrations: by class; each is held to the model.
+        add: add the classes to the bundle in ``out``, or replace them there.
+
+    Returns:
+        The largest difference between the bundle's scores and the model's on generated pictures.
+
+    Raises:
+        EngineError: another engine.
+        SettingsError: a calibration was made with something else.
+        OutputError: ``out`` is not empty, or cannot be written.
+        BundleError: with ``add``: another model's bundle; or the bundle's scores are not the model's.
+    """
+    engine = model.engine
+    if not isinstance(engine, StaticEngine):
+        raise EngineError(
+            f"cannot export engine {engine.name} on {engine.device}: a bundle runs in openvino or onnx on a CPU; "
+            "choose one of them"
+        )
+    for category, calibration in (calibrations or {}).items():
+        calibration.check_model(model, category)
+    target = Path(out)
+    _check_target(target, add)
+    staging: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        earlier = Manifest.read(target) if add else None
+        if earlier is None:
+            _write_model(model, engine, staging)
+        else:
+            _check_same_model(earlier, model)
+            shutil.copytree(target, staging, dirs_exist_ok=True)
+        classes = dict(earlier.classes) if earlier else {}
+        for category in categories:
+            same = (known for known in classes if class_key(known) == class_key(category))
+            name = next(same, check_class_name(category))
+            if name in classes:
+                shutil.rmtree((staging / classes[name].text).parent)
+            classes[name] = _write_class(model, name, staging, (calibrations or {}).get(category))
+        fusion = None if model._fusion is None else asdict(model._fusion)
+        Manifest(model.describe(), fusion, model.grid_hw, classes, sha256={}).write(staging)
+        largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)
+        if largest > LARGEST_DIFFERENCE[model.precision]:
+            raise BundleError(
+                f"the bundle's scores differ from the model's by up to {largest:.2g}, more than "
+                f"{LARGEST_DIFFERENCE[model.precision]:g} in {model.precision}; it was not written. Try another engine"
+            )
+        _move(staging, target)
+    except OSError as error:
+        raise error if isinstance(error, OutputError) else output_error(target, error) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    return largest
+
+
+def _check_target(target: Path, add: bool) -> None:
+    if add and not (target / MANIFEST).is_file():
+        raise BundleError(f"{target}: no bundle that classes could be added to; export without --add first")
+    if not add and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target}: not an empty folder; choose another --out, or --add to add classes to a bundle")
+
+
+def _move(staging: Path, target: Path) -> None:
+    """Put the finished bundle in its place; an earlier one is there until then."""
+    staging.chmod(0o755)
+    old = staging.with_name(staging.name + ".old")
+    if target.exists():
+        target.rename(old)
+    try:
+        staging.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
+    ours = json.loads(json.dumps(model.describe()))
+    theirs = {**earlier.made_by, "recipe": all_settings(earlier.made_by["recipe"])}
+    # Those of earlier releases say less.
+    names = sorted(name for name in {*theirs} - {"winspect"} if ours.get(name) != theirs[name])
+    if names:
+        told = "; ".join(f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names)
+        raise BundleError(f"the bundle was exported from something else ({told}); export it anew with all its classes")
+
+
+def _write_model(model: WinCLIP, engine: StaticEngine, folder: Path) -> None:
+    tokens, _ = GRAPHS[engine.name]
+    (folder / "graphs").mkdir()
+    engine.save_tower(folder / "graphs", scales=model.recipe.scales, stride=model.recipe.stride)
+    write = {"openvino": _write_openvino_tokens, "onnx": _write_onnx_tokens}[engine.name]
+    pixels = torch.zeros(1, 3, *engine.tower.image_hw)
+    write(_Tokens(engine.tower).eval(), pixels, folder / tokens)
+    document = preprocessing_document(model.preprocess, model.cut)
+    (folder / PREPROCESSING).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+class _Tokens(nn.Module):
+    """Pixels to tokens behind ln_pre, and stem features where the tower has them."""
+
+    def __init__(self, tower: ImageTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        tokens, stem = self.tower.tokens(pixels)
+        return tokens if stem is None else (tokens, stem)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what it gives."""
+        return ["tokens", "stem"] if hasattr(self.tower.conv1, "stem_features") else ["tokens"]
+
+
+def _write_openvino_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
+    import openvino as ov
+
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of every shape that becomes a constant, as it shall
+        traced = torch.jit.trace(tokens, pixels, check_trace=False, strict=False)
+    converted = ov.convert_model(traced, example_input=pixels)
+    converted.reshape(list(pixels.shape))
+    for output, name in zip(converted.outputs, tokens.outputs, strict=True):
+        output.get_tensor().set_names({name})
+    save_openvino(converted, path)
+
+
+def _write_onnx_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401  (torch's exporter is written in it)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"torch writes ONNX with onnxscript: {install_command('onnx')}") from error
+    from winspect.engines.onnx_engine import OPSET
+
+    names: dict[str, Any] = {"input_names": ["pixels"], "output_names": tokens.outputs}
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(tokens, (pixels,), dynamo=True, opset_version=OPSET, verbose=False, **names)
+    program.save(str(path), external_data=False)
+
+
+def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibration | None) -> BundledClass:
+    slug = re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")[:40] or "class"
+    taken = [int(found.name.split("-")[0]) for found in (folder / "classes").glob("*-*")]
+    place = f"classes/{max(taken, default=-1) + 1:02d}-{slug}"
+    (folder / place).mkdir(parents=True)
+    state = model.state_of(key)
+    np.save(folder / place / "text.npy", state.text)
+    own = BundledClass(text=f"{place}/text.npy")
+    if state.references is not None:
+        save_references(state.references, folder / place / "references.npz")
+        shown = tuple({"name": Path(shown.path).name, "sha256": shown.sha256} for shown in state.shown)
+        own = replace(own, references=f"{place}/references.npz", shown=shown)
+    if calibration is not None:
+        calibration.save(folder / place / "calibration.json")
+        own = replace(own, calibration=f"{place}/calibration.json")
+    return own
+
+
+def _largest_difference(model: WinCLIP, bundle: EdgePredictor, categories: Sequence[str]) -> float:
+    differences = []
+    for category in categories:
+        pictures = _pictures_to_check(model, category)
+        judged = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)
+        differences += [
+            abs(ours.anomaly_score - theirs.anomaly_score)
+            for ours, theirs in judged
+            if ours.anomaly_score is not None and theirs.anomaly_score is not None
+        ]
+    return max(differences)
+
+
+def _pictures_to_check(model: WinCLIP, category: str) -> list[np.ndarray]:
+    """Generated pictures, continued to as many tiles as the references have where each is compared with its own."""
+    pictures = gate_pictures()[0][:_CHECKED_PICTURES]
+    references = model.state_of(category).references
+    if references is None or references.tiles is None or model.recipe.tile_references != "same":
+        return pictures
+    side = pictures[0].shape[0]
+    more = (references.tiles - 1) * int(model.recipe.tile_stride * side)
+    return [np.pad(picture, ((0, 0), (0, more), (0, 0)), mode="wrap") for picture in pictures]

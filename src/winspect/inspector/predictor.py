@@ -1,0 +1,305 @@
+"""WinCLIP: what a user holds. Load once, show it good samples if there are any, predict."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from winspect._version import __version__
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.windows import window_indices
+from winspect.errors import (
+    EngineBuildError,
+    MissingExtraError,
+    PictureError,
+    PrecisionError,
+    ReferencesError,
+    SettingsError,
+    WeightsCorruptError,
+)
+from winspect.inspector.predicting import DEFAULT_CLASS, Picture, Predictor
+from winspect.inspector.references import Learned
+from winspect.methods.winclip.judge import PictureScores, judge
+from winspect.methods.winclip.prompts import PromptEnsemble, class_key
+from winspect.methods.winclip.recipes import Recipe, get_recipe
+from winspect.pictures.fingerprints import Fingerprint, fingerprint
+from winspect.pictures.given import pictures_given
+from winspect.system.installation import install_command
+from winspect.system.preferences import default_precision
+from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from winspect.backbones.text import TextTower
+    from winspect.engines.base import Engine
+    from winspect.engines.choice import Choice
+    from winspect.inspector.edge_predictor import EdgePredictor
+
+__all__ = ["DEFAULT_CLASS", "Picture", "WinCLIP"]
+
+logger = logging.getLogger(__name__)
+
+
+class WinCLIP(Predictor):
+    """Zero-shot and few-shot anomaly detection with a frozen CLIP.
+
+    Args:
+        model: an open_clip architecture; ``winspect-tiny``, the bundled model; ``local-dir:FOLDER`` or
+            ``hf-hub:OWNER/NAME``, weights with an ``open_clip_config.json``.
+        weights: a pretrained tag of that architecture or a weights file; None for the model's default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``npu:N``.
+        precision: what the image tower runs in: ``fp32``, ``bf16``, ``fp16`` or ``int8``, which must pass the precision
+            gate (:mod:`winspect.engines.gate`); ``auto`` is bf16 where the CPU has it natively and these weights pass
+            the gate, which is asked once, else fp32. None is the default that was set for this machine (see
+            :func:`winspect.system.preferences.default_precision`), else fp32. Text and scores are always float32.
+        engine: ``auto``, ``torch``, ``openvino`` or ``onnx``.
+        plan: ``serial`` (a tile per pass, decoding in between), ``tile-batch`` (tiles of several pictures together,
+            decoding beside them), ``prefetch`` (the same, and an Ascend NPU prefetches weights); auto is tile-batch.
+        graphs: capture passes as graphs for fixed batch sizes (CUDA, Ascend; see docs/ascend.md).
+        gate: ``check``, or ``skip`` to run int8 whatever it does to scores; it is a warning then.
+        recipe: ``paper``, ``tiles``, ``log`` or a :class:`~winspect.Recipe`; None for the model's default
+            (``paper``; ``log`` for the bundled model).
+        settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.
+        prompts: own states and templates, a YAML file of them, or the name of a set (``winclip``, the default, or
+            ``accurate-winclip``: see :data:`winspect.methods.winclip.prompts.PROMPT_SETS`).
+        batch_size: tiles per pass of the image tower at most; None for the device's default.
+        workers: threads that decode and resize; None for one per core, at most 8.
+        bit_depth: of the camera, 9 to 16, where its values stand unscaled in 16-bit files or arrays, as those of 12-bit
+            cameras do: they are scaled by its range, and larger values are refused. None for values of the whole range.
+        int8_pictures: at least 8 pictures of the parts to be inspected, to calibrate int8 on; None for a bundled set.
+        cache_dir: where downloaded weights and text embeddings are kept; None for the user's cache folder.
+
+    Raises:
+        WinspectError: see :mod:`winspect.errors`; nothing is ever replaced in silence.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        weights: str | PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str | None = None,
+        engine: str = "auto",
+        plan: str = "auto",
+        graphs: bool = False,
+        gate: str = "check",
+        recipe: str | Recipe | None = None,
+        settings: Mapping[str, Any] | None = None,
+        prompts: PromptEnsemble | str | PathLike[str] | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        bit_depth: int | None = None,
+        int8_pictures: Iterable[Picture] | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+    ) -> None:
+        _check_installation()
+        # Not at the top: a bundle is loaded by this class too, where there is no torch.
+        from winspect.backbones.encoder import ImageTower
+        from winspect.backbones.text import TextCache, TextEncoder
+        from winspect.engines.choice import choose
+        from winspect.inspector.starting import Starter, check_plan, own_settings
+        from winspect.weights import load
+
+        for name, number in (("batch_size", batch_size), ("workers", workers)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
+        check_plan(plan, gate)
+        choice = choose(engine, precision, device) if precision else _choose_default(engine, device)
+        if int8_pictures is not None and choice.precision != "int8":
+            raise PrecisionError(
+                f"got int8_pictures with precision {choice.precision}: they calibrate int8 alone; ask for precision "
+                "int8, or leave them out"
+            )
+        for reason in choice.reasons:
+            logger.info("%s", reason)
+        chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
+        self.prompts = prompts if isinstance(prompts, PromptEnsemble) else PromptEnsemble.read(prompts)
+        super().__init__(plan=plan, workers=workers, bit_depth=bit_depth)
+
+        loaded = load(model, weights, cache_dir=cache_dir)
+        self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
+        self.weights, self.activation = loaded.tag, loaded.activation
+        for remark in loaded.remarks:
+            logger.warning("%s", remark)
+        visual: Any = loaded.model.visual
+        self.recipe, self._fusion = own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
+        tower = ImageTower(visual, patch_norm=self.recipe.patch_norm).eval()
+        self.grid_hw = tower.grid_hw
+        for scale in self.recipe.scales:
+            window_indices(self.grid_hw, scale, self.recipe.stride)  # refuses what does not fit, before any picture
+        # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
+        identity = f"{self.weights_sha256}/{self.model}/{self.activation}" + "/patch_norm" * self.recipe.patch_norm
+        cache = cache_folder(cache_dir)
+
+        def load_text_tower() -> TextTower:
+            from winspect.backbones.text import TextTower
+
+            # Loaded again, not kept: its weights are half of the model's, and a class is encoded once.
+            again = load(model, weights, cache_dir=cache_dir, offline=True)
+            if again.sha256 != self.weights_sha256:
+                raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
+            return TextTower(again.model, again.tokenizer).eval()
+
+        texts, underscores = TextCache(cache / "text", identity), self.recipe.underscores
+        self._text = TextEncoder(load_text_tower, self.prompts, texts, underscores=underscores)
+        self._may_fall_back = engine == "auto" and not device.startswith("openvino:")  # named, if by its device
+        self._starter = Starter(
+            choice=choice,
+            tower=tower,
+            identity=identity,
+            folder=cache,
+            preprocess=self.preprocess,
+            recipe=self.recipe,
+            prompts=self.prompts,
+            judge=self._judge_for_the_gate,
+            batch_size=batch_size,
+            plan=plan,
+            graphs=graphs,
+            int8_tiles=None if int8_pictures is None else self._int8_tiles(int8_pictures),
+        )
+        try:
+            self.engine, self.gate = self._starter.start(gate)
+        except EngineBuildError as error:
+            self.engine, self.gate = self._fall_back(error), None
+
+    @staticmethod
+    def load(folder: str | PathLike[str]) -> EdgePredictor:
+        """An edge bundle, written by ``winspect export``: judges the classes it was made for, without torch.
+
+        Raises:
+            BundleError: no bundle, a damaged one, or one of a newer release.
+            MissingExtraError: its engine is not installed.
+        """
+        from winspect.inspector.edge_predictor import load_bundle
+
+        return load_bundle(folder)
+
+    def _int8_tiles(self, pictures: Iterable[Picture]) -> np.ndarray:
+        tiles = []
+        for item in self._prepare(pictures_given(pictures)):
+            if isinstance(item, PictureError):
+                raise ReferencesError(f"cannot calibrate int8 on a picture: {item}") from item
+            if item.warning is not None:
+                logger.warning("int8 picture %s: %s", item.name, item.warning)
+            tiles.append(item.tiles)
+        return np.concatenate(tiles) if tiles else np.empty((0, 3, 1, 1), np.float32)
+
+    def _judge_for_the_gate(self, embeddings: Embeddings) -> list[PictureScores]:
+        text = self._averaged_text(DEFAULT_CLASS).to(embeddings.image.device)
+        return judge(embeddings, text, None, self.recipe, self.grid_hw, [1] * len(embeddings.image), self._fusion)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+        return {
+            "winspect": __version__,
+            "model": self.model,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "activation": self.activation,
+            "recipe": asdict(self.recipe),
+            "prompts": asdict(self.prompts),
+            "engine": self.engine.name,
+            "precision": self.precision,
+            "device": self.device.type,
+            **({} if self.bit_depth is None else {"bit_depth": self.bit_depth}),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the image tower runs."""
+        return self.engine.device
+
+    def prepare_engine(self, category_name: str = DEFAULT_CLASS, *, maps: bool = True) -> None:
+        """See :meth:`Predictor.prepare_engine`; an engine that was not asked for by name may be replaced."""
+        try:
+            super().prepare_engine(category_name, maps=maps)
+        except EngineBuildError as error:
+            self.engine = self._fall_back(error)
+
+    def _text_key(self, category_name: str) -> str:
+        return class_key(category_name, underscores=self.recipe.underscores)
+
+    def _learn(
+        self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
+    ) -> Learned:
+        """As :meth:`Predictor._learn`; a large set is encoded once, not at each start."""
+        from winspect.inspector.learning import learn_once
+
+        learned = learn_once(
+            self._starter.folder / "references",
+            {**self.describe(), "preprocess": asdict(self.preprocess), "cut": self.cut},
+            shown,
+            learn=lambda: super(WinCLIP, self)._learn(pictures, shown, category_name, progress),
+            fingerprints=lambda: [fingerprint(picture) for picture in pictures],
+        )
+        return replace(learned, references=learned.references.map(self._as_tensor))
+
+    def _as_tensor(self, array: Any) -> torch.Tensor:
+        return self._on_device(array) if isinstance(array, np.ndarray) else array
+
+    def _encode_text(self, category_name: str) -> torch.Tensor:
+        return self._averaged_text(category_name).to(self.device)
+
+    def drop_class(self, category_name: str = DEFAULT_CLASS) -> None:
+        """See :meth:`Predictor.drop_class`."""
+        super().drop_class(category_name)
+        self._text.drop(category_name)
+
+    def _on_device(self, array: np.ndarray) -> torch.Tensor:
+        import torch
+
+        return torch.tensor(array, device=self.device)  # a copy: the array may be read-only, or shared with others
+
+    def _averaged_text(self, category_name: str) -> torch.Tensor:
+        text = self._text(category_name)
+        return text.raw if self.recipe.text_average == "raw" else text.normalised
+
+    def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+        import torch
+
+        options: dict[str, Any] = {
+            "scales": self.recipe.scales if maps else (),
+            "stride": self.recipe.stride,
+            "patches": patches,
+        }
+        try:
+            return self.engine.encode(torch.from_numpy(tiles), **options)
+        except EngineBuildError as error:
+            self.engine = self._fall_back(error)
+            return self.engine.encode(torch.from_numpy(tiles), **options)
+
+    def _fall_back(self, error: EngineBuildError) -> Engine:
+        if not self._may_fall_back:
+            raise error
+        return self._starter.fall_back(error)
+
+
+def _check_installation() -> None:
+    missing = [name for name in ("torch", "open_clip") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{' and '.join(missing)} not installed: {install_command('full')}; an edge bundle needs neither "
+            "(WinCLIP.load, predict --bundle)"
+        )
+
+
+def _choose_default(engine: str, device: str) -> Choice:
+    """The choice with the precision that was set for all runs on this machine."""
+    from winspect.engines.choice import choose
+
+    default = default_precision()
+    try:
+        choice = choose(engine, default.precision, device)
+    except PrecisionError as error:
+        raise PrecisionError(f"{error} (the precision comes from {default.source})") from error
+    if default.precision is not None:
+        logger.info("precision %s: from %s", default.precision, default.source)
+    return choice

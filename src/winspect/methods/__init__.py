@@ -1,0 +1,1 @@
+"""How embeddings become scores. Arrays only."""

@@ -1,0 +1,134 @@
+"""What a prediction gives: a score, a map, or the reason why there is neither."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from winspect.errors import PictureError
+from winspect.methods.winclip.scoring import upsample
+
+CONSTANT_SPREAD = 1e-3
+"""A map is constant when the log odds of its most and its least anomalous patch differ by less than this. Measured:
+photographs give 0.07 and more, evenly coloured pictures 0.03 and more, windows that attend to each other 0. Log odds,
+because differences between scores near 0 or 1 are tiny for sound maps too."""
+
+
+def map_spread(tile_maps: np.ndarray) -> float:
+    """How far a picture's patches differ: the largest difference of log odds within one of its tiles.
+
+    Args:
+        tile_maps: (tiles, rows, columns), 0 to 1.
+    """
+    scores = np.clip(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), 1e-30, 1 - 1e-8)
+    log_odds = np.log(scores) - np.log1p(-scores)
+    return float(np.ptp(log_odds, axis=1).max())
+
+
+def count_of_warnings(number: int) -> str:
+    """The end of a summary line, empty where there are none.
+
+    >>> count_of_warnings(1), count_of_warnings(3), count_of_warnings(0)
+    (', 1 picture with a warning', ', 3 pictures with a warning', '')
+    """
+    return f", {number:,} picture{'s' * (number != 1)} with a warning" if number else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The judgement of one picture. Reads as an object or as a mapping: ``result["anomaly_score"]``.
+
+    Attributes:
+        path: the picture's name, as it was given.
+        category_name: the class it was judged as.
+        anomaly_score: 1 is most anomalous, 0 least; None when the picture could not be judged.
+        tile_maps: float32 (tiles, rows, columns), the anomaly map of each tile on the patch grid, 0 to 1.
+        tile_boxes: (x0, y0, x1, y1) of each tile in pixels, x1 and y1 exclusive.
+        size_wh: width and height of the picture in pixels, upright.
+        picture_rgb: uint8 (height, width, 3), only when the prediction was asked to keep it.
+        error: why the picture could not be judged, else None.
+        warning: what is suspicious about the picture (damaged, black, a constant colour, ...), else None. Several are
+            joined by ``"; "``.
+    """
+
+    path: str
+    category_name: str
+    anomaly_score: float | None = None
+    tile_maps: np.ndarray | None = field(default=None, repr=False)
+    tile_boxes: tuple[tuple[int, int, int, int], ...] = field(default=(), repr=False)
+    size_wh: tuple[int, int] | None = None
+    picture_rgb: np.ndarray | None = field(default=None, repr=False)
+    error: PictureError | None = None
+    warning: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.error is None) == (self.anomaly_score is None):
+            raise ValueError(
+                f"{self.path}: a result has either a score or an error, got {self.anomaly_score!r}, {self.error!r}"
+            )
+        if self.anomaly_score is not None and not math.isfinite(self.anomaly_score):
+            raise ValueError(f"{self.path}: got the score {self.anomaly_score!r}, need a number, or an error instead")
+        if self.tile_maps is not None and len(self.tile_maps) != len(self.tile_boxes):
+            raise ValueError(f"{self.path}: got {len(self.tile_maps)} maps for {len(self.tile_boxes)} tiles")
+
+    @cached_property
+    def anomaly_map(self) -> np.ndarray | None:
+        """float32 (height, width) at the picture's own size, 0 to 1, 1 is most anomalous.
+
+        Each tile's map is upsampled bilinearly to its tile; where tiles overlap their maps are averaged.
+        Made when first read, so that scores alone stay cheap. None when there is an error.
+        """
+        if self.tile_maps is None or self.size_wh is None:
+            return None
+        width, height = self.size_wh
+        if self.tile_boxes == ((0, 0, width, height),):
+            return self._tile_map(0)
+        total = np.zeros((height, width), np.float32)
+        count = np.zeros((height, width), np.float32)
+        for number, (x0, y0, x1, y1) in enumerate(self.tile_boxes):
+            total[y0:y1, x0:x1] += self._tile_map(number)
+            count[y0:y1, x0:x1] += 1
+        return total / count
+
+    def _tile_map(self, number: int) -> np.ndarray:
+        assert self.tile_maps is not None  # narrowed by anomaly_map
+        x0, y0, x1, y1 = self.tile_boxes[number]
+        return upsample(self.tile_maps[number : number + 1], (y1 - y0, x1 - x0))[0]
+
+    def keys(self) -> tuple[str, ...]:
+        """The names that ``result[name]`` knows."""
+        return ("path", "category_name", "anomaly_score", "anomaly_map", "size_wh", "error", "warning")
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.keys():
+            raise KeyError(f"{name}; known are {', '.join(self.keys())}")
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+
+def shrunk(result: Result, size_wh: tuple[int, int]) -> Result:
+    """The same judgement as of the picture scaled to another size, so that its ``anomaly_map`` is made at that size.
+
+    It has no picture. A result with an error, or without maps, is given back as it is.
+    """
+    if result.size_wh is None or result.tile_maps is None:
+        return result
+    scales = [new / old for new, old in zip(size_wh, result.size_wh, strict=True)]
+    boxes = tuple(_scaled(box, (*scales, *scales)) for box in result.tile_boxes)
+    return replace(result, size_wh=size_wh, tile_boxes=boxes, picture_rgb=None)
+
+
+def _scaled(box: tuple[int, int, int, int], scales: tuple[float, ...]) -> tuple[int, int, int, int]:
+    # Edges are rounded the same way in every tile: none comes to lie beside its neighbour's.
+    x0, y0, x1, y1 = (round(edge * scale) for edge, scale in zip(box, scales, strict=True))
+    return min(x0, x1 - 1), min(y0, y1 - 1), x1, y1

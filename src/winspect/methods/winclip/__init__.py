@@ -1,0 +1,1 @@
+"""WinCLIP: prompts, windows, zero-shot and few-shot scores."""

@@ -1,0 +1,255 @@
+"""The bundled model's few-shot score: distances to good samples and the zero-shot judgement, added as logarithms.
+
+Arrays only. WinCLIP adds a zero-shot score to a distance (equation 6 of arXiv 2303.14814). A small model's zero-shot
+score is often close to 0 or 1, and then drowns every distance. Here logarithms are added: a patch counts as
+anomalous by how many *times* farther it is from every good sample than good patches usually are.
+
+For a patch q with stem features f and patch token t, and good patches r::
+
+    stem(q)  = min over r of  log( |f - f_r| / sqrt(C) )  -  crowding * log s_r
+    patch(q) = log( (1 - max over r of cos(t, t_r)) / 2 )
+    window(q, scale) = log of the paper's association map of that window scale
+    map(q)   = a_stem stem(q) + a_patch patch(q) + a_window (sum over scales of window(q, scale))
+               + a_zero logit(zero-shot map at q)
+    image    = max over q of map(q) + a_image logit(zero-shot score) + a_look log(look)
+
+s_r says how alone the good patch r is among the good patches: its mean distance to the three nearest that are not its
+neighbours in the picture. In a busy texture every patch is far from its nearest, and a distance says less. ``look`` is
+the distance of the picture's mean and deviation of each stem channel to the nearest good picture's: it sees changes of
+the whole texture that no single patch shows. The weights were chosen on generated products of families that the
+model was not trained on; see :class:`FusionSettings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.windows import spread_to_patches
+from winspect.methods.winclip.scoring import association
+from winspect.system.arrays import Array, like, logit, merge, sigmoid, smallest, squared_distances
+
+_NEAREST_GOOD = 3
+_SMALLEST_DISTANCE = 1e-4
+_SMALLEST_CROWDING = 0.1
+_SMALLEST_PROBABILITY = 1e-6
+# Elements of a distance matrix computed at a time: bounds memory however many references there are.
+_LARGEST_DISTANCE_MATRIX = 1 << 22
+# Good samples that one is compared with at a time: bounds memory too, and the block stays in the cache.
+_BLOCK_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """Weights of the parts, and the scale of the result. All were fitted on held-out generated products.
+
+    Attributes:
+        stem, patch, window, zero_shot: weights of the parts of the map; ``window`` for each window scale.
+        image_zero_shot, look: weights of the two further parts of the image score.
+        crowding: how far a busy texture's own distances are divided out, 0 (not) to 1 (wholly).
+        image_centre, map_centre: the sums that become 0.5.
+        image_scale, map_scale: the logits that one unit of the sum is worth.
+        more_references: what is added for each doubling of the references: the nearest of many is always nearer.
+    """
+
+    stem: float = 2.0
+    patch: float = 1.0
+    window: float = 0.25
+    zero_shot: float = 0.05
+    image_zero_shot: float = 0.1
+    look: float = 1.0
+    crowding: float = 0.5
+    image_centre: float = 0.0
+    map_centre: float = 0.0
+    image_scale: float = 1.0
+    map_scale: float = 1.0
+    more_references: float = 0.0
+
+
+@dataclass(frozen=True)
+class GoodSamples:
+    """What the log fusion keeps of K good samples of a class, all on one device.
+
+    Attributes:
+        stem: (K * patches, channels) stem features; crowding: (K * patches,) how alone each of them is.
+        patches: (K * patches, width) last-layer patch tokens; windows: scale -> (K * windows, embedding).
+        looks: (K, 2 * channels) mean and deviation of each stem channel.
+    """
+
+    stem: Array
+    crowding: Array
+    patches: Array
+    windows: Mapping[int, Array]
+    looks: Array
+
+    @classmethod
+    def collect(cls, samples: Sequence[Embeddings]) -> GoodSamples:
+        """All tiles of all samples, encoded with ``patches=True`` by a model that has stem features.
+
+        Raises:
+            ValueError: no samples, or embeddings without patch tokens or stem features.
+        """
+        if not samples or any(sample.stem is None or sample.patches is None for sample in samples):
+            raise ValueError("log fusion needs one good sample or more, encoded with patch tokens and stem features")
+        together = Embeddings.concatenate(samples)
+        stem, patches = together.stem, together.patches
+        assert stem is not None and patches is not None  # checked above; says so to the type checker
+        return cls(
+            stem=merge(stem),
+            crowding=crowding(stem),
+            patches=merge(patches),
+            windows={scale: merge(windows) for scale, windows in together.windows.items()},
+            looks=look(stem),
+        )
+
+    def __len__(self) -> int:
+        return len(self.looks)
+
+
+def look(stem: Array) -> Array:
+    """Mean and deviation of each channel over a picture: (batch, patches, channels) to (batch, 2 * channels)."""
+    xp = array_namespace(stem)
+    return xp.concat([xp.mean(stem, axis=1), xp.std(stem, axis=1, correction=1)], axis=1)
+
+
+def crowding(stem: Array) -> Array:
+    """How alone each patch of the good samples is: its mean distance to the three nearest others, at least 0.1.
+
+    The patch itself and its eight neighbours in its own picture do not count: they show the same spot.
+
+    Args:
+        stem: (K, patches, channels) of a square grid of patches.
+
+    Returns:
+        (K * patches,) distances in standard deviations of a channel.
+    """
+    xp = array_namespace(stem)
+    samples, patches, channels = stem.shape
+    same_spot = like(_neighbours(patches), stem)
+    blocks = [slice(start, start + _BLOCK_SAMPLES) for start in range(0, samples, _BLOCK_SAMPLES)]
+    found = []
+    for sample in range(samples):
+        nearest = []
+        for block in blocks:
+            apart = squared_distances(stem[sample], merge(stem[block]))
+            if block.start <= sample < block.stop:
+                start = (sample - block.start) * patches
+                beside = slice(start, start + patches)
+                apart[:, beside] = xp.where(same_spot, xp.inf, apart[:, beside])
+            nearest.append(smallest(apart, min(_NEAREST_GOOD, apart.shape[1])))
+        squares = smallest(xp.concat(nearest, axis=1), _NEAREST_GOOD)
+        found.append(xp.mean(xp.sqrt(xp.clip(squares, min=0.0)), axis=1))
+    return xp.clip(xp.concat(found) / channels**0.5, min=_SMALLEST_CROWDING)
+
+
+def _neighbours(patches: int) -> np.ndarray:
+    """Which patches of a square grid show the same spot as each, itself and its eight neighbours: bool (n, n)."""
+    side = round(patches**0.5)
+    row, column = np.divmod(np.arange(patches), side)
+    return (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
+
+
+def stem_distance(stem: Array, good: GoodSamples, crowding_power: float) -> Array:
+    """``stem(q)`` of the module's formula: (batch, patches, channels) to (batch, patches) logarithms."""
+    xp = array_namespace(stem)
+    batch, patches, channels = stem.shape
+    # Squares, divided by what a busy texture is allowed: one logarithm of the smallest instead of one a pair.
+    weights = good.crowding ** (-2 * crowding_power) / channels
+    flat = merge(stem)
+    step = max(1, _LARGEST_DISTANCE_MATRIX // len(good.stem))
+    smallest_allowed = _SMALLEST_DISTANCE**2 * channels
+    nearest = [
+        xp.min(
+            xp.clip(squared_distances(flat[start : start + step], good.stem), min=smallest_allowed) * weights, axis=1
+        )
+        for start in range(0, len(flat), step)
+    ]
+    return xp.reshape(0.5 * xp.log(xp.concat(nearest)), (batch, patches))
+
+
+def look_distance(stem: Array, good: GoodSamples) -> Array:
+    """Root mean square distance of each picture's look to the nearest good sample's: (batch,)."""
+    xp = array_namespace(stem)
+    # Difference by difference: a picture that is a good sample itself is at 0, not at a product's rounding.
+    apart = xp.linalg.vector_norm(look(stem)[:, None] - good.looks[None], axis=2) / good.looks.shape[1] ** 0.5
+    return xp.min(apart, axis=1)
+
+
+def log_fusion(
+    embeddings: Embeddings,
+    image_scores: Array,
+    zero_shot_maps: Array,
+    good: GoodSamples,
+    settings: FusionSettings,
+    *,
+    stride: int = 1,
+) -> tuple[Array, Array]:
+    """Few-shot image scores and maps of a batch of tiles, by the module's formula.
+
+    Args:
+        embeddings: the tiles', with patch tokens and stem features.
+        image_scores: (batch,) zero-shot scores, 0 to 1.
+        zero_shot_maps: (batch, rows, columns), 0 to 1.
+        good: of the same class, on the same device, with the same window scales.
+        stride: step between windows, in patches.
+
+    Returns:
+        Image scores (batch,) and maps (batch, rows, columns), 0 to 1, 1 most anomalous, the same for any number of
+        references. On held-out generated products 0.5 is where a picture is as likely good as defective if half of
+        them are, and a patch if one in twenty is.
+    """
+    images, maps = fused_sums(embeddings, image_scores, zero_shot_maps, good, settings, stride=stride)
+    more = settings.more_references * math.log2(len(good))
+    return (
+        sigmoid(settings.image_scale * (images + more - settings.image_centre)),
+        sigmoid(settings.map_scale * (maps + more - settings.map_centre)),
+    )
+
+
+def fused_sums(
+    embeddings: Embeddings,
+    image_scores: Array,
+    zero_shot_maps: Array,
+    good: GoodSamples,
+    settings: FusionSettings,
+    *,
+    stride: int = 1,
+) -> tuple[Array, Array]:
+    """``image`` and ``map`` of the module's formula, before they are brought to 0 to 1; see :func:`log_fusion`."""
+    stem, patches = embeddings.stem, embeddings.patches
+    if stem is None or patches is None:
+        raise ValueError("log fusion needs embeddings with patch tokens and stem features; encode with patches=True")
+    xp = array_namespace(zero_shot_maps)
+    grid_hw = (zero_shot_maps.shape[1], zero_shot_maps.shape[2])
+
+    def flat(own: Array) -> Array:
+        return xp.reshape(own, (own.shape[0], -1))
+
+    maps = (
+        settings.stem * stem_distance(stem, good, settings.crowding)
+        + settings.patch * _log(association(patches, good.patches))
+        + settings.zero_shot * _logit(flat(zero_shot_maps))
+    )
+    for scale, windows in embeddings.windows.items():
+        spread = spread_to_patches(association(windows, good.windows[scale]), grid_hw, scale, stride)
+        maps = maps + settings.window * _log(flat(spread))
+    images = (
+        xp.max(maps, axis=1)
+        + settings.image_zero_shot * _logit(image_scores)
+        + settings.look * _log(look_distance(stem, good))
+    )
+    return images, xp.reshape(maps, zero_shot_maps.shape)
+
+
+def _log(apart: Array) -> Array:
+    xp = array_namespace(apart)
+    return xp.log(xp.clip(apart, min=_SMALLEST_DISTANCE))
+
+
+def _logit(probabilities: Array) -> Array:
+    return logit(probabilities, _SMALLEST_PROBABILITY)

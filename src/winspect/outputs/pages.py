@@ -1,0 +1,51 @@
+"""HTML pages that stand alone: pictures inside, no scripts, no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from winspect._version import __version__
+from winspect.system.files import replacing
+
+THUMBNAIL_SIDE = 240
+"""Pixels of a thumbnail's longer side, at most."""
+
+
+def data_uri(image: Image.Image, *, quality: int = 85, fine_colour: bool = False) -> str:
+    """An RGB picture inside a page: a JPEG as a data URI. ``fine_colour`` keeps coloured lines a pixel wide sharp."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality, subsampling=0 if fine_colour else 2)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_page(
+    path: Path, template: str, *, filters: dict[str, Callable[..., Any]] | None = None, **values: Any
+) -> Path:
+    """Fill a template of this folder, and return ``path``. Every value is escaped unless it is ``Markup``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("winspect", "reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters or {})
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    text = environment.get_template(template).render(version=__version__, date=date, **values)
+    with replacing(path) as temporary:
+        # A file name need not be valid text; what is not is shown as its escape.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path

@@ -1,0 +1,116 @@
+"""Which pictures were used: their names and the hashes of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from winspect.errors import PictureError
+from winspect.system.opening import read_bytes
+
+if TYPE_CHECKING:
+    from winspect.pictures.given import Given
+
+SEEN = "judged by itself"
+"""What the warning of a good sample among the pictures judged, or a copy of it, begins with."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A picture's identity.
+
+    Attributes:
+        path: as it was given, or a word in angle brackets for a picture that is no file.
+        sha256: of the file's bytes, as ``sha256sum`` gives it; of shape, type and pixels for what is no file. None for
+            a file that cannot be read.
+    """
+
+    path: str
+    sha256: str | None
+
+    @property
+    def keys(self) -> set[str]:
+        """What identifies it: two pictures that share a key are one."""
+        place = set() if self.path.startswith("<") else {os.path.abspath(self.path)}
+        return place | ({self.sha256} if self.sha256 else set())
+
+
+def fingerprint(picture: Any) -> Fingerprint:
+    """The identity of a picture: a path, an array, a Pillow image, or a file's bytes."""
+    from winspect.pictures.decoding import source_name
+    from winspect.pictures.given import Given
+
+    known = getattr(picture, "fingerprint", None)
+    if isinstance(known, Fingerprint):  # a picture that brings its own, as those in the service's store
+        return known
+    if isinstance(picture, str | os.PathLike):
+        digest = None
+        with suppress(OSError, ValueError):  # judging it will say what is wrong with it
+            digest = hashlib.sha256(read_bytes(picture)).hexdigest()
+        return Fingerprint(source_name(picture), digest)
+    if isinstance(picture, Given):
+        return _named(picture)
+    if isinstance(picture, bytes | io.BytesIO):
+        content = picture if isinstance(picture, bytes) else picture.getbuffer()
+        return Fingerprint(source_name(picture), hashlib.sha256(content).hexdigest())
+    pixels = np.ascontiguousarray(picture)
+    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.str} ".encode() + pixels.tobytes()).hexdigest()
+    return Fingerprint(f"<{source_name(picture).strip('<>')}>", digest)
+
+
+def _named(given: Given) -> Fingerprint:
+    """The identity of what has a name of its own, which is no path: its content's."""
+    try:
+        digest = fingerprint(given.source()).sha256
+    except PictureError:  # judging it will say what is wrong with it
+        digest = None
+    return Fingerprint(f"<{given.name.strip('<>')}>", digest)
+
+
+class Copies:
+    """Finds pictures that are among some known ones, or copies of them byte by byte.
+
+    Only files of a known picture's size are read for it, as far as the sizes can be had.
+    """
+
+    def __init__(self, known: Iterable[Fingerprint]) -> None:
+        self._known = {key: picture.path for picture in known for key in picture.keys}
+        names = dict.fromkeys(self._known.values())
+        self._sizes = {_size_of(name) for name in names}
+        self._files_alone = not any(name.startswith("<") for name in names)
+
+    def original(self, picture: Any) -> str | None:
+        """The known picture that this one is, or is a copy of; None for another."""
+        if not self._known:
+            return None
+        if isinstance(picture, str | os.PathLike):
+            if (place := os.path.abspath(picture)) in self._known:
+                return self._known[place]
+            if None not in self._sizes and _size_of(picture) not in self._sizes:
+                return None
+        elif self._files_alone and not isinstance(picture, bytes | io.BytesIO):
+            return None  # pixels are not told from those of a file
+        return next((self._known[key] for key in fingerprint(picture).keys if key in self._known), None)
+
+    def warning(self, picture: Any) -> str | None:
+        """The warning of a picture that is judged by itself, for people; None for another."""
+        original = self.original(picture)
+        if original is None:
+            return None
+        is_file = isinstance(picture, str | os.PathLike) and os.path.abspath(picture) == os.path.abspath(original)
+        of = "it is one of the good samples" if is_file else f"the same as the good sample {original}"
+        return f"{SEEN} ({of}): its score says nothing"
+
+
+def _size_of(path: str | os.PathLike[str]) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return None

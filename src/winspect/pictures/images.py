@@ -1,0 +1,405 @@
+"""Pictures for the model: square tiles, resized, normalised, in a bounded pool of threads.
+
+Decoding itself, and what becomes of 16-bit, alpha, palettes and so on, is described in ``winspect.pictures.decoding``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from winspect.errors import PictureError, SettingsError, SourceError
+from winspect.pictures.decoding import MAX_PIXELS, MIN_SIDE, Demanding, Source, decoding, read_rgb, source_name
+from winspect.pictures.suspicions import blank_frame, joined
+
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_TILES",
+    "MIN_SIDE",
+    "RECIPES",
+    "Box",
+    "Prepared",
+    "Preprocess",
+    "Resized",
+    "prepare",
+    "prepare_many",
+    "read_rgb",
+    "resize_tiles",
+    "source_name",
+    "tile_boxes",
+]
+
+Box = tuple[int, int, int, int]
+
+MAX_TILES = 64
+"""Most tiles recipe ``tiles`` cuts from one picture."""
+RECIPES = ("paper", "tiles")
+_CHANNELS = 3
+
+
+def tile_boxes(width: int, height: int, *, stride_fraction: float = 0.8) -> list[Box]:
+    """The square tiles of recipe ``tiles``: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+
+    They lie along the longer edge; their side is the shorter edge, the stride ``int(stride_fraction * side)``, and
+    the last is flush with the far edge. A square picture is one tile. No two tiles are the same: how often the last
+    one counts is :func:`last_tile_count`.
+
+    >>> tile_boxes(250, 100)
+    [(0, 0, 100, 100), (80, 0, 180, 100), (150, 0, 250, 100)]
+    """
+    starts = dict.fromkeys(_tile_starts(width, height, stride_fraction))
+    side = min(width, height)
+    if width >= height:
+        return [(x, 0, x + side, side) for x in starts]
+    return [(0, y, side, y + side) for y in starts]
+
+
+def last_tile_count(width: int, height: int, *, stride_fraction: float = 0.8) -> int:
+    """How often the last tile counts in a picture's mean score where repeats are kept, as the base program keeps them.
+
+    Its starts run to the far *edge* and are moved back until their tile lies inside, so that several may become the
+    last tile. A square picture is one tile, once.
+
+    >>> tile_boxes(1562, 960), last_tile_count(1562, 960)
+    ([(0, 0, 960, 960), (602, 0, 1562, 960)], 2)
+    """
+    starts = _tile_starts(width, height, stride_fraction)
+    return starts.count(starts[-1])
+
+
+def _tile_starts(width: int, height: int, stride_fraction: float) -> list[int]:
+    """Offsets of the tiles along the longer edge, repeats kept."""
+    if width < 1 or height < 1:
+        raise SettingsError(f"got a picture of {width}x{height}, need at least 1x1")
+    if not 0 < stride_fraction <= 1:
+        raise SettingsError(f"stride_fraction: got {stride_fraction}, need more than 0, at most 1")
+    side, last = min(width, height), abs(width - height)
+    return [min(start, last) for start in range(0, last + side, max(1, int(stride_fraction * side)))] if last else [0]
+
+
+def _boxes(name: str, width: int, height: int, recipe: str, stride_fraction: float) -> list[Box]:
+    if recipe == "paper":
+        return [(0, 0, width, height)]
+    # The first test spares building millions of boxes: there are never fewer tiles than the sides' ratio.
+    if max(width, height) <= MAX_TILES * min(width, height):
+        boxes = tile_boxes(width, height, stride_fraction=stride_fraction)
+        if len(boxes) <= MAX_TILES:
+            return boxes
+    raise PictureError(name, f'{width}x{height} makes more than {MAX_TILES} tiles: use recipe "paper", or crop it')
+
+
+_LARGEST_SIZE = 16_000
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resizing and normalising as open_clip's own evaluation transform does it (``resize_mode="squash"``).
+
+    Antialiased resampling on 8-bit RGB by Pillow, /255, minus ``mean``, over ``std``, in float32: bit for bit
+    what open_clip gives for an RGB or grey file. Other modes (palette, CMYK, alpha) open_clip resizes *before* it
+    converts them to RGB, palettes without any smoothing; here all are RGB first.
+
+    Args:
+        size: side of the square the model sees, in pixels.
+        mean, std: per channel, R, G, B, on the scale 0..1.
+        interpolation: ``"bicubic"`` or ``"bilinear"``.
+    """
+
+    size: int = 240
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or not 1 <= self.size <= _LARGEST_SIZE:
+            raise SettingsError(f"size: got {self.size!r}, need a whole number of pixels, 1 to {_LARGEST_SIZE}")
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != _CHANNELS or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
+                raise SettingsError(f"{name}: got {values}, need three numbers (R, G, B){' above 0' * (name == 'std')}")
+            object.__setattr__(self, name, values)
+        if self.interpolation not in ("bicubic", "bilinear"):
+            raise SettingsError(f'interpolation: got {self.interpolation!r}, need "bicubic" or "bilinear"')
+
+    def __call__(self, rgb: np.ndarray | Image.Image, box: Box | None = None) -> np.ndarray:
+        """The picture, or its part in ``box`` (x0, y0, x1, y1), as float32 (3, size, size), normalised.
+
+        Args:
+            rgb: uint8 (H, W, 3), RGB, as ``read_rgb`` returns it, or an RGB ``PIL.Image``.
+            box: in pixels, x1 and y1 exclusive, inside the picture. Pixels outside have no influence.
+        """
+        return self.normalise(self.resize(rgb, box))
+
+    def resize(self, rgb: np.ndarray | Image.Image, box: Box | None = None) -> np.ndarray:
+        """The first half: the picture, or its part in ``box``, as uint8 (size, size, 3), RGB. Arguments as above."""
+        image = rgb if isinstance(rgb, Image.Image) else _image_from_rgb(rgb)
+        if box is not None and box != (0, 0, *image.size):
+            x0, y0, x1, y1 = box
+            if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+                raise SettingsError(f"box {box} is not inside the picture of {image.width}x{image.height}")
+            image = image.crop(box)
+        method = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
+        return np.asarray(image.resize((self.size, self.size), method))
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """The second half: uint8 (..., size, size, 3), RGB, to float32 (..., 3, size, size).
+
+        Raises:
+            SettingsError: another dtype or shape.
+        """
+        wanted = (self.size, self.size, _CHANNELS)
+        if pixels.dtype != np.uint8 or pixels.shape[-3:] != wanted:
+            got = f"got dtype {pixels.dtype}, shape {pixels.shape}"
+            raise SettingsError(f"{got}, need uint8 (..., {self.size}, {self.size}, 3): resize with these settings")
+        batch = pixels.shape[:-3]
+        mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
+        tiles = np.empty((*batch, _CHANNELS, self.size, self.size), np.float32)
+        # Tile by tile, so that one stays in the processor's cache through all steps. A 256-entry table is slower than
+        # this arithmetic (measured), which also rounds as torch does.
+        for index in np.ndindex(batch):
+            tile = tiles[index]
+            tile[...] = np.ascontiguousarray(pixels[index].transpose(2, 0, 1))
+            tile /= np.float32(255)
+            tile -= mean
+            tile /= std
+        return tiles
+
+
+def _image_from_rgb(rgb: np.ndarray) -> Image.Image:
+    if rgb.dtype != np.uint8 or rgb.shape[2:] != (_CHANNELS,):
+        got = f"got dtype {rgb.dtype}, shape {rgb.shape}"
+        raise PictureError("<array>", f"{got}, need uint8 (H, W, 3): pass it through read_rgb first")
+    return Image.fromarray(rgb)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One picture, ready for the model.
+
+    Args:
+        name: its path, or a word such as ``"<array>"``.
+        size_wh: (width, height) in pixels, upright.
+        boxes: T boxes (x0, y0, x1, y1) in pixels, one per tile.
+        tiles: float32 (T, 3, S, S), normalised.
+        rgb: uint8 (H, W, 3), or None unless it was asked for.
+        warning: what is suspicious about the picture; see :class:`winspect.pictures.decoding.Decoded`.
+    """
+
+    name: str
+    size_wh: tuple[int, int]
+    boxes: list[Box]
+    tiles: np.ndarray
+    rgb: np.ndarray | None = None
+    warning: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tiles.shape[:2] != (len(self.boxes), _CHANNELS):
+            raise SettingsError(f"got tiles of shape {self.tiles.shape}, need ({len(self.boxes)}, 3, S, S)")
+
+
+@dataclass(frozen=True, eq=False)
+class Resized:
+    """One picture, cut and resized, but not normalised: a quarter of the bytes of :class:`Prepared`.
+
+    Args:
+        name, size_wh, boxes, rgb, warning: as in :class:`Prepared`.
+        pixels: uint8 (T, S, S, 3), RGB.
+    """
+
+    name: str
+    size_wh: tuple[int, int]
+    boxes: list[Box]
+    pixels: np.ndarray
+    rgb: np.ndarray | None = None
+    warning: str | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 4 or (shape[0], shape[3]) != (len(self.boxes), _CHANNELS):
+            got = f"got pixels of dtype {self.pixels.dtype}, shape {shape}"
+            raise SettingsError(f"{got}, need uint8 ({len(self.boxes)}, S, S, 3)")
+
+    def normalised(self, preprocess: Preprocess) -> Prepared:
+        """Ready for the model, by the settings it was resized with: bit for bit what :func:`prepare` gives."""
+        tiles = preprocess.normalise(self.pixels)
+        return Prepared(self.name, self.size_wh, self.boxes, tiles, self.rgb, self.warning)
+
+
+def prepare(
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    recipe: str = "paper",
+    keep_rgb: bool = False,
+    stride_fraction: float = 0.8,
+    max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
+    demanding: Demanding = "elsewhere",
+) -> Prepared:
+    """Read one picture, cut it as the recipe says, resize and normalise.
+
+    Args:
+        source: anything ``read_rgb`` takes.
+        preprocess: the model's own.
+        recipe: ``"paper"`` (the whole picture, squashed to a square) or ``"tiles"`` (see ``tile_boxes``).
+        keep_rgb: keep the decoded picture as well, for drawing on it.
+        stride_fraction: of recipe ``tiles``.
+        max_pixels: refuse larger pictures before decoding.
+        bit_depth, demanding: as for :func:`winspect.pictures.decoding.decoding`.
+
+    Raises:
+        PictureError: the picture cannot be used, or makes more than ``MAX_TILES`` tiles.
+    """
+    resized = resize_tiles(
+        source,
+        preprocess,
+        recipe=recipe,
+        keep_rgb=keep_rgb,
+        stride_fraction=stride_fraction,
+        max_pixels=max_pixels,
+        bit_depth=bit_depth,
+        demanding=demanding,
+    )
+    return resized.normalised(preprocess)
+
+
+def resize_tiles(
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    recipe: str = "paper",
+    keep_rgb: bool = False,
+    stride_fraction: float = 0.8,
+    max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
+    demanding: Demanding = "elsewhere",
+) -> Resized:
+    """:func:`prepare` up to normalising, for one process to decode and another to judge: arguments and errors as there.
+
+    ``resize_tiles(...).normalised(preprocess)`` is ``prepare(...)``.
+    """
+    _check_recipe(recipe)
+    name = source_name(source)
+    with decoding(source, max_pixels=max_pixels, bit_depth=bit_depth, demanding=demanding) as decoded:
+        image = decoded.image
+        boxes = _boxes(name, image.width, image.height, recipe, stride_fraction)
+        pixels = np.stack([preprocess.resize(image, box) for box in boxes])
+        rgb = np.array(image) if keep_rgb else None
+    return Resized(name, image.size, boxes, pixels, rgb, joined(decoded.warning, blank_frame(pixels)))
+
+
+def _check_recipe(recipe: str) -> None:
+    if recipe not in RECIPES:
+        raise SettingsError(f"recipe: got {recipe!r}, need one of {', '.join(RECIPES)}")
+
+
+LIVE_S = 0.01
+"""A source that takes longer for a picture makes wait: a camera, a queue. Files are named faster by far."""
+
+
+class Pace:
+    """How a stream's source keeps up; :func:`prepare_many` notes it at each picture that it hands out.
+
+    Attributes:
+        may_be_live: the source does not know its length, as a camera does not.
+        makes_wait: nothing else is here, and the source's next picture may take a while.
+    """
+
+    def __init__(self, sources: Iterable[Any]) -> None:
+        self.may_be_live, self.makes_wait = not isinstance(sources, Sized), False
+
+
+def prepare_many(
+    sources: Iterable[Source],
+    preprocess: Preprocess,
+    *,
+    recipe: str = "paper",
+    workers: int | None = None,
+    ahead: int | None = None,
+    keep_rgb: bool = False,
+    stride_fraction: float = 0.8,
+    max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
+    pace: Pace | None = None,
+) -> Iterator[Prepared | PictureError]:
+    """``prepare`` for a stream of pictures, in worker threads, in the order of ``sources``.
+
+    A picture that cannot be used yields its ``PictureError`` as a *value* in its place. Closing the iterator drops
+    what waits and returns as soon as the pictures in work are done; so does an exception in the consumer, once the
+    iterator is freed (hold it in ``contextlib.closing`` to be sure when).
+
+    Args:
+        sources: any iterable; it is read ``ahead`` of what was handed out, never further.
+        workers: threads (Pillow decodes and resizes outside Python's lock); default: one per processor, up to 8.
+        ahead: most pictures held at once, the one handed out included; default: two per worker. Of a source that
+            makes wait, such as a camera, what is here is handed out before the next picture is asked for.
+        pace: noted here, for whoever collects pictures.
+    """
+    _check_recipe(recipe)
+    if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image, io.BytesIO)):
+        raise SourceError(f"got one picture ({source_name(sources)}), need several: put it into a list")
+    workers = default_workers() if workers is None else workers
+    ahead = 2 * workers if ahead is None else ahead
+    if workers < 1 or ahead < 1:
+        raise SettingsError(f"got workers={workers}, ahead={ahead}, need 1 or more of each")
+
+    def job(source: Source) -> Prepared | PictureError:
+        try:
+            return prepare(
+                source,
+                preprocess,
+                recipe=recipe,
+                keep_rgb=keep_rgb,
+                stride_fraction=stride_fraction,
+                max_pixels=max_pixels,
+                bit_depth=bit_depth,
+            )
+        except PictureError as error:
+            return error
+
+    return _in_order(job, sources, workers, ahead, pace or Pace(sources))
+
+
+def _in_order(
+    job: Callable[[Source], Prepared | PictureError], sources: Iterable[Source], workers: int, ahead: int, pace: Pace
+) -> Iterator[Prepared | PictureError]:
+    waiting: deque[Future[Prepared | PictureError]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="winspect-pictures")
+    feed = iter(sources)
+    is_live = is_unknown = pace.may_be_live  # until it has shown its pace
+
+    def take_next() -> bool:
+        """Begin on the source's next picture; False at its end."""
+        nonlocal is_live, is_unknown
+        began = time.monotonic()
+        for source in feed:
+            is_live, is_unknown = pace.may_be_live and (is_unknown or time.monotonic() - began > LIVE_S), False
+            waiting.append(pool.submit(job, source))
+            return True
+        return False
+
+    try:
+        has_more = True
+        while True:
+            while has_more and len(waiting) < ahead and not (waiting and is_live):
+                has_more = take_next()
+            if not waiting:
+                return
+            pace.makes_wait = is_live and len(waiting) == 1
+            yield waiting.popleft().result()
+    finally:  # also on Ctrl-C and when the caller stops early
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def default_workers() -> int:
+    """Threads that decode and resize: one per processor this process may use, in a container fewer, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -1,0 +1,143 @@
+"""The HTTP application: what is served where, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+
+from winspect._version import __version__
+from winspect.errors import WinspectError
+from winspect.service.http.api_v1 import add_v1
+from winspect.service.http.api_v2 import add_v2
+from winspect.service.http.guard import Guard, Keys, Visit
+from winspect.service.http.hosts import Hosts
+from winspect.service.http.metrics import TEXT_FORMAT, Metrics
+from winspect.service.http.page import add_page
+from winspect.service.http.refusals import answer_error, answer_status
+from winspect.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from winspect.service.backend import Backend
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTION = (
+    "Finds defects in pictures of parts with no training, or with a few good samples. Scores run from 0 to 1; 1 is "
+    "most anomalous. `/v2` is the Open Inference Protocol with the binary tensor data extension."
+)
+
+
+def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
+    """The application on a backend, which it starts and drains with its own life.
+
+    Raises:
+        SettingsError: the file of API keys cannot be used.
+    """
+    keys = Keys.read(settings.api_key_file) if settings.api_key_file else None
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        await backend.start()
+        yield
+        if backend.state != "draining":
+            await backend.drain(settings.drain_s)
+
+    app = FastAPI(
+        title="winspect",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=life,
+        docs_url=None,  # they fetch their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    metrics = Metrics(backend)
+    backend.on_batch = metrics.batch
+    add_v1(app, backend, settings, metrics)
+    add_v2(app, backend, settings, metrics)
+    if settings.page:
+        add_page(app)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def read_metrics() -> Response:
+        return Response(metrics.text(), headers={"Content-Type": TEXT_FORMAT})
+
+    def count(visit: Visit) -> None:
+        metrics.visit(visit, _endpoint(app, visit))
+
+    _add_error_answers(app)
+    app.add_middleware(
+        Guard,  # type: ignore[arg-type]
+        max_upload_bytes=settings.max_upload_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        keys=keys,
+        hosts=Hosts((settings.host, *settings.allowed_hosts), any_host=keys is not None and not settings.allowed_hosts),
+        on_done=count,
+    )
+    _tell_of_keys(app, keys)
+    return app
+
+
+def _endpoint(app: FastAPI, visit: Visit) -> str:
+    """The route of a request, which is one of few; "other" for what is not served."""
+    scope = {"type": "http", "method": visit.method, "path": visit.path, "root_path": "", "headers": []}
+    for route in app.router.routes:
+        match, _ = route.matches(scope)
+        if match != Match.NONE:
+            return getattr(route, "path", "other")
+    return "other"
+
+
+def _add_error_answers(app: FastAPI) -> None:
+    """Every error is JSON of the documented form: ours, the framework's, and mistakes."""
+
+    async def told(request: Request, error: Exception) -> Response:
+        return answer_error(request.scope["path"], error)
+
+    async def by_framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # it is what the handler is registered for
+        allowed = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow")
+        words = {
+            404: f"there is nothing at {request.scope['path'][:200]!r}; /openapi.json tells what there is",
+            405: f"{request.method} is not answered here" + (f"; need {allowed}" if allowed else ""),
+        }
+        message = words.get(error.status_code, str(error.detail))
+        return answer_status(request.scope["path"], error.status_code, message, headers=error.headers)
+
+    async def bad_query(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # as above
+        first = error.errors()[0]
+        message = f"{first['loc'][-1]}: {first['msg']}"
+        return answer_status(request.scope["path"], 422, message)
+
+    app.add_exception_handler(WinspectError, told)
+    app.add_exception_handler(HTTPException, by_framework)
+    app.add_exception_handler(RequestValidationError, bad_query)
+    app.add_exception_handler(Exception, told)
+
+
+def _tell_of_keys(app: FastAPI, keys: Keys | None) -> None:
+    """Put the keys into the OpenAPI document, so that clients made from it send them."""
+    if keys is None:
+        return
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        document.setdefault("components", {})["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        document["security"] = [{"bearer": []}, {"header": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

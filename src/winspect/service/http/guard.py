@@ -1,0 +1,299 @@
+"""What stands before the service, in pure ASGI: hosts, keys, body size, slow clients, clients that hang up.
+
+A body is counted while it arrives, so that an upload that is too large is refused before it is here, with or without a
+Content-Length. An answer that is given before the whole body was read closes the connection: what still comes is read
+and thrown away for a moment first, because closing a socket with unread data would destroy the answer on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from winspect.errors import SettingsError
+from winspect.service.contract import Overloaded
+from winspect.service.http.hosts import Hosts
+from winspect.service.http.refusals import Refused, answer_error
+from winspect.system.opening import read_text
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
+"""Answered without a key: health, which probes ask for, and the page, which holds nothing and asks for a key itself."""
+OPEN_FOLDER = "/page/"
+
+UPLOADS_AT_ONCE = 8
+"""Bodies held in memory at a time, in units of the largest that is allowed."""
+SHORTEST_KEY = 16
+"""Characters; shorter keys can be guessed."""
+
+_LINGER_S = 5.0
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class Keys:
+    """API keys. Only their hashes are kept, and all of them are compared, each in constant time."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    @classmethod
+    def read(cls, path: Path) -> Keys:
+        """From a file: one key a line; empty lines and lines that start with # are left out.
+
+        Raises:
+            SettingsError: it cannot be read, holds no key, or one that is too short.
+        """
+        try:
+            lines = read_text(path).splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise SettingsError(f"{path}: cannot read the API keys: {reason}") from error
+        keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not keys:
+            raise SettingsError(f"{path}: holds no API key; write one a line, as `openssl rand -hex 32` makes it")
+        if any(len(key) < SHORTEST_KEY for key in keys):
+            raise SettingsError(f"{path}: a key is shorter than {SHORTEST_KEY} characters; use `openssl rand -hex 32`")
+        return cls(keys)
+
+    def __contains__(self, key: object) -> bool:
+        digest = hashlib.sha256(str(key).encode("utf-8", "surrogateescape")).digest()
+        # A list, so that the first match does not end the comparison.
+        return any([hmac.compare_digest(digest, one) for one in self._digests])
+
+
+@dataclass
+class Visit:
+    """One request, as metrics see it when it is over. ``status`` is 499 for a client that hung up."""
+
+    method: str
+    path: str
+    status: int = 499
+    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic, repr=False)
+
+
+class Guard:
+    """The middleware.
+
+    Args:
+        app: what answers those that are let in.
+        max_upload_bytes: of one body. ``body_timeout_s``: for the whole body to arrive.
+        keys: who is let in; None for everyone. ``hosts``: what it may be called; None for anything.
+        on_done: called with each :class:`Visit` that is over.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_upload_bytes: int,
+        body_timeout_s: float,
+        keys: Keys | None = None,
+        hosts: Hosts | None = None,
+        on_done: Callable[[Visit], None] | None = None,
+    ) -> None:
+        self.app, self.keys, self.hosts, self.on_done = app, keys, hosts, on_done
+        self.max_upload_bytes, self.body_timeout_s = max_upload_bytes, body_timeout_s
+        self.held_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        visit = Visit(scope["method"], scope["path"])
+        body = _Body(self, scope, receive)
+        reply = _Reply(visit, body, send)
+        try:
+            try:
+                self._check(scope)
+                await self._answer(scope, body, reply)
+            except Refused as refusal:
+                if not reply.started:
+                    await answer_error(scope["path"], refusal)(scope, receive, reply.send)
+        except Exception:
+            visit.status = visit.status if reply.started else 500  # what is further out answers it
+            raise
+        finally:
+            self.held_bytes -= body.size
+            visit.seconds = time.monotonic() - visit.started
+            if self.on_done is not None:
+                self.on_done(visit)
+
+    def _check(self, scope: Scope) -> None:
+        """Whatever can be said before the body."""
+        headers = Headers(scope=scope)
+        if self.hosts is not None:
+            self.hosts.check(scope, headers.get("host"))
+        _check_origin(scope["method"], headers)
+        is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER)
+        if self.keys is not None and not is_open and _key(headers) not in self.keys:
+            raise Refused(
+                401,
+                "need an API key: Authorization: Bearer KEY, or X-API-Key: KEY",
+                headers={"WWW-Authenticate": 'Bearer realm="winspect"'},
+            )
+        if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
+            raise Refused(
+                415, f"got a body with Content-Encoding {encoding[:40]!r}; send it as it is: pictures are compressed"
+            )
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > self.max_upload_bytes:
+            raise self.too_large()
+
+    def too_large(self) -> Refused:
+        """The answer to a body over the limit."""
+        limit = self.max_upload_bytes / 2**20
+        return Refused(413, f"the request is larger than {limit:g} MB; send fewer pictures, or smaller ones")
+
+    async def _answer(self, scope: Scope, body: _Body, reply: _Reply) -> None:
+        """Let the service answer, unless the client hangs up before it has."""
+        work: asyncio.Task[None] = asyncio.create_task(
+            self.app(scope, body.receive, reply.send)  # type: ignore[arg-type]  # a coroutine, told as Awaitable
+        )
+        watch = asyncio.create_task(body.watch())
+        try:
+            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the server ends, and has waited as long as it was told to
+            await _stop(work)
+            raise Refused(503, "the service is ending", kind="NotReady", headers={"Retry-After": "1"}) from None
+        finally:
+            await _stop(watch)
+        if body.hung_up and not reply.finished:
+            await _stop(work)
+        else:
+            await work
+
+
+class _Body:
+    """A request's body, counted while it arrives."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive) -> None:
+        headers = Headers(scope=scope)
+        self.size = 0
+        self.has_come = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self.hung_up = False
+        self._guard, self._receive = guard, receive
+        self._deadline = time.monotonic() + guard.body_timeout_s
+        self._is_empty = self.has_come
+        self._whole, self._gone = asyncio.Event(), asyncio.Event()
+        if self.has_come:
+            self._whole.set()
+
+    async def receive(self) -> Message:
+        """What the service reads."""
+        if self._is_empty:
+            self._is_empty = False
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if self.has_come:
+            await self._gone.wait()
+            return {"type": "http.disconnect"}
+        message = await self._next()
+        if message["type"] == "http.disconnect":
+            self.hung_up = True
+            self._whole.set()
+            return message
+        size = len(message.get("body", b""))
+        self.size += size
+        self._guard.held_bytes += size
+        if self.size > self._guard.max_upload_bytes:
+            raise self._guard.too_large()
+        if self._guard.held_bytes > UPLOADS_AT_ONCE * self._guard.max_upload_bytes:
+            raise Overloaded("too much is being uploaded at once; try again", 1.0)
+        if not message.get("more_body", False):
+            self.has_come = True
+            self._whole.set()
+        return message
+
+    async def _next(self) -> Message:
+        try:
+            return await asyncio.wait_for(self._receive(), max(0.001, self._deadline - time.monotonic()))
+        except asyncio.TimeoutError:
+            self._deadline = 0.0  # no lingering: it has been waited for long enough
+            seconds = self._guard.body_timeout_s
+            raise Refused(408, f"the request's body was not here after {seconds:g} s; send it faster") from None
+
+    async def watch(self) -> None:
+        """Return when the client has hung up."""
+        await self._whole.wait()
+        while not self.hung_up:
+            message = await self._receive()
+            self.hung_up = message["type"] == "http.disconnect"
+        self._gone.set()
+
+    async def linger(self) -> None:
+        """Throw away what still comes of a body that was answered before it was whole."""
+        if not self._deadline:
+            return
+        until = time.monotonic() + _LINGER_S
+        more = True
+        while more and (left := until - time.monotonic()) > 0:
+            with suppress(asyncio.TimeoutError):
+                message = await asyncio.wait_for(self._receive(), left)
+                more = message["type"] == "http.request" and message.get("more_body", False)
+
+
+class _Reply:
+    """What is sent back."""
+
+    def __init__(self, visit: Visit, body: _Body, send: Send) -> None:
+        self.started = self.finished = False
+        self._visit, self._body, self._send = visit, body, send
+        self._closes = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self._visit.status = message["status"]
+            self._closes = not self._body.has_come
+            headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
+            message = {**message, "headers": [*headers, (b"connection", b"close")] if self._closes else headers}
+        elif not message.get("more_body", False):
+            self.finished = True
+            if self._closes:
+                await self._send({**message, "more_body": True})  # it is whole for the client: its length was told
+                await self._body.linger()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+
+def _key(headers: Headers) -> str:
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def _check_origin(method: str, headers: Headers) -> None:
+    """Refuse what a foreign web page makes a browser send: a service on loopback is within its reach.
+
+    Browsers say where a request comes from in Sec-Fetch-Site, older ones in Origin; other clients send neither.
+
+    Raises:
+        Refused: 403.
+    """
+    if method in _SAFE_METHODS:
+        return
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    is_foreign = (
+        site not in ("same-origin", "none")
+        if site is not None
+        else origin is not None and origin.partition("://")[2] != headers.get("host")
+    )
+    if is_foreign:
+        raise Refused(403, "this comes from a page of another site; open the service's own page")
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end, whatever it is."""
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task

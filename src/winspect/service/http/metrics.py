@@ -1,0 +1,105 @@
+"""What Prometheus reads: counts and times in base units, with few labels - never a class name or a raw path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from winspect.service.contract import BatchRecord, Judged
+from winspect.service.http.guard import Visit
+
+if TYPE_CHECKING:
+    from winspect.service.backend import Backend
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
+REJECTS = {
+    401: "no_key",
+    403: "foreign_page",
+    408: "slow_client",
+    413: "too_large",
+    429: "overload",
+    499: "hung_up",
+    503: "not_ready",
+    504: "deadline",
+    507: "disk_full",
+}
+"""Status -> reason of ``winspect_rejects_total``: requests that were refused whatever was in their pictures."""
+
+
+class Metrics:
+    """The service's metrics, on a registry of their own.
+
+    Args:
+        backend: asked for the length of its queue and its state whenever the metrics are read.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter("winspect_requests", "Requests answered.", ["endpoint", "status"], registry=registry)
+        self._request_seconds = Histogram(
+            "winspect_request_seconds",
+            "From a request's headers to the end of its answer.",
+            ["endpoint"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._rejects = Counter("winspect_rejects", "Requests refused or given up.", ["reason"], registry=registry)
+        self._pictures = Counter(
+            "winspect_pictures", "Pictures by what became of them.", ["outcome"], registry=registry
+        )
+        self._queue_seconds = Histogram(
+            "winspect_queue_seconds", "A picture's wait for the model.", registry=registry, buckets=SECONDS
+        )
+        self._executions = Counter("winspect_executions", "Runs of the model, each on a batch.", registry=registry)
+        self._execution_errors = Counter("winspect_execution_errors", "Runs that failed.", registry=registry)
+        self._compute_seconds = Histogram(
+            "winspect_compute_seconds", "A run of the model, of a whole batch.", registry=registry, buckets=SECONDS
+        )
+        self._batch_size = Histogram(
+            "winspect_batch_size", "Pictures of a run.", registry=registry, buckets=BATCH_SIZES
+        )
+        gauges = {
+            "winspect_queue_length": ("Pictures that wait for the model.", lambda: backend.queued),
+            "winspect_pictures_in_flight": ("Pictures that are with the model.", lambda: backend.in_flight),
+            "winspect_ready": ("1 when pictures are judged, else 0.", lambda: backend.state == "ready"),
+            "winspect_model_restarts": ("Model processes started again.", lambda: backend.restarts),
+        }
+        for name, (text, value) in gauges.items():
+            Gauge(name, text, registry=registry).set_function(value)
+        for reason in REJECTS.values():
+            self._rejects.labels(reason)
+        for outcome in ("normal", "anomalous", "unjudged", "failed"):
+            self._pictures.labels(outcome)
+
+    def visit(self, visit: Visit, endpoint: str) -> None:
+        """A request is over. ``endpoint`` is its route, as in ``/v2/models/{name}/infer``."""
+        self._requests.labels(endpoint, visit.status).inc()
+        self._request_seconds.labels(endpoint).observe(visit.seconds)
+        if visit.status in REJECTS and not endpoint.endswith("/ready"):  # a probe that hears "no" is answered
+            self._rejects.labels(REJECTS[visit.status]).inc()
+
+    def judged(self, judged: Judged, verdict: str | None) -> None:
+        """A picture was judged; without a threshold there is no verdict."""
+        self._pictures.labels(verdict or "unjudged").inc()
+        self._queue_seconds.observe(judged.queue_seconds)
+
+    def failed(self) -> None:
+        """A picture could not be judged."""
+        self._pictures.labels("failed").inc()
+
+    def batch(self, record: BatchRecord) -> None:
+        """The model has run."""
+        self._executions.inc()
+        self._batch_size.observe(record.size)
+        self._compute_seconds.observe(record.compute_seconds)
+        if record.error is not None:
+            self._execution_errors.inc()
+
+    def text(self) -> bytes:
+        """The text format 0.0.4, which every Prometheus reads."""
+        return generate_latest(self.registry)

@@ -1,0 +1,144 @@
+"""The web page at ``/``, and generated pictures to try it with. Nothing of it comes from elsewhere."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from starlette.responses import Response  # here, because FastAPI looks annotations up in the module
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# Scripts, styles and requests from and to the service alone; blob: is for pictures that the user has chosen.
+PAGE_HEADERS = MappingProxyType(
+    {
+        "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+)
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_SAMPLES_SCHEMA = {
+    "type": "object",
+    "required": ["samples"],
+    "properties": {
+        "samples": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "class", "kind"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "class": {"type": "string"},
+                    "kind": {"enum": ["good", "defective"]},
+                },
+            },
+        }
+    },
+}
+
+
+class Sample(NamedTuple):
+    """A picture to try: ``column`` and ``row`` are its place on the sheet that the precision gate looks at."""
+
+    category_name: str
+    column: int
+    row: int
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return f"{self.category_name.replace(' ', '-')}-{self.kind}.jpg"
+
+    @property
+    def kind(self) -> str:
+        """``good`` or ``defective``."""
+        return "defective" if self.row % 2 else "good"
+
+    def told(self) -> dict[str, str]:
+        """As the service lists it."""
+        return {"name": self.name, "class": self.category_name, "kind": self.kind}
+
+
+# The sheet has a column per kind of part, and below each good part the same with a defect.
+_COLUMNS = 10
+_KINDS = (("capsule", 7, 2), ("leather", 2, 2), ("metal nut", 5, 4), ("button", 8, 0))
+SAMPLES = MappingProxyType(
+    {
+        sample.name: sample
+        for category_name, column, row in _KINDS
+        for sample in (Sample(category_name, column, row), Sample(category_name, column, row + 1))
+    }
+)
+
+
+@lru_cache(maxsize=1)
+def page_files() -> dict[str, bytes]:
+    """The files of the page by name."""
+    folder = files("winspect.service") / "page"
+    return {file.name: file.read_bytes() for file in folder.iterdir() if PurePosixPath(file.name).suffix in _TYPES}
+
+
+@lru_cache(maxsize=1)
+def sample_files() -> dict[str, bytes]:
+    """The samples as JPEG, 240 x 240, by name."""
+    from PIL import Image
+
+    found = {}
+    # The file alone: its package is about models, which an HTTP process does without.
+    with (files("winspect.engines.gate") / "pictures.jpg").open("rb") as file, Image.open(file) as sheet:
+        side = sheet.width // _COLUMNS
+        for name, (_, column, row) in SAMPLES.items():
+            picture = io.BytesIO()
+            box = (column * side, row * side, (column + 1) * side, (row + 1) * side)
+            sheet.crop(box).save(picture, format="JPEG", quality=95)
+            found[name] = picture.getvalue()
+    return found
+
+
+def add_page(app: FastAPI) -> None:
+    """Serve the page at ``/``, its files below ``/page``, and the samples below ``/v1/samples``."""
+    from winspect.service.http import documents as doc
+    from winspect.service.http.refusals import JSONAnswer, Refused
+
+    def page_file(name: str) -> Response:
+        content = page_files().get(name)
+        if content is None:
+            raise Refused(404, f"the page has no file {name[:200]!r}")
+        return Response(content, media_type=_TYPES[PurePosixPath(name).suffix], headers=dict(PAGE_HEADERS))
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return page_file("index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def file_of_page(name: str) -> Response:
+        return page_file(name)
+
+    @app.get(
+        "/v1/samples",
+        tags=["samples"],
+        summary="Generated pictures to try the service with",
+        responses={**doc.json_answer("Two of each class, one good, one defective.", _SAMPLES_SCHEMA), **doc.errors()},
+    )
+    async def samples() -> Response:
+        return JSONAnswer({"samples": [sample.told() for sample in SAMPLES.values()]})
+
+    @app.get(
+        "/v1/samples/{name}",
+        tags=["samples"],
+        summary="One of them",
+        response_class=Response,
+        responses={200: {"description": "The picture.", "content": {"image/jpeg": {}}}, **doc.errors(404)},
+    )
+    def sample(name: str) -> Response:
+        if name not in SAMPLES:
+            raise Refused(404, f"there is no sample {name[:200]!r}; GET /v1/samples lists them")
+        return Response(sample_files()[name], media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})

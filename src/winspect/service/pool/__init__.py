@@ -1,0 +1,1 @@
+"""Workers of the service and the batches they are given."""

@@ -1,0 +1,279 @@
+"""Model processes: started, watched, ended when they hang, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import logging
+import multiprocessing
+import queue
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from winspect.errors import WinspectError
+from winspect.service.contract import NotReady
+from winspect.service.pool.worker import serve
+from winspect.service.settings import ModelSpec, ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+_GOODBYE_S = 5.0  # from being told to stop to being ended
+_SILENT_S = 3.0  # from a ping to being held for stopped; its listener answers at once, whatever the model does
+_PING = 0
+_STEADY_S = 60.0  # a process that lived so long is started again without waiting longer each time
+
+
+class ModelProcess:
+    """One process, from its start to its end. Its methods belong to one event loop.
+
+    Args:
+        settings, spec, device: see :func:`winspect.service.pool.worker.serve`.
+
+    Attributes:
+        ended: done when the process has gone; its result says how.
+        limit_s: seconds without an answer, while it is asked something, or without a sign of life, after which it
+            counts as hanging.
+    """
+
+    def __init__(self, settings: ServiceSettings, spec: ModelSpec, device: str | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self.limit_s = settings.load_s
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._heard = time.monotonic()
+        self._pinged: float | None = None  # when, as long as that has not been answered
+        # Not forked: this process has threads, and a forked one would share their locks.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, self._far_end = context.Pipe()
+        arguments = (self._far_end, settings, spec, device, logging.getLogger().getEffectiveLevel())
+        self._process = context.Process(target=serve, args=arguments, name="winspect-model", daemon=True)
+        # Writing blocks while the process is busy reading, or stopped.
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._kill_reason = ""
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process."""
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start it; it has not loaded anything yet."""
+        await asyncio.to_thread(self._process.start)
+        self._far_end.close()  # else its death would not be seen
+        # Python's own end would ask it to end, which it ignores, and wait for ever.
+        atexit.register(self._process.kill)
+        for work in (self._read, self._write):
+            threading.Thread(target=work, name=f"winspect-{work.__name__}", daemon=True).start()
+
+    async def ask(self, job: str, *arguments: Any) -> Any:
+        """Send a job and wait for its answer. Jobs are done in the order in which they are asked for.
+
+        Raises:
+            NotReady: the process has gone, or goes.
+            WinspectError: what the job raised.
+        """
+        return await self.send(job, *arguments)
+
+    def send(self, job: str, *arguments: Any) -> asyncio.Future[Any]:
+        """As :meth:`ask`: sent when this returns, answered later."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        if self.ended.done():
+            answer.set_exception(_gone(self.ended.result()))
+            return answer
+        number = next(self._numbers)
+        if not self._asked:
+            self._heard = time.monotonic()
+        self._asked[number] = answer
+        self._outbox.put((number, job, arguments))
+        return answer
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it gives no sign of life: stopped, or the machine swaps. A busy one answers between two jobs."""
+        return self._pinged is not None and time.monotonic() - self._pinged > _SILENT_S
+
+    def check(self) -> None:
+        """Ask for a sign of life; end the process if it hangs."""
+        now = time.monotonic()
+        silent_s = now - min(self._heard if self._asked else now, now if self._pinged is None else self._pinged)
+        if silent_s > self.limit_s:
+            self.kill(f"no answer for {silent_s:.0f} s")
+        elif self._pinged is None:
+            self._pinged = now
+            self._outbox.put((_PING, "ping", ()))
+
+    def kill(self, reason: str) -> None:
+        """End it at once; :attr:`ended` follows."""
+        self._kill_reason = self._kill_reason or reason
+        if self._process.pid is not None:
+            self._process.kill()
+        elif not self.ended.done():
+            self.ended.set_result(reason)  # it never started
+
+    async def stop(self, seconds: float = _GOODBYE_S) -> None:
+        """Let it finish what it was asked, then end it."""
+        self._kill_reason = "stopped"
+        self._outbox.put((0, "stop", ()))
+        done, _ = await asyncio.wait([self.ended], timeout=seconds)
+        if not done:
+            self.kill("stopped")
+            await self.ended
+
+    # -- threads
+
+    def _read(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._tell(self._answered, *self._pipe.recv())
+        self._process.kill()  # it cannot be reached any more
+        self._process.join()
+        atexit.unregister(self._process.kill)
+        self._outbox.put(None)
+        self._tell(self._end, _last_words(self._process.exitcode))
+
+    def _write(self) -> None:
+        with suppress(OSError):  # the reader notices
+            while (message := self._outbox.get()) is not None:
+                self._pipe.send(message)
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+    # -- in the loop
+
+    def _answered(self, number: int, done: bool, value: Any) -> None:
+        if number == _PING:
+            self._pinged = None
+            return
+        self._heard = time.monotonic()
+        answer = self._asked.pop(number, None)
+        if answer is None:
+            logger.error("dropped an answer to a question nobody asked (number %d)", number)
+        elif answer.done():
+            pass  # whoever asked has gone
+        elif done:
+            answer.set_result(value)
+        else:
+            answer.set_exception(value)
+
+    def _end(self, words: str) -> None:
+        self._pipe.close()
+        if not self.ended.done():
+            self.ended.set_result(self._kill_reason or words)
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(_gone(self.ended.result()))
+                answer.exception()  # whoever asked may have gone
+        self._asked.clear()
+
+
+def _gone(reason: str) -> NotReady:
+    return NotReady(f"the model process has ended ({reason}); it is being started again")
+
+
+def _last_words(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"ended by {name}" + (": the machine may have run out of memory" if name == "SIGKILL" else "")
+    return f"ended with exit code {code}"
+
+
+Prepare = Callable[[ModelProcess], Awaitable[None]]
+
+
+class Keeper:
+    """Keeps a model process of one device running until it is told to stop.
+
+    Args:
+        prepare: brings a process that has started to where it can judge; a process for which it fails is ended.
+        ready: called with a process that can judge; ``gone``: with the same one, and the reason, when it cannot any
+            more. Both belong to the event loop.
+
+    Attributes:
+        process: the one that runs, if there is one.
+        failure: what preparing ended with, until it succeeds.
+        restarts: how often a process was started again.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        spec: ModelSpec,
+        device: str | None,
+        *,
+        prepare: Prepare,
+        ready: Callable[[ModelProcess], None],
+        gone: Callable[[ModelProcess, str], None],
+    ) -> None:
+        self.settings, self.spec, self.device = settings, spec, device
+        self._prepare, self._ready, self._gone = prepare, ready, gone
+        self.process: ModelProcess | None = None
+        self.failure: Exception | None = None
+        self.restarts = 0
+        self._stopping = self._judges = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the first process, in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def stop(self) -> None:
+        """End the process and start no other."""
+        self._stopping = True
+        if self.process is not None:
+            await self.process.stop(_GOODBYE_S if self._judges else 0.0)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _keep(self) -> None:
+        backoff_s = self.settings.backoff_s
+        while not self._stopping:
+            began = time.monotonic()
+            await self._one_life()
+            if self._stopping:
+                return
+            if time.monotonic() - began > _STEADY_S:
+                backoff_s = self.settings.backoff_s
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, self.settings.most_backoff_s)
+            self.restarts += 1
+
+    async def _one_life(self) -> None:
+        self.process = process = ModelProcess(self.settings, self.spec, self.device)
+        watch = asyncio.get_running_loop().create_task(self._watch(process))
+        try:
+            await process.start()
+            await self._prepare(process)
+        except Exception as error:
+            self.failure = error
+            trace = None if isinstance(error, WinspectError) else error
+            logger.error("the model cannot be started: %s", error, exc_info=trace)
+            process.kill("it could not be started")
+            await process.ended
+        else:
+            self.failure = None
+            process.limit_s = self.settings.hang_s
+            self._judges = True
+            self._ready(process)
+            reason = await process.ended
+            self._judges = False
+            if not self._stopping:
+                logger.error("the model process %s has ended (%s); it is started again", process.pid, reason)
+            self._gone(process, reason)
+        finally:
+            watch.cancel()
+            process.kill("stopped")  # where this was cancelled
+            self.process = None
+
+    async def _watch(self, process: ModelProcess) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self.settings.hang_s / 4))
+            process.check()

@@ -1,0 +1,293 @@
+"""Calibrations of a running service: made in the background, kept in the store, used as long as they fit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from winspect.calibration import Calibration
+from winspect.calibration.conformal import check_enough
+from winspect.calibration.file import from_document, to_document
+from winspect.errors import PictureError, SettingsError, WinspectError
+from winspect.inspector.calibrating import calibrate
+from winspect.methods.results import Result
+from winspect.pictures.fingerprints import Fingerprint
+from winspect.service.contract import CalibrationState, NotReady, Overloaded, ServiceError, StoredPicture, UnknownClass
+from winspect.service.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 4  # pictures of a calibration in the queue: callers come first
+_MOST_DEATHS = 3  # of the model under one picture
+
+JudgeOne = Callable[[str, str, bytes, bool], Awaitable[tuple[Result, int]]]
+"""(class, name, file, maps) to its result and the number of the set of references it was judged with."""
+
+
+class StoredFingerprint(Fingerprint):
+    """By content alone: two files of one name may be different pictures."""
+
+    @property
+    def keys(self) -> set[str]:
+        """See :class:`Fingerprint`."""
+        return {self.sha256} if self.sha256 else set()
+
+
+@dataclass(frozen=True)
+class GoodPicture:
+    """A stored good picture; its file is read when it is its turn. ``fingerprint`` tells copies and references."""
+
+    name: str
+    sha256: str
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Its identity."""
+        return StoredFingerprint(self.name, self.sha256)
+
+
+class StandIn:
+    """What :func:`winspect.calibration.calibrate` asks of a model, answered by the service."""
+
+    def __init__(
+        self,
+        described: dict[str, Any],
+        references: Sequence[StoredPicture],
+        judge: Callable[[GoodPicture, bool], Future[Result]] | None = None,
+    ) -> None:
+        self._described, self._references, self._judge = described, references, judge
+
+    def describe(self) -> dict[str, Any]:
+        """Of the model that runs."""
+        return self._described
+
+    def references_of(self, category_name: str) -> tuple[Fingerprint, ...]:
+        """Of the one class that this stands in for."""
+        return tuple(GoodPicture(one.name, one.sha256).fingerprint for one in self._references)
+
+    def predict_many(
+        self, pictures: Sequence[GoodPicture], category_name: str, *, maps: bool = True
+    ) -> Iterator[Result]:
+        """Results in order, a few pictures at a time."""
+        assert self._judge is not None  # given where pictures are to be judged
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for picture in pictures:
+                waiting.append(self._judge(picture, maps))
+                if len(waiting) >= _AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A stored calibration. ``references``: the set it is for; ``stale``: why it must not be used, or None."""
+
+    calibration: Calibration
+    references: int
+    stale: str | None
+
+
+@dataclass(eq=False)
+class _Job:
+    state: CalibrationState
+    references: int
+    stopped: threading.Event
+    task: asyncio.Task[None] | None = None
+    has_begun: bool = False
+
+
+class Calibrations:
+    """See the module. Belongs to one event loop.
+
+    Args:
+        store: where documents and good pictures lie.
+        judge: judges a picture through the queue.
+        described: what the running model says of itself, None before one has run.
+        version_of: the number of the set of references of a class, 0 for none.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        judge: JudgeOne,
+        described: Callable[[], dict[str, Any] | None],
+        version_of: Callable[[str], int],
+    ) -> None:
+        self._store, self._judge, self._described, self._version_of = store, judge, described, version_of
+        self._kept: dict[str, _Kept] = {}
+        self._jobs: dict[str, _Job] = {}  # that run or have failed
+        self._turn, self._checking = asyncio.Lock(), asyncio.Lock()
+
+    async def check(self, category_name: str) -> None:
+        """Look again whether the calibration of a class fits its references and the model."""
+        async with self._checking:  # else an earlier look could overwrite a later one
+            described, version = self._described(), self._version_of(category_name)
+            document = await asyncio.to_thread(self._store.document, category_name)
+            references = await asyncio.to_thread(self._store.pictures, category_name, "reference")
+            self._kept.pop(category_name, None)
+            if document is None or described is None:
+                return
+            calibration, stale = from_document(document), None
+            try:
+                calibration.check_model(StandIn(described, references), category_name)  # type: ignore[arg-type]
+            except SettingsError as error:
+                stale = str(error)
+            self._kept[category_name] = _Kept(calibration, version, stale)
+
+    def check_usable(self, given: Collection[str], *, stored: bool) -> None:
+        """Refuse to judge with calibrations that do not fit, after :meth:`check` of their classes.
+
+        Args:
+            given: classes whose calibration was named at the start.
+            stored: refuse stored ones, too, that were made with another model. Those whose references were changed
+                while the service ran may stay: their class was told to be without a verdict then.
+
+        Raises:
+            SettingsError: names the first class, and what is different.
+        """
+        for category_name, kept in self._kept.items():
+            if kept.stale is not None and category_name in given:
+                raise SettingsError(f"the calibration of {category_name!r} cannot be used: {kept.stale}")
+            if kept.stale is not None and stored and self._is_of_another_model(kept.calibration):
+                raise SettingsError(
+                    f"the calibration of {category_name!r} that is stored in {self._store.path.parent} cannot be used: "
+                    f"{kept.stale}. With --allow-stale the service starts all the same, and gives no verdict on it"
+                )
+
+    def _is_of_another_model(self, calibration: Calibration) -> bool:
+        shown = [StoredPicture(one["name"], one["sha256"], 0) for one in calibration.made_by["references"]]
+        try:
+            model: Any = StandIn(self._described() or {}, shown)
+            calibration.check_model(model, calibration.class_name)
+        except SettingsError:
+            return True
+        return False
+
+    def fitting(self, category_name: str, references: int) -> Calibration | None:
+        """The calibration of a class that is judged with this set of references; None without one that fits."""
+        kept = self._kept.get(category_name)
+        if kept is None or kept.stale is not None or kept.references != references:
+            return None
+        return kept.calibration
+
+    def state(self, category_name: str) -> CalibrationState:
+        """Where the calibration of a class stands."""
+        job = self._jobs.get(category_name)
+        if job is not None:
+            return job.state
+        kept = self._kept.get(category_name)
+        if kept is None:
+            return CalibrationState()
+        return CalibrationState(
+            state="ready" if kept.stale is None else "stale",
+            message=kept.stale,
+            max_false_alarms=kept.calibration.max_false_alarms,
+            threshold=kept.calibration.threshold,
+            pictures=kept.calibration.pictures,
+            date=kept.calibration.date,
+            document=to_document(kept.calibration),
+        )
+
+    async def start(self, category_name: str, max_false_alarms: float) -> None:
+        """Calibrate in the background.
+
+        Raises:
+            SettingsError: a rate out of range, too few pictures, or a calibration of this class is running.
+        """
+        pictures = await asyncio.to_thread(self._store.pictures, category_name, "good")
+        check_enough(len(pictures), max_false_alarms)
+        if self.state(category_name).state == "running":
+            raise SettingsError(f"a calibration of {category_name!r} is running; wait for it, or delete it")
+        state = CalibrationState("running", max_false_alarms=max_false_alarms, total=len(pictures))
+        job = _Job(state, self._version_of(category_name), threading.Event())
+        self._jobs[category_name] = job
+        job.task = asyncio.get_running_loop().create_task(self._run(category_name, job, pictures))
+
+    async def delete(self, category_name: str) -> None:
+        """Stop the calibration that runs, and drop the one that is stored.
+
+        Raises:
+            UnknownClass: there is neither.
+        """
+        if self.state(category_name).state == "none":
+            raise UnknownClass(f"there is no calibration of {category_name!r}")
+        await self._stop(self._jobs.pop(category_name, None))
+        await asyncio.to_thread(self._store.set_document, category_name, None)
+        self._kept.pop(category_name, None)
+
+    async def stop(self) -> None:
+        """Stop all that run."""
+        for job in list(self._jobs.values()):
+            await self._stop(job)
+
+    async def _stop(self, job: _Job | None) -> None:
+        if job is not None and job.task is not None and not job.task.done():
+            job.stopped.set()
+            if not job.has_begun:  # it waits for others' turn
+                job.task.cancel()
+            await asyncio.wait([job.task])
+
+    async def _run(self, category_name: str, job: _Job, pictures: Sequence[StoredPicture]) -> None:
+        try:
+            async with self._turn:
+                job.has_begun = True
+                calibration = await self._calibrate(category_name, job, pictures)
+                await asyncio.to_thread(self._store.set_document, category_name, to_document(calibration))
+            await self.check(category_name)
+            if self._jobs.get(category_name) is job:
+                del self._jobs[category_name]
+        except Exception as error:
+            is_ours = isinstance(error, WinspectError)
+            logger.error("calibrating %r failed: %s", category_name, error, exc_info=None if is_ours else error)
+            message = str(error) if is_ours else "it failed; the service's log says why"
+            job.state = replace(job.state, state="failed", message=message)
+
+    async def _calibrate(self, category_name: str, job: _Job, pictures: Sequence[StoredPicture]) -> Calibration:
+        loop = asyncio.get_running_loop()
+        described = self._described()
+        if described is None:
+            raise NotReady("no model has been loaded yet; start again when the service is ready")
+
+        def judge(picture: GoodPicture, maps: bool) -> Future[Result]:
+            return asyncio.run_coroutine_threadsafe(self._patiently(category_name, job, picture, maps), loop)
+
+        references = await asyncio.to_thread(self._store.pictures, category_name, "reference")
+        model: Any = StandIn(described, references, judge)
+        good = [GoodPicture(one.name, one.sha256) for one in pictures]
+        rate = job.state.max_false_alarms or 0.0
+        return await asyncio.to_thread(calibrate, model, good, category_name, max_false_alarms=rate)
+
+    async def _patiently(self, category_name: str, job: _Job, picture: GoodPicture, maps: bool) -> Result:
+        """One result, waiting for a place in the queue and for a model that is started again."""
+        content = await asyncio.to_thread(self._store.content, category_name, "good", picture.sha256)
+        deaths = 0
+        while not job.stopped.is_set():
+            try:
+                result, references = await self._judge(category_name, picture.name, content, maps)
+            except PictureError as error:
+                result, references = Result(picture.name, category_name, error=error), job.references
+            except Overloaded as error:
+                await asyncio.sleep(min(error.retry_after_s, 1.0))
+                continue
+            except NotReady as error:
+                deaths += 1
+                if deaths >= _MOST_DEATHS:
+                    raise
+                await asyncio.sleep(error.retry_after_s)
+                continue
+            if references != job.references:
+                raise SettingsError("the references were changed while the calibration ran; start it again")
+            job.state = replace(job.state, done=job.state.done + 1)
+            return result
+        raise ServiceError("it was stopped")

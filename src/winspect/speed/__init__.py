@@ -1,0 +1,1 @@
+"""Speed, measured: plans compared, operators and roofline."""

@@ -1,0 +1,199 @@
+"""The machine's own rate of matrix products, by engine and precision, at the sizes of the model's layers.
+
+Each product is a chain of linear layers without bias, width -> hidden -> width, over so many rows, as in the MLPs
+that hold two thirds of a tower's weights. It runs in the engine the model would run in, so that the rate is the best
+that engine can give, not a data sheet's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from winspect.speed.benchmark.plans import OPENVINO
+
+logger = logging.getLogger(__name__)
+
+LAYERS = 4
+"""Linear layers of a chain: enough that handing over the input does not count."""
+_WARM_UP = 2
+_SEED = 0
+_SPREAD = 0.02
+
+Run = Callable[[], Any]
+"""Runs a chain once; returns its output (rows, width), which the next run may overwrite."""
+
+
+class Gemm:
+    """One chain, ready to run.
+
+    Args:
+        engine, precision: see :data:`BUILDERS`.
+        rows, width, hidden: sizes of the matrices.
+        device: torch's name of it, or ``openvino:`` and OpenVINO's.
+
+    Attributes:
+        run: runs it once. Missing where there is an error.
+        error: why it cannot run here, else None.
+    """
+
+    def __init__(self, engine: str, precision: str, *, rows: int, width: int, hidden: int, device: str) -> None:
+        self.engine, self.precision, self.rows, self.width, self.hidden = engine, precision, rows, width, hidden
+        self.error: str | None = None
+        random = np.random.default_rng(_SEED)
+        sizes = [(width, hidden) if number % 2 == 0 else (hidden, width) for number in range(LAYERS)]
+        weights = [random.normal(0, _SPREAD, size).astype(np.float32) for size in sizes]
+        tokens = random.normal(0, 1, (rows, width)).astype(np.float32)
+        try:
+            self.run = BUILDERS[engine, precision](tokens, weights, device)
+            for _ in range(_WARM_UP):
+                self.run()
+        except Exception as error:  # a library says in its own way that it cannot
+            self.error = f"{type(error).__name__}: {error}"
+            logger.warning("no matrix products with engine %s in %s: %s", engine, precision, error)
+
+    def describe(self) -> dict[str, Any]:
+        """Names and sizes."""
+        names = ("engine", "precision", "rows", "width", "hidden", "error")
+        return {name: getattr(self, name) for name in names}
+
+    def rates(self, repetitions: int) -> list[float]:
+        """GFLOP/s, repetition by repetition."""
+        flops = 2 * self.rows * self.width * self.hidden * LAYERS
+        found = []
+        for _ in range(repetitions):
+            began = time.perf_counter()
+            self.run()
+            found.append(flops / (time.perf_counter() - began) / 1e9)
+        return found
+
+
+def open_gemms(engines: Sequence[str], precisions: Sequence[str], layer: dict[str, Any], *, device: str) -> list[Gemm]:
+    """A chain for every engine, precision and number of rows that can be had on the device.
+
+    Args:
+        engines: those that are installed.
+        precisions: those asked for; where an engine lacks one, it is left out.
+        layer: ``width`` and ``hidden`` of the model's MLPs, and ``rows``, several numbers of tokens.
+        device: torch's name of it, or ``openvino:`` and OpenVINO's. Beside the CPU, each has one engine.
+    """
+    alone = "openvino" if device.startswith(OPENVINO) else "torch"
+    usable = [engine for engine in engines if device == "cpu" or engine == alone]
+    pairs = [(engine, precision) for engine in usable for precision in precisions if (engine, precision) in BUILDERS]
+    sizes = {"width": layer["width"], "hidden": layer["hidden"]}
+    return [Gemm(*pair, rows=rows, **sizes, device=device) for pair in pairs for rows in layer["rows"]]
+
+
+def _torch(precision: str) -> Callable[..., Run]:
+    def build(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
+        import torch
+
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        x = torch.from_numpy(tokens).to(device, dtype)
+        layers = [torch.from_numpy(weight.T.copy()).to(device, dtype) for weight in weights]
+        # A GPU is handed its work and goes on by itself.
+        wait = None if device == "cpu" else getattr(torch, torch.device(device).type).synchronize
+
+        @torch.inference_mode()
+        def run() -> Any:
+            y = x
+            for layer in layers:
+                y = torch.nn.functional.linear(y, layer)
+            if wait is not None:
+                wait()
+            return y
+
+        return run
+
+    return build
+
+
+def _openvino(precision: str) -> Callable[..., Run]:
+    def build(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
+        import openvino as ov
+        import torch
+        from openvino import opset13 as op
+
+        x = y = op.parameter(list(tokens.shape), np.float32)
+        for weight in weights:
+            constant = op.constant(weight)
+            if precision == "int8":
+                y, constant = _quantised(op, y, 3.0, 256), _quantised(op, constant, 4 * _SPREAD, 255)
+            y = op.matmul(y, constant, transpose_a=False, transpose_b=False)
+        own = device.removeprefix(OPENVINO) if device.startswith(OPENVINO) else "CPU"
+        hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+        hints["PERFORMANCE_HINT"] = "LATENCY"
+        if own == "CPU":
+            hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+        request = ov.Core().compile_model(ov.Model([y], [x]), own, hints).create_infer_request()
+
+        def run() -> Any:
+            request.set_input_tensor(ov.Tensor(tokens, shared_memory=True))
+            return request.infer(share_outputs=True)[0]
+
+        return run
+
+    return build
+
+
+def _quantised(op: Any, x: Any, limit: float, levels: int) -> Any:
+    """A tensor rounded to so many levels in -limit..limit: what OpenVINO takes as the order to compute in int8."""
+    low, high = op.constant(np.float32(-limit)), op.constant(np.float32(limit))
+    return op.fake_quantize(x, low, high, low, high, levels)
+
+
+def _onnx(precision: str) -> Callable[..., Run]:
+    def build(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
+        import onnxruntime
+        import torch
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        model = _onnx_chain(tokens.shape, weights, quantised=precision == "int8")
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, {"x": tokens})[0]
+
+    return build
+
+
+def _onnx_chain(shape: tuple[int, ...], weights: Sequence[np.ndarray], *, quantised: bool) -> bytes:
+    """The chain as an ONNX file; ``quantised`` with inputs rounded to 8 bits when they come, weights beforehand."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, constants, x = [], [], "x"
+    for number, weight in enumerate(weights):
+        name, out = f"w{number}", f"y{number}"
+        if not quantised:
+            constants.append(numpy_helper.from_array(weight, name))
+            nodes.append(helper.make_node("MatMul", [x, name], [out]))
+        else:
+            scale = np.float32(np.abs(weight).max() / 127)
+            constants.append(numpy_helper.from_array(np.round(weight / scale).astype(np.int8), name))
+            constants.append(numpy_helper.from_array(scale, f"{name}_scale"))
+            rounded = [f"{out}_8bit", f"{out}_scale", f"{out}_zero"]
+            nodes += [
+                helper.make_node("DynamicQuantizeLinear", [x], rounded),
+                helper.make_node("MatMulInteger", [rounded[0], name, rounded[2]], [f"{out}_32bit"]),
+                helper.make_node("Cast", [f"{out}_32bit"], [f"{out}_float"], to=TensorProto.FLOAT),
+                helper.make_node("Mul", [rounded[1], f"{name}_scale"], [f"{out}_both"]),
+                helper.make_node("Mul", [f"{out}_float", f"{out}_both"], [out]),
+            ]
+        x = out
+    first = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))
+    last = helper.make_tensor_value_info(x, TensorProto.FLOAT, [shape[0], weights[-1].shape[1]])
+    graph = helper.make_graph(nodes, "linear_layers", [first], [last], constants)
+    # An operator set and a file version that releases of several years can read.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+BUILDERS: dict[tuple[str, str], Callable[[np.ndarray, Sequence[np.ndarray], str], Run]] = {
+    **{("torch", precision): _torch(precision) for precision in ("fp32", "bf16", "fp16")},
+    **{("openvino", precision): _openvino(precision) for precision in ("fp32", "bf16", "int8")},
+    **{("onnx", precision): _onnx(precision) for precision in ("fp32", "int8")},
+}
+"""What builds a chain in an engine and a precision: from tokens (rows, width), weights and torch's device to a run."""

@@ -1,0 +1,228 @@
+"""Measures combinations of plan, engine and precision in turn, round by round, each in a process of its own.
+
+Only one process computes at any time. A round visits all combinations, beginning with another one each time, so that
+what else the machine does hits all alike; the rate of matrix products is measured again in every round as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from typing import Any
+
+from winspect.errors import SettingsError, SourceError
+from winspect.speed.benchmark.plans import Combination, rotated
+from winspect.speed.benchmark.processes import Serve, Worker, WorkerError
+from winspect.speed.benchmark.results import Failure, Measured, Survey, make_results
+from winspect.speed.benchmark.worker import serve
+from winspect.system.machine import memory_mb
+
+logger = logging.getLogger(__name__)
+
+ROUNDS, WARM_UP = 5, 1
+_GEMM_PRECISIONS = ("fp32", "bf16")
+_GEMM_REPETITIONS = 5
+"""At least so many over all rounds."""
+_MEMORY_SHARE = 0.7
+"""Of the machine's memory that open workers may take together."""
+
+Say = Callable[[str], None]
+
+
+def run_benchmark(
+    combinations: Sequence[Combination],
+    pictures: Sequence[str | PathLike[str]],
+    *,
+    model: dict[str, Any] | None = None,
+    category_name: str = "object",
+    rounds: int = ROUNDS,
+    warm_up: int = WARM_UP,
+    maps: bool = False,
+    isolate: bool = False,
+    say: Say = logger.info,
+    serve: Serve = serve,
+) -> dict[str, Any]:
+    """Measure and return what ``benchmark.json`` holds.
+
+    Workers are new Python processes, so a script that calls this at its top level needs the usual
+    ``if __name__ == "__main__":``. Their peak memory is that of the whole process: loading is in it, and so are graphs
+    and int8 weights where they had to be built because they were not in the cache yet.
+
+    Args:
+        combinations: see :func:`winspect.speed.benchmark.plans.combine`. One that cannot run is listed under ``failed``
+            with its error, and the others go on.
+        pictures: files. One that cannot be used is listed and left out.
+        model: options of :class:`winspect.WinCLIP`, but for engine, precision, recipe and plan.
+        category_name: the class of all pictures.
+        rounds: how often everything is measured.
+        warm_up: rounds of each combination that are run and forgotten when it is loaded.
+        maps: the plans on recipe ``tiles`` make full maps, too, not image-level scores alone.
+        isolate: one worker at a time, loaded anew in every round: slower, and needs the least memory. Without it
+            workers are closed early only where memory would not do for all.
+        say: told what is going on, a line at a time.
+        serve: what workers run.
+
+    Raises:
+        SettingsError: no combination, or a number out of range.
+        SourceError: none of the pictures can be used.
+        WorkerError: the model cannot be loaded at all.
+    """
+    for name, number, least in (("rounds", rounds, 1), ("warm_up", warm_up, 0)):
+        if type(number) is not int or number < least:
+            raise SettingsError(f"{name}: got {number!r}, need a whole number from {least}")
+    if not combinations:
+        raise SettingsError("got no combination of plan, engine and precision, need at least one")
+    options = dict(model or {})
+    yardstick = Worker(serve)
+    pool = _Pool(serve, 0.0 if isolate else _MEMORY_SHARE * (memory_mb() or 0))
+    try:
+        say("looking at the model and the pictures")
+        names = [fspath(picture) for picture in pictures]
+        survey = Survey(**yardstick.ask("survey", model=options, category_name=category_name, pictures=names))
+        if not survey.tiles:
+            path, reason = next(iter(survey.failed.items()))
+            raise SourceError(f"none of {len(names)} pictures can be used; the first, {path}: {reason}")
+        job = {"model": options, "category_name": category_name, "pictures": list(survey.tiles), "maps": maps}
+        job["warm_up"] = warm_up
+        session = _Session(combinations, pool, _Products(yardstick, survey, combinations), job, rounds, say)
+        session.run()
+    finally:
+        pool.close()
+        yardstick.close()
+    return make_results(
+        survey,
+        session.measured,
+        session.failures,
+        session.products.measured,
+        asked={"class": category_name, "rounds": rounds, "warm_up": warm_up, "maps": maps},
+    )
+
+
+class _Pool:
+    """Open workers; the one that has waited longest is closed when another would not fit into memory.
+
+    Args:
+        memory_limit_mb: for all of them together; 0 keeps one at a time.
+    """
+
+    def __init__(self, serve: Serve, memory_limit_mb: float) -> None:
+        self._serve, self._limit_mb = serve, memory_limit_mb
+        self._open: dict[Combination, Worker] = {}  # the longest waiting first
+        self._used_mb: dict[Combination, float] = {}
+
+    def get(self, combination: Combination, load: Callable[[Worker], float | None]) -> Worker:
+        """The worker of a combination; ``load`` is called with a new one, and gives its memory in MB."""
+        if combination not in self._open:
+            self._make_room()
+            self._open[combination] = Worker(self._serve)  # kept before it is loaded, to be closed whatever happens
+            self._used_mb[combination] = load(self._open[combination]) or 0.0
+        worker = self._open[combination] = self._open.pop(combination)
+        return worker
+
+    def _make_room(self) -> None:
+        expected_mb = max(self._used_mb.values(), default=0.0)
+        while self._open and sum(self._used_mb[own] for own in self._open) + expected_mb > self._limit_mb:
+            self.drop(next(iter(self._open)))
+
+    def drop(self, combination: Combination) -> None:
+        """Close a combination's worker, if it is open."""
+        if combination in self._open:
+            self._open.pop(combination).close()
+
+    def close(self) -> None:
+        """Close all."""
+        for combination in list(self._open):
+            self.drop(combination)
+
+
+class _Products:
+    """The machine's matrix products, measured by a worker of their own; without it they stay unknown."""
+
+    def __init__(self, worker: Worker, survey: Survey, combinations: Sequence[Combination]) -> None:
+        from winspect.engines.choice import installed
+        from winspect.engines.devices import PRECISIONS
+
+        asked = {combination.precision for combination in combinations}
+        self._worker = worker
+        self._options = {
+            "engines": list(installed()),
+            "precisions": [own for own in PRECISIONS if own in asked or own in _GEMM_PRECISIONS],
+            "layer": survey.layer,
+            "device": survey.device,
+        }
+        self.measured: list[dict[str, Any]] = []
+        self._working = True
+
+    def open(self, say: Say) -> None:
+        say("building matrix products of the model's sizes")
+        self._ask(lambda: self.measured.extend(self._worker.ask("gemm_open", **self._options)))
+        for product in self.measured:
+            product["gflops"] = []
+
+    def round(self, rounds: int) -> None:
+        repetitions = math.ceil(_GEMM_REPETITIONS / rounds)
+        running = [product for product in self.measured if product["error"] is None]
+
+        def measure() -> None:
+            rates = self._worker.ask("gemm_round", repetitions=repetitions)
+            for product, own in zip(running, rates, strict=True):
+                product["gflops"] += own
+
+        self._ask(measure)
+
+    def _ask(self, job: Callable[[], None]) -> None:
+        if not self._working:
+            return
+        try:
+            job()
+        except WorkerError as error:
+            logger.warning("the rate of matrix products is not measured any further: %s", error)
+            self._working = False
+
+
+@dataclass
+class _Session:
+    """All rounds of all combinations."""
+
+    combinations: Sequence[Combination]
+    pool: _Pool
+    products: _Products
+    job: dict[str, Any]
+    rounds: int
+    say: Say
+    measured: list[Measured] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def run(self) -> None:
+        self.products.open(self.say)
+        found = {combination: Measured(combination) for combination in self.combinations}
+        for number in range(self.rounds):
+            self.products.round(self.rounds)
+            for combination in rotated(list(self.combinations), number):
+                if combination in found and not self._round(found[combination], number):
+                    del found[combination]
+        self.measured = list(found.values())
+
+    def _round(self, own: Measured, number: int) -> bool:
+        """One round of one combination; False where it failed."""
+        combination = own.combination
+
+        def load(worker: Worker) -> float | None:
+            self.say(f"loading {combination}")
+            names = {"plan": combination.plan, "engine": combination.engine, "precision": combination.precision}
+            own.described = worker.ask("load", **names, **self.job)
+            return own.described["peak_rss_mb"]
+
+        try:
+            found = self.pool.get(combination, load).ask("round")
+        except WorkerError as error:
+            self.pool.drop(combination)
+            self.failures.append(Failure(combination, error.kind, str(error), rounds_done=number))
+            self.say(f"FAILED {combination}: {error}")
+            return False
+        own.rounds.append(found)
+        self.say(f"round {number + 1} of {self.rounds}: {combination}: {found['images_per_s']:.3g} images/s")
+        return True

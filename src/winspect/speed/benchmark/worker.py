@@ -1,0 +1,199 @@
+"""What a worker process does: load a model and judge pictures by the clock, or measure the machine itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from winspect.errors import PictureError
+from winspect.speed.benchmark.plans import OPENVINO, PLANS, Plan
+from winspect.system.machine import peak_rss_mb
+from winspect.system.terminal import log_to_stderr
+
+if TYPE_CHECKING:
+    from winspect.inspector.predictor import WinCLIP
+    from winspect.methods.results import Result
+
+NO_PREFETCH = "tile-batch: {} has no cache that weights can be prefetched to"
+
+
+def serve(pipe: Connection, log_level: int) -> None:
+    """Answer jobs until the pipe is closed; see :class:`winspect.speed.benchmark.processes.Worker`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that asked ends this one
+    os.dup2(2, 1)  # stdout is the JSON's, whatever a library prints
+    log_to_stderr(log_level)
+    jobs = Jobs()
+    with suppress(EOFError, OSError):  # the one who asked is gone
+        while True:
+            job, options = pipe.recv()
+            pipe.send(answer(jobs, job, options))
+
+
+def answer(jobs: Jobs, job: str, options: dict[str, Any]) -> tuple[str, Any]:
+    """``("done", answer)``, or ``("failed", (kind, message))``: what to make of it decides the one who asked."""
+    try:
+        return "done", getattr(jobs, job)(**options)
+    except Exception as error:
+        return "failed", (type(error).__name__, str(error) or repr(error))
+
+
+class Jobs:
+    """The jobs by name. Options and answers are plain values."""
+
+    runner: Runner
+    gemms: list[Any]
+
+    def survey(self, model: dict[str, Any], category_name: str, pictures: list[str]) -> dict[str, Any]:
+        """What must be known before anything is measured; leaves the prompts of the class in the cache.
+
+        Then no worker has to encode them, and the peak memory of all is comparable.
+        """
+        from winspect.speed.benchmark.pictures import count_tiles
+
+        # On the CPU: nothing is measured here.
+        loaded = _load(model, engine="torch", precision="fp32", recipe="paper", device="cpu")
+        loaded.prepare_class(category_name)
+        device = _device(model.get("device", "auto"))
+        tiles, failed = count_tiles(pictures, loaded.preprocess, loaded.recipe.tile_stride)
+        return {
+            "model": loaded.model,
+            "weights": loaded.weights,
+            "weights_sha256": loaded.weights_sha256,
+            "device": device,
+            "tiles": tiles,
+            "failed": failed,
+            **_work(loaded, device, model.get("batch_size")),
+        }
+
+    def load(self, model: dict[str, Any], plan: str, warm_up: int, **options: Any) -> dict[str, Any]:
+        """Load the model that one combination measures, and run the rounds that are forgotten."""
+        self.runner = Runner(model, PLANS[plan], **options)
+        for _ in range(warm_up):
+            self.runner.round()
+        return {**self.runner.describe(), "peak_rss_mb": peak_rss_mb()}
+
+    def round(self) -> dict[str, Any]:
+        """One round of both scenarios."""
+        return self.runner.round()
+
+    def gemm_open(self, **options: Any) -> list[dict[str, Any]]:
+        """Build the matrix products; those that cannot be built are answered with an ``error``."""
+        from winspect.speed.benchmark.gemm import open_gemms
+
+        self.gemms = open_gemms(**options)
+        return [gemm.describe() for gemm in self.gemms]
+
+    def gemm_round(self, repetitions: int) -> list[list[float]]:
+        """GFLOP/s of every product that could be built, repetition by repetition."""
+        return [gemm.rates(repetitions) for gemm in self.gemms if gemm.error is None]
+
+
+class Runner:
+    """A loaded model and its pictures.
+
+    Args:
+        model: options of :class:`winspect.WinCLIP`.
+        plan: how pictures become scores.
+        engine, precision: as asked for.
+        category_name: the class of all pictures.
+        pictures: files that can be read.
+        maps: also make the full maps where the plan does not require it.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        plan: Plan,
+        *,
+        engine: str,
+        precision: str,
+        category_name: str,
+        pictures: Sequence[str],
+        maps: bool,
+    ) -> None:
+        self.plan, self.maps = plan, maps or plan.maps
+        self.pictures, self.category_name = list(pictures), category_name
+        self.model = _load(model, engine=engine, precision=precision, recipe=plan.recipe, plan=plan.execution)
+        self.model.prepare_class(category_name)
+
+    def describe(self) -> dict[str, Any]:
+        """What really runs: engine, precision, device, recipe, and a note where it is not what the plan says."""
+        engine = self.model.engine
+        own = getattr(engine, "openvino_device", "CPU")
+        device = str(engine.device) if own == "CPU" else f"{OPENVINO}{own}"
+        fetched = self.plan.name != "prefetch" or device.startswith("npu")
+        return {
+            "engine": engine.name,
+            "precision": engine.precision,
+            "device": device,
+            "recipe": self.model.recipe.name,
+            "maps": self.maps,
+            "batch_size": engine.batch_size,
+            "note": None if fetched else NO_PREFETCH.format(device),
+        }
+
+    def round(self) -> dict[str, Any]:
+        """Offline: all pictures, as fast as they go. Single-stream: one after the other, each waited for."""
+        results, offline_s = _timed(partial(self._judge, self.pictures))
+        latency_ms = []
+        for picture in self.pictures:
+            _, seconds = _timed(partial(self._judge, [picture]))
+            latency_ms.append(1000 * seconds)
+        return {
+            "images_per_s": len(self.pictures) / offline_s,
+            "latency_ms": latency_ms,
+            "scores": [result.anomaly_score for result in results],
+            "peak_rss_mb": peak_rss_mb(),
+        }
+
+    def _judge(self, pictures: Sequence[str]) -> list[Result]:
+        judged = []
+        for result in self.model.predict_many(pictures, self.category_name, maps=self.maps):
+            if result.error is not None:
+                raise result.error
+            if self.maps and result.anomaly_map is None:
+                raise PictureError(result.path, "got no map although maps were asked for")
+            judged.append(result)
+        return judged
+
+
+def _load(options: dict[str, Any], **more: Any) -> WinCLIP:
+    from winspect.inspector.predictor import WinCLIP
+
+    return WinCLIP(**{**options, **more})
+
+
+def _device(name: str) -> str:
+    """What ``auto`` stands for; a device of OpenVINO's own as it is."""
+    from winspect.engines.devices import resolve_device
+
+    return name if name.startswith(OPENVINO) else str(resolve_device(name))
+
+
+def _work(model: WinCLIP, device: str, batch_size: int | None) -> dict[str, Any]:
+    """FLOPs of the matrix products of one tile, alone and with its windows, and the sizes of their matrices."""
+    from winspect.engines.torch_engine import DEFAULT_BATCH_SIZES
+    from winspect.speed.flops import ATTENTION, LINEAR, TowerShape, image_tower_flops
+
+    shape, recipe = TowerShape.of(model.engine.tower), model.recipe
+    flops = {}
+    for name, scales in (("image", ()), ("windows", recipe.scales)):
+        work = image_tower_flops(shape, scales=scales, stride=recipe.stride, patches=False)
+        flops[name] = work[LINEAR].flops + work[ATTENTION].flops
+    tokens = 1 + shape.patches
+    windowed = tokens + sum(shape.windows(scale, recipe.stride) * (1 + scale * scale) for scale in recipe.scales)
+    batch = batch_size or DEFAULT_BATCH_SIZES.get(device.partition(":")[0], 1)
+    rows = [batch * tokens, windowed if device == "cpu" else batch * windowed]
+    return {"flops_per_tile": flops, "layer": {"width": shape.width, "hidden": shape.mlp_width, "rows": rows}}
+
+
+def _timed(job: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    value = job()
+    return value, time.perf_counter() - began

@@ -1,0 +1,142 @@
+"""What each operator class does per second, and which of the machine's limits binds it.
+
+The roofline model (Williams, Waterman and Patterson, Communications of the ACM 52(4), 2009): work of F operations
+that moves B bytes takes at least F / (rate of matrix products) and at least B / (memory bandwidth); the longer of
+the two binds. Operands that stay in a cache move faster than memory does, so that a class can beat its own limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from winspect.engines.timing import synchronize
+from winspect.speed.flops import ELEMENT_BYTES, LINEAR, Work
+
+COMPUTE, MEMORY = "compute", "memory"
+
+_TRIAD_ARRAYS = 3
+_SMALLEST_ARRAY_BYTES = 128 << 20
+_CACHES_PER_ARRAY = 4  # STREAM's own rule: each array at least four times the caches
+_CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the machine can do at most, as measured here.
+
+    Attributes:
+        gemm_gflops: matrix products, 10^9 operations a second; None where they could not be measured.
+        memory_gbyte_s: memory read and written, 10^9 bytes a second; None where it could not be measured.
+    """
+
+    gemm_gflops: float | None
+    memory_gbyte_s: float | None
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One operator class, per picture.
+
+    Attributes:
+        ms: time spent. ``share``: its part of all classes' time, 0 to 1.
+        gflop, gbyte: 10^9 operations, and 10^9 bytes read or written.
+        gflop_s, gbyte_s: what was reached; None where no time was spent.
+        limit_ms: the least time the machine's limits allow. ``bound``: the limit that sets it, "compute" or "memory".
+            Both None where one of the two rates is not known.
+    """
+
+    ms: float
+    share: float
+    gflop: float
+    gbyte: float
+    gflop_s: float | None
+    gbyte_s: float | None
+    limit_ms: float | None
+    bound: str | None
+
+
+def bytes_per_number(precision: str, operator_class: str) -> int:
+    """In int8 the matrix products alone run in int8; everything between them is float32."""
+    if precision == "int8" and operator_class != LINEAR:
+        return ELEMENT_BYTES["fp32"]
+    return ELEMENT_BYTES[precision]
+
+
+def class_figures(
+    seconds: Mapping[str, float],
+    work: Mapping[str, Work],
+    limits: Limits,
+    *,
+    precision: str,
+    tiles_per_picture: float,
+    tiles_per_pass: float,
+) -> dict[str, ClassFigures]:
+    """The figures of every class.
+
+    Args:
+        seconds: of each class, per picture.
+        work: of each class, per tile.
+        tiles_per_pass: that share the reading of weights.
+    """
+    whole = sum(seconds.values())
+    figures = {}
+    for name, own in seconds.items():
+        flops = work[name].flops * tiles_per_picture
+        size = bytes_per_number(precision, name)
+        moved = work[name].moved_bytes(batch=tiles_per_pass, element_bytes=size) * tiles_per_picture
+        limit_s, bound = _limit(flops, moved, limits)
+        figures[name] = ClassFigures(
+            ms=own * 1e3,
+            share=own / whole,
+            gflop=flops / 1e9,
+            gbyte=moved / 1e9,
+            gflop_s=flops / own / 1e9 if own else None,
+            gbyte_s=moved / own / 1e9 if own else None,
+            limit_ms=None if limit_s is None else limit_s * 1e3,
+            bound=bound,
+        )
+    return figures
+
+
+def _limit(flops: float, moved_bytes: float, limits: Limits) -> tuple[float | None, str | None]:
+    """The least seconds, and what they are spent on."""
+    if limits.gemm_gflops is None or limits.memory_gbyte_s is None:
+        return None, None
+    computing, moving = flops / limits.gemm_gflops / 1e9, moved_bytes / limits.memory_gbyte_s / 1e9
+    return (computing, COMPUTE) if computing > moving else (moving, MEMORY)
+
+
+def measure_bandwidth(device: torch.device, *, repetitions: int = 5, array_bytes: int | None = None) -> float:
+    """Memory bandwidth in 10^9 bytes a second: STREAM's triad, a = b + 3 c, the best of several.
+
+    Counted as STREAM does: two arrays read, one written (McCalpin, 1995).
+
+    Args:
+        array_bytes: of each of the three arrays; None for 128 MiB, or more where the caches are large.
+    """
+    numbers = (array_bytes or max(_SMALLEST_ARRAY_BYTES, _CACHES_PER_ARRAY * _last_cache_bytes())) // 4
+    b, c = (torch.full((numbers,), value, device=device) for value in (1.0, 2.0))
+    a = torch.empty_like(b)
+    best = float("inf")
+    for _ in range(repetitions + 1):  # the first fetches a's pages
+        synchronize(device)
+        began = perf_counter()
+        torch.add(b, c, alpha=3, out=a)
+        synchronize(device)
+        best = min(best, perf_counter() - began)
+    return _TRIAD_ARRAYS * 4 * numbers / best / 1e9
+
+
+def _last_cache_bytes() -> int:
+    """Of the CPU's last cache, or 0 where the system does not say."""
+    sizes = [0]
+    for file in _CACHE_FOLDER.glob("index*/size"):
+        text = file.read_text().strip()
+        if text.endswith("K") and text[:-1].isdigit():
+            sizes.append(int(text[:-1]) << 10)
+    return max(sizes)

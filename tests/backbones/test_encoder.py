@@ -1,0 +1,153 @@
+"""The encoder against open_clip itself and against the slow oracle, on whichever open_clip release is installed."""
+
+from __future__ import annotations
+
+import copy
+
+import oracle
+import pytest
+import torch
+from checkpoints import SMALL, build
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from winspect.backbones.encoder import Block, ImageTower
+from winspect.backbones.windows import window_indices
+from winspect.errors import ArchitectureError
+
+pytestmark = pytest.mark.open_clip_versions
+
+
+@pytest.fixture(scope="module", params=[SMALL, "ViT-B-32-quickgelu"])
+def clip(request):
+    """open_clip models in float64: GELU and QuickGELU, grids of 4x4 and 7x7; a first, a middle and a last layer."""
+    return build(request.param, layers=3).double()
+
+
+def pixels_for(clip, batch=2):
+    size = clip.visual.image_size
+    side = size[0] if isinstance(size, tuple) else size
+    return torch.randn(batch, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_image_embedding_is_open_clips_own(clip):
+    pixels = pixels_for(clip)
+    with torch.inference_mode():
+        ours = ImageTower(clip.visual)(pixels, scales=()).image
+        theirs = clip.encode_image(pixels)
+        slow = torch.stack([oracle.encode_image(clip, tile) for tile in pixels])
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(slow, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_window_and_patch_embeddings_are_the_oracles(clip):
+    pixels = pixels_for(clip, batch=1)
+    tower = ImageTower(clip.visual)
+    with torch.inference_mode():
+        ours = tower(pixels, patches=True)
+        slow = [oracle.encode_tile(clip, tile) for tile in pixels]
+    for scale in (2, 3):
+        expected = torch.stack([torch.stack(list(oracle.of_scale(tile.windows, scale).values())) for tile in slow])
+        assert ours.windows[scale].shape == expected.shape
+        torch.testing.assert_close(ours.windows[scale], expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.patches, torch.stack([t.patches for t in slow]), rtol=1e-10, atol=1e-10)
+
+
+def test_a_window_does_not_see_the_other_windows(clip):
+    """Changing one patch changes the windows that hold it, and no other."""
+    tower = ImageTower(clip.visual)
+    with torch.inference_mode():
+        tokens, _ = tower.tokens(pixels_for(clip, batch=1))
+        changed = tokens.clone()
+        changed[:, 1 + 5] *= -1
+        differs = (tower.window_embeddings(tokens, 2) - tower.window_embeddings(changed, 2)).abs().amax(dim=2)[0] > 1e-9
+    holds = torch.from_numpy((window_indices(tower.grid_hw, 2) == 5).any(axis=1))
+    assert torch.equal(differs, holds)
+
+
+def test_the_oracle_notices_windows_that_are_mixed(clip, monkeypatch):
+    """Break the encoder as sequence-first code on a batch-first release does: the comparison must fail."""
+    tower = ImageTower(clip.visual)
+    pixels = pixels_for(clip, batch=1)
+    whole = Block.forward
+
+    def mixed(self, x, *, projected=None, class_token_only=False, causal=False):
+        return whole(self, x.transpose(0, 1)).transpose(0, 1)[:, : 1 if class_token_only else None]
+
+    with torch.inference_mode():
+        right = tower.window_embeddings(tower.tokens(pixels)[0], 2)
+        monkeypatch.setattr(Block, "forward", mixed)
+        wrong = tower.window_embeddings(tower.tokens(pixels)[0], 2)
+    cosines = nn.functional.cosine_similarity(right, wrong, dim=-1)
+    assert cosines.max() < 0.99
+    assert wrong.std(dim=1).mean() < right.std(dim=1).mean()
+
+
+def test_a_picture_does_not_depend_on_its_batch(clip):
+    tower = ImageTower(clip.visual)
+    pixels = pixels_for(clip, batch=3)
+    with torch.inference_mode():
+        together, alone = tower(pixels, patches=True), tower(pixels[1:2], patches=True)
+    torch.testing.assert_close(together.windows[3][1:2], alone.windows[3], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(together.patches[1:2], alone.patches, rtol=1e-12, atol=1e-12)
+
+
+def test_one_layer_is_first_and_last_block_at_once():
+    clip = build(SMALL).double()
+    clip.visual.transformer.resblocks = clip.visual.transformer.resblocks[:1]
+    pixels = pixels_for(clip, batch=1)
+    with torch.inference_mode():
+        ours = ImageTower(clip.visual)(pixels).windows[2][0, 0]
+        expected = oracle.encode_tile(clip, pixels[0]).windows[2, 0, 0]
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_dtype_and_device_are_the_weights():
+    tower = ImageTower(build(SMALL).visual).to(torch.bfloat16)
+    assert (tower.dtype, tower.device) == (torch.bfloat16, torch.device("cpu"))
+    with torch.inference_mode():
+        embeddings = tower(torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16), patches=True)
+    assert {embeddings.image.dtype, embeddings.windows[2].dtype, embeddings.patches.dtype} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda visual: setattr(visual, "attn_pool", nn.Identity()), "attention pooling"),
+        (lambda visual: setattr(visual, "pool_type", "avg"), "average pooling"),
+        (lambda visual: setattr(visual, "global_average_pool", True), "average pooling"),
+        (lambda visual: setattr(visual, "input_patchnorm", True), "input patch norm"),
+        (lambda visual: setattr(visual, "proj", None), "without proj"),
+        (lambda visual: setattr(visual.transformer.resblocks[0], "attn", nn.Identity()), "attention Identity"),
+    ],
+)
+def test_towers_that_windows_cannot_use_are_refused(change, message):
+    visual = copy.deepcopy(build(SMALL).visual)
+    change(visual)
+    with pytest.raises(ArchitectureError, match=message):
+        ImageTower(visual)
+
+
+class HostReads(TorchDispatchMode):
+    """Operators that read a tensor of the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(isinstance(x, torch.Tensor) and x.device.type == "cpu" for x in tree_leaves((args, kwargs))):
+            self.found.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_pass_copies_nothing_from_the_host():
+    """A captured graph must not; the first pass of a shape may. The meta device stands for an accelerator."""
+    tower = ImageTower(build(SMALL).visual).to("meta")
+    pixels = torch.zeros(2, 3, 64, 64, device="meta")
+    with torch.inference_mode():
+        tower(pixels, patches=True)
+        with HostReads() as reads:
+            tower(pixels, patches=True)
+    assert reads.found == []

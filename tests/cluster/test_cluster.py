@@ -1,0 +1,320 @@
+"""Reaching a cluster, and refusing what cannot do the job; a missing installation names its extra."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import signal
+import socket
+import sys
+import time
+
+import pytest
+
+import winspect.cluster
+from winspect._version import __version__
+from winspect.cli.main import main
+from winspect.cluster import batch, cluster
+from winspect.cluster.cluster import (
+    Cluster,
+    Node,
+    check_nodes,
+    check_ray,
+    connect,
+    on_worker,
+    result_of,
+)
+from winspect.errors import ClusterError, MissingExtraError, SettingsError
+from winspect.system.installation import install_command
+
+pytestmark = [
+    # Ray's own, in the process that starts it.
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning",
+        "ignore::DeprecationWarning",
+        "ignore::ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+    ),
+]
+on_a_cluster = pytest.mark.ray
+
+
+@pytest.fixture
+def not_connected(monkeypatch):
+    """As if Ray were not running; nothing starts it, unless the test says how."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail(f"Ray was started with {options}"))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def closed_port():
+    """A port of this machine where nobody listens."""
+    with socket.socket() as held:  # held, so that nobody else takes it; not listening, so that it refuses
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def refusal_of(address):
+    with pytest.raises(ClusterError) as caught, connect(address):
+        pass
+    return str(caught.value)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_port_where_nobody_listens_is_known_at_once(not_connected, closed_port, scheme):
+    began = time.monotonic()
+    told = refusal_of(f"{scheme}127.0.0.1:{closed_port}")
+    assert time.monotonic() - began < 5
+    assert told.startswith(f"{scheme}127.0.0.1:{closed_port}: cannot be reached (")
+    assert "refused" in told and told.endswith("ray:// is port 10001, if it was not chosen otherwise")
+
+
+def test_an_unknown_host(not_connected, monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    told = refusal_of("ray://no-such-host:10001")
+    assert told.startswith("ray://no-such-host:10001: cannot be reached ([Errno -2] Name or service not known)")
+
+
+def test_a_host_that_does_not_answer_is_not_waited_for_long(not_connected, monkeypatch):
+    asked = {}
+
+    def create_connection(place, timeout):
+        asked.update(place=place, timeout=timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    assert refusal_of("[fd00::1]:6379").startswith("[fd00::1]:6379: cannot be reached (timed out); check that")
+    assert asked == {"place": ("fd00::1", 6379), "timeout": 10.0}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", "host:", ":6379", "host:port", "http://host:8265", "ray://", "ray://host", "ray://http://h:1"],
+)
+def test_what_is_no_address(not_connected, address):
+    assert refusal_of(address) == f"{address}: got no address of a cluster, need auto, HOST:PORT or ray://HOST:PORT"
+
+
+def test_a_port_that_is_none(not_connected):
+    assert refusal_of("127.0.0.1:99999").startswith("127.0.0.1:99999: cannot be reached (")
+
+
+def test_auto_where_no_cluster_runs(not_connected, monkeypatch):
+    def init(*, address, **_):
+        assert address == "auto"
+        raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to")
+
+    monkeypatch.setattr(sys.modules["ray"], "init", init)
+    assert refusal_of("auto") == (
+        "auto: no running Ray cluster was found from this machine: ray start --head, or name an address"
+    )
+
+
+def test_the_environment_names_the_cluster(not_connected, monkeypatch, closed_port):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port}")
+    assert refusal_of(None).startswith(f"127.0.0.1:{closed_port}: cannot be reached (")
+    assert refusal_of("nonsense").startswith("nonsense: got no address")  # what is said outright comes first
+
+
+def test_without_any_address_ray_is_started_here(not_connected, monkeypatch):
+    started = {}
+
+    def init(**options):
+        started.update(options)
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(sys.modules["ray"], "init", init)
+    monkeypatch.setattr(cluster, "usable_cores", lambda: 1)
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert refusal_of(None) == "Ray cannot be started on this machine: no room"
+    # two cores at least: something must decode while something judges
+    assert (started["address"], started["num_cpus"]) == ("local", 2)
+    assert started["object_store_memory"] == 1 << 30 and started["log_to_driver"] is False
+
+
+# What Ray says, in words
+
+
+class AuthenticationError(Exception):
+    """Called as Ray's own is."""
+
+
+def version_error():
+    try:
+        raise RuntimeError("Ray Client version mismatch: 2.51 there, 2.60 here")
+    except RuntimeError as cause:
+        error = ConnectionError("cannot connect")
+        error.__cause__ = cause
+        return error
+
+
+TOKEN = (
+    "h:1: the cluster asks for its token: set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+)
+OTHER_RELEASE = "h:1: the cluster runs another release of Ray or Python than this machine: "
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("Unauthenticated: InvalidAuthToken: it is another one"), TOKEN),
+        (AuthenticationError("Token authentication is enabled but no token was found"), TOKEN),
+        (
+            RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.51.0\n    Python: 3.10.2"),
+            OTHER_RELEASE + "Version mismatch: The cluster was started with: Python: 3.10.2",
+        ),
+        (version_error(), OTHER_RELEASE + "cannot connect"),
+        (
+            ConnectionError("ray client connection timeout"),
+            "h:1: cannot be reached: ray client connection timeout; check the address, and that the cluster runs",
+        ),
+        (OSError(), "h:1: cannot be reached: OSError; check the address, and that the cluster runs"),
+    ],
+)
+def test_what_ray_refuses_in_words(error, words):
+    assert cluster._refusal("h:1", error) == words
+
+
+def test_a_long_error_is_cut():
+    assert len(cluster._refusal("h:1", RuntimeError("x" * 5000))) < 400
+
+
+# Installations
+
+
+@pytest.fixture(params=["ray", "pyarrow"])
+def missing(request, monkeypatch):
+    """One of the extra's packages is not installed."""
+    load = builtins.__import__
+
+    def refuse(name, *arguments, **options):
+        if name.partition(".")[0] == request.param:
+            raise ModuleNotFoundError(f"No module named {request.param!r}", name=request.param)
+        return load(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    return request.param
+
+
+def test_without_ray_the_extra_is_named(missing):
+    words = f"{missing} is not installed: {install_command('ray')} (on every machine of a cluster)"
+    for call in (check_ray, lambda: connect().__enter__(), lambda: batch("nowhere", "nowhere")):
+        with pytest.raises(MissingExtraError, match=f"^{re.escape(words)}$"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["ray", "pyarrow"])
+def test_the_command_line_names_the_extra(monkeypatch, process_as_before, capsys, tmp_path, name):
+    """From the start: nothing of the package has been imported yet."""
+    monkeypatch.setattr(winspect, "distributed", winspect.cluster)  # what is imported below is not kept
+    for module in [module for module in sys.modules if module.startswith("winspect.cluster")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)  # what `import` finds there is as good as not installed
+    assert main(["batch", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert install_command("ray") in told.err and name in told.err
+    assert not (tmp_path / "out").exists()
+
+
+WHOLE = {"version": __version__, "missing": [], "unseen": []}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({}, []),
+        (
+            {"version": None, "missing": ["torch"]},
+            [f"h: winspect is not installed there, {__version__} here: here it is {install_command('full', 'ray')}"],
+        ),
+        ({"version": "0.0.9"}, [f"h: winspect 0.0.9 there, {__version__} here: install the same release"]),
+        (
+            {"missing": ["torch", "pyarrow"]},
+            [f"h: torch, pyarrow not installed there: here it is {install_command('full', 'ray')}"],
+        ),
+        ({"unseen": ["/data/parts"]}, ["h: /data/parts not there: use shared storage, or a URI such as s3://"]),
+        (
+            {"version": "0.0.9", "unseen": ["/a", "/b"]},
+            [
+                f"h: winspect 0.0.9 there, {__version__} here: install the same release and "
+                "/a, /b not there: use shared storage, or a URI such as s3://"
+            ],
+        ),
+    ],
+)
+def test_what_a_machine_lacks(found, words):
+    assert cluster._lacks("h", {**WHOLE, **found}) == words
+
+
+def test_a_cluster_of_our_own_has_nothing_to_check(monkeypatch):
+    monkeypatch.setattr(sys.modules["ray"], "remote", lambda **_: pytest.fail("a machine was asked"))
+    check_nodes(Cluster(True, False, None, (Node("1", "h", 1.0, 0.0, 0.0),)), ["/nowhere"])
+
+
+# A real cluster
+
+
+@on_a_cluster
+def test_a_connection_that_is_there_is_used_and_stays(ray_cluster, monkeypatch):
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    with connect() as found:
+        (node,) = found.nodes
+        assert (found.is_own, found.is_client, node.cpus, node.gpus, node.npus) == (False, False, 2.0, 0.0, 0.0)
+    assert ray.is_initialized()
+
+
+@on_a_cluster
+def test_the_machines_of_a_good_cluster_pass(ray_cluster, tmp_path):
+    with connect() as found:
+        check_nodes(found, [str(tmp_path)])
+
+
+@on_a_cluster
+def test_a_machine_with_another_release_or_without_a_place_is_refused(ray_cluster, monkeypatch, tmp_path):
+    unseen = str(tmp_path / "nowhere")
+    monkeypatch.setattr(cluster, "__version__", "77.0")
+    with connect() as found, pytest.raises(ClusterError) as caught:
+        check_nodes(found, [str(tmp_path), unseen])
+    assert str(caught.value) == (
+        f"1 of 1 machines of the cluster cannot do this job: {found.nodes[0].host}: winspect {__version__} there, 77.0 "
+        f"here: install the same release and {unseen} not there: use shared storage, or a URI such as s3://"
+    )
+
+
+@on_a_cluster
+def test_errors_of_a_worker_come_home_as_they_were(ray_cluster):
+    def fail(kind, words):
+        raise kind(words)
+
+    with pytest.raises(SettingsError, match=r"^stride: got 0$"):
+        result_of(on_worker(fail, SettingsError, "stride: got 0", num_cpus=0))
+    with pytest.raises(ClusterError, match=r"^a worker failed: no such thing$"):
+        result_of(on_worker(fail, RuntimeError, "no such thing", num_cpus=0))
+
+
+def test_a_polite_kill_stays_the_callers(not_connected, monkeypatch, process_as_before):
+    """Ray takes SIGTERM for itself when it starts, as this one does; Ctrl-C's way out is the command line's."""
+
+    def init(**_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return object()
+
+    monkeypatch.setattr(sys.modules["ray"], "init", init)
+    monkeypatch.setattr(sys.modules["ray"], "nodes", list)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with connect() as found:
+        assert found.is_own
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler

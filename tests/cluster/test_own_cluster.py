@@ -1,0 +1,94 @@
+"""A cluster of our own lets nobody in: it listens on loopback alone and asks for a token that nobody knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+SOURCES = str(Path(__file__).parents[2] / "src")
+
+# Everything the process and its children listen on; a task; and visitors with the token, with a wrong one, with none.
+OPENED = """
+import json, os, subprocess, sys
+from pathlib import Path
+import ray  # before anybody has said anything of tokens
+from winspect.cluster.cluster import connect
+
+def family():
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+    found = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+def listening():
+    sockets = set()
+    for process in family():
+        try:
+            sockets |= {os.readlink(file) for file in Path(f"/proc/{process}/fd").iterdir()}
+        except OSError:
+            pass
+    lines = [line.split() for file in ("tcp", "tcp6") for line in Path("/proc/net", file).read_text().splitlines()[1:]]
+    opened = [line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
+    return sorted({place.rpartition(":")[0] for place in opened})
+
+STRANGER = (
+    "import sys; from ray._raylet import GcsClient; client = GcsClient(address=sys.argv[1]); "
+    "print('let in' if client.get_all_node_info(timeout=20) else 'no nodes')"
+)
+with connect() as cluster:
+    task = ray.get(ray.remote(lambda: "done").remote())
+    address, mode, places = ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_MODE"], listening()
+    token = os.environ["RAY_AUTH_TOKEN"]
+    asked = [("token", token), ("token", "0" * 64), ("disabled", "")]
+    visitors = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", STRANGER, address],
+            env={**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for mode, value in asked
+    ]
+    told = [visitors[0].communicate(timeout=60)[0].strip()]  # the others have had as much time
+    for visitor in visitors[1:]:
+        visitor.kill()
+        told.append(visitor.communicate()[0].strip())
+print(json.dumps([task, mode, places, told, os.environ.get("RAY_AUTH_MODE"), "RAY_AUTH_TOKEN" in os.environ]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
+def test_it_lets_nobody_in_and_leaves_the_environment_as_it_was(tmp_path):
+    """Before: all its processes listened on all addresses, and whoever reached them could run code."""
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short:
+        env = {**os.environ, "PYTHONPATH": SOURCES, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": short}
+        env |= {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
+        for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+            env.pop(name, None)
+        ran = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", OPENED], env=env, capture_output=True, text=True, check=False
+        )
+    assert ran.returncode == 0, ran.stderr
+    task, mode, places, told, mode_afterwards, token_is_left = json.loads(ran.stdout.splitlines()[-1])
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert (task, mode) == ("done", "token")
+    assert {*places} <= loopback and places
+    assert told == ["let in", "", ""]
+    assert (mode_afterwards, token_is_left) == ("disabled", False)
+    assert not (tmp_path / ".ray").exists()  # no token is left in the home folder

@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d
 
 from training.measure import auroc
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.text import TextEncoder, TextTower
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import PictureError

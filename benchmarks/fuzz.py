@@ -61,7 +61,7 @@ def _work(pipe: Connection) -> None:
     """A worker: reads the inputs it is sent, and answers with what became of them."""
     import torch
 
-    import winspect.inspector.predictor  # noqa: F401  (before memory is limited)
+    import winspect.inspector.winclip  # noqa: F401  (before memory is limited)
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -379,7 +379,7 @@ def _read_weights(path: Path) -> None:
 @cache
 def _bundle(folder: Path) -> tuple[Path, float]:
     from winspect import WinCLIP
-    from winspect.inspector.edge_predictor import load_bundle
+    from winspect.inspector.edge import load_bundle
     from winspect.inspector.export import export
 
     model = WinCLIP("winspect-tiny", device="cpu", engine="onnx", precision="fp32")
@@ -420,7 +420,7 @@ def _hash_anew(place: Path, spoilt: Path) -> None:
 
 
 def _read_bundle(place: Path) -> None:
-    from winspect.inspector.edge_predictor import load_bundle
+    from winspect.inspector.edge import load_bundle
 
     whole, right = _bundle(place.parents[1])
     hashed = (place / ".hashed").is_file()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.cli.benchmark import print_benchmark
-from winspect.pictures.sources import find_pictures
+from winspect.pictures.find import find_pictures
 from winspect.speed.benchmark import combine, run_benchmark
 
 ROOT = Path(__file__).parents[1]

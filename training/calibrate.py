@@ -25,7 +25,7 @@ from training.losses import PATCH_COVERAGE
 from training.measure import auroc
 from training.publish import PACKAGE_FOLDER
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.text import TextEncoder, TextTower
 from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
 from winspect.methods.winclip.prompts import PromptEnsemble

@@ -22,8 +22,8 @@ from winspect.system.reporting import turn_off_reporting
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
     from winspect.inspector.outcome import ConstantMapWarning
-    from winspect.inspector.predictor import WinCLIP
-    from winspect.methods.results import Result
+    from winspect.inspector.winclip import WinCLIP
+    from winspect.methods.result import Result
     from winspect.methods.winclip.prompts import PromptEnsemble
     from winspect.methods.winclip.recipes import RECIPES, Recipe
 
@@ -49,8 +49,8 @@ _LAZY = {
     "PromptEnsemble": "methods.winclip.prompts",
     "RECIPES": "methods.winclip.recipes",
     "Recipe": "methods.winclip.recipes",
-    "Result": "methods.results",
-    "WinCLIP": "inspector.predictor",
+    "Result": "methods.result",
+    "WinCLIP": "inspector.winclip",
 }
 
 

@@ -24,7 +24,7 @@ from winspect.cli.main import main
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError, PictureError, SettingsError
 from winspect.inspector import export as exporting
 from winspect.inspector.calibrating import calibrate
-from winspect.inspector.edge_predictor import load_bundle
+from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export
 from winspect.outputs.coco import COCO_FILE, write_coco
 from winspect.system.installation import install_command

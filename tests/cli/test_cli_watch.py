@@ -217,7 +217,7 @@ def test_wrong_use_is_said_before_torch_is_loaded(tmp_path):
 def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, small_model, watch, monkeypatch):
     """In place of a model: what a device on the line has installed."""
     from winspect.cli import judging
-    from winspect.inspector.edge_predictor import EdgePredictor
+    from winspect.inspector.edge import EdgePredictor
 
     class Bundle(EdgePredictor):
         def __init__(self):

@@ -21,7 +21,7 @@ from winspect.cluster.filesystems import (
 )
 from winspect.cluster.inputs import find_inputs
 from winspect.errors import PictureError, SourceError
-from winspect.pictures.sources import find_pictures
+from winspect.pictures.find import find_pictures
 
 QUERY = "?region=eu-central-1&scheme=http"
 

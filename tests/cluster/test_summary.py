@@ -15,7 +15,7 @@ from winspect.cluster.reading import read_results
 from winspect.cluster.shards import result_schema
 from winspect.cluster.summary import MOST_CLASSES, QUANTILES, check, summarise
 from winspect.errors import OutputError, PictureError, SourceError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 
 QUANTILE_LEVELS = [0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1]
 DECODED = {"type": "PictureError", "message": "line/{0}.png: is cut off; copy it again"}

@@ -24,7 +24,7 @@ import torch
 from checkpoints import SMALL, build
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import ENVIRONMENT, WeightPrefetch, environment, prefetch_order
 from winspect.errors import EngineError, MissingExtraError, SettingsError
 

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import WeightPrefetch
 from winspect.engines.accelerators.captured_graphs import BUCKETS, BucketedGraphs, bucket_of, check_buckets, fill_up
 from winspect.errors import EngineError, SettingsError

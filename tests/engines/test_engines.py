@@ -11,7 +11,7 @@ import torch
 from checkpoints import SMALL, build
 
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.base import is_out_of_memory
 from winspect.engines.devices import DEVICES, PRECISIONS, dtype_of, resolve_device
 from winspect.engines.torch_engine import DEFAULT_BATCH_SIZES, TorchEngine

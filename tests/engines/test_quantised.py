@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 
 from tests.engines.towers import make_pixels, make_visual
 from winspect import WinCLIP
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.cli.main import main
 from winspect.engines import quantised
 from winspect.engines.graph_cache import GraphCache

@@ -17,13 +17,13 @@ from torch import nn
 
 from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines import static
-from winspect.engines.graph import Layout, build_tower, mlp_parts
+from winspect.engines.compiled import OpenVINOGraph
 from winspect.engines.graph_cache import GraphCache
-from winspect.engines.graphs import OpenVINOGraph
 from winspect.engines.openvino_engine import OpenVINOEngine, check_openvino_device
-from winspect.engines.openvino_graph import OpenVINOOperators
+from winspect.engines.openvino_operators import OpenVINOOperators
+from winspect.engines.tower_graph import Layout, build_tower, mlp_parts
 from winspect.errors import ArchitectureError, DeviceError, DeviceMemoryError, EngineBuildError, MissingExtraError
 from winspect.weights import TINY, load
 
@@ -139,7 +139,7 @@ def test_a_square_tower_with_text_beside_it(engine_of):
 def run_openvino(visual: nn.Module, layout: Layout, pixels: torch.Tensor) -> dict[str, np.ndarray]:
     import openvino as ov
 
-    from winspect.engines.openvino_graph import openvino_model
+    from winspect.engines.openvino_operators import openvino_model
 
     tower = ImageTower(visual)
     with torch.inference_mode():

@@ -25,7 +25,7 @@ from winspect.evaluation.alarms import map_alarm, mean_cosine
 from winspect.evaluation.pixels import _nearest, square_map
 from winspect.evaluation.published import differences, get_table
 from winspect.evaluation.results import IMAGE_METRICS, PIXEL_METRICS
-from winspect.methods.results import Result, map_spread
+from winspect.methods.result import Result, map_spread
 
 CONTRACT = {
     "schema": int,

@@ -10,7 +10,7 @@ from miniature import part
 from winspect import WinCLIP
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.calibrating import calibrate
-from winspect.inspector.edge_predictor import load_bundle
+from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export
 from winspect.pictures.images import resize_tiles
 

@@ -15,6 +15,7 @@ from winspect.cluster.inputs import find_inputs
 from winspect.datasets import open_dataset
 from winspect.errors import SourceError
 from winspect.pictures import decoding
+from winspect.pictures.find import find_pictures
 from winspect.pictures.formats import (
     ENDINGS,
     FORMATS,
@@ -23,7 +24,6 @@ from winspect.pictures.formats import (
     left_out_in_words,
     read_start,
 )
-from winspect.pictures.sources import find_pictures
 from winspect.watch.tree import Tree
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)

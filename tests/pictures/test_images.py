@@ -546,7 +546,7 @@ def test_the_number_of_workers_without_affinity(monkeypatch):
 def test_importing_brings_neither_torch_nor_a_changed_warnings_filter():
     code = (
         "import sys, warnings, numpy; from PIL import Image, ImageFile; before = list(warnings.filters);"
-        "limit = Image.MAX_IMAGE_PIXELS; import winspect.pictures.images, winspect.pictures.sources;"
+        "limit = Image.MAX_IMAGE_PIXELS; import winspect.pictures.images, winspect.pictures.find;"
         "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules;"
         "assert warnings.filters == before and Image.MAX_IMAGE_PIXELS == limit and not ImageFile.LOAD_TRUNCATED_IMAGES"
     )

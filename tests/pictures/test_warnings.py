@@ -15,7 +15,7 @@ from PIL import Image
 
 from winspect import WinCLIP
 from winspect.cli.main import main
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.pictures.images import prepare
 from winspect.pictures.suspicions import blank_frame
 from winspect.watch.status import Status

@@ -11,7 +11,7 @@ import numpy as np
 
 from winspect.calibration import Calibration, needed_pictures
 from winspect.errors import PictureError, ReferencesError, SettingsError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.methods.winclip.recipes import RECIPES
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import heat_overlay

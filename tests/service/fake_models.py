@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from winspect.errors import DeviceError, ReferencesError, WeightsMissingError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.pictures.images import Preprocess, prepare
 from winspect.service.settings import ModelSpec

@@ -20,7 +20,7 @@ from PIL import Image
 from tests.service.asking import Service, encoded, picture
 from tests.service.fake_backend import FakeBackend, score_of
 from winspect.errors import OutputError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.outputs.recorder import COLUMNS
 from winspect.service.backend import Backend
 from winspect.service.contract import Overloaded

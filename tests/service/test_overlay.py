@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from winspect.errors import PictureError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.pictures.heatmaps import judged_overlay
 from winspect.pictures.images import tile_boxes
 from winspect.service.backend import _look

@@ -10,7 +10,7 @@ from checkpoints import SMALL, build
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from winspect.backbones.encoder import Block, ImageTower
+from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
 from winspect.speed.flops import (

@@ -17,10 +17,10 @@ from checkpoints import SMALL, build
 from PIL import Image
 
 from winspect import WinCLIP
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines import timing
-from winspect.engines.graph import Layout
 from winspect.engines.timing import OperatorTime, onnxruntime_times, openvino_fused, openvino_times, torch_times
+from winspect.engines.tower_graph import Layout
 from winspect.errors import EngineError, OutputError, PictureError, SettingsError, SourceError
 from winspect.speed.flops import ATTENTION, CLASSES, LAYER_NORM, LINEAR, OTHER, TowerShape, Work, image_tower_flops
 from winspect.speed.profiling import chart, collect, profile, results, roofline, write_profile
@@ -114,7 +114,7 @@ def test_an_openvino_model_without_counters_is_named():
 
 def test_openvinos_operators_of_a_real_tower(tower):
     openvino = pytest.importorskip("openvino")
-    from winspect.engines.openvino_graph import openvino_model
+    from winspect.engines.openvino_operators import openvino_model
 
     # OpenVINO counts whole microseconds: a batch large enough that no operator takes none.
     model = openvino_model(tower, Layout(tower.grid_hw, (2, 3), 1, patches=False, batch=64))

@@ -17,7 +17,7 @@ from winspect import WinCLIP
 from winspect.cli.main import main
 from winspect.datasets.manifest import open_manifest
 from winspect.errors import BundleError, SourceError, WinspectError
-from winspect.inspector.edge_predictor import load_bundle
+from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export
 from winspect.pictures.fingerprints import fingerprint
 from winspect.system import opening

@@ -14,7 +14,7 @@ from PIL import Image
 import winspect
 from winspect.cli.main import main
 from winspect.errors import PictureError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.outputs.recorder import Recorder
 from winspect.system.terminal import cell, log_to_stderr, printable, text_of_cell
 
@@ -75,7 +75,7 @@ def test_predict_prints_no_line_that_a_name_made(tmp_path, small_model, capsys, 
 
 def test_the_log_is_a_line_per_record(capsys, process_as_before):
     log_to_stderr(logging.WARNING)
-    logging.getLogger("winspect.pictures.sources").warning("%s cannot be searched", FORGED)
+    logging.getLogger("winspect.pictures.find").warning("%s cannot be searched", FORGED)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(False)

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.bundled_model import RealSet, local_deviation, subset_aurocs, table
 from training import calibrate
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.methods.winclip.fusion import FusionSettings
 from winspect.weights import tiny
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from winspect.errors import PictureError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.pictures.decoding import read_rgb, source_name
 from winspect.watch.folder import WatchedFolder
 from winspect.watch.journal import Journal

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from winspect.backbones.encoder import Block
+from winspect.backbones.image_tower import Block
 from winspect.errors import ClassNameError
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.system.memory import trim_heap

@@ -11,7 +11,7 @@ import numpy as np
 
 from winspect.backbones.embeddings import Embeddings
 from winspect.bundle.manifest import GRAPHS
-from winspect.engines.graphs import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options
+from winspect.engines.compiled import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options
 from winspect.errors import BundleError, MissingExtraError
 from winspect.system.installation import EDGE_EXTRAS, install_command
 

@@ -25,8 +25,8 @@ from winspect.system.files import replacing
 from winspect.system.installation import is_installed
 
 if TYPE_CHECKING:
-    from winspect.inspector.predicting import Predictor
-    from winspect.methods.results import Result
+    from winspect.inspector.base import Predictor
+    from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
 

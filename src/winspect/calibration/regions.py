@@ -29,7 +29,7 @@ import numpy as np
 
 from winspect.calibration.defects import Defects, label_regions, regions_of
 from winspect.errors import SettingsError
-from winspect.methods.results import Result, shrunk
+from winspect.methods.result import Result, shrunk
 
 REACH = 0.7
 """Chosen on generated products of families that the bundled model was not trained on (benchmarks/boxes.py): 0.65 to

@@ -122,7 +122,7 @@ def _print(summary: Mapping[str, Any], out: str) -> None:
     from winspect.cluster.progress import duration
 
     pace = summary["pictures_per_s"]
-    from winspect.methods.results import count_of_warnings
+    from winspect.methods.result import count_of_warnings
 
     warned = count_of_warnings(summary["warned"])
     print(

@@ -115,7 +115,7 @@ def _combinations(args: argparse.Namespace) -> list[Any]:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from winspect.pictures.sources import find_pictures
+    from winspect.pictures.find import find_pictures
     from winspect.speed.benchmark.pictures import at_even_steps, packaged_pictures
 
     count = IMAGES if args.images is None else args.images

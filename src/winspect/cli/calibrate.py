@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     normals, references, further = _find(args, rate)
     _check_place(args.out)
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
-    from winspect.inspector.predictor import DEFAULT_CLASS
+    from winspect.inspector.winclip import DEFAULT_CLASS
 
     category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
     model = load_model(args)
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path], dict[str, Any]]:
     """Good pictures, references, and the further pictures that were given: ``held_out``, ``defective``."""
     from winspect.calibration.conformal import check_enough
-    from winspect.pictures.sources import find_pictures
+    from winspect.pictures.find import find_pictures
 
     normals = find_pictures(args.normals)
     check_enough(len(normals), rate)

@@ -14,8 +14,8 @@ from winspect.system.yaml_texts import parse_yaml
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
-    from winspect.inspector.predicting import Predictor
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.base import Predictor
+    from winspect.inspector.winclip import WinCLIP
 
 EXIT_DONE, EXIT_CHECK_SAID_NO, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -147,7 +147,7 @@ def model_options(
 
 def load_model(args: argparse.Namespace, calibration: Calibration | None = None) -> WinCLIP:
     """The model that the options describe; what they leave open is as the calibration was made."""
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
     return WinCLIP(**model_options(args, calibrations=[] if calibration is None else [calibration]))
 
@@ -163,7 +163,7 @@ def load_predictor(args: argparse.Namespace, calibration: Calibration | None = N
     if args.bundle is None:
         return load_model(args, calibration)
     check_bundle_alone(args)
-    from winspect.inspector.edge_predictor import load_bundle
+    from winspect.inspector.edge import load_bundle
 
     return load_bundle(args.bundle)
 
@@ -179,7 +179,7 @@ def check_shots(args: argparse.Namespace) -> None:
 def expand_references(patterns: list[str], *, option: str = "--reference") -> list[Path]:
     """The pictures that ``--reference``, or another option, names."""
     from winspect.errors import ReferencesError, SourceError
-    from winspect.pictures.sources import find_pictures
+    from winspect.pictures.find import find_pictures
 
     try:
         return find_pictures(patterns)

@@ -12,7 +12,7 @@ from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, RegionRule
-    from winspect.inspector.predicting import Predictor
+    from winspect.inspector.base import Predictor
     from winspect.pictures.heatmaps import ScoreRange
 
 
@@ -96,7 +96,7 @@ def load_judge(
 
 
 def _bundled(args: argparse.Namespace, model: Predictor) -> Calibration | None:
-    from winspect.inspector.edge_predictor import EdgePredictor
+    from winspect.inspector.edge import EdgePredictor
 
     if not isinstance(model, EdgePredictor):
         return None

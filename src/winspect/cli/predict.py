@@ -72,7 +72,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge the pictures; returns the exit code."""
-    from winspect.pictures.sources import find_pictures
+    from winspect.pictures.find import find_pictures
 
     _check_options(args)
     calibration = load_calibration(args)
@@ -245,7 +245,7 @@ class _Printer:
             sys.stdout.write("\n], " + json.dumps(summary)[1:] + "\n")
         sys.stdout.flush()
         if kind is None:
-            from winspect.methods.results import count_of_warnings
+            from winspect.methods.result import count_of_warnings
 
             where = count_of_warnings(self.warned) + (f"; results in {out}" if out else "")
             if self.seen:

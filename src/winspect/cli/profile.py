@@ -13,7 +13,7 @@ from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
 PICTURES, MOST_PICTURES = 2, 16
 
@@ -72,7 +72,7 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
 
     if not args.pictures:
         return at_even_steps(packaged_pictures(), PICTURES)
-    from winspect.pictures.sources import find_pictures
+    from winspect.pictures.find import find_pictures
 
     found = find_pictures(args.pictures)
     if len(found) > MOST_PICTURES:

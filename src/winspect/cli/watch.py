@@ -39,7 +39,7 @@ from winspect.cli.watch_options import (
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
-    from winspect.inspector.predicting import Predictor
+    from winspect.inspector.base import Predictor
     from winspect.watch.results import WatchResults
     from winspect.watch.status import Status
 

@@ -30,8 +30,8 @@ from winspect.datasets import Item
 from winspect.errors import PictureError, ReferencesError, SourceError, WinspectError
 from winspect.evaluation.alarms import PROBES, embedding_alarm
 from winspect.evaluation.category import Described, Judges, Keep, Measuring, Part
-from winspect.inspector.class_state import ClassState
-from winspect.methods.results import Result
+from winspect.inspector.state import ClassState
+from winspect.methods.result import Result
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import ScoreRange, run_range
 from winspect.system.machine import describe_machine
@@ -228,7 +228,7 @@ class ClusterModel(Judges):
     def predict_many(
         self, pictures: Sequence[Path], class_name: str, *, keep_pictures: bool = False
     ) -> Iterator[Result]:
-        """As :meth:`winspect.inspector.predicting.Predictor.predict_many`, for a few pictures, by one worker.
+        """As :meth:`winspect.inspector.base.Predictor.predict_many`, for a few pictures, by one worker.
 
         Raises:
             ReferencesError: a good sample cannot be read.

@@ -25,6 +25,7 @@ from pyarrow import fs
 
 from winspect.errors import PictureError, SourceError
 from winspect.pictures.decoding import Source
+from winspect.pictures.find import natural_key
 from winspect.pictures.formats import (
     START_BYTES,
     count_left_out,
@@ -34,7 +35,6 @@ from winspect.pictures.formats import (
     left_out_in_words,
     picture_by_name,
 )
-from winspect.pictures.sources import natural_key
 from winspect.system.opening import NotAFileError, check_file
 
 logger = logging.getLogger(__name__)

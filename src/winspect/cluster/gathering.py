@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from winspect.cluster.reading import as_results
 from winspect.cluster.stages import JUDGED
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 
 
 @dataclass

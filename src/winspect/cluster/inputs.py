@@ -23,10 +23,10 @@ from winspect.cluster.filesystems import Uri, is_uri, kind_of, list_folder, loca
 from winspect.cluster.manifests import MANIFESTS, read_manifest
 from winspect.cluster.rows import BATCH_ROWS, SCHEMA, SHOWN, Problems, place_in, placed, repeated
 from winspect.errors import SettingsError, SourceError
-from winspect.inspector.predicting import DEFAULT_CLASS
+from winspect.inspector.base import DEFAULT_CLASS
 from winspect.methods.winclip.prompts import check_class_name
+from winspect.pictures.find import find_pictures, natural_key
 from winspect.pictures.formats import FORMAT_NAMES, ending_of, is_hidden, is_picture
-from winspect.pictures.sources import find_pictures, natural_key
 
 OVERLAYS = "_maps"  # the folder in a destination with pictures that are results
 _HASHED = ("id", "path", "class", "file", "row")

@@ -20,7 +20,7 @@ from winspect.cluster.filesystems import open_place, pictures_of
 from winspect.cluster.inputs import OVERLAYS
 from winspect.cluster.stages import JUDGED, boxes_of, worker_name
 from winspect.errors import PictureError, WinspectError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.outputs.recorder import overlay_of, short_stem
 from winspect.pictures.decoding import Source, read_rgb
 from winspect.pictures.heatmaps import save_png

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from winspect.cluster.filesystems import open_input
 from winspect.cluster.shards import RUN_FILE, SHARDS_FILE, FolderStore
 from winspect.errors import OutputError, PictureError, SourceError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 
 _ARRAYS = ("tile_maps", "map_shape", "tile_boxes", "width", "height")
 _NEEDED = ("id", "path", "class", "anomaly_score", "error")

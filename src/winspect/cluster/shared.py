@@ -18,8 +18,8 @@ from winspect.weights.names import LOCAL
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, RegionRule
-    from winspect.inspector.class_state import ClassState
-    from winspect.inspector.predicting import Predictor
+    from winspect.inspector.base import Predictor
+    from winspect.inspector.state import ClassState
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Model:
         """Load it in this process."""
         bundle = self.options.get("bundle")
         if bundle is not None:
-            from winspect.inspector.edge_predictor import load_bundle
+            from winspect.inspector.edge import load_bundle
 
             return load_bundle(bundle)
         import torch
 
-        from winspect.inspector.predictor import WinCLIP
+        from winspect.inspector.winclip import WinCLIP
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)  # the engines take their number of threads from here

@@ -20,7 +20,7 @@ from winspect.cluster.filesystems import pictures_of
 from winspect.cluster.shards import result_schema
 from winspect.cluster.shared import Model, Shared, differences
 from winspect.errors import PictureError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.pictures.decoding import Source
 from winspect.pictures.fingerprints import Copies
 from winspect.pictures.images import Prepared, Resized, resize_tiles

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.timing import OperatorTime
 from winspect.errors import DeviceMemoryError, WinspectError
 

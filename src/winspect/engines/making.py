@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.base import Engine
 from winspect.engines.choice import Choice
 from winspect.engines.graph_cache import GraphCache

@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from winspect.backbones.encoder import ImageTower
-from winspect.engines.graph import GRAPH_VERSION, Layout, Node, build_tower
+from winspect.backbones.image_tower import ImageTower
+from winspect.engines.compiled import Graph, OnnxGraph, onnx_options
 from winspect.engines.graph_cache import GraphCache
-from winspect.engines.graphs import Graph, OnnxGraph, onnx_options
 from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, onnxruntime_times
+from winspect.engines.tower_graph import GRAPH_VERSION, Layout, Node, build_tower
 from winspect.errors import MissingExtraError
 from winspect.system.installation import install_command
 from winspect.system.memory import page_out
@@ -27,7 +27,7 @@ _WEIGHTS_FILE, _SMALLEST_APART = "tower.weights", 1024
 
 
 class OnnxOperators:
-    """Collects a graph; see :class:`winspect.engines.graph.Operators`. Weights go into a file beside it."""
+    """Collects a graph; see :class:`winspect.engines.tower_graph.Operators`. Weights go into a file beside it."""
 
     def __init__(self) -> None:
         self._onnx = _onnx()

@@ -11,13 +11,13 @@ import numpy as np
 import openvino as ov
 import torch
 
-from winspect.backbones.encoder import ImageTower
-from winspect.engines.graph import GRAPH_VERSION, Layout
+from winspect.backbones.image_tower import ImageTower
+from winspect.engines.compiled import OPENVINO_HINTS, Graph, OpenVINOGraph, save_openvino
 from winspect.engines.graph_cache import GraphCache
-from winspect.engines.graphs import OPENVINO_HINTS, Graph, OpenVINOGraph, save_openvino
-from winspect.engines.openvino_graph import openvino_model
+from winspect.engines.openvino_operators import openvino_model
 from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
+from winspect.engines.tower_graph import GRAPH_VERSION, Layout
 from winspect.errors import DeviceError
 from winspect.system.memory import page_out
 from winspect.system.opening import read_bytes

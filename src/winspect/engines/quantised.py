@@ -23,11 +23,11 @@ from openvino import opset13 as op
 from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
-from winspect.engines.graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
+from winspect.backbones.image_tower import ImageTower
+from winspect.engines.compiled import save_openvino
 from winspect.engines.graph_cache import GraphCache
-from winspect.engines.graphs import save_openvino
 from winspect.engines.openvino_engine import OpenVINOEngine
+from winspect.engines.tower_graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.system.installation import install_command
 from winspect.system.machine import cpu_features
@@ -130,7 +130,7 @@ class QuantisedEngine(OpenVINOEngine):
 def without_windows(model: ov.Model, layout: Layout) -> ov.Model:
     """What a tower's graph with windows computes of the pictures alone: the same constants, the other rows left out.
 
-    The pictures are the first part wherever rows are joined or split (:mod:`winspect.engines.graph`).
+    The pictures are the first part wherever rows are joined or split (:mod:`winspect.engines.tower_graph`).
 
     Args:
         model: of a layout with windows; it is taken apart.

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.base import Engine, is_out_of_memory
-from winspect.engines.graph import IMAGE, PATCHES, Layout, window_output
-from winspect.engines.graphs import Graph
+from winspect.engines.compiled import Graph
 from winspect.engines.timing import OperatorTime, torch_times
+from winspect.engines.tower_graph import IMAGE, PATCHES, Layout, window_output
 from winspect.errors import ArchitectureError, EngineBuildError, WinspectError
 
 IMAGE_BATCH = 8

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import WeightPrefetch
 from winspect.engines.accelerators.captured_graphs import BUCKETS, BucketedGraphs
 from winspect.engines.base import Engine

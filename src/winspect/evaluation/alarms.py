@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from winspect.errors import PictureError
-from winspect.methods.results import CONSTANT_SPREAD
+from winspect.methods.result import CONSTANT_SPREAD
 from winspect.pictures.images import prepare
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
 EQUAL_COSINE = 0.99999
 """Windows whose mean pairwise cosine is above this are equal. Measured, as one minus that cosine: photographs give
@@ -34,7 +34,7 @@ def map_alarm(spreads: Sequence[float]) -> str | None:
     """The alarm for the maps of a category, when more than half of them are constant; else None.
 
     Args:
-        spreads: :func:`winspect.methods.results.map_spread` of each picture.
+        spreads: :func:`winspect.methods.result.map_spread` of each picture.
     """
     constant = sum(spread < CONSTANT_SPREAD for spread in spreads)
     if 2 * constant <= len(spreads):

@@ -20,14 +20,14 @@ from winspect.evaluation.alarms import embedding_alarm, map_alarm
 from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
-from winspect.methods.results import map_spread
+from winspect.methods.result import map_spread
 from winspect.metrics import Ranking, rank_scores
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay, run_range, save_png
 from winspect.system.files import make_folder, replacing
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
-    from winspect.methods.results import Result
+    from winspect.inspector.winclip import WinCLIP
+    from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Described:
     """What judges.
 
     Attributes:
-        model: of :meth:`winspect.inspector.predicting.Predictor.describe`.
+        model: of :meth:`winspect.inspector.base.Predictor.describe`.
         side: of what it sees, in pixels.
         machine: of :func:`winspect.system.machine.describe_machine`, where it runs.
     """

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from winspect.errors import MissingExtraError
-from winspect.inspector.predictor import WinCLIP
-from winspect.methods.results import Result
+from winspect.inspector.winclip import WinCLIP
+from winspect.methods.result import Result
 from winspect.metrics import auroc
 from winspect.outputs.recorder import Recorder
 from winspect.outputs.report import Gallery, Picture, write_report

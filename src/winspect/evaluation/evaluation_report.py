@@ -24,7 +24,7 @@ from winspect.pictures.heatmaps import UNIT_RANGE
 from winspect.system.opening import read_text
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
 REPORT_FILE = "report.html"
 PICTURES_PER_LIST = 4

@@ -22,7 +22,7 @@ from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay
 from winspect.system.opening import open_file
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
 _OUTLINE_RGB, _HALO_RGB = (0, 229, 255), (10, 30, 60)
 _QUALITY = 80

@@ -14,7 +14,7 @@ from winspect.datasets.mask_files import LOOKED_FOR, what_lies_near
 from winspect.datasets.masks import fault_of
 from winspect.errors import PictureError
 from winspect.evaluation.shots import relative_name
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.methods.winclip.scoring import upsample
 from winspect.metrics import Ranking, rank_pixels
 from winspect.metrics.pixel import EIGHT_NEIGHBOURS

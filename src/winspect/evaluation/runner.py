@@ -38,7 +38,7 @@ from winspect.system.terminal import cell
 from winspect.weights.cache import hash_file
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
 logger = logging.getLogger(__name__)
 

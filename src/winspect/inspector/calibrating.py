@@ -18,8 +18,8 @@ from winspect.pictures.given import pictures_given
 from winspect.system.progress import progress_bar
 
 if TYPE_CHECKING:
-    from winspect.inspector.predicting import Predictor
-    from winspect.methods.results import Result
+    from winspect.inspector.base import Predictor
+    from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
 

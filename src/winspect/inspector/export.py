@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.bundle.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
 from winspect.calibration import Calibration
+from winspect.engines.compiled import save_openvino
 from winspect.engines.gate.pictures import gate_pictures
-from winspect.engines.graphs import save_openvino
 from winspect.engines.static import StaticEngine
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
-from winspect.inspector.edge_predictor import EdgePredictor, preprocessing_document
-from winspect.inspector.predictor import WinCLIP
+from winspect.inspector.edge import EdgePredictor, preprocessing_document
 from winspect.inspector.references import save_references
+from winspect.inspector.winclip import WinCLIP
 from winspect.methods.winclip.prompts import check_class_name, class_key
 from winspect.methods.winclip.recipes import all_settings
 from winspect.system.files import output_error

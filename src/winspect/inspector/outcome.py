@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from winspect.errors import PictureError
-from winspect.methods.results import CONSTANT_SPREAD, Result, map_spread
+from winspect.methods.result import CONSTANT_SPREAD, Result, map_spread
 from winspect.methods.winclip.judge import PictureScores
 from winspect.pictures.images import Prepared
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.engines.base import Engine
 from winspect.engines.choice import Choice
 from winspect.engines.gate import (
@@ -28,10 +28,10 @@ from winspect.engines.gate import (
     compare,
     gate_pictures,
 )
-from winspect.engines.graph import GRAPH_VERSION
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.making import make_engine
 from winspect.engines.torch_engine import TorchEngine
+from winspect.engines.tower_graph import GRAPH_VERSION
 from winspect.errors import EngineBuildError, PrecisionError, SettingsError
 from winspect.methods.winclip.fusion import FusionSettings
 from winspect.methods.winclip.judge import PictureScores

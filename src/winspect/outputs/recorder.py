@@ -19,7 +19,7 @@ import numpy as np
 
 from winspect.calibration.verdict import verdict_of
 from winspect.errors import OutputError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay, save_png
 from winspect.system.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.system.opening import open_file, open_text

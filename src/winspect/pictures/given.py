@@ -60,7 +60,7 @@ def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
     if isinstance(pictures, str | os.PathLike):
         name = os.fspath(pictures)
         if os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name)):
-            from winspect.pictures.sources import find_pictures
+            from winspect.pictures.find import find_pictures
 
             return find_pictures(name)
         return [pictures]

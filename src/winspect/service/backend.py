@@ -40,7 +40,7 @@ from winspect.service.store.store import Kind, Picture, Store
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
-    from winspect.methods.results import Result
+    from winspect.methods.result import Result
 
 __all__ = [
     "Backend",

@@ -12,7 +12,7 @@ from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange
 
 if TYPE_CHECKING:
     from winspect.calibration import Decision, RegionRule
-    from winspect.methods.results import Result
+    from winspect.methods.result import Result
 
 State = Literal["loading", "ready", "unavailable", "draining"]
 

@@ -93,7 +93,7 @@ class TowerShape:
 
     @classmethod
     def of(cls, tower: Any) -> TowerShape:
-        """The shape of a :class:`winspect.backbones.encoder.ImageTower`.
+        """The shape of a :class:`winspect.backbones.image_tower.ImageTower`.
 
         Raises:
             ArchitectureError: its MLP is not open_clip's plain one.

@@ -24,7 +24,7 @@ from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, RegionRule
-    from winspect.methods.results import Result
+    from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
 

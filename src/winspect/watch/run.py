@@ -18,7 +18,7 @@ from winspect.watch.results import StoppedError, WatchResults
 from winspect.watch.status import Status
 
 if TYPE_CHECKING:
-    from winspect.methods.results import Result
+    from winspect.methods.result import Result
     from winspect.watch.camera import Camera, Frame
     from winspect.watch.video import Video
 

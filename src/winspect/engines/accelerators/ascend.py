@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from winspect.backbones.encoder import ImageTower
+from winspect.backbones.image_tower import ImageTower
 from winspect.errors import EngineError, MissingExtraError, SettingsError
 from winspect.system.installation import install_command
 

@@ -14,7 +14,7 @@ import numpy as np
 from winspect.calibration import RegionRule
 from winspect.calibration.verdict import check_threshold
 from winspect.errors import PictureError
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.methods.winclip.recipes import Recipe
 from winspect.outputs.recorder import boxes_of, to_row
 from winspect.service.contract import Judged

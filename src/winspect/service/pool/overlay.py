@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from winspect.calibration.verdict import verdict_of
-from winspect.methods.results import Result, shrunk
+from winspect.methods.result import Result, shrunk
 from winspect.pictures.heatmaps import ScoreRange, judged_overlay
 
 

@@ -33,7 +33,7 @@ from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.system.terminal import log_to_stderr
 
 if TYPE_CHECKING:
-    from winspect.methods.results import Result
+    from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class BatchAnswer:
 
 def load_model(spec: ModelSpec, device: str | None) -> Any:
     """The predictor that a specification describes, on one of its devices."""
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
     place = {} if device is None else {"device": device}
     return WinCLIP(**{**spec.options, **place})

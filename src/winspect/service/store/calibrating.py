@@ -16,7 +16,7 @@ from winspect.calibration.conformal import check_enough
 from winspect.calibration.file import from_document, to_document
 from winspect.errors import PictureError, SettingsError, WinspectError
 from winspect.inspector.calibrating import calibrate
-from winspect.methods.results import Result
+from winspect.methods.result import Result
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.service.contract import CalibrationState, NotReady, Overloaded, ServiceError, StoredPicture, UnknownClass
 from winspect.service.store.store import Store

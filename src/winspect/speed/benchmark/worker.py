@@ -17,8 +17,8 @@ from winspect.system.machine import peak_rss_mb
 from winspect.system.terminal import log_to_stderr
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
-    from winspect.methods.results import Result
+    from winspect.inspector.winclip import WinCLIP
+    from winspect.methods.result import Result
 
 NO_PREFETCH = "tile-batch: {} has no cache that weights can be prefetched to"
 
@@ -164,7 +164,7 @@ class Runner:
 
 
 def _load(options: dict[str, Any], **more: Any) -> WinCLIP:
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
     return WinCLIP(**{**options, **more})
 

@@ -21,7 +21,7 @@ from winspect.pictures.decoding import Source, decode
 from winspect.pictures.images import Prepared, prepare
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
 DECODE, RESIZE, TOWER, SCORING = STAGES = ("decode", "resize", "tower", "scoring")
 """What is done to pictures, one after the other: decoding; cutting, resizing and normalising; the image tower;

@@ -21,7 +21,7 @@ from winspect.system.files import make_folder, replacing
 from winspect.system.machine import describe_machine
 
 if TYPE_CHECKING:
-    from winspect.inspector.predictor import WinCLIP
+    from winspect.inspector.winclip import WinCLIP
 
 SCHEMA = 1
 RESULTS_FILE, CHART_FILE = "profile.json", "profile.svg"

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from winspect.backbones.encoder import Block, ImageTower
+from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
 

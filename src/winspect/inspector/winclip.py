@@ -23,7 +23,7 @@ from winspect.errors import (
     SettingsError,
     WeightsCorruptError,
 )
-from winspect.inspector.predicting import DEFAULT_CLASS, Picture, Predictor
+from winspect.inspector.base import DEFAULT_CLASS, Picture, Predictor
 from winspect.inspector.references import Learned
 from winspect.methods.winclip.judge import PictureScores, judge
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from winspect.backbones.text import TextTower
     from winspect.engines.base import Engine
     from winspect.engines.choice import Choice
-    from winspect.inspector.edge_predictor import EdgePredictor
+    from winspect.inspector.edge import EdgePredictor
 
 __all__ = ["DEFAULT_CLASS", "Picture", "WinCLIP"]
 
@@ -102,7 +102,7 @@ class WinCLIP(Predictor):
     ) -> None:
         _check_installation()
         # Not at the top: a bundle is loaded by this class too, where there is no torch.
-        from winspect.backbones.encoder import ImageTower
+        from winspect.backbones.image_tower import ImageTower
         from winspect.backbones.text import TextCache, TextEncoder
         from winspect.engines.choice import choose
         from winspect.inspector.starting import Starter, check_plan, own_settings
@@ -178,7 +178,7 @@ class WinCLIP(Predictor):
             BundleError: no bundle, a damaged one, or one of a newer release.
             MissingExtraError: its engine is not installed.
         """
-        from winspect.inspector.edge_predictor import load_bundle
+        from winspect.inspector.edge import load_bundle
 
         return load_bundle(folder)
 

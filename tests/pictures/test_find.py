@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from winspect.errors import SourceError
+from winspect.pictures.find import find_pictures
 from winspect.pictures.formats import ENDINGS
-from winspect.pictures.sources import find_pictures
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from winspect.pictures.fingerprints import Fingerprint
 
 @dataclass(frozen=True, eq=False)
 class ClassState:
-    """All that a predictor knows of a class, in NumPy arrays: see :meth:`winspect.inspector.predicting.Predictor.take`.
+    """All that a predictor knows of a class, in NumPy arrays: see :meth:`winspect.inspector.base.Predictor.take`.
 
     Attributes:
         text: float32 (2, embedding); normal, anomalous; averaged as the recipe says.

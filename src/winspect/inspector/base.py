@@ -16,10 +16,10 @@ from winspect.backbones.embeddings import Embeddings
 from winspect.calibration import Calibration
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.calibrating import calibrate
-from winspect.inspector.class_state import ClassState
 from winspect.inspector.outcome import result_of, warn_if_constant
 from winspect.inspector.references import Learned
-from winspect.methods.results import Result
+from winspect.inspector.state import ClassState
+from winspect.methods.result import Result
 from winspect.methods.winclip.fusion import FusionSettings
 from winspect.methods.winclip.judge import PictureScores, References, judge
 from winspect.methods.winclip.prompts import class_key

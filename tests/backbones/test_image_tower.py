@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from winspect.backbones.encoder import Block, ImageTower
+from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
 

@@ -15,9 +15,9 @@ from winspect.bundle.engine import EdgeEngine
 from winspect.bundle.manifest import PREPROCESSING, BundledClass, Manifest, read_json, refusing_damage
 from winspect.calibration import Calibration
 from winspect.errors import BundleError
-from winspect.inspector.class_state import ClassState
-from winspect.inspector.predicting import Predictor
+from winspect.inspector.base import Predictor
 from winspect.inspector.references import load_references
+from winspect.inspector.state import ClassState
 from winspect.methods.winclip.fusion import FusionSettings
 from winspect.methods.winclip.judge import PictureScores
 from winspect.methods.winclip.prompts import class_key

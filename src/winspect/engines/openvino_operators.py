@@ -9,12 +9,12 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from winspect.backbones.encoder import ImageTower
-from winspect.engines.graph import Layout, Node, build_tower
+from winspect.backbones.image_tower import ImageTower
+from winspect.engines.tower_graph import Layout, Node, build_tower
 
 
 class OpenVINOOperators:
-    """Collects a graph; see :class:`winspect.engines.graph.Operators`. Weights are shared with their arrays."""
+    """Collects a graph; see :class:`winspect.engines.tower_graph.Operators`. Weights are shared with their arrays."""
 
     def __init__(self) -> None:
         self.scope = ""

@@ -35,7 +35,7 @@ from winspect.errors import (
     WeightsCorruptError,
     WeightsMissingError,
 )
-from winspect.inspector.class_state import ClassState
+from winspect.inspector.state import ClassState
 from winspect.methods.winclip.judge import References
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.images import LIVE_S

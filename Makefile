@@ -25,7 +25,7 @@ unit: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray" --cov --cov-report=
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray tests/cluster --cov --cov-append --cov-report=
 	$(BIN)/python -m coverage report --fail-under=95 \
-	    --include='*/winspect/backbones/*,*/winspect/methods/*,*/winspect/pictures/images.py,*/winspect/pictures/decoding.py,*/winspect/pictures/sources.py,*/winspect/weights/*'
+	    --include='*/winspect/backbones/*,*/winspect/methods/*,*/winspect/pictures/tiles.py,*/winspect/pictures/pool.py,*/winspect/pictures/decoding.py,*/winspect/pictures/find.py,*/winspect/weights/*'
 	$(BIN)/python -m coverage report | tail -1
 
 # The encoder against open_clip itself, once more on the oldest release we accept (it was sequence-first).

@@ -211,7 +211,7 @@ def scaling(count: int) -> dict[str, Any]:
 def _picture(pictures: Sequence[Path]) -> dict[str, Any]:
     """What a picture is between the stages, and what decoding it takes with nothing beside it, on one core."""
     from winspect import WinCLIP
-    from winspect.pictures.images import resize_tiles
+    from winspect.pictures.tiles import resize_tiles
 
     model = WinCLIP(MODEL, device="cpu")
     some = [str(path) for path in pictures[:_ALONE]]

@@ -23,9 +23,10 @@ from torch.nn.functional import avg_pool2d
 from training.measure import auroc
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
-from winspect.backbones.text import TextEncoder, TextTower
+from winspect.backbones.text_tower import TextTower
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import PictureError
+from winspect.inspector.text_encoder import TextEncoder
 from winspect.methods.winclip.fusion import (
     FusionSettings,
     GoodSamples,
@@ -36,7 +37,7 @@ from winspect.methods.winclip.fusion import (
 )
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.scoring import class_score, combine, few_shot_map, zero_shot_map
-from winspect.pictures.images import prepare_many
+from winspect.pictures.pool import prepare_many
 from winspect.weights import TINY, load
 from winspect.weights import tiny as tiny_files
 

@@ -22,7 +22,7 @@ import torch
 
 from winspect import WinCLIP
 from winspect.outputs.recorder import Recorder
-from winspect.pictures.images import prepare
+from winspect.pictures.tiles import prepare
 
 
 def resident_mb() -> float:

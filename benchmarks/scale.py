@@ -24,7 +24,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from winspect.pictures.images import Preprocess, resize_tiles
+from winspect.pictures.tiles import Preprocess, resize_tiles
 
 HERE = Path(__file__).parent
 RUNS = (1e7, 1e9)

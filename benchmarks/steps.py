@@ -23,13 +23,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from checkpoints import save_checkpoint
 
 from winspect.backbones.image_tower import ImageTower
-from winspect.backbones.text import TextCache, TextEncoder, TextTower
+from winspect.backbones.text_tower import TextTower
 from winspect.engines.compiled import OpenVINOGraph
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.engines.torch_engine import TorchEngine
 from winspect.engines.tower_graph import Layout
+from winspect.inspector.text_encoder import TextCache, TextEncoder
 from winspect.methods.winclip.prompts import PromptEnsemble
-from winspect.pictures.images import prepare
+from winspect.pictures.tiles import prepare
 from winspect.system.machine import describe_machine
 from winspect.weights import load
 

@@ -124,7 +124,7 @@ class Winspect:
         import numpy as np
 
         from winspect.methods.winclip.scoring import upsample
-        from winspect.pictures.images import prepare
+        from winspect.pictures.tiles import prepare
 
         pixels = np.concatenate([prepare(path, self.model.preprocess).tiles for path in pictures])
         heat = upsample(np.concatenate(maps), pixels.shape[-2:])

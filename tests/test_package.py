@@ -48,7 +48,7 @@ def test_help_is_light(arguments):
 
 
 def test_the_proof_of_lightness_can_fail():
-    assert "numpy" in modules_after("import winspect; winspect.RECIPES; import winspect.pictures.images")
+    assert "numpy" in modules_after("import winspect; winspect.RECIPES; import winspect.pictures.tiles")
 
 
 def test_wrong_use_is_said_before_torch_is_loaded():

@@ -26,7 +26,8 @@ from training.measure import auroc
 from training.publish import PACKAGE_FOLDER
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
-from winspect.backbones.text import TextEncoder, TextTower
+from winspect.backbones.text_tower import TextTower
+from winspect.inspector.text_encoder import TextEncoder
 from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.scoring import class_score, zero_shot_map

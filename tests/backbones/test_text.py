@@ -16,8 +16,9 @@ import pytest
 import torch
 from checkpoints import SMALL, build
 
-from winspect.backbones.text import ClassText, Prefixes, TextCache, TextEncoder, TextTower
+from winspect.backbones.text_tower import Prefixes, TextTower
 from winspect.errors import ClassNameError
+from winspect.inspector.text_encoder import ClassText, TextCache, TextEncoder
 from winspect.methods.winclip.prompts import PromptEnsemble
 
 CONTEXT = 77
@@ -135,7 +136,7 @@ def test_the_prompts_of_a_class_have_few_prefixes(tower, tokenizer, rows_run):
 def test_attention_in_parts_changes_nothing(tower, monkeypatch):
     texts = PromptEnsemble().prompts("nut")[0]
     whole = tower(texts)
-    monkeypatch.setattr("winspect.backbones.text._GATHERED_NUMBERS", 5000)
+    monkeypatch.setattr("winspect.backbones.text_tower._GATHERED_NUMBERS", 5000)
     torch.testing.assert_close(tower(texts), whole, rtol=1e-5, atol=1e-5)
 
 
@@ -147,7 +148,7 @@ def test_a_text_does_not_depend_on_its_neighbours(tower):
 def test_many_texts_go_through_in_parts(tower, monkeypatch):
     texts = [f"part number {number}" for number in range(9)]
     whole = tower(texts)
-    monkeypatch.setattr("winspect.backbones.text._PROMPTS_PER_BATCH", 4)
+    monkeypatch.setattr("winspect.backbones.text_tower._PROMPTS_PER_BATCH", 4)
     torch.testing.assert_close(tower(texts), whole, rtol=1e-5, atol=1e-5)
 
 
@@ -260,7 +261,7 @@ def test_other_weights_classes_and_prompts_have_other_keys(tmp_path, monkeypatch
         TextCache(tmp_path, "a").path(normal, ["a worn nut"]),
         TextCache(tmp_path, "a").path([], normal + anomalous),  # the same prompts, sided otherwise
     ]
-    monkeypatch.setattr("winspect.backbones.text._CACHE_VERSION", 99)
+    monkeypatch.setattr("winspect.inspector.text_encoder._CACHE_VERSION", 99)
     paths.append(TextCache(tmp_path, "a").path(normal, anomalous))
     assert len(set(paths)) == 6
 

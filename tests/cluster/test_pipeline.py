@@ -30,7 +30,7 @@ from winspect.cluster.shared import Judging, Model, Shared
 from winspect.cluster.stages import JUDGED
 from winspect.cluster.workers import Workers
 from winspect.errors import ClusterError, MissingExtraError, OutputError, SettingsError, SourceError
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 
 pytestmark = [
     pytest.mark.ray,

@@ -18,7 +18,7 @@ from checkpoints import SHALLOW, SMALL, register_small, save_checkpoint
 from conftest import EXAMPLES
 
 from winspect import PromptEnsemble, WinCLIP
-from winspect.pictures.images import read_rgb
+from winspect.pictures.decoding import read_rgb
 from winspect.weights import load
 
 TOLERANCE = 1e-5

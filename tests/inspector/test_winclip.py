@@ -23,7 +23,7 @@ from checkpoints import SMALL, save_checkpoint
 from PIL import Image
 
 from winspect import ConstantMapWarning, PromptEnsemble, Recipe, WinCLIP
-from winspect.backbones import text
+from winspect.backbones import text_tower
 from winspect.errors import (
     ClassNameError,
     DeviceError,
@@ -38,7 +38,7 @@ from winspect.errors import (
 from winspect.inspector.state import ClassState
 from winspect.methods.winclip.judge import References
 from winspect.pictures.fingerprints import Fingerprint
-from winspect.pictures.images import LIVE_S
+from winspect.pictures.pool import LIVE_S
 from winspect.system.machine import cpu_features
 
 native_bf16 = pytest.mark.skipif(not cpu_features().native_bf16, reason="this CPU has no bf16")
@@ -625,12 +625,12 @@ def test_log_fusion_needs_the_maps(textile):
 def test_the_text_tower_is_loaded_for_a_new_class_and_not_kept(new_model, monkeypatch, tmp_path):
     towers = []
 
-    class Noted(text.TextTower):
+    class Noted(text_tower.TextTower):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             towers.append(weakref.ref(self))
 
-    monkeypatch.setattr(text, "TextTower", Noted)
+    monkeypatch.setattr(text_tower, "TextTower", Noted)
     model = new_model(cache_dir=tmp_path)
     assert towers == []
     model.predict(part(0), "candle")

@@ -12,7 +12,7 @@ from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, log_fus
 from winspect.methods.winclip.judge import References
 from winspect.methods.winclip.recipes import Recipe
 from winspect.methods.winclip.scoring import class_score, zero_shot_map
-from winspect.pictures.images import prepare
+from winspect.pictures.tiles import prepare
 from winspect.weights import TINY, load
 
 

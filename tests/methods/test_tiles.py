@@ -12,7 +12,7 @@ from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.calibrating import calibrate
 from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export
-from winspect.pictures.images import resize_tiles
+from winspect.pictures.tiles import resize_tiles
 
 LONG = (170, 100)  # cut at 0, 70, 70, as 1562 x 960 at 0, 602, 602
 

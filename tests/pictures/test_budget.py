@@ -15,7 +15,8 @@ from winspect.errors import DemandingPictureError, PictureError
 from winspect.pictures import budget, decoding, helper
 from winspect.pictures.budget import Budget, cost_of
 from winspect.pictures.decoding import decode_picture, read_rgb
-from winspect.pictures.images import Preprocess, prepare_many
+from winspect.pictures.pool import prepare_many
+from winspect.pictures.tiles import Preprocess
 
 
 def ascii_picture(side: int) -> bytes:

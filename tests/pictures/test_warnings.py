@@ -16,8 +16,8 @@ from PIL import Image
 from winspect import WinCLIP
 from winspect.cli.main import main
 from winspect.methods.result import Result
-from winspect.pictures.images import prepare
 from winspect.pictures.suspicions import blank_frame
+from winspect.pictures.tiles import prepare
 from winspect.watch.status import Status
 
 GOOD = EXAMPLES / "textile" / "nominal_0001.jpg"
@@ -158,7 +158,7 @@ def test_blank_frames_are_told_from_pictures(make, words, tmp_path):
 
 
 def test_a_small_defect_keeps_a_dark_field_picture_from_being_called_black(tmp_path):
-    from winspect.pictures.images import Preprocess
+    from winspect.pictures.tiles import Preprocess
 
     pixels = np.zeros((1200, 1600, 3), np.uint8)
     assert prepare(pixels, Preprocess()).warning.startswith("a black picture")

@@ -12,7 +12,7 @@ import numpy as np
 from winspect.errors import DeviceError, ReferencesError, WeightsMissingError
 from winspect.methods.result import Result
 from winspect.methods.winclip.prompts import PromptEnsemble
-from winspect.pictures.images import Preprocess, prepare
+from winspect.pictures.tiles import Preprocess, prepare
 from winspect.service.settings import ModelSpec
 
 LOADER = "service.fake_models:load"

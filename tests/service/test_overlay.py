@@ -12,7 +12,7 @@ from PIL import Image
 from winspect.errors import PictureError
 from winspect.methods.result import Result
 from winspect.pictures.heatmaps import judged_overlay
-from winspect.pictures.images import tile_boxes
+from winspect.pictures.tiles import tile_boxes
 from winspect.service.backend import _look
 from winspect.service.contract import Judged
 from winspect.service.http.judging import Question, _judge

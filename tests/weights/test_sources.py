@@ -19,7 +19,7 @@ from winspect.errors import (
     WeightsMismatchError,
     WeightsMissingError,
 )
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.weights import sources, tags
 from winspect.weights.tags import find_tag, hash_in_name, tag_names
 

@@ -239,7 +239,7 @@ def _in_natural_order(paths: Sequence[str]) -> Iterator[str]:
 
 
 def read_picture(path: str) -> str | bytes:
-    """A local path as it is (``winspect.pictures.images`` reads it), the bytes of a URI.
+    """A local path as it is (``winspect.pictures.tiles`` reads it), the bytes of a URI.
 
     Raises:
         PictureError: the URI cannot be read, or is larger than ``MAX_BYTES``.
@@ -259,7 +259,7 @@ def read_picture(path: str) -> str | bytes:
 
 
 def pictures_of(block: pa.Table) -> Iterator[Source | PictureError]:
-    """What ``winspect.pictures.images.prepare`` takes, for each row of a block of inputs, in order.
+    """What ``winspect.pictures.tiles.prepare`` takes, for each row of a block of inputs, in order.
 
     Pictures embedded in a Parquet file are read a few at a time, and each row group once where the block's rows are
     in order. A picture that cannot be had is a ``PictureError`` in its place; nothing is raised.

@@ -12,7 +12,7 @@ from winspect.calibration.verdict import check_threshold
 from winspect.errors import SettingsError
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.pictures.heatmaps import ScoreRange, run_range
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.system.preferences import default_precision
 from winspect.weights.names import LOCAL
 

@@ -23,8 +23,8 @@ from winspect.errors import PictureError
 from winspect.methods.result import Result
 from winspect.pictures.decoding import Source
 from winspect.pictures.fingerprints import Copies
-from winspect.pictures.images import Prepared, Resized, resize_tiles
 from winspect.pictures.suspicions import joined
+from winspect.pictures.tiles import Prepared, Resized, resize_tiles
 
 logger = logging.getLogger(__name__)
 

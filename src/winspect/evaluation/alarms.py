@@ -14,7 +14,7 @@ import numpy as np
 
 from winspect.errors import PictureError
 from winspect.methods.result import CONSTANT_SPREAD
-from winspect.pictures.images import prepare
+from winspect.pictures.tiles import prepare
 
 if TYPE_CHECKING:
     from torch import Tensor

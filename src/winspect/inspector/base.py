@@ -27,8 +27,9 @@ from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.depth import check_bit_depth
 from winspect.pictures.fingerprints import Copies, Fingerprint, fingerprint
 from winspect.pictures.given import picture_given, pictures_given
-from winspect.pictures.images import Pace, Prepared, Preprocess, last_tile_count, prepare, prepare_many
+from winspect.pictures.pool import Pace, prepare_many
 from winspect.pictures.suspicions import joined
+from winspect.pictures.tiles import Prepared, Preprocess, last_tile_count, prepare
 from winspect.system.arrays import Array, to_numpy
 from winspect.system.forks import ForkGuard
 from winspect.system.progress import progress_bar
@@ -106,7 +107,7 @@ class Predictor(ABC):
 
     @property
     def cut(self) -> dict[str, Any]:
-        """How pictures are read and cut into tiles, as options of :func:`winspect.pictures.images.prepare`."""
+        """How pictures are read and cut into tiles, as options of :func:`winspect.pictures.tiles.prepare`."""
         depth = {} if self.bit_depth is None else {"bit_depth": self.bit_depth}
         tiling = "tiles" if self.recipe.tiling else "paper"
         return {"recipe": tiling, "stride_fraction": self.recipe.tile_stride, **depth}
@@ -361,7 +362,7 @@ class Predictor(ABC):
         maps: bool = True,
         zero_shot: bool = False,
     ) -> list[Result]:
-        """Judge pictures that :func:`winspect.pictures.images.prepare` has cut with :attr:`preprocess` and :attr:`cut`.
+        """Judge pictures that :func:`winspect.pictures.tiles.prepare` has cut with :attr:`preprocess` and :attr:`cut`.
 
         Args:
             items: in any number; their tiles share the encoder's batches. An error becomes the result of its picture.

@@ -23,7 +23,7 @@ from winspect.methods.winclip.judge import PictureScores
 from winspect.methods.winclip.prompts import class_key
 from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.fingerprints import Fingerprint
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.system.arrays import Array
 from winspect.system.opening import open_file
 

@@ -11,7 +11,7 @@ import numpy as np
 from winspect.errors import PictureError
 from winspect.methods.result import CONSTANT_SPREAD, Result, map_spread
 from winspect.methods.winclip.judge import PictureScores
-from winspect.pictures.images import Prepared
+from winspect.pictures.tiles import Prepared
 
 
 class ConstantMapWarning(UserWarning):

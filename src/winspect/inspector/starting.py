@@ -37,7 +37,7 @@ from winspect.methods.winclip.fusion import FusionSettings
 from winspect.methods.winclip.judge import PictureScores
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.recipes import Recipe
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.system.machine import versions
 from winspect.weights import TINY, LoadedCLIP
 

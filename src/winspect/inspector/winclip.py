@@ -37,7 +37,7 @@ from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
 if TYPE_CHECKING:
     import torch
 
-    from winspect.backbones.text import TextTower
+    from winspect.backbones.text_tower import TextTower
     from winspect.engines.base import Engine
     from winspect.engines.choice import Choice
     from winspect.inspector.edge import EdgePredictor
@@ -103,9 +103,9 @@ class WinCLIP(Predictor):
         _check_installation()
         # Not at the top: a bundle is loaded by this class too, where there is no torch.
         from winspect.backbones.image_tower import ImageTower
-        from winspect.backbones.text import TextCache, TextEncoder
         from winspect.engines.choice import choose
         from winspect.inspector.starting import Starter, check_plan, own_settings
+        from winspect.inspector.text_encoder import TextCache, TextEncoder
         from winspect.weights import load
 
         for name, number in (("batch_size", batch_size), ("workers", workers)):
@@ -140,7 +140,7 @@ class WinCLIP(Predictor):
         cache = cache_folder(cache_dir)
 
         def load_text_tower() -> TextTower:
-            from winspect.backbones.text import TextTower
+            from winspect.backbones.text_tower import TextTower
 
             # Loaded again, not kept: its weights are half of the model's, and a class is encoded once.
             again = load(model, weights, cache_dir=cache_dir, offline=True)

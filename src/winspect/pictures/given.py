@@ -71,7 +71,7 @@ def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
 
 
 def picture_given(picture: Any, *, bgr: bool = False) -> Any:
-    """A picture as :func:`winspect.pictures.images.prepare` takes it; nothing is read or converted yet."""
+    """A picture as :func:`winspect.pictures.tiles.prepare` takes it; nothing is read or converted yet."""
     if isinstance(picture, tuple) and len(picture) == 2 and isinstance(picture[0], str):
         return Given(picture[0], picture[1], bgr)
     if is_tensor(picture):

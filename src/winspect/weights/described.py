@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.system.home import expanded
 from winspect.system.opening import read_text
 from winspect.weights.architectures import check_usable, image_size

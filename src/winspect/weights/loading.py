@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from winspect.errors import PrecisionError, WeightsMissingError, WinspectError
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.weights.architectures import architecture, build_on_meta, context_length, fill_buffers
 from winspect.weights.cache import sha256_of
 from winspect.weights.checkpoint import fit, is_openai, read_tensors

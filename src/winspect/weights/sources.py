@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.system.home import expanded
 from winspect.system.opening import check_file
 from winspect.weights import described, hub

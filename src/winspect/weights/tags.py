@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import open_clip
 
 from winspect.errors import WeightsMissingError
-from winspect.pictures.images import Preprocess
+from winspect.pictures.tiles import Preprocess
 from winspect.weights.names import DEFAULT_TAGS
 
 _HASH_SUFFIX = re.compile(r"-([0-9a-f]{8,64})\.\w+$")

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from winspect.pictures.images import read_rgb
+from winspect.pictures.decoding import read_rgb
 
 GATE_PICTURES_VERSION = 1
 """Part of the key of every verdict: raised with the sheet."""

@@ -49,7 +49,7 @@ class Recipe:
         fusion: how zero-shot scores and references meet: ``sum`` is the paper's equation 6, ``log`` the bundled
             model's (see :mod:`winspect.methods.winclip.fusion`), which needs a model with stem features.
         repeat_last: count a last tile that the base program cuts several times as often in the mean of the tiles'
-            scores (see :func:`winspect.pictures.images.last_tile_count`); false counts every tile once.
+            scores (see :func:`winspect.pictures.tiles.last_tile_count`); false counts every tile once.
         tile_references: ``pooled`` compares every tile with all tiles of the references, and the largest distance of
             a picture counts; ``same`` compares tile i with tile i of the references, which must have as many, and
             averages the tiles' largest distances, as the base program of ``tiles`` does.

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from winspect.pictures.images import Prepared
+from winspect.pictures.tiles import Prepared
 from winspect.service.contract import DeadlineExceeded, Overloaded
 from winspect.service.pool.overlay import Look
 

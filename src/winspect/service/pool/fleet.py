@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from winspect.errors import ReferencesError, WinspectError
-from winspect.pictures.images import Prepared
+from winspect.pictures.tiles import Prepared
 from winspect.service.contract import NotReady, State, class_key
 from winspect.service.pool.batcher import Batcher, Lane, Ran
 from winspect.service.pool.overlay import Look

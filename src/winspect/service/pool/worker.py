@@ -26,7 +26,8 @@ import numpy as np
 from winspect.errors import PictureError, WinspectError
 from winspect.pictures.decoding import Demanding
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, run_range
-from winspect.pictures.images import Prepared, default_workers, prepare
+from winspect.pictures.pool import default_workers
+from winspect.pictures.tiles import Prepared, prepare
 from winspect.service.contract import ServiceError
 from winspect.service.pool.overlay import Look, overlay_png, shrink_picture
 from winspect.service.settings import ModelSpec, ServiceSettings

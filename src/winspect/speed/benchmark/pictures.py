@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from winspect.errors import MissingExtraError, PictureError
 
 if TYPE_CHECKING:
-    from winspect.pictures.images import Preprocess
+    from winspect.pictures.tiles import Preprocess
 
 
 def packaged_pictures() -> list[Path]:
@@ -44,7 +44,7 @@ def count_tiles(
     pictures: Sequence[str], preprocess: Preprocess, tile_stride: float
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Tiles of recipe ``tiles`` of each picture that can be used, and why the others cannot."""
-    from winspect.pictures.images import prepare
+    from winspect.pictures.tiles import prepare
 
     tiles, failed = {}, {}
     for picture in pictures:

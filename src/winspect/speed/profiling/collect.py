@@ -18,7 +18,7 @@ from winspect.engines.timing import OperatorTime, synchronize
 from winspect.errors import EngineError, SettingsError, SourceError
 from winspect.methods.winclip.judge import judge
 from winspect.pictures.decoding import Source, decode
-from winspect.pictures.images import Prepared, prepare
+from winspect.pictures.tiles import Prepared, prepare
 
 if TYPE_CHECKING:
     from winspect.inspector.winclip import WinCLIP

@@ -17,17 +17,15 @@ import pytest
 from PIL import Image, ImageFile
 
 from winspect.errors import PictureError, SettingsError, SourceError
-from winspect.pictures.images import (
-    LIVE_S,
+from winspect.pictures.decoding import read_rgb
+from winspect.pictures.pool import LIVE_S, Pace, prepare_many
+from winspect.pictures.tiles import (
     MAX_TILES,
-    Pace,
     Prepared,
     Preprocess,
     Resized,
     last_tile_count,
     prepare,
-    prepare_many,
-    read_rgb,
     resize_tiles,
     tile_boxes,
 )
@@ -546,7 +544,7 @@ def test_the_number_of_workers_without_affinity(monkeypatch):
 def test_importing_brings_neither_torch_nor_a_changed_warnings_filter():
     code = (
         "import sys, warnings, numpy; from PIL import Image, ImageFile; before = list(warnings.filters);"
-        "limit = Image.MAX_IMAGE_PIXELS; import winspect.pictures.images, winspect.pictures.find;"
+        "limit = Image.MAX_IMAGE_PIXELS; import winspect.pictures.tiles, winspect.pictures.find;"
         "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules;"
         "assert warnings.filters == before and Image.MAX_IMAGE_PIXELS == limit and not ImageFile.LOAD_TRUNCATED_IMAGES"
     )

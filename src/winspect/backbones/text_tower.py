@@ -1,4 +1,4 @@
-"""Prompts to text embeddings: CLIP's text tower, run once per prefix, cached on disk.
+"""Prompts to text embeddings: CLIP's text tower, run once per prefix.
 
 The text tower is causal and only the end-of-text token is read. So tokens after a prompt's end cannot change any
 result, and what the tower makes of a token depends on the tokens before it alone: a prefix that prompts share, such as
@@ -8,55 +8,19 @@ tokens of WinCLIP's 242 prompts.
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from winspect.backbones.image_tower import Block
 from winspect.errors import ClassNameError
-from winspect.methods.winclip.prompts import PromptEnsemble
-from winspect.system.memory import trim_heap
-from winspect.system.opening import open_file
-from winspect.weights.cache import name_of
 
-logger = logging.getLogger(__name__)
-
-# Raised whenever the same weights and prompts would give other numbers than an older winspect.
-_CACHE_VERSION = 1
 _PROMPTS_PER_BATCH = 512
 _GATHERED_NUMBERS = 1 << 23  # of keys, and of values, at a time: 32 MB each
-
-
-@dataclass(frozen=True)
-class ClassText:
-    """The two text embeddings of a class, in the two ways of averaging that the recipes know.
-
-    Attributes:
-        raw: float32 (2, embedding); normal, anomalous; the mean of the raw prompt embeddings (recipe ``paper``).
-        normalised: the same shape; each embedding L2-normalised, averaged, normalised again (recipe ``tiles``).
-    """
-
-    raw: Tensor
-    normalised: Tensor
-
-    @classmethod
-    def average(cls, normal: Tensor, anomalous: Tensor) -> ClassText:
-        """Average prompt embeddings, float (prompts, embedding), of the two sides."""
-        sides = (normal, anomalous)
-        return cls(
-            raw=torch.stack([side.mean(dim=0) for side in sides]),
-            normalised=torch.stack([normalize(normalize(side, dim=-1).mean(dim=0), dim=-1) for side in sides]),
-        )
 
 
 class TextTower(nn.Module):
@@ -180,95 +144,3 @@ def _attend_to_prefix(block: Block, x: Tensor, prefixes: Prefixes) -> Tensor:
         )
         attended.append(mixed.flatten(1))
     return torch.cat(attended)
-
-
-class TextCache:
-    """Text embeddings of classes on disk, one small file per tower and prompts.
-
-    Args:
-        folder: where the files go; made on first use.
-        identity: of the text tower: weights, architecture, activation. Part of the key, so that another tower never
-            meets these embeddings.
-    """
-
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.folder, self.identity = folder, identity
-
-    def path(self, normal: Sequence[str], anomalous: Sequence[str]) -> Path:
-        """The file of these prompts."""
-        return self.folder / f"{name_of([_CACHE_VERSION, self.identity, list(normal), list(anomalous)])}.npz"
-
-    def read(self, path: Path) -> ClassText | None:
-        """The embeddings in a file, or None when it is not there or not whole (it is written anew then)."""
-        try:
-            with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-                raw, normalised = (torch.from_numpy(arrays[name]) for name in ("raw", "normalised"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile) as error:
-            # RuntimeError: damage that looks like a zip file's encryption, or like a newer kind of it
-            logger.warning("%s: unreadable text cache (%s); encoding the prompts again", path, error)
-            return None
-        return ClassText(raw=raw, normalised=normalised)
-
-    def write(self, path: Path, text: ClassText) -> None:
-        """Write under a temporary name, then rename. A cache that cannot be written costs time only: it is logged."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
-                temporary = Path(file.name)
-                try:
-                    np.savez(file, raw=text.raw.numpy(), normalised=text.normalised.numpy())
-                except BaseException:
-                    temporary.unlink()
-                    raise
-            os.replace(temporary, path)
-        except OSError as error:
-            logger.warning("%s: cannot keep text embeddings (%s); they are encoded anew next time", self.folder, error)
-
-
-class TextEncoder:
-    """Class names to text embeddings, from memory, from disk, or from the text tower.
-
-    Args:
-        load_tower: gives the text tower; called only for a class nobody has asked for yet. The tower is not kept.
-        prompts: states and templates.
-        underscores: of class names; see :func:`winspect.methods.winclip.prompts.check_class_name`.
-        cache: where embeddings are kept between processes; None keeps them in memory alone.
-    """
-
-    def __init__(
-        self,
-        load_tower: Callable[[], TextTower],
-        prompts: PromptEnsemble,
-        cache: TextCache | None,
-        *,
-        underscores: str = "space",
-    ) -> None:
-        self.load_tower, self.prompts, self.cache, self.underscores = load_tower, prompts, cache, underscores
-        self._known: dict[str, ClassText] = {}
-
-    def __call__(self, class_name: str) -> ClassText:
-        """The text embeddings of a class.
-
-        Raises:
-            ClassNameError: the name cannot be put into a prompt, or is too long for the model.
-        """
-        if class_name not in self._known:
-            self._known[class_name] = self._look_up(*self.prompts.prompts(class_name, underscores=self.underscores))
-        return self._known[class_name]
-
-    def drop(self, class_name: str) -> None:
-        """Keep the embeddings of a class on disk alone."""
-        self._known.pop(class_name, None)
-
-    def _look_up(self, normal: list[str], anomalous: list[str]) -> ClassText:
-        path = self.cache.path(normal, anomalous) if self.cache else None
-        text = self.cache.read(path) if self.cache and path else None
-        if text is None:
-            embeddings = self.load_tower()(normal + anomalous)
-            trim_heap()  # of the tower, which is not kept
-            text = ClassText.average(embeddings[: len(normal)], embeddings[len(normal) :])
-            if self.cache and path:
-                self.cache.write(path, text)
-        return text

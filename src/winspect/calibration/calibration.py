@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from winspect.calibration.conformal import check_enough, conformal_threshold, p_value
 from winspect.calibration.defects import Defects
@@ -25,8 +25,8 @@ from winspect.system.files import replacing
 from winspect.system.installation import is_installed
 
 if TYPE_CHECKING:
-    from winspect.inspector.base import Predictor
     from winspect.methods.result import Result
+    from winspect.pictures.fingerprints import Fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,17 @@ BIT_DEPTH = "bit_depth"
 _ROUNDING_ONLY = ("engine", "device")
 
 
-def made_by(model: Predictor, category_name: str) -> dict[str, Any]:
+class Described(Protocol):
+    """A model as far as a calibration knows it."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores."""
+
+    def references_of(self, category_name: str) -> tuple[Fingerprint, ...]:
+        """Names and hashes of a class's good samples."""
+
+
+def made_by(model: Described, category_name: str) -> dict[str, Any]:
     """What decides the scores of a class, as JSON has it; the keys are :data:`MADE_BY`."""
     described = model.describe()
     prompts = json.dumps(described["prompts"], sort_keys=True)
@@ -253,7 +263,7 @@ class Calibration:
             made_with |= {name: self.made_by[name] for name in _ROUNDING_ONLY}
         return {**made_with, **chosen}
 
-    def check_model(self, model: Predictor, category_name: str | None = None) -> None:
+    def check_model(self, model: Described, category_name: str | None = None) -> None:
         """Refuse a model whose scores are not those calibrated on: other weights, recipe, precision, references.
 
         Engine and device are arithmetic in another order. In fp32 they agree within 1e-5, which is noted in the log; in

@@ -11,10 +11,10 @@ from checkpoints import SMALL
 from fake_workers import fake_serve, small_serve
 from PIL import Image
 
-import winspect.engines
 import winspect.speed.benchmark
 from winspect.cli.main import main
 from winspect.datasets import packaged
+from winspect.engines import choice
 from winspect.speed.benchmark import run_benchmark
 
 
@@ -189,7 +189,7 @@ def test_fewer_pictures_than_asked_for_is_said(cli, parts):
 
 
 def test_a_real_model_in_real_workers(cli, parts, small_checkpoint, monkeypatch):
-    monkeypatch.setattr(winspect.engines, "installed", lambda: ("torch",))  # for the matrix products: it takes seconds
+    monkeypatch.setattr(choice, "installed", lambda: ("torch",))  # for the matrix products: it takes seconds
     model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
     what = ("--plans", "tile-batch", "--engines", "torch", "--images", 2, "--rounds", 1)
     done = cli(parts, *model, *what, "--json", serve=small_serve)

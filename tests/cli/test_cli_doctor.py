@@ -14,7 +14,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from winspect import engines
 from winspect.cli import doctor
 from winspect.engines import choice
 from winspect.engines.accelerators import ascend
@@ -24,6 +23,7 @@ from winspect.system import machine
 from winspect.system.installation import install_command
 
 ROOT = Path(__file__).parents[2]
+REAL_CHOOSE = choice.choose
 DEFAULT = "ViT-B-16-plus-240"
 DEFAULT_FILE = "vit_b_16_plus_240-laion400m_e31-8fb26589.pt"
 
@@ -55,7 +55,7 @@ def choices(monkeypatch):
         calls.append((engine, precision, device))
         return Choice("torch", "fp32", "bf16", torch.device("cpu"), "CPU", ("one reason", "and another"))
 
-    monkeypatch.setattr(engines, "choose", choose)
+    monkeypatch.setattr(choice, "choose", choose)
     return calls
 
 
@@ -162,7 +162,7 @@ def test_options_are_passed_on(examined, choices):
 
 @pytest.mark.parametrize("options", [(), ("--engine", "torch"), ("--engine", "torch", "--precision", "fp32")])
 def test_the_real_choice(options, examined, choices, monkeypatch):
-    monkeypatch.setattr(engines, "choose", choice.choose)
+    monkeypatch.setattr(choice, "choose", REAL_CHOOSE)
     given = {option[2:]: value for option, value in zip(options[::2], options[1::2], strict=True)}
     expected = choice.choose(**{"precision": None, **given})
     done = examined("--json", *options)
@@ -180,7 +180,7 @@ def test_the_real_choice(options, examined, choices, monkeypatch):
 
 def test_a_choice_of_openvinos_device(examined, monkeypatch):
     chosen = Choice("openvino", "fp32", None, torch.device("cpu"), "GPU", ())
-    monkeypatch.setattr(engines, "choose", lambda *_: chosen)
+    monkeypatch.setattr(choice, "choose", lambda *_: chosen)
     assert "chosen      openvino in fp32 on openvino:GPU, recipe paper" in examined().out.splitlines()
 
 
@@ -337,7 +337,7 @@ def test_torch_npu_that_cannot_be_imported(examined, npus, monkeypatch):
 
 
 def test_a_device_that_is_not_there(examined, monkeypatch):
-    monkeypatch.setattr(engines, "choose", choice.choose)
+    monkeypatch.setattr(choice, "choose", REAL_CHOOSE)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     done = examined("--json", "--device", "cuda")
     assert "got the device 'cuda', but none found" in only_problem(done)
@@ -350,7 +350,7 @@ def test_a_choice_that_is_refused(examined, monkeypatch):
     def refuse(*_):
         raise EngineError("the engine fast cannot run here")
 
-    monkeypatch.setattr(engines, "choose", refuse)
+    monkeypatch.setattr(choice, "choose", refuse)
     assert only_problem(examined("--json")) == "the engine fast cannot run here"
 
 

@@ -216,7 +216,7 @@ def test_without_ray_the_extra_is_named(missing):
 @pytest.mark.parametrize("name", ["ray", "pyarrow"])
 def test_the_command_line_names_the_extra(monkeypatch, process_as_before, capsys, tmp_path, name):
     """From the start: nothing of the package has been imported yet."""
-    monkeypatch.setattr(winspect, "distributed", winspect.cluster)  # what is imported below is not kept
+    monkeypatch.setattr(winspect, "cluster", winspect.cluster)  # what is imported below is not kept
     for module in [module for module in sys.modules if module.startswith("winspect.cluster")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)  # what `import` finds there is as good as not installed

@@ -36,7 +36,7 @@ def write_page(
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("winspect", "reports"),
+        loader=jinja2.PackageLoader("winspect", "outputs"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

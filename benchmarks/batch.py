@@ -199,8 +199,8 @@ def scaling(count: int) -> dict[str, Any]:
             told[name]["bytes_written_per_picture"] = round(summary["bytes"] / summary["inputs"], 1)
             print(name, json.dumps(told[name]), flush=True)
 
-        run("one_worker", "--workers", "1")
-        run("two_workers", "--workers", "2")
+        run("one_worker", "--pool", "1")
+        run("two_workers", "--pool", "2")
         with Nodes(2, 1, random.Random(0)) as nodes:
             run("two_nodes_of_one_cpu", "--address", nodes.address)
         read = mean(path.stat().st_size for path in pictures)

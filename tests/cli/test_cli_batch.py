@@ -115,6 +115,7 @@ def test_help(cli, capsys):
     options = (
         "--class",
         "--address",
+        "--pool",
         "--workers",
         "--out",
         "--resume",
@@ -142,7 +143,7 @@ def test_what_is_not_given_is_the_librarys(cli, called, monkeypatch):
 def test_what_is_given_is_passed_on(cli, called, textile):
     cli(
         *("parts", "--out", "s3://bucket/results", "--class", "metal nut", "--address", "ray://head:10001"),
-        *("--workers", "2-8", "--device", "cuda", "--reference", textile[0], "--shots", "1", "--threshold", "0.25"),
+        *("--pool", "2-8", "--device", "cuda", "--reference", textile[0], "--shots", "1", "--threshold", "0.25"),
         *("--maps", "both", "--shard-rows", "500", "--resume", "--model", "winspect-tiny", "--batch-size", "4", "-v"),
         "--dashboard",
     )
@@ -240,9 +241,10 @@ def machine(monkeypatch):
     monkeypatch.setattr(run, "on_worker", lambda *_, **__: pytest.fail("a worker was started"))
 
 
+@pytest.mark.parametrize("option", ["--pool", "--workers"])  # the name of today, and the earlier one
 @pytest.mark.parametrize("workers", ["0", "two", "8-2", "1.5"])
-def test_workers_that_are_no_number(cli, machine, out, textile, workers):
-    done = cli(textile[0], "--out", out, "--workers", workers)
+def test_workers_that_are_no_number(cli, machine, out, textile, option, workers):
+    done = cli(textile[0], "--out", out, option, workers)
     assert done.code == 2
     assert f"got {workers!r} workers: need a number from 1, or two, as in 2-8" in done.err
 

@@ -11,8 +11,6 @@ from winspect.cli.common import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
-    add_model_options,
-    add_output_options,
     check_bundle_alone,
     expand_references,
     model_options,
@@ -24,6 +22,7 @@ from winspect.cli.judging import (
     load_calibration,
     region_rule,
 )
+from winspect.cli.options import add_model_options, add_options, add_output_options
 from winspect.system.terminal import say, show
 
 
@@ -42,19 +41,11 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         metavar="SOURCE",
         help="folders, globs and pictures; manifests (.parquet, .csv, .jsonl); URIs of any of them, such as s3://...",
     )
-    add_judging_options(parser, calibration_help="verdicts, p-values and boxes by a file of `winspect calibrate`")
+    add_judging_options(parser)
     cluster = parser.add_argument_group("cluster")
-    cluster.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|ray://HOST:PORT",
-        help="a Ray cluster (default: $RAY_ADDRESS, else this machine alone)",
-    )
-    cluster.add_argument(
-        "--workers",
-        dest="pool",
-        metavar="N|MIN-MAX",
-        help="how many processes judge (default: from 1 to one per GPU, NPU or machine)",
-    )
+    add_options(cluster, "--address", "--pool")
+    # Its earlier name here; with every other verb --workers are threads that decode.
+    cluster.add_argument("--workers", dest="pool", metavar="N|MIN-MAX", help="earlier name of --pool, still accepted")
     cluster.add_argument(
         "--dashboard", action="store_true", help="without a cluster: start Ray's dashboard too, and print its address"
     )

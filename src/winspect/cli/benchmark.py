@@ -8,13 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from winspect.cli.common import (
-    EXIT_DONE,
-    EXIT_SOME_FAILED,
-    add_model_options,
-    add_output_options,
-    model_options,
-)
+from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, model_options
+from winspect.cli.options import add_model_options, add_options, add_output_options
 from winspect.errors import SettingsError
 from winspect.system.terminal import say, show
 
@@ -48,7 +43,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     what.add_argument(
         "--isolate", action="store_true", default=None, help="one process at a time: slower, needs least memory"
     )
-    what.add_argument("--class", dest="category_name", metavar="NAME", help="what the part is called")
+    add_options(what, "--class", category_name="what the part is called")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json and a bar chart, benchmark.svg")
     add_model_options(parser)
     add_output_options(parser)

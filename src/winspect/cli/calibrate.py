@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import (
-    EXIT_CHECK_SAID_NO,
+    EXIT_CHECK_FAILED,
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
-    add_model_options,
-    add_output_options,
     check_shots,
     expand_references,
     load_model,
 )
+from winspect.cli.options import add_model_options, add_output_options
 from winspect.errors import OutputError
 from winspect.system.terminal import say, show
 
@@ -171,5 +170,5 @@ def _say_trouble(calibration: Calibration, out: Path, contradicted: bool) -> int
             f"the held-out pictures are flagged more often than {calibration.max_false_alarms:g}: they are "
             f"not from the line calibrated on, or the line has changed; {out} was not written"
         )
-        return EXIT_CHECK_SAID_NO
+        return EXIT_CHECK_FAILED
     return EXIT_SOME_FAILED if unreadable else EXIT_DONE

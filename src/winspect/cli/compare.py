@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from winspect.cli.common import EXIT_CHECK_SAID_NO, EXIT_DONE, add_output_options
+from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE
+from winspect.cli.options import add_output_options
 from winspect.errors import SettingsError
 
 
@@ -50,4 +51,4 @@ def run(args: argparse.Namespace) -> int:
         from winspect.cli.tables import print_comparison
 
         print_comparison(comparison)
-    return EXIT_DONE if comparison.within else EXIT_CHECK_SAID_NO
+    return EXIT_DONE if comparison.within else EXIT_CHECK_FAILED

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, add_model_options, add_output_options, load_model
+from winspect.cli.common import EXIT_DONE, load_model
+from winspect.cli.options import add_model_options, add_output_options
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         description="Judge 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
-    add_model_options(parser, model_help="default: winspect-tiny, the bundled model")
+    add_model_options(parser, model="default: winspect-tiny, the bundled model")
     add_output_options(parser)
     parser.set_defaults(run=run)
 

@@ -15,7 +15,8 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_CHECK_SAID_NO, EXIT_DONE, MODEL_VARIABLE
+from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE
+from winspect.cli.options import MODEL_VARIABLE
 from winspect.errors import WinspectError
 from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
 from winspect.system.machine import MB, cpu_features, memory_mb, versions
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2))
     else:
         show(*_lines(report))
-    return EXIT_CHECK_SAID_NO if report["problems"] else EXIT_DONE
+    return EXIT_CHECK_FAILED if report["problems"] else EXIT_DONE
 
 
 class Findings:

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import (
-    EXIT_CHECK_SAID_NO,
+    EXIT_CHECK_FAILED,
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
     EXIT_USAGE,
-    add_model_options,
-    add_output_options,
     load_model,
     model_options,
 )
 from winspect.cli.data_sets import DRAWINGS, KINDS
+from winspect.cli.options import add_model_options, add_options, add_output_options
 from winspect.errors import SettingsError, SourceError
 from winspect.system.terminal import say
 
@@ -73,20 +72,14 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     results = parser.add_argument_group("results")
     results.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     results.add_argument("--overlays", action="store_true", help="write heat maps over the pictures")
-    results.add_argument("--stretch", action="store_true", help="stretch the colours of heat maps to each picture")
+    add_options(results, "--stretch", stretch="stretch the colours of heat maps to each picture")
     results.add_argument("--raw-maps", action="store_true", help="write each map as float32 .npz")
     results.add_argument("--no-report", action="store_true", help="no report.html")
     results.add_argument("--fresh", action="store_true", help="start again, whatever is in --out")
-    cluster = parser.add_argument_group("cluster")
-    cluster.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|ray://HOST:PORT",
-        help="judge on a Ray cluster, all categories at once (default: here, one after the other)",
-    )
-    cluster.add_argument(
-        "--pool",
-        metavar="N|MIN-MAX",
-        help="how many processes of the cluster judge (default: from 1 to one per GPU, NPU or machine)",
+    add_options(
+        parser,
+        *("--address", "--pool"),
+        address="score on a Ray cluster, all categories at once (default: here, one after the other)",
     )
     add_model_options(parser)
     add_output_options(parser)
@@ -218,5 +211,5 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
         say("nothing was judged: see above what failed")
         return EXIT_USAGE
     if alarms:
-        return EXIT_CHECK_SAID_NO
+        return EXIT_CHECK_FAILED
     return EXIT_SOME_FAILED if failures else EXIT_DONE

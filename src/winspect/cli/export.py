@@ -6,14 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from winspect.cli.common import (
-    EXIT_DONE,
-    add_model_options,
-    add_output_options,
-    check_shots,
-    expand_references,
-    load_model,
-)
+from winspect.cli.common import EXIT_DONE, check_shots, expand_references, load_model
+from winspect.cli.options import add_model_options, add_output_options
 from winspect.errors import SettingsError
 from winspect.system.terminal import show
 

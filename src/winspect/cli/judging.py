@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import check_shots, load_predictor
+from winspect.cli.options import add_options
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -16,39 +17,11 @@ if TYPE_CHECKING:
     from winspect.pictures.heatmaps import ScoreRange
 
 
-def add_judging_options(parser: argparse.ArgumentParser, *, calibration_help: str) -> None:
-    """The class, good samples, what decides, and which defects get boxes."""
-    parser.add_argument(
-        "--class",
-        dest="category_name",
-        metavar="NAME",
-        help="what the part is called (default: the calibration's class, or object)",
-    )
-    parser.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples: judge few-shot")
-    parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
-    parser.add_argument("--threshold", type=float, metavar="SCORE", help="scores from here on are anomalous")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help=calibration_help)
-    parser.add_argument(
-        "--stretch",
-        action="store_true",
-        help="stretch the colours of heat maps to each picture, and draw nothing on them (default: one scale for the "
-        "run, with score, verdict and boxes)",
-    )
-    parser.add_argument(
-        "--boxes",
-        choices=("none", "anomalous", "all"),
-        help="which pictures get boxes of defects: none (less work), anomalous, or all, also those judged normal "
-        "(default: anomalous, where there is a pixel threshold)",
-    )
-    parser.add_argument(
-        "--pixel-threshold",
-        type=float,
-        metavar="SCORE",
-        help="a defect's region has a map value above this (default: the calibration's)",
-    )
-    parser.add_argument(
-        "--min-area", type=float, metavar="PIXELS", help="smaller regions are no defects (default: a tenth of a patch)"
-    )
+def add_judging_options(parser: argparse.ArgumentParser, **helps: str) -> None:
+    """Add the class, good samples, what decides, and which defects get boxes."""
+    what = ("--class", "--reference", "--shots", "--threshold", "--calibration")
+    boxes = ("--stretch", "--boxes", "--pixel-threshold", "--min-area")
+    add_options(parser, *what, *boxes, **helps)
 
 
 def check_judging_options(args: argparse.Namespace) -> None:

@@ -10,15 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from winspect.cli.common import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
-    add_model_options,
-    add_output_options,
-    expand_references,
-    mute_stdout,
-)
+from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, expand_references, mute_stdout
 from winspect.cli.judging import (
     add_judging_options,
     category_of,
@@ -30,6 +22,7 @@ from winspect.cli.judging import (
     load_judge,
     region_rule,
 )
+from winspect.cli.options import add_model_options, add_output_options
 from winspect.errors import SettingsError, SourceError
 from winspect.system.terminal import printable, say
 
@@ -53,7 +46,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     add_judging_options(
         parser,
-        calibration_help="verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also "
+        calibration="verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also "
         "their masks",
     )
     results = parser.add_argument_group("results")

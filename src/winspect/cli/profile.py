@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, add_model_options, add_output_options, load_model
+from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, load_model
+from winspect.cli.options import add_model_options, add_output_options
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.system.terminal import say, show
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, add_model_options, expand_references, model_options
+from winspect.cli.common import EXIT_DONE, expand_references, model_options
+from winspect.cli.options import add_model_options, add_options
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.system.home import home_folder
 from winspect.system.installation import install_command
@@ -57,13 +58,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="serve this class, and no others; may be repeated (default: any)",
     )
     add_store_options(what)
-    what.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples of the one --class")
+    add_options(what, "--reference", reference="good samples of the one --class")
     _add_limits(parser)
     add_model_options(parser)
     parser.add_argument(
         "--devices", nargs="+", metavar="DEVICE", help="a model process on each of these devices, as in cuda:0 cuda:1"
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="also a line per request, on stderr")
+    add_options(parser, "--verbose", verbose="also a line per request, on stderr")
     parser.set_defaults(run=run)
 
 

@@ -8,7 +8,8 @@ import threading
 import webbrowser
 from collections.abc import Callable
 
-from winspect.cli.common import EXIT_DONE, add_model_options, model_options
+from winspect.cli.common import EXIT_DONE, model_options
+from winspect.cli.options import add_model_options, add_options
 from winspect.cli.serve import add_store_options, data_folder, load_calibrations, need_extra, seed_calibrations
 from winspect.errors import SettingsError
 from winspect.system.terminal import say
@@ -29,7 +30,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
     add_store_options(parser.add_argument_group("what is judged"))
     add_model_options(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="also a line per request, on stderr")
+    add_options(parser, "--verbose", verbose="also a line per request, on stderr")
     parser.set_defaults(run=run)
 
 

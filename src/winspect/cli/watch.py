@@ -11,13 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import (
-    EXIT_DONE,
-    add_model_options,
-    add_output_options,
-    expand_references,
-    mute_stdout,
-)
+from winspect.cli.common import EXIT_DONE, expand_references, mute_stdout
 from winspect.cli.judging import (
     add_judging_options,
     category_of,
@@ -28,6 +22,7 @@ from winspect.cli.judging import (
     load_judge,
     region_rule,
 )
+from winspect.cli.options import add_model_options, add_output_options
 from winspect.cli.watch_options import (
     FOLDER_OPTIONS,
     add_camera_options,
@@ -63,7 +58,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where the results go, and what is known of earlier runs"
     )
-    add_judging_options(parser, calibration_help="verdicts, p-values and boxes by a file of `winspect calibrate`")
+    add_judging_options(parser)
     parser.add_argument(
         "--report", type=float, default=60.0, metavar="SECONDS", help="a line of status on stderr so often; 0: never"
     )

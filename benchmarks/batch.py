@@ -215,10 +215,10 @@ def _picture(pictures: Sequence[Path]) -> dict[str, Any]:
 
     model = WinCLIP(MODEL, device="cpu")
     some = [str(path) for path in pictures[:_ALONE]]
-    bytes_of_one = resize_tiles(some[0], model.preprocess, **model.cut).pixels.nbytes
+    bytes_of_one = resize_tiles(some[0], model.preprocess, model.cut).pixels.nbytes
     began = time.thread_time()
     for path in some:
-        resize_tiles(path, model.preprocess, **model.cut)
+        resize_tiles(path, model.preprocess, model.cut)
     decode_ms = 1000 * (time.thread_time() - began) / len(some)
     return {"bytes_between_stages_per_picture": bytes_of_one, "decode_alone_cpu_ms_per_picture": round(decode_ms, 2)}
 

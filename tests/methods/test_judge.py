@@ -24,7 +24,7 @@ def expected(model: WinCLIP, picture, references, stride=1):
     """The fusion by hand for every tile of a picture: scores (tiles,) and maps (tiles, 15, 15)."""
 
     def encode(source):
-        tiles = torch.from_numpy(prepare(source, model.preprocess, **model.cut).tiles)
+        tiles = torch.from_numpy(prepare(source, model.preprocess, model.cut).tiles)
         return model.engine.encode(tiles, scales=model.recipe.scales, stride=stride, patches=True)
 
     embeddings = encode(picture)

@@ -56,7 +56,7 @@ def test_pictures_that_another_process_cut_count_repeats_too(small_checkpoint):
     """As in batch: what decodes hands over tiles in 8 bits, what judges has them and the picture's size."""
     model = new_model(small_checkpoint)
     picture = long_part(1)
-    item = resize_tiles(picture, model.preprocess, **model.cut).normalised(model.preprocess)
+    item = resize_tiles(picture, model.preprocess, model.cut).normalised(model.preprocess)
     (result,) = model.predict_prepared([item])
     assert result.anomaly_score == pytest.approx(model.predict(picture).anomaly_score, abs=1e-6)
 

@@ -21,6 +21,7 @@ from winspect.pictures.decoding import read_rgb
 from winspect.pictures.pool import LIVE_S, Pace, prepare_many
 from winspect.pictures.tiles import (
     MAX_TILES,
+    Cut,
     Prepared,
     Preprocess,
     Resized,
@@ -159,7 +160,7 @@ def test_generated_pictures_equal_open_clips_own_transform(size_wh, interpolatio
 def test_every_tile_equals_open_clip_on_the_cropped_picture(image_transform):
     pixels = photo(500, 180)
     theirs = image_transform(240, is_train=False)  # its default mode: a square crop is not squashed
-    prepared = prepare(pixels, Preprocess(), recipe="tiles")
+    prepared = prepare(pixels, Preprocess(), Cut(tiling=True))
     assert prepared.boxes == [(0, 0, 180, 180), (144, 0, 324, 180), (288, 0, 468, 180), (320, 0, 500, 180)]
     assert prepared.tiles.shape == (4, 3, 240, 240)
     for tile, box in zip(prepared.tiles, prepared.boxes, strict=True):
@@ -268,22 +269,22 @@ def test_prepare_says_what_it_did(tmp_path):
     path.write_bytes(encoded(Image.fromarray(photo(100, 40)), "PNG"))
     whole = prepare(path, Preprocess(32))
     assert (whole.name, whole.size_wh, whole.boxes, whole.rgb) == (str(path), (100, 40), [(0, 0, 100, 40)], None)
-    kept = prepare(str(path), Preprocess(32), recipe="tiles", keep_rgb=True, stride_fraction=1)
+    kept = prepare(str(path), Preprocess(32), Cut(tiling=True, stride_fraction=1), keep_rgb=True)
     assert kept.boxes == [(0, 0, 40, 40), (40, 0, 80, 40), (60, 0, 100, 40)]
     np.testing.assert_array_equal(kept.rgb, photo(100, 40))
     assert kept.rgb.flags.writeable and kept.tiles.flags.writeable and kept.tiles.flags.c_contiguous
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("recipe", ["paper", "tiles"])
+@pytest.mark.parametrize("tiling", [False, True])
 @pytest.mark.parametrize("size_wh", [(80, 80), (250, 80), (80, 250)])
-def test_resized_tiles_travel_and_become_the_same(size_wh, recipe, interpolation):
+def test_resized_tiles_travel_and_become_the_same(size_wh, tiling, interpolation):
     preprocess = Preprocess(48, interpolation=interpolation)
     data = encoded(Image.fromarray(photo(*size_wh)), "PNG")
-    options = {"recipe": recipe, "stride_fraction": 0.7, "keep_rgb": True}
-    resized = pickle.loads(pickle.dumps(resize_tiles(data, preprocess, **options)))
+    cut = Cut(tiling, stride_fraction=0.7)
+    resized = pickle.loads(pickle.dumps(resize_tiles(data, preprocess, cut, keep_rgb=True)))
     assert (resized.pixels.dtype, resized.pixels.shape) == (np.uint8, (len(resized.boxes), 48, 48, 3))
-    ours, theirs = resized.normalised(preprocess), prepare(data, preprocess, **options)
+    ours, theirs = resized.normalised(preprocess), prepare(data, preprocess, cut, keep_rgb=True)
     assert 4 * resized.pixels.nbytes == theirs.tiles.nbytes
     assert (ours.name, ours.size_wh, ours.boxes) == (theirs.name, theirs.size_wh, theirs.boxes)
     np.testing.assert_array_equal(ours.rgb, theirs.rgb)
@@ -291,7 +292,7 @@ def test_resized_tiles_travel_and_become_the_same(size_wh, recipe, interpolation
     by_hand = np.stack([preprocess(photo(*size_wh), box) for box in theirs.boxes])
     assert ours.tiles.dtype == by_hand.dtype == np.float32
     np.testing.assert_array_equal(ours.tiles, by_hand)
-    assert len(ours.boxes) == (1 if recipe == "paper" or size_wh == (80, 80) else 5)
+    assert len(ours.boxes) == (5 if tiling and size_wh != (80, 80) else 1)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_size_and_boxes_are_those_of_the_upright_picture():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.fromarray(photo(100, 40)), "PNG", exif=exif)
-    prepared = prepare(data, Preprocess(32), recipe="tiles", keep_rgb=True)
+    prepared = prepare(data, Preprocess(32), Cut(tiling=True), keep_rgb=True)
     assert prepared.size_wh == (40, 100)
     assert prepared.rgb.shape == (100, 40, 3)
     assert prepared.boxes == tile_boxes(40, 100)
@@ -317,23 +318,21 @@ def test_size_and_boxes_are_those_of_the_upright_picture():
 def test_too_many_tiles_point_to_the_other_recipe(width, height):
     strip = np.zeros((height, width), np.uint8)
     with pytest.raises(PictureError) as caught:
-        prepare(strip, Preprocess(32), recipe="tiles")
+        prepare(strip, Preprocess(32), Cut(tiling=True))
     assert caught.value.reason == (
         f'{width}x{height} makes more than {MAX_TILES} tiles: use recipe "paper", or crop it'
     )
-    assert len(prepare(strip, Preprocess(32), recipe="paper").tiles) == 1
+    assert len(prepare(strip, Preprocess(32)).tiles) == 1
 
 
 def test_as_many_tiles_as_allowed():
     strip = np.zeros((10, 10 + 8 * (MAX_TILES - 1)), np.uint8)
-    assert len(prepare(strip, Preprocess(8), recipe="tiles").tiles) == MAX_TILES
+    assert len(prepare(strip, Preprocess(8), Cut(tiling=True)).tiles) == MAX_TILES
 
 
 def test_prepare_refuses():
-    with pytest.raises(SettingsError, match="recipe: got 'winclip', need one of paper, tiles"):
-        prepare(photo(20, 20), Preprocess(32), recipe="winclip")
     with pytest.raises(PictureError, match="the limit is"):
-        prepare(photo(20, 20), Preprocess(32), max_pixels=399)
+        prepare(photo(20, 20), Preprocess(32), Cut(max_pixels=399))
     with pytest.raises(SettingsError, match=r"need .2, 3, S, S"):
         Prepared("x", (9, 9), [(0, 0, 9, 9)] * 2, np.zeros((1, 3, 4, 4), np.float32))
 
@@ -368,9 +367,9 @@ def test_many_equals_one_by_one():
 
 def test_settings_reach_each_picture():
     sources = [photo(100, 40)]
-    (tiles,) = prepare_many(sources, Preprocess(8), recipe="tiles", stride_fraction=1)
+    (tiles,) = prepare_many(sources, Preprocess(8), Cut(tiling=True, stride_fraction=1))
     assert len(tiles.boxes) == 3 and tiles.rgb is None
-    (error,) = prepare_many(sources, Preprocess(8), max_pixels=3999)
+    (error,) = prepare_many(sources, Preprocess(8), Cut(max_pixels=3999))
     assert isinstance(error, PictureError)
 
 
@@ -531,8 +530,6 @@ def test_prepare_many_checks_at_once(tmp_path):
         prepare_many([], Preprocess(8), workers=0)
     with pytest.raises(SettingsError, match="ahead=0"):
         prepare_many([], Preprocess(8), ahead=0)
-    with pytest.raises(SettingsError, match="recipe: got"):
-        prepare_many([], Preprocess(8), recipe="best")
 
 
 def test_the_number_of_workers_without_affinity(monkeypatch):

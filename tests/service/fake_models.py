@@ -12,7 +12,7 @@ import numpy as np
 from winspect.errors import DeviceError, ReferencesError, WeightsMissingError
 from winspect.methods.result import Result
 from winspect.methods.winclip.prompts import PromptEnsemble
-from winspect.pictures.tiles import Preprocess, prepare
+from winspect.pictures.tiles import WHOLE, Preprocess, prepare
 from winspect.service.settings import ModelSpec
 
 LOADER = "service.fake_models:load"
@@ -43,7 +43,7 @@ class Fake:
     def __init__(self, options, device):
         self.options, self.device = options, device
         self.preprocess = Preprocess(size=8, mean=(0, 0, 0), std=(1, 1, 1))
-        self.cut = {"recipe": "paper", "stride_fraction": 0.8}
+        self.cut = WHOLE
         self.references = {}
         self.note("load")
 

@@ -14,6 +14,7 @@ from service.running import Running, grey
 
 from winspect import WinCLIP
 from winspect.errors import ClassNameError, PictureError
+from winspect.pictures.tiles import WHOLE
 from winspect.service.contract import ServiceError
 from winspect.service.pool.worker import Question, Worker
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -80,7 +81,7 @@ class Broken:
 
     @property
     def cut(self):
-        return {}
+        return WHOLE
 
 
 @pytest.fixture

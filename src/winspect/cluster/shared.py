@@ -12,7 +12,7 @@ from winspect.calibration.verdict import check_threshold
 from winspect.errors import SettingsError
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.pictures.heatmaps import ScoreRange, run_range
-from winspect.pictures.tiles import Preprocess
+from winspect.pictures.tiles import Cut, Preprocess
 from winspect.system.preferences import default_precision
 from winspect.weights.names import LOCAL
 
@@ -109,7 +109,7 @@ class Shared:
 
     described: Mapping[str, Any]
     preprocess: Preprocess
-    cut: Mapping[str, Any]
+    cut: Cut
     states: Mapping[str, ClassState]
     judging: Judging
     ranges: Mapping[str, ScoreRange | None] = field(default_factory=dict)

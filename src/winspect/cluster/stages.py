@@ -104,7 +104,7 @@ def _resized(source: Source | PictureError, name: str, shared: Shared) -> Resize
     if isinstance(source, PictureError):
         raise source
     try:
-        return resize_tiles(source, shared.preprocess, **shared.cut)
+        return resize_tiles(source, shared.preprocess, shared.cut)
     except PictureError as error:
         raise PictureError(name, error.reason) from error  # what came as bytes has no name of its own
 

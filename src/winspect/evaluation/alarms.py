@@ -14,7 +14,7 @@ import numpy as np
 
 from winspect.errors import PictureError
 from winspect.methods.result import CONSTANT_SPREAD
-from winspect.pictures.tiles import prepare
+from winspect.pictures.tiles import Cut, prepare
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def embedding_alarm(model: WinCLIP, pictures: Sequence[Path]) -> str | None:
     tiles = []
     for path in pictures[: 2 * PROBES]:
         try:
-            tiles.append(prepare(path, model.preprocess, bit_depth=model.bit_depth).tiles)
+            tiles.append(prepare(path, model.preprocess, Cut(bit_depth=model.bit_depth)).tiles)
         except PictureError:
             continue
     if not tiles or not model.recipe.scales:

@@ -29,7 +29,7 @@ from winspect.pictures.fingerprints import Copies, Fingerprint, fingerprint
 from winspect.pictures.given import picture_given, pictures_given
 from winspect.pictures.pool import Pace, prepare_many
 from winspect.pictures.suspicions import joined
-from winspect.pictures.tiles import Prepared, Preprocess, last_tile_count, prepare
+from winspect.pictures.tiles import Cut, Prepared, Preprocess, last_tile_count, prepare
 from winspect.system.arrays import Array, to_numpy
 from winspect.system.forks import ForkGuard
 from winspect.system.progress import progress_bar
@@ -106,11 +106,9 @@ class Predictor(ABC):
         return self.engine.precision
 
     @property
-    def cut(self) -> dict[str, Any]:
-        """How pictures are read and cut into tiles, as options of :func:`winspect.pictures.tiles.prepare`."""
-        depth = {} if self.bit_depth is None else {"bit_depth": self.bit_depth}
-        tiling = "tiles" if self.recipe.tiling else "paper"
-        return {"recipe": tiling, "stride_fraction": self.recipe.tile_stride, **depth}
+    def cut(self) -> Cut:
+        """How pictures are read and cut into tiles."""
+        return Cut(self.recipe.tiling, self.recipe.tile_stride, self.bit_depth)
 
     def reference(
         self,
@@ -314,7 +312,7 @@ class Predictor(ABC):
         """
         self._class_text(category_name)  # refuses a name before the picture is read
         picture = picture_given(picture, bgr=bgr)
-        item = prepare(picture, self.preprocess, keep_rgb=keep_picture, **self.cut)
+        item = prepare(picture, self.preprocess, self.cut, keep_rgb=keep_picture)
         (result,) = self.predict_prepared([item], category_name)
         if result.error is not None:
             raise result.error
@@ -414,7 +412,7 @@ class Predictor(ABC):
         self, pictures: Iterable[Picture], *, keep_rgb: bool = False, pace: Pace | None = None
     ) -> Iterator[Prepared | PictureError]:
         threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
-        return prepare_many(pictures, self.preprocess, keep_rgb=keep_rgb, pace=pace, **threads, **self.cut)
+        return prepare_many(pictures, self.preprocess, self.cut, keep_rgb=keep_rgb, pace=pace, **threads)
 
     def _judge(
         self,

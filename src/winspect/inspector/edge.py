@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from winspect.methods.winclip.judge import PictureScores
 from winspect.methods.winclip.prompts import class_key
 from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.fingerprints import Fingerprint
-from winspect.pictures.tiles import Preprocess
+from winspect.pictures.tiles import Cut, Preprocess
 from winspect.system.arrays import Array
 from winspect.system.opening import open_file
 
@@ -110,7 +109,7 @@ class EdgePredictor(Predictor):
             return super()._score(*items)
 
 
-def preprocessing_document(preprocess: Preprocess, cut: Mapping[str, Any]) -> dict[str, Any]:
+def preprocessing_document(preprocess: Preprocess, cut: Cut) -> dict[str, Any]:
     """``preprocessing.json``: 8-bit RGB, resized, / 255, minus mean, over deviation; and how tiles are cut."""
     tiles = {name: getattr(preprocess, name) for name in ("size", "mean", "std", "interpolation")}
-    return {"tiles": tiles, "cut": dict(cut)}
+    return {"tiles": tiles, "cut": cut.document()}

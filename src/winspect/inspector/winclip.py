@@ -235,7 +235,7 @@ class WinCLIP(Predictor):
 
         learned = learn_once(
             self._starter.folder / "references",
-            {**self.describe(), "preprocess": asdict(self.preprocess), "cut": self.cut},
+            {**self.describe(), "preprocess": asdict(self.preprocess), "cut": self.cut.document()},
             shown,
             learn=lambda: super(WinCLIP, self)._learn(pictures, shown, category_name, progress),
             fingerprints=lambda: [fingerprint(picture) for picture in pictures],

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from winspect.errors import PictureError, SettingsError, SourceError
-from winspect.pictures.decoding import MAX_PIXELS, Source, source_name
-from winspect.pictures.tiles import Prepared, Preprocess, check_recipe, prepare
+from winspect.pictures.decoding import Source, source_name
+from winspect.pictures.tiles import WHOLE, Cut, Prepared, Preprocess, prepare
 
 LIVE_S = 0.01
 """A source that takes longer for a picture makes wait: a camera, a queue. Files are named faster by far."""
@@ -36,14 +36,11 @@ class Pace:
 def prepare_many(
     sources: Iterable[Source],
     preprocess: Preprocess,
+    cut: Cut = WHOLE,
     *,
-    recipe: str = "paper",
     workers: int | None = None,
     ahead: int | None = None,
     keep_rgb: bool = False,
-    stride_fraction: float = 0.8,
-    max_pixels: int = MAX_PIXELS,
-    bit_depth: int | None = None,
     pace: Pace | None = None,
 ) -> Iterator[Prepared | PictureError]:
     """``prepare`` for a stream of pictures, in worker threads, in the order of ``sources``.
@@ -59,7 +56,6 @@ def prepare_many(
             makes wait, such as a camera, what is here is handed out before the next picture is asked for.
         pace: noted here, for whoever collects pictures.
     """
-    check_recipe(recipe)
     if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image, io.BytesIO)):
         raise SourceError(f"got one picture ({source_name(sources)}), need several: put it into a list")
     workers = default_workers() if workers is None else workers
@@ -69,15 +65,7 @@ def prepare_many(
 
     def job(source: Source) -> Prepared | PictureError:
         try:
-            return prepare(
-                source,
-                preprocess,
-                recipe=recipe,
-                keep_rgb=keep_rgb,
-                stride_fraction=stride_fraction,
-                max_pixels=max_pixels,
-                bit_depth=bit_depth,
-            )
+            return prepare(source, preprocess, cut, keep_rgb=keep_rgb)
         except PictureError as error:
             return error
 

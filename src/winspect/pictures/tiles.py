@@ -6,6 +6,7 @@ Decoding itself, and what becomes of 16-bit, alpha, palettes and so on, is descr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,6 @@ Box = tuple[int, int, int, int]
 
 MAX_TILES = 64
 """Most tiles recipe ``tiles`` cuts from one picture."""
-RECIPES = ("paper", "tiles")
 _CHANNELS = 3
 
 
@@ -62,15 +62,46 @@ def _tile_starts(width: int, height: int, stride_fraction: float) -> list[int]:
     return [min(start, last) for start in range(0, last + side, max(1, int(stride_fraction * side)))] if last else [0]
 
 
-def _boxes(name: str, width: int, height: int, recipe: str, stride_fraction: float) -> list[Box]:
-    if recipe == "paper":
-        return [(0, 0, width, height)]
-    # The first test spares building millions of boxes: there are never fewer tiles than the sides' ratio.
-    if max(width, height) <= MAX_TILES * min(width, height):
-        boxes = tile_boxes(width, height, stride_fraction=stride_fraction)
-        if len(boxes) <= MAX_TILES:
-            return boxes
-    raise PictureError(name, f'{width}x{height} makes more than {MAX_TILES} tiles: use recipe "paper", or crop it')
+@dataclass(frozen=True)
+class Cut:
+    """How pictures are read and cut.
+
+    Args:
+        tiling: cut into square tiles along the longer edge (see :func:`tile_boxes`); else the whole picture is squashed
+            to a square.
+        stride_fraction: step between tiles, in sides of a tile.
+        bit_depth: of the camera, as for :func:`winspect.pictures.decoding.decoding`.
+        max_pixels: refuse larger pictures before decoding.
+    """
+
+    tiling: bool = False
+    stride_fraction: float = 0.8
+    bit_depth: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def boxes(self, name: str, width: int, height: int) -> list[Box]:
+        """The boxes of a picture.
+
+        Raises:
+            PictureError: it makes more than :data:`MAX_TILES` tiles; carries ``name``.
+        """
+        if not self.tiling:
+            return [(0, 0, width, height)]
+        # The first test spares building millions of boxes: there are never fewer tiles than the sides' ratio.
+        if max(width, height) <= MAX_TILES * min(width, height):
+            boxes = tile_boxes(width, height, stride_fraction=self.stride_fraction)
+            if len(boxes) <= MAX_TILES:
+                return boxes
+        raise PictureError(name, f'{width}x{height} makes more than {MAX_TILES} tiles: use recipe "paper", or crop it')
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, in bundles and in the keys of caches; without ``max_pixels``, which changes no score."""
+        depth = {} if self.bit_depth is None else {"bit_depth": self.bit_depth}
+        return {"recipe": "tiles" if self.tiling else "paper", "stride_fraction": self.stride_fraction, **depth}
+
+
+WHOLE = Cut()
+"""The whole picture."""
 
 
 _LARGEST_SIZE = 16_000
@@ -213,71 +244,42 @@ class Resized:
 def prepare(
     source: Source,
     preprocess: Preprocess,
+    cut: Cut = WHOLE,
     *,
-    recipe: str = "paper",
     keep_rgb: bool = False,
-    stride_fraction: float = 0.8,
-    max_pixels: int = MAX_PIXELS,
-    bit_depth: int | None = None,
     demanding: Demanding = "elsewhere",
 ) -> Prepared:
-    """Read one picture, cut it as the recipe says, resize and normalise.
+    """Read one picture, cut it, resize and normalise.
 
     Args:
         source: anything ``read_rgb`` takes.
         preprocess: the model's own.
-        recipe: ``"paper"`` (the whole picture, squashed to a square) or ``"tiles"`` (see ``tile_boxes``).
+        cut: how it is read and cut.
         keep_rgb: keep the decoded picture as well, for drawing on it.
-        stride_fraction: of recipe ``tiles``.
-        max_pixels: refuse larger pictures before decoding.
-        bit_depth, demanding: as for :func:`winspect.pictures.decoding.decoding`.
+        demanding: as for :func:`winspect.pictures.decoding.decoding`.
 
     Raises:
         PictureError: the picture cannot be used, or makes more than ``MAX_TILES`` tiles.
     """
-    resized = resize_tiles(
-        source,
-        preprocess,
-        recipe=recipe,
-        keep_rgb=keep_rgb,
-        stride_fraction=stride_fraction,
-        max_pixels=max_pixels,
-        bit_depth=bit_depth,
-        demanding=demanding,
-    )
-    return resized.normalised(preprocess)
+    return resize_tiles(source, preprocess, cut, keep_rgb=keep_rgb, demanding=demanding).normalised(preprocess)
 
 
 def resize_tiles(
     source: Source,
     preprocess: Preprocess,
+    cut: Cut = WHOLE,
     *,
-    recipe: str = "paper",
     keep_rgb: bool = False,
-    stride_fraction: float = 0.8,
-    max_pixels: int = MAX_PIXELS,
-    bit_depth: int | None = None,
     demanding: Demanding = "elsewhere",
 ) -> Resized:
-    """:func:`prepare` up to normalising, for one process to decode and another to judge: arguments and errors as there.
+    """:func:`prepare` up to normalising, for one process to decode and another to score: arguments and errors as there.
 
     ``resize_tiles(...).normalised(preprocess)`` is ``prepare(...)``.
     """
-    check_recipe(recipe)
     name = source_name(source)
-    with decoding(source, max_pixels=max_pixels, bit_depth=bit_depth, demanding=demanding) as decoded:
+    with decoding(source, max_pixels=cut.max_pixels, bit_depth=cut.bit_depth, demanding=demanding) as decoded:
         image = decoded.image
-        boxes = _boxes(name, image.width, image.height, recipe, stride_fraction)
+        boxes = cut.boxes(name, image.width, image.height)
         pixels = np.stack([preprocess.resize(image, box) for box in boxes])
         rgb = np.array(image) if keep_rgb else None
     return Resized(name, image.size, boxes, pixels, rgb, joined(decoded.warning, blank_frame(pixels)))
-
-
-def check_recipe(recipe: str) -> None:
-    """Refuse a way of cutting that is not known.
-
-    Raises:
-        SettingsError: not one of :data:`RECIPES`.
-    """
-    if recipe not in RECIPES:
-        raise SettingsError(f"recipe: got {recipe!r}, need one of {', '.join(RECIPES)}")

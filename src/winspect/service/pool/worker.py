@@ -200,7 +200,7 @@ class Worker:
             for maps in (True, False):
                 self.model.prepare_engine(category_name, maps=maps)
         for maps in (True, False):
-            item = prepare(noise, self.model.preprocess, **self.model.cut)
+            item = prepare(noise, self.model.preprocess, self.model.cut)
             self.model.predict_prepared([item], classes[0], maps=maps)
         return self.model.describe()  # engines are made when first needed, and may have been replaced
 
@@ -252,10 +252,9 @@ class Worker:
             item = prepare(
                 question.picture,
                 self.model.preprocess,
+                replace(self.model.cut, max_pixels=self.settings.max_pixels),
                 keep_rgb=bool(question.overlay),
-                max_pixels=self.settings.max_pixels,
                 demanding=demanding,
-                **self.model.cut,
             )
             rgb = None if item.rgb is None else shrink_picture(item.rgb, self.settings.overlay_side)
             item = replace(item, name=question.name, rgb=rgb)

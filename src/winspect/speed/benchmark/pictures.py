@@ -44,12 +44,12 @@ def count_tiles(
     pictures: Sequence[str], preprocess: Preprocess, tile_stride: float
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Tiles of recipe ``tiles`` of each picture that can be used, and why the others cannot."""
-    from winspect.pictures.tiles import prepare
+    from winspect.pictures.tiles import Cut, prepare
 
     tiles, failed = {}, {}
     for picture in pictures:
         try:
-            tiles[picture] = len(prepare(picture, preprocess, recipe="tiles", stride_fraction=tile_stride).tiles)
+            tiles[picture] = len(prepare(picture, preprocess, Cut(tiling=True, stride_fraction=tile_stride)).tiles)
         except PictureError as error:
             failed[picture] = error.reason
     return tiles, failed

@@ -87,7 +87,7 @@ def prepare_for(model: WinCLIP, picture: Source) -> Prepared:
     Raises:
         PictureError: it cannot be used.
     """
-    return prepare(picture, model.preprocess, **model.cut)
+    return prepare(picture, model.preprocess, model.cut)
 
 
 def _timings(model: WinCLIP) -> Callable[..., list[OperatorTime]]:

@@ -23,6 +23,7 @@ from torch.nn.functional import avg_pool2d
 from training.measure import auroc
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.open_clip_models import load
 from winspect.backbones.text_tower import TextTower
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import PictureError
@@ -38,8 +39,8 @@ from winspect.methods.winclip.fusion import (
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.scoring import class_score, combine, few_shot_map, zero_shot_map
 from winspect.pictures.pool import prepare_many
-from winspect.weights import TINY, load
-from winspect.weights import tiny as tiny_files
+from winspect.weights import TINY
+from winspect.weights.bundled import BUNDLED_FOLDER, read_config
 
 SHOTS = (1, 4)
 DEFECTIVE_FROM = 0.5
@@ -176,7 +177,7 @@ def subset_aurocs(scores: np.ndarray, pictures: RealSet, left_out: Sequence[int]
 
 def measure(pictures: RealSet, draws: int) -> dict[str, Any]:
     """Every figure of one set: method -> shots -> subset -> [mean, standard deviation over draws]."""
-    config = tiny_files.read_config(Path(tiny_files.__file__).parent / TINY)
+    config = read_config(BUNDLED_FOLDER)
     settings = FusionSettings(**config["log_fusion"])
     encoded = encode(pictures)
     zero = zero_shot(encoded, config["temperature"])

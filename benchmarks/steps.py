@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from checkpoints import save_checkpoint
 
 from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.open_clip_models import load
 from winspect.backbones.text_tower import TextTower
 from winspect.engines.compiled import OpenVINOGraph
 from winspect.engines.openvino_engine import OpenVINOEngine
@@ -32,7 +33,6 @@ from winspect.inspector.text_encoder import TextCache, TextEncoder
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.pictures.tiles import prepare
 from winspect.system.machine import describe_machine
-from winspect.weights import load
 
 MODEL, CLASS = "ViT-B-16-plus-240", "metal nut"
 PICTURE = Path(__file__).parents[1] / "examples" / "textile" / "local_0001.jpg"

@@ -18,7 +18,7 @@ import torch
 
 from training.model import GRID
 from training.stem import pretrained_stem
-from winspect.weights.tiny import STEM_CHANNELS, HybridPatchEmbed
+from winspect.backbones.bundled import STEM_CHANNELS, HybridPatchEmbed
 
 CLEAN, DEFECT, FIRST_REFERENCE = 0, 1, 2
 _PATCH = 16

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.stem import pretrained_stem
+from winspect.backbones.bundled import build_tiny
 from winspect.methods.winclip.prompts import PromptEnsemble
-from winspect.weights.tiny import build_tiny
 
 CONFIG: dict[str, Any] = {
     "name": "winspect-tiny",

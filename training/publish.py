@@ -6,9 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from winspect.weights import tiny
-
-PACKAGE_FOLDER = Path(tiny.__file__).parent / "winspect-tiny"
+from winspect.backbones.bundled import load_tiny, save_tiny
+from winspect.weights.bundled import BUNDLED_FOLDER, read_config
 
 
 def best_seed(runs: Path) -> Path:
@@ -29,16 +28,16 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.publish", description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="the --out folder of training.train")
-    parser.add_argument("--to", type=Path, default=PACKAGE_FOLDER)
+    parser.add_argument("--to", type=Path, default=BUNDLED_FOLDER)
     args = parser.parse_args()
     folder = best_seed(args.runs)
     trained = folder / "winspect-tiny"
-    config = tiny.read_config(trained)
+    config = read_config(trained)
     config["training"] = {
         "seed": int(folder.name.removeprefix("seed-")),
         **json.loads((folder / "figures.json").read_text()),
     }
-    tiny.save_tiny(tiny.load_tiny(trained), config, args.to)
+    save_tiny(load_tiny(trained), config, args.to)
     print(f"{folder.name} -> {args.to}")
 
 

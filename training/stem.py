@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from winspect.weights.tiny import Stem
+from winspect.backbones.bundled import Stem
 
 BATCH_NORM_EPSILON = 1e-3
 """TensorFlow's, with which the weights were trained; torch's own default is 1e-5."""

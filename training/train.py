@@ -36,8 +36,8 @@ from training.model import (
     window_embeddings,
     with_full_vocabulary,
 )
+from winspect.backbones.bundled import save_tiny
 from winspect.backbones.windows import window_indices
-from winspect.weights.tiny import save_tiny
 
 PRODUCTS_A_STEP = 12
 PICTURES = (CLEAN, DEFECT, FIRST_REFERENCE)

@@ -18,6 +18,7 @@ from torch import nn
 from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.open_clip_models import load
 from winspect.engines import static
 from winspect.engines.compiled import OpenVINOGraph
 from winspect.engines.graph_cache import GraphCache
@@ -25,7 +26,7 @@ from winspect.engines.openvino_engine import OpenVINOEngine, check_openvino_devi
 from winspect.engines.openvino_operators import OpenVINOOperators
 from winspect.engines.tower_graph import Layout, build_tower, mlp_parts
 from winspect.errors import ArchitectureError, DeviceError, DeviceMemoryError, EngineBuildError, MissingExtraError
-from winspect.weights import TINY, load
+from winspect.weights import TINY
 
 TOLERANCE = 1e-5
 ENGINES = ["openvino", "onnx"]

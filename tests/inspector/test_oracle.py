@@ -18,8 +18,8 @@ from checkpoints import SHALLOW, SMALL, register_small, save_checkpoint
 from conftest import EXAMPLES
 
 from winspect import PromptEnsemble, WinCLIP
+from winspect.backbones.open_clip_models import load
 from winspect.pictures.decoding import read_rgb
-from winspect.weights import load
 
 TOLERANCE = 1e-5
 # Encoding a prompt over all 77 tokens in float64 is what costs the oracle most; two states and two templates reach

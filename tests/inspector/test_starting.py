@@ -12,7 +12,8 @@ import pytest
 from checkpoints import SMALL, register_small
 from torch import nn
 
-from winspect import WinCLIP, weights
+from winspect import WinCLIP
+from winspect.backbones import open_clip_models
 from winspect.engines import choice, making
 from winspect.engines.gate import gate_pictures
 from winspect.engines.openvino_engine import OpenVINOEngine
@@ -229,7 +230,7 @@ def test_int8_that_passes(new_model, gate, int8):
 @pytest.fixture
 def odd_tower(monkeypatch):
     """An architecture that torch runs, and that graphs do not know."""
-    whole = weights.load
+    whole = open_clip_models.load
 
     def load(*arguments, **options):
         loaded = whole(*arguments, **options)
@@ -237,7 +238,7 @@ def odd_tower(monkeypatch):
             block.mlp.gelu = nn.SiLU()
         return loaded
 
-    monkeypatch.setattr(weights, "load", load, raising=False)
+    monkeypatch.setattr(open_clip_models, "load", load)
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import torch
 
 from winspect import WinCLIP
 from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.open_clip_models import load
 from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, log_fusion
 from winspect.methods.winclip.judge import References
 from winspect.methods.winclip.recipes import Recipe
 from winspect.methods.winclip.scoring import class_score, zero_shot_map
 from winspect.pictures.tiles import prepare
-from winspect.weights import TINY, load
+from winspect.weights import TINY
 
 
 def tiny(**settings) -> WinCLIP:

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from winspect.backbones.image_tower import Block, ImageTower
+from winspect.backbones.open_clip_models import load
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
 from winspect.speed.flops import (
@@ -24,7 +25,6 @@ from winspect.speed.flops import (
     image_tower_flops,
     total,
 )
-from winspect.weights import load
 
 PLUS = TowerShape.plain(width=896, layers=12, heads=14, grid_hw=(15, 15), embedding=640, patch_size=16)
 PLAIN = {"share_first": False, "read_last": False}

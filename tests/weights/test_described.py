@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from winspect import weights
+from winspect.backbones.open_clip_models import load
 from winspect.cli.main import main
 from winspect.errors import (
     ArchitectureError,
@@ -52,7 +53,7 @@ def embeddings(model):
 
 @pytest.mark.open_clip_versions
 def test_a_folder_is_the_model_that_open_clip_makes_of_it(folder):
-    loaded = weights.load(f"local-dir:{folder}")
+    loaded = load(f"local-dir:{folder}")
     model = open_clip.CLIP(**json.loads((folder / "open_clip_config.json").read_text())["model_cfg"])
     model.load_state_dict(loaded.model.state_dict())
     torch.testing.assert_close(embeddings(loaded.model), embeddings(model.eval()), rtol=0, atol=1e-5)
@@ -70,9 +71,9 @@ def test_a_folder_is_the_model_that_open_clip_makes_of_it(folder):
 
 
 def test_a_folder_that_moved_is_the_same_model(folder, tmp_path):
-    first = weights.load(f"local-dir:{folder}")
+    first = load(f"local-dir:{folder}")
     moved = shutil.move(folder, tmp_path / "elsewhere" / "inspector")
-    second = weights.load(f"local-dir:{moved}")
+    second = load(f"local-dir:{moved}")
     assert (first.name, first.sha256) == (second.name, second.sha256)
 
 
@@ -112,7 +113,7 @@ def test_folders_that_hold_no_model_say_what_is_missing(folder, tmp_path):
 def test_a_configuration_that_cannot_be_used(folder, small_config, change, error, said):
     write_config(folder, {**small_config, "embed_dim": 20, **change})
     with pytest.raises(error, match=said):
-        weights.load(f"local-dir:{folder}")
+        load(f"local-dir:{folder}")
 
 
 def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, capsys, process_as_before):
@@ -133,7 +134,7 @@ def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, cap
         ("someone/inspector", "open_clip_config.json"),
         ("someone/inspector", "open_clip_model.safetensors"),
     ]
-    loaded = weights.load("hf-hub:someone/inspector", offline=True)
+    loaded = load("hf-hub:someone/inspector", offline=True)
     assert (loaded.name, loaded.tag, loaded.activation) == (
         "hf-hub:someone/inspector",
         "someone/inspector",
@@ -150,11 +151,11 @@ def test_a_repository_that_cannot_be_fetched(monkeypatch):
 
     monkeypatch.setattr(hub, "fetch", unreachable)
     with pytest.raises(WeightsMissingError, match=r"could not be fetched \(no route\).*local-dir:FOLDER"):
-        weights.load("hf-hub:someone/inspector")
+        load("hf-hub:someone/inspector")
     with pytest.raises(WeightsMissingError, match="is not on this machine"):
-        weights.load("hf-hub:someone/inspector", offline=True)
+        load("hf-hub:someone/inspector", offline=True)
     with pytest.raises(SettingsError, match="need hf-hub:OWNER/NAME"):
-        weights.load("hf-hub:inspector")
+        load("hf-hub:inspector")
 
 
 def test_a_job_on_other_machines_gets_the_whole_path(folder, monkeypatch):

@@ -14,6 +14,7 @@ from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import save_file
 
 from winspect import weights
+from winspect.backbones.open_clip_models import load
 from winspect.errors import WeightsCorruptError, WeightsMissingError
 from winspect.weights import hub
 from winspect.weights.download import DownloadError
@@ -84,11 +85,11 @@ def safetensors_bytes(original, tmp_path) -> bytes:
 def test_the_safe_file_is_fetched_verified_and_found_again(fake_hub, small_tag, safetensors_bytes, original, tmp_path):
     fake_hub.files = {"open_clip_model.safetensors": safetensors_bytes, "open_clip_pytorch_model.bin": b"not this"}
     small_tag("hubbed", hf_hub=f"{REPO}/")
-    loaded = weights.load(SMALL, "hubbed", progress=False)
+    loaded = load(SMALL, "hubbed", progress=False)
     assert loaded.path == tmp_path / "cache" / "weights" / "someone--model" / "open_clip_model.safetensors"
     assert loaded.sha256 == hashlib.sha256(safetensors_bytes).hexdigest()
     assert torch.equal(loaded.model.visual.proj, original.visual.proj)
-    assert weights.load(SMALL, "hubbed", offline=True).sha256 == loaded.sha256
+    assert load(SMALL, "hubbed", offline=True).sha256 == loaded.sha256
 
 
 def test_where_there_is_no_safe_file_the_other_is_fetched(fake_hub, small_tag, checkpoint):
@@ -126,7 +127,7 @@ def test_a_file_put_there_by_hand_is_used(small_tag, safetensors_bytes, tmp_path
     path = weights.find(SMALL, "hubbed").path
     path.parent.mkdir(parents=True)
     path.write_bytes(safetensors_bytes)
-    assert weights.load(SMALL, "hubbed", offline=True).path == path
+    assert load(SMALL, "hubbed", offline=True).path == path
 
 
 def test_the_hub_s_own_cache_is_used(monkeypatch, tmp_path):

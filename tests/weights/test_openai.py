@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from winspect import WinCLIP, weights
+from winspect import WinCLIP
+from winspect.backbones.open_clip_models import load
 from winspect.calibration import Calibration
 from winspect.cli.main import main
 from winspect.errors import SettingsError, UnsafeWeightsError, WeightsCorruptError, WeightsError
@@ -74,7 +75,7 @@ def test_openai_s_formats_are_used_with_quick_gelu(quick, archive, tmp_path, kin
     else:
         path = tmp_path / "ViT-B-32.safetensors"
         save_file(state_dict(quick), path)
-    loaded = weights.load(SMALL, path)
+    loaded = load(SMALL, path)
     assert loaded.activation == "quick_gelu"
     (remark,) = loaded.remarks
     assert remark == f"{path}: OpenAI's format: used with QuickGELU, as OpenAI trained it"
@@ -143,7 +144,7 @@ def test_an_archive_cut_anywhere_or_with_bytes_changed_is_a_message(archive, tmp
     for keep in range(0, len(content), len(content) // 40):
         path.write_bytes(content[:keep])
         with pytest.raises(WeightsError):
-            weights.load(SMALL, path)
+            load(SMALL, path)
     with zipfile.ZipFile(io.BytesIO(content)) as made:
         info = next(info for info in made.infolist() if info.filename.endswith("data.pkl"))
         name, extra = struct.unpack("<HH", content[info.header_offset + 26 : info.header_offset + 30])
@@ -153,19 +154,19 @@ def test_an_archive_cut_anywhere_or_with_bytes_changed_is_a_message(archive, tmp
         spoilt[start + offset] ^= 0xFF
         path.write_bytes(spoilt)
         with pytest.raises(WeightsError):
-            weights.load(SMALL, path)
+            load(SMALL, path)
 
 
 def test_a_configuration_that_contradicts_the_format_is_followed_and_said(quick, tmp_path):
     torch.save(state_dict(quick), tmp_path / "w.pt")
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
-    loaded = weights.load(SMALL, tmp_path / "w.pt")
+    loaded = load(SMALL, tmp_path / "w.pt")
     assert loaded.activation == "gelu"
     assert "need QuickGELU, but open_clip_config.json says quick_gelu false" in loaded.remarks[0]
 
 
 def test_weights_of_other_origin_keep_the_architecture_s_activation(checkpoint):
-    loaded = weights.load(SMALL, checkpoint)
+    loaded = load(SMALL, checkpoint)
     assert (loaded.activation, loaded.remarks) == ("gelu", ())
 
 
@@ -174,7 +175,7 @@ def test_endings_in_any_case(original, tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     state = original.state_dict()
     save_file(state, path) if suffix == ".SafeTensors" else torch.save(state, path)
-    assert torch.equal(weights.load(SMALL, path).model.visual.proj, original.visual.proj)
+    assert torch.equal(load(SMALL, path).model.visual.proj, original.visual.proj)
 
 
 def test_where_says_the_activation(archive, checkpoint, capsys, process_as_before):

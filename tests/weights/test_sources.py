@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from winspect import weights
+from winspect.backbones.open_clip_models import load
 from winspect.errors import (
     ArchitectureError,
     SettingsError,
@@ -89,7 +90,7 @@ def test_openai_s_spelling_with_a_slash_is_understood():
 
 def test_offline_without_weights_says_what_to_fetch_where_to_put_it_and_what_works(tmp_path):
     with pytest.raises(WeightsMissingError) as caught:
-        weights.load("ViT-B-16-plus-240", cache_dir=tmp_path, offline=True)
+        load("ViT-B-16-plus-240", cache_dir=tmp_path, offline=True)
     message = str(caught.value)
     assert "https://github.com/mlfoundations/open_clip/releases/download/" in message
     assert f"put it at {tmp_path}/weights/vit_b_16_plus_240-laion400m_e31-8fb26589.pt" in message
@@ -144,12 +145,12 @@ def test_the_bundled_model_takes_no_other_weights():
 def test_a_tag_is_downloaded_verified_and_loaded(serve, small_tag, checkpoint, original, tmp_path):
     server = serve(checkpoint.read_bytes())
     small_tag("good", url=server.url(f"small-{server.sha256[:8]}.pt"), interpolation="bilinear")
-    loaded = weights.load(SMALL, "good", progress=False)
+    loaded = load(SMALL, "good", progress=False)
     assert loaded.path == tmp_path / "cache" / "weights" / f"small-{server.sha256[:8]}.pt"
     assert loaded.sha256 == server.sha256 and loaded.tag == "good"
     assert loaded.preprocess == Preprocess(64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
     assert torch.equal(loaded.model.visual.proj, original.visual.proj)
-    assert weights.load(SMALL, "GOOD", offline=True).sha256 == server.sha256
+    assert load(SMALL, "GOOD", offline=True).sha256 == server.sha256
     assert len(server.requests) == 1
 
 
@@ -176,7 +177,7 @@ def test_a_damaged_file_in_the_cache_is_seen_and_pull_replaces_it(serve, small_t
     path = weights.pull(SMALL, "good", progress=False).path
     path.write_bytes(b"damaged")
     with pytest.raises(WeightsCorruptError, match="delete it and run again"):
-        weights.load(SMALL, "good")
+        load(SMALL, "good")
     assert weights.pull(SMALL, "good", progress=False).path.read_bytes() == server.content
 
 
@@ -190,12 +191,12 @@ def test_pull_deletes_no_file_of_the_users(checkpoint):
 def test_the_hash_in_a_local_file_s_name_is_checked(checkpoint):
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     right = shutil.copy(checkpoint, checkpoint.with_name(f"mine-{sha256[:8]}.pt"))
-    assert weights.load(SMALL, right).sha256 == sha256
+    assert load(SMALL, right).sha256 == sha256
     wrong = shutil.copy(checkpoint, checkpoint.with_name("mine-8fb26589.pt"))
     with pytest.raises(
         WeightsCorruptError, match=rf"mine-8fb26589\.pt.*expected 8fb26589\.\.\., got {sha256}.*rename it"
     ):
-        weights.load(SMALL, wrong)
+        load(SMALL, wrong)
 
 
 @pytest.mark.parametrize(
@@ -307,17 +308,17 @@ def test_a_hub_file_may_have_a_safer_twin(small_tag, file, files):
 
 def test_weights_for_another_architecture_do_not_load(checkpoint):
     with pytest.raises(WeightsMismatchError, match="not weights of ViT-B-32"):
-        weights.load("ViT-B-32", checkpoint)
+        load("ViT-B-32", checkpoint)
 
 
 def test_the_bundled_model_is_described_by_its_own_file(tmp_path, monkeypatch):
     settings = {"size": 48, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}
-    monkeypatch.setattr(sources, "TINY_FOLDER", tmp_path)
+    monkeypatch.setattr(sources, "BUNDLED_FOLDER", tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_cfg": {}, "preprocess": settings}))
     assert weights.find("winspect-tiny").preprocess == Preprocess(48, (0.5,) * 3, (0.2,) * 3, "bilinear")
     with pytest.raises(WeightsMissingError, match="install it again"):
-        weights.load("winspect-tiny")
+        load("winspect-tiny")
     config.write_text(json.dumps({"model_cfg": {}}))
     with pytest.raises(WeightsCorruptError, match='has no "preprocess"'):
         weights.find("winspect-tiny")

@@ -81,7 +81,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _print_source(source: Source, *, as_json: bool) -> None:
-    from winspect.weights.loading import activation_in
+    from winspect.backbones.open_clip_models import activation_in
 
     activation = activation_in(source)
     if not as_json:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.open_clip_models import LoadedCLIP
 from winspect.engines.base import Engine
 from winspect.engines.choice import Choice
 from winspect.engines.gate import (
@@ -39,7 +40,7 @@ from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.tiles import Preprocess
 from winspect.system.machine import versions
-from winspect.weights import TINY, LoadedCLIP
+from winspect.weights import TINY
 
 logger = logging.getLogger(__name__)
 

@@ -103,10 +103,10 @@ class WinCLIP(Predictor):
         _check_installation()
         # Not at the top: a bundle is loaded by this class too, where there is no torch.
         from winspect.backbones.image_tower import ImageTower
+        from winspect.backbones.open_clip_models import load
         from winspect.engines.choice import choose
         from winspect.inspector.starting import Starter, check_plan, own_settings
         from winspect.inspector.text_encoder import TextCache, TextEncoder
-        from winspect.weights import load
 
         for name, number in (("batch_size", batch_size), ("workers", workers)):
             if number is not None and (not isinstance(number, int) or number < 1):

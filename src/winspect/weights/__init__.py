@@ -14,7 +14,6 @@ from winspect.weights.names import DEFAULT_MODEL, DEFAULT_TAGS, TINY
 if TYPE_CHECKING:
     from winspect.weights.architectures import list_architectures
     from winspect.weights.listing import Entry, list_weights, pull
-    from winspect.weights.loading import LoadedCLIP, load
     from winspect.weights.sources import Source, find, resolve
 
 __all__ = [
@@ -22,25 +21,21 @@ __all__ = [
     "DEFAULT_TAGS",
     "TINY",
     "Entry",
-    "LoadedCLIP",
     "Source",
     "cache_folder",
     "find",
     "list_architectures",
     "list_weights",
-    "load",
     "pull",
     "resolve",
 ]
 
 _LAZY = {
     "Entry": "listing",
-    "LoadedCLIP": "loading",
     "Source": "sources",
     "find": "sources",
     "list_architectures": "architectures",
     "list_weights": "listing",
-    "load": "loading",
     "pull": "listing",
     "resolve": "sources",
 }

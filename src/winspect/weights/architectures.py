@@ -1,8 +1,4 @@
-"""open_clip's architectures: which ones WinCLIP can use, and building them without random weights.
-
-Models are built on PyTorch's ``meta`` device, where tensors have shapes but no memory; the checkpoint's tensors are
-then put in their place. Nothing is ever initialised at random, and the peak memory is the weights themselves.
-"""
+"""open_clip's architectures: which ones WinCLIP can use, and their sizes."""
 
 from __future__ import annotations
 
@@ -10,15 +6,9 @@ from difflib import get_close_matches
 from typing import Any
 
 import open_clip
-import torch
-from open_clip.version import __version__ as open_clip_version
-from torch import nn
 
 from winspect.errors import ArchitectureError
 from winspect.weights.names import DEFAULT_MODEL, TINY
-
-# What open_clip and torch raise on a configuration that does not fit together.
-_BUILD_ERRORS = (TypeError, ValueError, AttributeError, AssertionError, LookupError, RuntimeError, ArithmeticError)
 
 
 def list_architectures() -> list[str]:
@@ -89,50 +79,6 @@ def image_size(config: dict[str, Any]) -> int:
 def context_length(config: dict[str, Any]) -> int:
     """Number of tokens of the architecture's text input."""
     return int(config["text_cfg"].get("context_length", 77))
-
-
-def build_on_meta(config: dict[str, Any], *, quick_gelu: bool | None = None) -> nn.Module:
-    """An open_clip model without memory: every parameter and buffer lies on the ``meta`` device.
-
-    Args:
-        config: from :func:`architecture`.
-        quick_gelu: build with OpenAI's ``x * sigmoid(1.702 x)``, or without; None for what the configuration says. It
-            must be what the weights were trained with: the other activation loads without complaint and is wrong.
-
-    Raises:
-        ArchitectureError: open_clip cannot build the configuration.
-    """
-    config = dict(config)
-    custom_text = config.pop("custom_text", False)
-    if quick_gelu is not None:
-        config["quick_gelu"] = quick_gelu
-    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    try:
-        with torch.device("meta"):
-            model: nn.Module = kind(**config)
-    except _BUILD_ERRORS as error:
-        raise ArchitectureError(f"open_clip {open_clip_version} cannot build this configuration ({error})") from error
-    return model
-
-
-def fill_buffers(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give memory to the buffers that no checkpoint holds: the text tower's causal mask.
-
-    Raises:
-        ArchitectureError: another buffer is without content; this version of open_clip is newer than winspect.
-    """
-    for module_name, module in model.named_modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if not buffer.is_meta:
-                continue
-            if name != "attn_mask":
-                where = f"{module_name}.{name}".lstrip(".")
-                raise ArchitectureError(
-                    f"open_clip {open_clip_version} computes the buffer {where!r}, which winspect does not know; "
-                    'install a version it knows: pip install "open_clip_torch<4"'
-                )
-            mask = torch.full(buffer.shape, float("-inf"), dtype=dtype).triu_(1)
-            module.register_buffer(name, mask, persistent=False)
 
 
 def architectures_like(shapes: dict[str, tuple[int, ...]]) -> list[str]:

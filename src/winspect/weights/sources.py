@@ -14,15 +14,14 @@ from winspect.system.home import expanded
 from winspect.system.opening import check_file
 from winspect.weights import described, hub
 from winspect.weights.architectures import architecture, image_size
+from winspect.weights.bundled import BUNDLED_FOLDER, WEIGHTS_FILE, read_config
+from winspect.weights.bundled import CONFIG_FILE as BUNDLED_CONFIG_FILE
 from winspect.weights.cache import cache_folder, remember_sha256, remembered_sha256, sha256_of
 from winspect.weights.checkpoint import check_openable, check_zip, has_weights_suffix
 from winspect.weights.download import DownloadError, fetch_url
 from winspect.weights.names import CONFIG_FILE, HUB, LOCAL, TINY, brings_config
 from winspect.weights.tags import Tag, default_tag, describe_tags, find_tag, hash_in_name, tag_of_file
-from winspect.weights.tiny import CONFIG_FILE as TINY_CONFIG_FILE
-from winspect.weights.tiny import WEIGHTS_FILE, read_config
 
-TINY_FOLDER = Path(__file__).parent / TINY
 _OFFLINE_VARIABLES = ("WINSPECT_OFFLINE", "HF_HUB_OFFLINE")
 
 
@@ -133,11 +132,13 @@ def resolve(
 def _find_bundled(weights: str | os.PathLike[str] | None) -> Source:
     if weights is not None:
         raise SettingsError(f"{TINY} carries its own weights, got {os.fspath(weights)!r}; leave the weights out")
-    settings = read_config(TINY_FOLDER).get("preprocess")
+    settings = read_config(BUNDLED_FOLDER).get("preprocess")
     if not settings or "size" not in settings:
-        raise WeightsCorruptError(f'{TINY_FOLDER / TINY_CONFIG_FILE}: has no "preprocess"; install the package again')
-    preprocess = described.preprocess(TINY_FOLDER / TINY_CONFIG_FILE, Preprocess(settings["size"]), settings)
-    return Source(TINY, "bundled", "bundled", TINY_FOLDER / WEIGHTS_FILE, preprocess)
+        raise WeightsCorruptError(
+            f'{BUNDLED_FOLDER / BUNDLED_CONFIG_FILE}: has no "preprocess"; install the package again'
+        )
+    preprocess = described.preprocess(BUNDLED_FOLDER / BUNDLED_CONFIG_FILE, Preprocess(settings["size"]), settings)
+    return Source(TINY, "bundled", "bundled", BUNDLED_FOLDER / WEIGHTS_FILE, preprocess)
 
 
 def _find_described(model: str, weights: str | os.PathLike[str] | None, folder: Path) -> Source:

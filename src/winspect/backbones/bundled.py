@@ -21,10 +21,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from winspect.errors import WeightsCorruptError, WeightsMismatchError, WeightsMissingError
-from winspect.system.opening import read_text
+from winspect.weights.bundled import CONFIG_FILE, WEIGHTS_FILE, read_config
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 TOKEN_WEIGHT = "token_embedding.weight"
 TOKEN_ROWS, TOKEN_INDEX = "token_embedding.rows", "token_embedding.index"
 
@@ -196,27 +194,6 @@ def build_tiny(config: Mapping[str, Any]) -> open_clip.model.CLIP:
         visual.conv1 = HybridPatchEmbed(config["model_cfg"]["vision_cfg"]["width"], visual.grid_size[0])
         nn.init.zeros_(model.token_embedding.weight)
     return model.eval()
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """``config.json`` of a tiny model's folder.
-
-    Raises:
-        WeightsMissingError: the file is not there.
-        WeightsCorruptError: it is not JSON, or lacks ``model_cfg``.
-    """
-    path = Path(folder) / CONFIG_FILE
-    try:
-        config = json.loads(read_text(path))
-    except FileNotFoundError:
-        raise WeightsMissingError(
-            f"{path}: not found; a tiny model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
-        ) from None
-    except ValueError as error:
-        raise WeightsCorruptError(f"{path}: not a JSON file ({error}); install the package again") from None
-    if not isinstance(config, dict) or "model_cfg" not in config:
-        raise WeightsCorruptError(f'{path}: no "model_cfg" in it; install the package again')
-    return config
 
 
 def load_tiny(folder: str | Path) -> open_clip.model.CLIP:

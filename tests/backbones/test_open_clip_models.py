@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from winspect import weights
+from winspect.backbones import open_clip_models
+from winspect.backbones.open_clip_models import build_on_meta, fill_buffers, load
 from winspect.errors import ArchitectureError, PrecisionError, WeightsMissingError
-from winspect.weights import architectures, loading, sources
-from winspect.weights.architectures import architecture, build_on_meta
+from winspect.weights import sources
+from winspect.weights.architectures import architecture
 
 SMALL = "ViT-small-test"
 TEXTS = ["a photo of a candle", "a damaged screw, close up", ""]
@@ -36,7 +37,7 @@ def embeddings(model: nn.Module, dtype: torch.dtype = torch.float32) -> tuple[to
 def test_the_loaded_model_is_the_original(original, tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     save_file(original.state_dict(), path) if suffix == ".safetensors" else torch.save(original.state_dict(), path)
-    loaded = weights.load(SMALL, path)
+    loaded = load(SMALL, path)
     for got, wanted in zip(embeddings(loaded.model), embeddings(original), strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
         assert wanted.std() > 0.01
@@ -52,7 +53,7 @@ def test_the_loaded_model_is_the_original(original, tmp_path, suffix):
 @pytest.mark.open_clip_versions
 @pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_half_precision_is_the_original_rounded(original, checkpoint, precision, dtype):
-    loaded = weights.load(SMALL, checkpoint, precision=precision)
+    loaded = load(SMALL, checkpoint, precision=precision)
     assert {p.dtype for p in loaded.model.parameters()} == {dtype}
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, original.get_parameter(name).to(dtype))
@@ -63,7 +64,7 @@ def test_half_precision_is_the_original_rounded(original, checkpoint, precision,
 
 def test_half_weights_can_be_loaded_in_full_precision(original, tmp_path):
     torch.save({key: value.half() for key, value in original.state_dict().items()}, tmp_path / "half.pt")
-    loaded = weights.load(SMALL, tmp_path / "half.pt")
+    loaded = load(SMALL, tmp_path / "half.pt")
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert torch.equal(loaded.model.visual.proj, original.visual.proj.half().float())
 
@@ -71,23 +72,23 @@ def test_half_weights_can_be_loaded_in_full_precision(original, tmp_path):
 @pytest.mark.parametrize("precision", ["fp8", "int8", "", "FP16"])
 def test_an_unknown_precision_is_refused(checkpoint, precision):
     with pytest.raises(PrecisionError, match=f"'{precision}', wanted one of fp32, fp16, bf16"):
-        weights.load(SMALL, checkpoint, precision=precision)
+        load(SMALL, checkpoint, precision=precision)
 
 
 @pytest.mark.open_clip_versions
 def test_quick_gelu_is_built_where_the_weights_need_it(original, checkpoint, monkeypatch):
-    """Held to open_clip's own QuickGELU model; with the other activation the embeddings would be visibly others."""
+    """Checked against open_clip's own QuickGELU model; the other activation would visibly change the embeddings."""
     config = open_clip.get_model_config(SMALL)
     quick = open_clip.CLIP(**config, quick_gelu=True).eval()
     quick.load_state_dict(original.state_dict())
     checkpoint.with_name("open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
-    loaded = weights.load(SMALL, checkpoint)
+    loaded = load(SMALL, checkpoint)
     for got, wanted, plain in zip(embeddings(loaded.model), embeddings(quick), embeddings(original), strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
         assert not torch.allclose(got, plain, rtol=0, atol=1e-3)
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, f"{SMALL}-quickgelu", {**config, "quick_gelu": True})
     checkpoint.with_name("open_clip_config.json").unlink()
-    by_name = weights.load(f"{SMALL}-quickgelu", checkpoint)
+    by_name = load(f"{SMALL}-quickgelu", checkpoint)
     torch.testing.assert_close(embeddings(by_name.model), embeddings(quick), rtol=0, atol=1e-5)
 
 
@@ -98,7 +99,7 @@ def test_a_custom_text_model_is_built_as_open_clip_does(tmp_path, monkeypatch):
     original = open_clip.create_model(SMALL).eval()
     assert isinstance(original, open_clip.CustomTextCLIP)
     torch.save(original.state_dict(), tmp_path / "w.pt")
-    loaded = weights.load(SMALL, tmp_path / "w.pt")
+    loaded = load(SMALL, tmp_path / "w.pt")
     assert isinstance(loaded.model, open_clip.CustomTextCLIP)
     torch.testing.assert_close(embeddings(loaded.model), embeddings(original), rtol=0, atol=1e-5)
 
@@ -107,25 +108,25 @@ def test_loading_is_never_random(checkpoint, monkeypatch):
     """No generator is touched, and two loads agree whatever the seed."""
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    first = weights.load(SMALL, checkpoint)
+    first = load(SMALL, checkpoint)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(2)
-    second = weights.load(SMALL, checkpoint)
+    second = load(SMALL, checkpoint)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
 
 
 def test_the_model_outlives_its_file(original, checkpoint):
-    loaded = weights.load(SMALL, checkpoint)
+    loaded = load(SMALL, checkpoint)
     checkpoint.unlink()
     torch.testing.assert_close(embeddings(loaded.model), embeddings(original), rtol=0, atol=1e-5)
 
 
 def test_a_buffer_winspect_does_not_know_is_an_error():
     model = build_on_meta(architecture(SMALL))
-    architectures.fill_buffers(model, torch.float32)
+    fill_buffers(model, torch.float32)
     model.visual.register_buffer("rope", torch.empty(3, device="meta"), persistent=False)
     with pytest.raises(ArchitectureError, match=r"computes the buffer 'visual\.rope'"):
-        architectures.fill_buffers(model, torch.float32)
+        fill_buffers(model, torch.float32)
 
 
 def test_a_tokenizer_that_cannot_be_had_names_the_package(checkpoint, monkeypatch):
@@ -138,7 +139,7 @@ def test_a_tokenizer_that_cannot_be_had_names_the_package(checkpoint, monkeypatc
 
     monkeypatch.setattr(open_clip, "get_tokenizer", missing)
     with pytest.raises(WeightsMissingError, match=r"tokenizer someone/words .*no transformers here.*pip install"):
-        weights.load(SMALL, checkpoint)
+        load(SMALL, checkpoint)
 
 
 def test_a_bundled_model_comes_with_its_own_preprocessing(original, monkeypatch, tmp_path):
@@ -146,9 +147,9 @@ def test_a_bundled_model_comes_with_its_own_preprocessing(original, monkeypatch,
     settings = {"size": 64, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
     (tmp_path / "config.json").write_text(json.dumps({"model_cfg": {}, "preprocess": settings}))
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(sources, "TINY_FOLDER", tmp_path)
-    monkeypatch.setattr(loading, "load_tiny", lambda folder: original if folder == tmp_path else None)
-    loaded = weights.load("winspect-tiny", precision="bf16")
+    monkeypatch.setattr(sources, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(open_clip_models, "load_tiny", lambda folder: original if folder == tmp_path else None)
+    loaded = load("winspect-tiny", precision="bf16")
     assert (loaded.name, loaded.tag) == ("winspect-tiny", "bundled")
     assert loaded.preprocess.std == (0.25,) * 3
     assert loaded.model.visual.proj.dtype == torch.bfloat16
@@ -159,12 +160,11 @@ MEASURE = """
 import re, sys, torch
 from pathlib import Path
 import open_clip
-from winspect import weights
+from winspect.backbones.open_clip_models import load
 open_clip.factory._MODEL_CONFIGS["big"] = eval(sys.argv[2])
-from winspect.weights import loading
 peak_bytes = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 before = peak_bytes()
-loaded = weights.load("big", sys.argv[1], precision=sys.argv[3])
+loaded = load("big", sys.argv[1], precision=sys.argv[3])
 touched = sum(float(p.sum(dtype=torch.float32)) for p in loaded.model.parameters())
 assert touched == touched
 print(peak_bytes() - before)

@@ -23,7 +23,6 @@ from training.data import normalised, patch_coverage
 from training.generator import HELDOUT, make_pair
 from training.losses import PATCH_COVERAGE
 from training.measure import auroc
-from training.publish import PACKAGE_FOLDER
 from winspect.backbones.bundled import load_tiny
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
@@ -32,7 +31,7 @@ from winspect.inspector.text_encoder import TextEncoder
 from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.scoring import class_score, zero_shot_map
-from winspect.weights.bundled import CONFIG_FILE, read_config
+from winspect.weights.bundled import BUNDLED_FOLDER, CONFIG_FILE, read_config
 
 FIRST_SEED = 8_000_000
 GOOD_TESTED, MOST_SHOTS = 4, 4
@@ -160,7 +159,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.calibrate", description=__doc__)
     parser.add_argument("--products", type=int, default=120)
-    parser.add_argument("--model", type=Path, default=PACKAGE_FOLDER, help="folder whose config.json is completed")
+    parser.add_argument("--model", type=Path, default=BUNDLED_FOLDER, help="folder whose config.json is completed")
     args = parser.parse_args()
     config = read_config(args.model)
     model = load_tiny(args.model)

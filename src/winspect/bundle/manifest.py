@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from winspect.errors import BundleError, WinspectError
+from winspect.errors import BundleError, SettingsError, WinspectError
+from winspect.methods.identity import Identity
 from winspect.pictures.formats import is_hidden
 from winspect.system.files import replacing
 from winspect.system.opening import read_text
@@ -53,14 +54,14 @@ class Manifest:
     """Everything in ``bundle.json`` but the file's own kind and schema.
 
     Attributes:
-        made_by: :meth:`WinCLIP.describe` of the model that was exported.
+        identity: of the model that was exported.
         fusion: settings of the log fusion, for models that have them.
         grid_hw: rows and columns of the patch grid.
         classes: by the words they contribute to a prompt.
         sha256: of every file, by its place in the bundle.
     """
 
-    made_by: Mapping[str, Any]
+    identity: Identity
     fusion: Mapping[str, float] | None
     grid_hw: tuple[int, int]
     classes: Mapping[str, BundledClass]
@@ -69,7 +70,7 @@ class Manifest:
     @property
     def engine(self) -> str:
         """``openvino`` or ``onnx``."""
-        return self.made_by["engine"]
+        return self.identity.engine
 
     def write(self, folder: Path) -> None:
         """Hash the files anew, and write ``bundle.json``, whole or not at all."""
@@ -78,7 +79,7 @@ class Manifest:
         document = {
             "kind": KIND,
             "schema": SCHEMA,
-            **self.made_by,
+            **self.identity.document(),
             "fusion": self.fusion and dict(self.fusion),
             "grid_hw": list(self.grid_hw),
             "classes": {
@@ -108,8 +109,11 @@ class Manifest:
             raise BundleError(f"{folder / MANIFEST}: not of a winspect bundle; write one with winspect export")
         if document.get("schema") != SCHEMA:
             raise BundleError(f"{folder}: got schema {document.get('schema')!r}, this release reads {SCHEMA}")
-        with refusing_damage(folder / MANIFEST):
-            manifest = _from_document(document)
+        try:
+            with refusing_damage(folder / MANIFEST):
+                manifest = _from_document(document)
+        except SettingsError as error:
+            raise BundleError(f"{folder / MANIFEST}: damaged ({error}); copy it again, or export it again") from error
         for file, sha256 in manifest.sha256.items():
             _check(folder, file, sha256)
         _check_nothing_else(folder, manifest.sha256)
@@ -141,9 +145,8 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
     unknown = sorted(file for file in wanted if file not in files)
     if unknown:
         raise ValueError(f"no hash of {', '.join(unknown)}")
-    own_entries = ("kind", "schema", "fusion", "grid_hw", "classes", "sha256")
     return Manifest(
-        made_by={name: value for name, value in document.items() if name not in own_entries},
+        identity=Identity.read(document),
         fusion=document["fusion"],
         grid_hw=(int(rows), int(columns)),
         classes=classes,

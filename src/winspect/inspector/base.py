@@ -19,6 +19,7 @@ from winspect.inspector.calibrating import calibrate
 from winspect.inspector.outcome import result_of, warn_if_constant
 from winspect.inspector.references import Learned
 from winspect.inspector.state import ClassState
+from winspect.methods.identity import Identity
 from winspect.methods.result import Result
 from winspect.methods.winclip.fusion import FusionSettings
 from winspect.methods.winclip.judge import PictureScores, References, judge
@@ -71,8 +72,8 @@ class Predictor(ABC):
         self._copies: tuple[tuple[Fingerprint, ...], Copies] = (), Copies(())
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+    def _identity(self) -> Identity:
+        """What decides the scores, whatever the class."""
 
     @abstractmethod
     def _encode_text(self, category_name: str) -> Array:
@@ -86,13 +87,26 @@ class Predictor(ABC):
         """An array as what the embeddings are, where the embeddings are."""
         return array
 
+    def identity(self, category_name: str | None = None) -> Identity:
+        """What decides the scores: of a class, with its good samples; of the model as such for None.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        if category_name is None:
+            return self._identity()
+        return self._identity().of_class(category_name, self.references_of(category_name))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+        return self.identity().document()
+
     def __repr__(self) -> str:
-        said = self.describe()
-        few = len(self._shown)
-        shown = f", good samples of {few} class{'es' * (few > 1)}" if few else ""
+        identity, few = self.identity(), len(self._shown)
+        samples = f", good samples of {few} class{'es' * (few > 1)}" if few else ""
         return (
-            f"{type(self).__name__}({said['model']}, weights {said['weights']}, recipe {self.recipe.name}, "
-            f"{said['precision']} in {said['engine']} on {said['device']}{shown})"
+            f"{type(self).__name__}({identity.model}, weights {identity.weights}, recipe {identity.recipe.name}, "
+            f"{identity.precision} in {identity.engine} on {identity.device}{samples})"
         )
 
     @property

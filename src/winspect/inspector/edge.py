@@ -17,10 +17,10 @@ from winspect.errors import BundleError
 from winspect.inspector.base import Predictor
 from winspect.inspector.references import load_references
 from winspect.inspector.state import ClassState
+from winspect.methods.identity import Identity
 from winspect.methods.winclip.fusion import FusionSettings
 from winspect.methods.winclip.judge import PictureScores
 from winspect.methods.winclip.prompts import class_key
-from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.tiles import Cut, Preprocess
 from winspect.system.arrays import Array
@@ -46,20 +46,19 @@ class EdgePredictor(Predictor):
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._described, self._folder = dict(manifest.made_by), folder
-        super().__init__(bit_depth=self._described.get("bit_depth"))
+        self._bundled, self._folder = manifest.identity, folder
+        super().__init__(bit_depth=manifest.identity.bit_depth)
+        self.model, self.weights_sha256 = manifest.identity.model, manifest.identity.weights_sha256
+        self.recipe, self.grid_hw = manifest.identity.recipe, manifest.grid_hw
         with refusing_damage(folder):
-            self.model, self.weights_sha256 = self._described["model"], self._described["weights_sha256"]
             settings = read_json(folder / PREPROCESSING)
             self.preprocess = Preprocess(**settings["tiles"])
-            self.recipe = Recipe(**self._described["recipe"])
-            self.grid_hw = manifest.grid_hw
             self._fusion = None if manifest.fusion is None else FusionSettings(**manifest.fusion)
             self._calibrations: dict[str, Calibration] = {}
             self._names: dict[str, str] = {}
             for name, own in manifest.classes.items():
                 self._load_class(folder, name, own)
-            self.engine = EdgeEngine(folder, manifest.engine, self._described["precision"], self.recipe.scales)
+            self.engine = EdgeEngine(folder, manifest.engine, manifest.identity.precision, self.recipe.scales)
 
     def _load_class(self, folder: Path, name: str, own: BundledClass) -> None:
         with open_file(folder / own.text) as file:
@@ -87,9 +86,8 @@ class EdgePredictor(Predictor):
         self._class_text(category_name)  # refuses a class it cannot judge
         return self._calibrations.get(class_key(category_name))
 
-    def describe(self) -> dict[str, Any]:
-        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
-        return self._described
+    def _identity(self) -> Identity:
+        return self._bundled
 
     def _encode_text(self, category_name: str) -> Array:
         raise BundleError(

@@ -28,7 +28,6 @@ from winspect.inspector.edge import EdgePredictor, preprocessing_document
 from winspect.inspector.references import save_references
 from winspect.inspector.winclip import WinCLIP
 from winspect.methods.winclip.prompts import check_class_name, class_key
-from winspect.methods.winclip.recipes import all_settings
 from winspect.system.files import output_error
 from winspect.system.installation import install_command
 
@@ -93,7 +92,7 @@ def export(
                 shutil.rmtree((staging / classes[name].text).parent)
             classes[name] = _write_class(model, name, staging, (calibrations or {}).get(category))
         fusion = None if model._fusion is None else asdict(model._fusion)
-        Manifest(model.describe(), fusion, model.grid_hw, classes, sha256={}).write(staging)
+        Manifest(model.identity(), fusion, model.grid_hw, classes, sha256={}).write(staging)
         largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)
         if largest > LARGEST_DIFFERENCE[model.precision]:
             raise BundleError(
@@ -132,13 +131,9 @@ def _move(staging: Path, target: Path) -> None:
 
 
 def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
-    ours = json.loads(json.dumps(model.describe()))
-    theirs = {**earlier.made_by, "recipe": all_settings(earlier.made_by["recipe"])}
-    # Those of earlier releases say less.
-    names = sorted(name for name in {*theirs} - {"winspect"} if ours.get(name) != theirs[name])
-    if names:
-        told = "; ".join(f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names)
-        raise BundleError(f"the bundle was exported from something else ({told}); export it anew with all its classes")
+    if different := earlier.identity.differences(model.identity(), ignore=["winspect"]):
+        words = "; ".join(difference.in_words("{name}: {first} there, {second} here") for difference in different)
+        raise BundleError(f"the bundle was exported from something else ({words}); export it anew with all its classes")
 
 
 def _write_model(model: WinCLIP, engine: StaticEngine, folder: Path) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from winspect._version import __version__
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.windows import window_indices
 from winspect.errors import (
@@ -25,6 +24,7 @@ from winspect.errors import (
 )
 from winspect.inspector.base import DEFAULT_CLASS, Picture, Predictor
 from winspect.inspector.references import Learned
+from winspect.methods.identity import Identity
 from winspect.methods.winclip.judge import PictureScores, judge
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.methods.winclip.recipes import Recipe, get_recipe
@@ -196,21 +196,19 @@ class WinCLIP(Predictor):
         text = self._averaged_text(DEFAULT_CLASS).to(embeddings.image.device)
         return judge(embeddings, text, None, self.recipe, self.grid_hw, [1] * len(embeddings.image), self._fusion)
 
-    def describe(self) -> dict[str, Any]:
-        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
-        return {
-            "winspect": __version__,
-            "model": self.model,
-            "weights": self.weights,
-            "weights_sha256": self.weights_sha256,
-            "activation": self.activation,
-            "recipe": asdict(self.recipe),
-            "prompts": asdict(self.prompts),
-            "engine": self.engine.name,
-            "precision": self.precision,
-            "device": self.device.type,
-            **({} if self.bit_depth is None else {"bit_depth": self.bit_depth}),
-        }
+    def _identity(self) -> Identity:
+        return Identity(
+            model=self.model,
+            weights=self.weights,
+            weights_sha256=self.weights_sha256,
+            activation=self.activation,
+            recipe=self.recipe,
+            prompts=self.prompts,
+            engine=self.engine.name,
+            precision=self.precision,
+            device=self.device.type,
+            bit_depth=self.bit_depth,
+        )
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,255 @@
+"""Identity: what decides a score, and the only comparison of two of them. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from winspect._version import __version__
+from winspect.errors import SettingsError
+from winspect.methods.winclip.prompts import PromptEnsemble, check_class_name, class_key
+from winspect.methods.winclip.recipes import Recipe, all_settings, get_recipe
+from winspect.pictures.fingerprints import Fingerprint
+from winspect.system.entries import entry
+
+SINCE_LATER = ("activation",)
+"""Entries that earlier releases did not write; they are compared only where both documents have them."""
+
+_ROUNDING_ONLY = ("engine", "device")
+_LONGEST, _MOST_NAMES = 80, 4
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides the scores of a model or a bundle, or, with ``class_name``, of a class of one.
+
+    Two identities are equal when the same scores follow from them, up to names that decide nothing.
+
+    Attributes:
+        model: architecture, or ``winspect-tiny``.
+        weights: pretrained tag, name of the weights file, or ``bundled``; None where a document has no such entry.
+        weights_sha256: hash of the weights file.
+        activation: ``gelu``, ``quick_gelu``, ...; None where an earlier release wrote the document.
+        recipe: embeddings to scores. Settings that the release of a document did not know are as it scored.
+        prompts: states and templates; None for a document that holds their hash alone.
+        prompts_sha256: hash of the prompts.
+        engine, precision, device: what runs the image tower, and the type of device it runs on.
+        bit_depth: bits of a camera whose values stand unscaled in 16 bits; None for values of the whole range.
+        class_name: words of the class in prompts; None for the model as such.
+        references: name and hash of each good sample of the class; none for zero-shot.
+        release: of winspect.
+    """
+
+    model: str
+    weights_sha256: str
+    recipe: Recipe
+    engine: str
+    precision: str
+    device: str
+    weights: str | None = field(default=None, compare=False)
+    activation: str | None = None
+    prompts: PromptEnsemble | None = field(default=None, compare=False, repr=False)
+    prompts_sha256: str = ""
+    bit_depth: int | None = None
+    class_name: str | None = None
+    references: tuple[Fingerprint, ...] = ()
+    release: str = field(default=__version__, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.prompts is not None:
+            text = json.dumps(asdict(self.prompts), sort_keys=True)
+            object.__setattr__(self, "prompts_sha256", hashlib.sha256(text.encode()).hexdigest())
+
+    def of_class(self, class_name: str, references: Sequence[Fingerprint]) -> Identity:
+        """The identity of a class of this model.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        names = tuple(Fingerprint(Path(sample.path).name, sample.sha256) for sample in references)
+        return replace(self, class_name=check_class_name(class_name), references=names)
+
+    def entries(self) -> dict[str, Any]:
+        """Every entry by its name in documents, as JSON has it. What a document did not say is left out."""
+        entries: dict[str, Any] = {
+            "winspect": self.release,
+            "model": self.model,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "activation": self.activation,
+            "recipe": asdict(self.recipe),
+            "prompts": self.prompts and asdict(self.prompts),
+            "prompts_sha256": self.prompts_sha256,
+            "engine": self.engine,
+            "precision": self.precision,
+            "device": self.device,
+            "bit_depth": self.bit_depth,
+            "class": self.class_name,
+        }
+        if self.class_name is not None:
+            entries["references"] = [{"name": sample.path, "sha256": sample.sha256} for sample in self.references]
+        return json.loads(json.dumps({name: value for name, value in entries.items() if value is not None}))
+
+    def document(self) -> dict[str, Any]:
+        """What results, bundles and ``describe`` say of a model, as JSON has it."""
+        apart = ("prompts_sha256", "class", "references")
+        return {name: value for name, value in self.entries().items() if name not in apart}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Identity:
+        """The identity in a document of this or an earlier release: a bundle, a calibration, or :meth:`document`.
+
+        Raises:
+            SettingsError: an entry is missing or is not what it should be. Names both releases, if they are two.
+        """
+        try:
+            return cls._read(document)
+        except SettingsError as error:
+            if (release := document.get("winspect")) == __version__:
+                raise
+            raise SettingsError(f"{error} (written by winspect {release}, this is {__version__})") from error
+
+    @classmethod
+    def _read(cls, document: Mapping[str, Any]) -> Identity:
+        def maybe(name: str, kind: type) -> Any:
+            return None if document.get(name) is None else entry(document, name, kind)
+
+        prompts, class_name = maybe("prompts", dict), maybe("class", str)
+        return cls(
+            model=entry(document, "model", str),
+            weights_sha256=entry(document, "weights_sha256", str),
+            recipe=_recipe(entry(document, "recipe", dict)),
+            engine=entry(document, "engine", str),
+            precision=entry(document, "precision", str),
+            device=entry(document, "device", str),
+            weights=maybe("weights", str),
+            activation=maybe("activation", str),
+            prompts=None if prompts is None else _prompts(prompts),
+            prompts_sha256=entry(document, "prompts_sha256", str) if prompts is None else "",
+            bit_depth=maybe("bit_depth", int),
+            class_name=class_name,
+            references=() if class_name is None else tuple(map(_reference, entry(document, "references", list))),
+            release=maybe("winspect", str) or "unknown",
+        )
+
+    def differences(self, other: Identity, *, ignore: Collection[str] = ()) -> list[Difference]:
+        """In what another identity differs from this one, by name.
+
+        A class is the same however it is typed. References are a set of contents: neither their order nor their names
+        decide a score. What one of the two does not say is not compared.
+
+        Args:
+            ignore: names of entries in documents.
+        """
+        first, second = (
+            identity.entries() | ({"class": class_key(identity.class_name)} if identity.class_name else {})
+            for identity in (self, other)
+        )
+        unsaid = ({*first} ^ {*second}) - {"bit_depth"}
+        rounding = _ROUNDING_ONLY if self.precision == other.precision == "fp32" else ()
+        return [
+            replace(difference, is_rounding=difference.name in rounding)
+            for difference in differences(first, second, ignore={*ignore, *unsaid, "prompts"})
+        ]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An entry in which two documents differ.
+
+    Attributes:
+        name: of the entry.
+        first, second: its values, as JSON has them; of a recipe the settings that differ.
+        is_rounding: scores agree up to rounding, within 1e-5: another engine or device in fp32.
+    """
+
+    name: str
+    first: Any
+    second: Any
+    is_rounding: bool = False
+
+    def in_words(self, form: str, show: Callable[[Any], str] = repr) -> str:
+        """The entry with both values.
+
+        Args:
+            form: as in ``"{name}: {first} there, {second} here"``.
+            show: a value as text; see :func:`brief`. References are shown by their names.
+        """
+        first, second = (
+            _names(value) if self.name == "references" and _are_samples(value) else show(value)
+            for value in (self.first, self.second)
+        )
+        return form.format(name=self.name, first=first, second=second)
+
+
+def brief(value: object) -> str:
+    """A value as JSON, or an ellipsis for a long one."""
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else "..."
+
+
+def differences(
+    first: Mapping[str, Any], second: Mapping[str, Any], *, ignore: Collection[str] = ()
+) -> list[Difference]:
+    """The entries in which two documents differ, of runs or of identities, by name.
+
+    Settings of a recipe that an earlier release did not write are as it scored.
+
+    Args:
+        first, second: as JSON has them.
+        ignore: names of entries.
+    """
+    found = []
+    for name in sorted({*first, *second}.difference(ignore)):
+        if name in SINCE_LATER and not (name in first and name in second):
+            continue
+        one, other = first.get(name), second.get(name)
+        if name in ("recipe", "recipe_settings") and isinstance(one, dict) and isinstance(other, dict):
+            one, other = all_settings(one), all_settings(other)
+            changed = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+            one, other = ({key: settings.get(key) for key in changed} for settings in (one, other))
+        if _contents(one) != _contents(other):
+            found.append(Difference(name, one, other))
+    return found
+
+
+def _are_samples(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(sample, dict) and {*sample} == {"name", "sha256"} for sample in value
+    )
+
+
+def _contents(value: Any) -> Any:
+    return sorted(str(sample["sha256"]) for sample in value) if _are_samples(value) else value
+
+
+def _names(samples: Sequence[Mapping[str, Any]]) -> str:
+    if not samples:
+        return "none (zero-shot)"
+    shown = [f"{sample['name']} ({str(sample['sha256'])[:8]})" for sample in samples[:_MOST_NAMES]]
+    more = len(samples) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _recipe(document: Mapping[str, Any]) -> Recipe:
+    settings = {name: value for name, value in document.items() if name != "name"}
+    return get_recipe(Recipe(entry(document, "name", str)), settings)
+
+
+def _prompts(document: Mapping[str, Any]) -> PromptEnsemble:
+    try:
+        return PromptEnsemble(**document)
+    except TypeError as error:
+        raise SettingsError(f"prompts: {error}") from error
+
+
+def _reference(document: object) -> Fingerprint:
+    if not (isinstance(document, dict) and {*document} >= {"name", "sha256"}):
+        raise SettingsError(f"references: got {document!r}, need entries with name and sha256")
+    if not isinstance(sha256 := document["sha256"], str | None):
+        raise SettingsError(f"references: got the sha256 {sha256!r}, need text or null")
+    return Fingerprint(entry(document, "name", str), sha256)

@@ -510,7 +510,7 @@ def test_the_disk_fills_up_while_maps_are_written(cli, parts, tmp_path, monkeypa
             if len(saved) > 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("winspect.outputs.recorder.save_png", save)
+    monkeypatch.setattr("winspect.outputs.maps.save_png", save)
     monkeypatch.setattr("winspect.outputs.recorder._WRITERS", 1)
     refused = cli("predict", parts, "--out", tmp_path)
     assert refused.code == 2

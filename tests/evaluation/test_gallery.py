@@ -16,7 +16,7 @@ from winspect.evaluation.gallery import View, choose, draw_outline, judge_again,
 from winspect.outputs.report import Gallery as ReportGallery
 from winspect.outputs.report import Picture, write_report
 from winspect.pictures.decoding import read_rgb
-from winspect.pictures.heatmaps import judged_overlay
+from winspect.pictures.heatmaps import annotated_overlay
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 
@@ -148,7 +148,7 @@ def test_all_maps_of_a_gallery_share_one_scale(tmp_path):
     assert np.abs(first[90, 90] - second[90, 90]).max() <= 3
     assert np.abs(first[90, 90] - 128).max() > 30
     assert gallery.score_range == (0.25, 0.75)
-    expected = judged_overlay(
+    expected = annotated_overlay(
         np.full((180, 240, 3), 128, np.uint8), np.zeros((180, 240), np.float32), (0.25, 0.75), score=0.2
     )
     strip = slice(-10, None)  # score and bar, as on the overlays of a run

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 from winspect import Result
+from winspect.calibration import DecisionRule
 from winspect.errors import OutputError, PictureError
+from winspect.outputs import maps
 from winspect.outputs import recorder as module
-from winspect.outputs.recorder import Recorder, still_to_do, to_row
+from winspect.outputs.recorder import Recorder, still_to_do
+from winspect.outputs.rows import row_of
 from winspect.system.files import make_folder, output_error, replacing
 
 RUN = {"model": "small", "recipe": {"scales": (2, 3)}}
@@ -42,7 +45,7 @@ def rows_in(folder: Path) -> list[dict]:
 
 
 def test_a_row_by_hand():
-    assert to_row(good(), threshold=0.5, map_file="maps/x.png") == {
+    assert row_of(DecisionRule(0.5).decide(good()), map_file="maps/x.png") == {
         "path": "a/part.png",
         "class": "nut",
         "anomaly_score": 0.75,
@@ -53,7 +56,7 @@ def test_a_row_by_hand():
         "error": None,
         "warning": None,
     }
-    assert to_row(bad(), threshold=0.5) == {
+    assert row_of(DecisionRule(0.5).decide(bad())) == {
         "path": "a/bad.png",
         "class": "nut",
         "anomaly_score": None,
@@ -70,13 +73,13 @@ def test_a_row_by_hand():
     ("threshold", "verdict"), [(None, None), (0.7501, "normal"), (0.75, "anomalous"), (0.0, "anomalous")]
 )
 def test_verdicts(threshold, verdict):
-    assert to_row(good(), threshold=threshold)["verdict"] == verdict
+    assert row_of(DecisionRule(threshold).decide(good()))["verdict"] == verdict
 
 
 def test_rows_keep_their_order_when_maps_are_written_out_of_order(tmp_path, monkeypatch):
     """The first heat map waits for the second: its row still comes first, and no row before its map is there."""
     second_is_done = threading.Event()
-    save = module.save_png
+    save = maps.save_png
 
     def slow_first(rgb, path):
         if path.name.startswith("000000"):
@@ -84,7 +87,7 @@ def test_rows_keep_their_order_when_maps_are_written_out_of_order(tmp_path, monk
         save(rgb, path)
         second_is_done.set()
 
-    monkeypatch.setattr(module, "save_png", slow_first)
+    monkeypatch.setattr(maps, "save_png", slow_first)
     with Recorder(tmp_path, RUN) as recorder:
         for name in ("first.png", "second.png", "third.png"):
             recorder.add(good(name))
@@ -100,7 +103,7 @@ def test_no_more_maps_wait_than_fit_into_memory(tmp_path, monkeypatch):
     def slow(rgb, path):
         assert gate.wait(timeout=30)
 
-    monkeypatch.setattr(module, "save_png", slow)
+    monkeypatch.setattr(maps, "save_png", slow)
     with Recorder(tmp_path, RUN) as recorder:
         wait = recorder._wait
 
@@ -153,14 +156,14 @@ def test_what_was_judged_before_a_stop_is_kept(tmp_path, error):
 
 def test_after_an_error_in_writing_no_later_row_is_written(tmp_path, monkeypatch):
     """A row that is missing in the middle would shift all that a resumed run writes."""
-    save = module.save_png
+    save = maps.save_png
 
     def second_fails(rgb, path):
         if "000001" in path.name:
             raise OutputError("the disk is full")
         save(rgb, path)
 
-    monkeypatch.setattr(module, "save_png", second_fails)
+    monkeypatch.setattr(maps, "save_png", second_fails)
     with pytest.raises(OutputError, match="the disk is full"), Recorder(tmp_path, RUN) as recorder:
         for number in range(5):
             recorder.add(good(f"{number}.png"))

@@ -10,9 +10,9 @@ from winspect.errors import OutputError
 from winspect.pictures.heatmaps import (
     SMALLEST_SPAN,
     UNIT_RANGE,
+    annotated_overlay,
     heat_overlay,
     heat_range,
-    judged_overlay,
     run_range,
     save_png,
 )
@@ -75,23 +75,23 @@ def test_score_verdict_and_colour_bar_are_drawn_and_the_old_look_has_none():
     rgb, heat = np.full((240, 320, 3), 120, np.uint8), np.zeros((240, 320), np.float32)
     heat[100:120, 100:140] = 0.9
     plain = heat_overlay(rgb, heat, (0.2, 1.0))
-    drawn = judged_overlay(rgb, heat, (0.2, 1.0), score=0.83, verdict="anomalous", boxes=[[100, 100, 140, 120]])
+    drawn = annotated_overlay(rgb, heat, (0.2, 1.0), score=0.83, verdict="anomalous", boxes=[[100, 100, 140, 120]])
     changed = (drawn != plain).any(axis=2)
     assert drawn.shape == rgb.shape and changed[-15:].all()
     assert changed[100, 100:140].all() and not changed[103:117, 104:136].any()  # an outline, its inside is seen
     assert not changed[:98].any()
-    other = judged_overlay(rgb, heat, (0.2, 1.0), score=0.11, verdict="normal")
+    other = annotated_overlay(rgb, heat, (0.2, 1.0), score=0.11, verdict="normal")
     assert (other[-15:] != drawn[-15:]).any()
     bar = drawn[-8, 160:].astype(int)
     assert (bar[:, 0] - bar[:, 1]).max() > 100  # from white to magenta
-    stretched = judged_overlay(rgb, heat, None, score=0.83, verdict="anomalous", boxes=[[100, 100, 140, 120]])
+    stretched = annotated_overlay(rgb, heat, None, score=0.83, verdict="anomalous", boxes=[[100, 100, 140, 120]])
     assert (stretched == heat_overlay(rgb, heat)).all()
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (30, 20), (121, 61), (3000, 40), (40, 3000)])
 def test_any_size_can_be_drawn_on(size_wh):
     rgb = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
-    drawn = judged_overlay(rgb, rgb[..., 0] * 1.0, (0, 1), score=0.5, verdict="normal", boxes=[[0, 0, 1, 1]])
+    drawn = annotated_overlay(rgb, rgb[..., 0] * 1.0, (0, 1), score=0.5, verdict="normal", boxes=[[0, 0, 1, 1]])
     assert drawn.shape == rgb.shape
 
 

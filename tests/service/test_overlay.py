@@ -11,7 +11,7 @@ from PIL import Image
 
 from winspect.errors import PictureError
 from winspect.methods.result import Result
-from winspect.pictures.heatmaps import judged_overlay
+from winspect.pictures.heatmaps import annotated_overlay
 from winspect.pictures.tiles import tile_boxes
 from winspect.service.backend import _look
 from winspect.service.contract import Judged
@@ -66,7 +66,7 @@ def test_an_overlay_is_the_judged_heat_map():
     look = {"score": whole.anomaly_score, "verdict": "anomalous"}
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0.2, 0.9), Look(threshold=0.0))))),
-        judged_overlay(rgb, whole.anomaly_map, (0.2, 0.9), **look),
+        annotated_overlay(rgb, whole.anomaly_map, (0.2, 0.9), **look),
     )
     small = shrink_picture(rgb, 60)
     assert small.shape == (45, 60, 3)
@@ -92,5 +92,5 @@ def test_an_overlay_shows_the_verdict_by_the_threshold_of_the_request():
     whole = judged((160, 120), tiles=False)
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0, 1), looks[0])))),
-        judged_overlay(rgb, whole.anomaly_map, (0, 1), score=score, verdict="anomalous"),
+        annotated_overlay(rgb, whole.anomaly_map, (0, 1), score=score, verdict="anomalous"),
     )

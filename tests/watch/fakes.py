@@ -84,7 +84,7 @@ class Watch:
         self.clock = options.pop("clock", Clock())
         self.existing = options.pop("existing", "judge")
         self.results_options = {
-            name: options.pop(name) for name in ("maps", "keep_maps", "threshold", "retry_s") if name in options
+            name: options.pop(name) for name in ("maps", "keep_maps", "rule", "retry_s") if name in options
         }
         self.options = {"settle_s": 0.1, "patience_s": 0.4, "scan_every_s": 5.0, **options}
         self.stop = threading.Event()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.watch.cameras import PASSWORD, USER, mjpeg_camera
 from tests.watch.fakes import QuickModel
+from winspect.calibration import DecisionRule
 from winspect.errors import SettingsError, SourceError
 from winspect.watch.camera import Camera
 from winspect.watch.results import WatchResults
@@ -213,7 +214,9 @@ def run_camera(url, out, model, count, **options):
 
 def test_frames_become_rows_and_the_wanted_ones_are_kept(server, tmp_path):
     model = QuickModel()
-    rows, _ = run_camera(server.url, tmp_path, model, 8, frames="anomalous", keep_frames=3, threshold=0.02, maps="all")
+    rows, _ = run_camera(
+        server.url, tmp_path, model, 8, frames="anomalous", keep_frames=3, rule=DecisionRule(0.02), maps="all"
+    )
     assert model.batches == [1] * 8
     assert len({row["path"] for row in rows}) == 8
     kept = [row["frame"] for row in rows if row["verdict"] == "anomalous"]

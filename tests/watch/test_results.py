@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.watch.fakes import Clock, QuickModel, picture, watching
+from winspect.calibration import DecisionRule
 from winspect.errors import OutputError, SettingsError
 from winspect.watch.journal import Journal
 from winspect.watch.results import KeptPictures, StoppedError, WatchResults
@@ -141,7 +142,7 @@ def test_only_so_many_heat_maps_are_kept(incoming, tmp_path):
 
 
 def test_heat_maps_of_anomalous_pictures_alone(incoming, tmp_path):
-    with watching(incoming, tmp_path / "out", maps="anomalous", threshold=0.5) as watch:
+    with watching(incoming, tmp_path / "out", maps="anomalous", rule=DecisionRule(0.5)) as watch:
         picture(incoming / "dark.png", 10)
         picture(incoming / "light.png", 240)
         watch.until(lambda: len(watch.shown) == 2)

@@ -3,17 +3,19 @@
 Decisions are made from results, outside the model: see :class:`Calibration`.
 """
 
-from winspect.calibration.calibration import Calibration, Decision, Defective, HeldOut, LeftOut
+from winspect.calibration.calibration import Calibration, Defective, HeldOut, LeftOut
 from winspect.calibration.conformal import needed_pictures
 from winspect.calibration.defects import Defects
+from winspect.calibration.judgement import DecisionRule, Judgement
 from winspect.calibration.regions import RegionRule
 
 __all__ = [
     "Calibration",
-    "Decision",
+    "DecisionRule",
     "Defective",
     "Defects",
     "HeldOut",
+    "Judgement",
     "LeftOut",
     "RegionRule",
     "needed_pictures",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from winspect.calibration.conformal import check_enough, conformal_threshold, p_value
 from winspect.calibration.defects import Defects
+from winspect.calibration.judgement import DecisionRule, Judgement
 from winspect.calibration.regions import RegionRule
-from winspect.calibration.verdict import Verdict, verdict_of
 from winspect.errors import SettingsError
 from winspect.methods.winclip.prompts import check_class_name, class_key
 from winspect.methods.winclip.recipes import Recipe, all_settings
@@ -123,22 +123,6 @@ class Defective:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What is made of one score.
-
-    Attributes:
-        verdict: ``anomalous`` where the score lies above the threshold, that is where ``p_value`` is at most the rate
-            of false alarms; else ``normal``. None for a picture that could not be judged, as is ``p_value``.
-        p_value: 1/(n+1) to 1; small is anomalous.
-        threshold: of the score.
-    """
-
-    verdict: Verdict | None
-    p_value: float | None
-    threshold: float
-
-
-@dataclass(frozen=True)
 class Calibration:
     """Decisions with a guarantee, made from good pictures alone: see :mod:`winspect.calibration.conformal`.
 
@@ -209,21 +193,13 @@ class Calibration:
         """See :func:`winspect.calibration.conformal.p_value`."""
         return p_value(score, self.scores)
 
-    def decide(self, result: Result) -> Decision:
+    def decide(self, result: Result) -> Judgement:
         """Verdict and p-value of a result. That the model is the right one is :meth:`check_model`'s to say.
 
         Raises:
             SettingsError: the result is of another class.
         """
-        if class_key(result.category_name) != class_key(self.class_name):
-            raise SettingsError(
-                f"{result.path}: judged as {result.category_name!r}, but the calibration is for {self.class_name!r}"
-            )
-        threshold = self.threshold
-        if result.anomaly_score is None:
-            return Decision(None, None, threshold)
-        verdict = verdict_of(result.anomaly_score, threshold, anomalous_at=False)
-        return Decision(verdict, self.p_value(result.anomaly_score), threshold)
+        return DecisionRule(calibration=self).decide(result)
 
     def defects(self, result: Result, rule: RegionRule | None = None) -> Defects | None:
         """The regions of a result, their boxes and mask; None for a picture that could not be judged.
@@ -243,7 +219,7 @@ class Calibration:
             return None
         if result.tile_maps is None:
             raise SettingsError(f"{result.path}: predicted without its map; predict with maps to find pixels")
-        return rule.find(result, self.decide(result).verdict)
+        return DecisionRule(calibration=self, regions=rule).decide(result).defects
 
     def model_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of :class:`winspect.WinCLIP` to score as calibrated: recipe, precision, engine, device.

@@ -93,21 +93,15 @@ def region_rule(args: argparse.Namespace, calibration: Calibration | None) -> Re
     Raises:
         SettingsError: options that do not fit together, or a value out of range.
     """
-    from winspect.calibration import RegionRule
+    from winspect.calibration.judgement import chosen_regions
     from winspect.calibration.verdict import check_threshold
     from winspect.methods.winclip.recipes import get_recipe
 
     check_threshold(args.pixel_threshold, get_recipe(args.recipe or "paper").score_range, "--pixel-threshold")
-    if args.boxes == "none":
-        if args.pixel_threshold is not None or args.min_area is not None:
-            raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
-        return None
-    threshold = args.pixel_threshold
-    if threshold is None and calibration is not None:
-        threshold = calibration.pixel_threshold
-    if threshold is None and args.boxes is None:
-        return None
-    return RegionRule(threshold, args.min_area, args.boxes or "anomalous")
+    if args.boxes == "none" and (args.pixel_threshold is not None or args.min_area is not None):
+        raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
+    calibrated = None if calibration is None else calibration.regions
+    return chosen_regions(args.boxes, args.pixel_threshold, args.min_area, calibrated)
 
 
 def heat_range_of(args: argparse.Namespace, model: Predictor, calibration: Calibration | None) -> ScoreRange | None:

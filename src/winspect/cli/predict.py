@@ -74,8 +74,10 @@ def run(args: argparse.Namespace) -> int:
     pictures = _without_results(find_pictures(args.pictures), args.out)
     references = expand_references(args.reference) if args.reference else []
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
+    from winspect.calibration import DecisionRule
     from winspect.outputs.coco import write_coco
-    from winspect.outputs.recorder import still_to_do, to_row
+    from winspect.outputs.recorder import still_to_do
+    from winspect.outputs.rows import row_of
     from winspect.system.run_folder import locked
 
     model, references, calibration = load_judge(args, references, calibration)
@@ -84,19 +86,19 @@ def run(args: argparse.Namespace) -> int:
     # Scores alone are much less work.
     maps = regions is not None or (bool(args.out) and (args.raw_maps or not args.no_overlays))
     model.prepare_engine(**category_of(args), maps=maps)
-    deciding = {"threshold": args.threshold, "calibration": calibration, "regions": regions}
+    rule = DecisionRule(args.threshold, calibration, regions)
     with locked(args.out) if args.out else nullcontext():
         recorder = None
         if args.out:
             look = {"score_range": heat_range_of(args, model, calibration)} if not args.no_overlays else {}
-            recorder = _recorder(args, describe_run(args, model, references, calibration), {**deciding, **look})
+            recorder = _recorder(args, describe_run(args, model, references, calibration), {"rule": rule, **look})
         to_do = still_to_do(pictures, recorder) if recorder else pictures
         with _Printer(args, len(pictures), recorder) as printer:
             try:
                 with recorder or nullcontext():
-                    keep = recorder is not None and recorder.overlays
+                    keep = recorder is not None and recorder.maps.overlays
                     for result in model.predict_many(to_do, **category_of(args), keep_pictures=keep, maps=maps):
-                        row = recorder.add(result) if recorder else to_row(result, **deciding)
+                        row = recorder.add(result) if recorder else row_of(rule.decide(result))
                         printer.show(row)
                 if args.coco:
                     write_coco(args.out)

@@ -72,6 +72,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
+    from winspect.calibration import DecisionRule
     from winspect.system.files import make_folder
     from winspect.watch.results import WatchResults
     from winspect.watch.run import stopping
@@ -85,14 +86,10 @@ def run(args: argparse.Namespace) -> int:
     model, references, calibration = load_judge(args, references, calibration)
     check_decides(args, calibration)
     stop = threading.Event()
-    deciding = {
-        "threshold": args.threshold,
-        "calibration": calibration,
-        "regions": region_rule(args, calibration),
-        "score_range": heat_range_of(args, model, calibration) if args.maps not in (None, "none") else None,
-    }
+    rule = DecisionRule(args.threshold, calibration, region_rule(args, calibration))
+    score_range = heat_range_of(args, model, calibration) if args.maps not in (None, "none") else None
     kept = _given(args, "maps", "keep_maps", "frames", "keep_frames")
-    with WatchResults(args.out, stop=stop, **deciding, **kept) as results:
+    with WatchResults(args.out, stop=stop, rule=rule, score_range=score_range, **kept) as results:
         model.prepare_engine(**category_of(args), maps=results.wants_maps)
         results.describe(_shown(source), describe_run(args, model, references, calibration))
         with stopping(stop):

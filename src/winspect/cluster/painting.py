@@ -21,9 +21,9 @@ from winspect.cluster.inputs import OVERLAYS
 from winspect.cluster.stages import JUDGED, boxes_of, worker_name
 from winspect.errors import PictureError, WinspectError
 from winspect.methods.result import Result
-from winspect.outputs.recorder import overlay_of, short_stem
+from winspect.outputs.maps import short_stem
 from winspect.pictures.decoding import Source, read_rgb
-from winspect.pictures.heatmaps import save_png
+from winspect.pictures.heatmaps import annotated_overlay, save_png
 from winspect.system.files import make_folder
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,9 @@ def _paint(row: dict[str, Any], source: Source | PictureError, place: str) -> st
         size_wh=(row["width"], row["height"]),
         picture_rgb=rgb,
     )
-    painted = overlay_of(result, row, row["score_range"])
+    said = {"score": row["anomaly_score"], "verdict": row["verdict"], "boxes": row["boxes"]}
+    assert result.anomaly_map is not None  # it has tile maps
+    painted = annotated_overlay(rgb, result.anomaly_map, row["score_range"], **said)
     name = f"{OVERLAYS}/{row['ordinal']:08d}_{short_stem(result.path)}.png"
     filesystem, folder = open_place(place)
     if isinstance(filesystem, fs.LocalFileSystem):

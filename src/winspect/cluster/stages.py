@@ -210,14 +210,15 @@ class Judge:
         return resized.normalised(self.shared.preprocess)
 
     def _entries(self, result: Result | Exception) -> dict[str, Any]:
-        from winspect.outputs.recorder import to_row
+        from winspect.calibration import DecisionRule
+        from winspect.outputs.rows import row_of
 
         if isinstance(result, Exception):
             return {"error": error_entry(result)}
         if result.error is not None:
             return {"error": error_entry(result.error)}
         judging = self.judging
-        row = to_row(result, threshold=judging.threshold, calibration=judging.calibration, regions=judging.regions)
+        row = row_of(DecisionRule(judging.threshold, judging.calibration, judging.regions).decide(result))
         entries = {name: row.get(name) for name in ("anomaly_score", "verdict", "threshold", "p_value", "boxes")}
         if result.tile_maps is not None and self.judging.maps:
             entries |= {"tile_maps": result.tile_maps.ravel(), "map_shape": list(result.tile_maps.shape)}

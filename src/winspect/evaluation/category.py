@@ -22,7 +22,7 @@ from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, S
 from winspect.evaluation.shots import Draw, relative_name
 from winspect.methods.result import map_spread
 from winspect.metrics import Ranking, rank_scores
-from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay, run_range, save_png
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, annotated_overlay, run_range, save_png
 from winspect.system.files import make_folder, replacing
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class MapWriter:
                 np.savez_compressed(file, anomaly_map=result.anomaly_map)
         if self.overlays and result.picture_rgb is not None:
             look = None if self.stretch else score_range
-            painted = judged_overlay(result.picture_rgb, result.anomaly_map, look, score=result.anomaly_score)
+            painted = annotated_overlay(result.picture_rgb, result.anomaly_map, look, score=result.anomaly_score)
             save_png(painted, self.folder / f"{stem}.png")
             return f"{stem}.png"
         return f"{stem}.npz" if self.raw_maps else None

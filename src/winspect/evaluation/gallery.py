@@ -18,7 +18,7 @@ from winspect.datasets import Item, load_mask
 from winspect.errors import PictureError
 from winspect.outputs.pages import THUMBNAIL_SIDE, data_uri
 from winspect.pictures.decoding import read_rgb
-from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, judged_overlay
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, annotated_overlay
 from winspect.system.opening import open_file
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _finish(choice: Choice, small: _Small, score_range: ScoreRange) -> Shown:
         return Shown(choice, problem=small.problem)
     overlay = None
     if small.heat is not None:
-        painted = judged_overlay(small.rgb, small.heat, score_range, score=choice.row["score"])
+        painted = annotated_overlay(small.rgb, small.heat, score_range, score=choice.row["score"])
         overlay = _to_uri(draw_outline(painted, small.truth))
     return Shown(
         choice,

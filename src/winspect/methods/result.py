@@ -116,16 +116,30 @@ class Result:
         return len(self.keys())
 
 
-def shrunk(result: Result, size_wh: tuple[int, int]) -> Result:
-    """The same judgement as of the picture scaled to another size, so that its ``anomaly_map`` is made at that size.
+def smaller_size(size_wh: tuple[int, int], *, longest: float = math.inf, pixels: float = math.inf) -> tuple[int, int]:
+    """The size of a picture scaled down to a longer side, and a number of pixels, at most; no side below 1.
 
-    It has no picture. A result with an error, or without maps, is given back as it is.
+    >>> smaller_size((4000, 2000), longest=1000), smaller_size((40, 20), longest=1000)
+    ((1000, 500), (40, 20))
+    >>> smaller_size((1000, 600), pixels=6000)
+    (100, 60)
     """
-    if result.size_wh is None or result.tile_maps is None:
+    scale = min(1.0, longest / max(size_wh), math.sqrt(pixels / math.prod(size_wh)))
+    width, height = (max(1, int(side * scale + 1e-6)) for side in size_wh)
+    return width, height
+
+
+def shrunk(result: Result, size_wh: tuple[int, int]) -> Result:
+    """The same result as of the picture scaled to another size, so that its ``anomaly_map`` is made at that size.
+
+    It has the picture that ``result`` has. A result of that size already, with an error, or without maps is returned
+    as it is.
+    """
+    if result.size_wh is None or result.size_wh == size_wh or result.tile_maps is None:
         return result
     scales = [new / old for new, old in zip(size_wh, result.size_wh, strict=True)]
     boxes = tuple(_scaled(box, (*scales, *scales)) for box in result.tile_boxes)
-    return replace(result, size_wh=size_wh, tile_boxes=boxes, picture_rgb=None)
+    return replace(result, size_wh=size_wh, tile_boxes=boxes)
 
 
 def _scaled(box: tuple[int, int, int, int], scales: tuple[float, ...]) -> tuple[int, int, int, int]:

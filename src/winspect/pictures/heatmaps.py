@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def _steps() -> tuple[np.ndarray, np.ndarray]:
     return colours, _STRONGEST_OPACITY * np.minimum(1, 1.5 * level)[:, None]
 
 
-def judged_overlay(
+def annotated_overlay(
     picture_rgb: np.ndarray,
     anomaly_map: np.ndarray,
     score_range: ScoreRange | None,
@@ -171,8 +172,20 @@ def _draw_strip(
     draw.text((left - pad, middle), low, fill=(235, 235, 235), font=font, anchor="rm")
 
 
-def save_png(picture_rgb: np.ndarray, path: Path) -> None:
-    """Write uint8 (height, width, 3) as PNG: under a temporary name, then renamed."""
+def png_of(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 (height, width, 3), or grey (height, width)."""
+    file = io.BytesIO()
+    # Level 1 is several times faster than the default and some 10 % larger: encoding must not hold up the model.
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
+    return file.getvalue()
+
+
+def save_png(pixels: np.ndarray, path: Path) -> None:
+    """Write what :func:`png_of` makes, atomically.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = png_of(pixels)
     with replacing(path) as temporary:
-        # Level 1 is several times faster than the default and some 10 % larger: writing must not hold up judging.
-        Image.fromarray(picture_rgb).save(temporary, format="PNG", compress_level=1)
+        temporary.write_bytes(content)

@@ -11,7 +11,7 @@ from winspect.methods.winclip import prompts
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange
 
 if TYPE_CHECKING:
-    from winspect.calibration import Decision, RegionRule
+    from winspect.calibration import Judgement, RegionRule
     from winspect.methods.result import Result
 
 State = Literal["loading", "ready", "unavailable", "draining"]
@@ -65,7 +65,7 @@ class Judged:
     """
 
     result: Result
-    decision: Decision | None
+    decision: Judgement | None
     overlay_png: bytes | None = field(repr=False)
     queue_seconds: float
     compute_seconds: float

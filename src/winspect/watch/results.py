@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from winspect.calibration.judgement import DecisionRule
 from winspect.errors import OutputError, SettingsError
-from winspect.outputs.recorder import RUN_FILE, overlay_of, short_stem, to_row
+from winspect.outputs.maps import overlay_of, short_stem
+from winspect.outputs.recorder import RUN_FILE
+from winspect.outputs.rows import row_of
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, save_png
 from winspect.system.files import MAPS_FOLDER, make_folder, output_error
 from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, differences, read_identity
 from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
 if TYPE_CHECKING:
-    from winspect.calibration import Calibration, RegionRule
     from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class WatchResults:
     Args:
         folder: made when it is not there.
         stop: ends waiting for a place to write.
-        threshold, calibration, regions: what decides; see :func:`winspect.outputs.recorder.to_row`.
+        rule: what decides.
         score_range: of the heat maps' colours; None stretches them to each picture.
         maps: which pictures get a heat map: ``none``, ``anomalous`` or ``all``. frames: the same for a camera's frames.
         keep_maps, keep_frames: the most of them on the disk.
@@ -85,9 +87,7 @@ class WatchResults:
         folder: Path,
         *,
         stop: threading.Event,
-        threshold: float | None = None,
-        calibration: Calibration | None = None,
-        regions: RegionRule | None = None,
+        rule: DecisionRule | None = None,
         score_range: ScoreRange | None = UNIT_RANGE,
         maps: str = "none",
         frames: str = "none",
@@ -101,7 +101,7 @@ class WatchResults:
                 raise SettingsError(f"{name}: got {value!r}, need one of {', '.join(KEPT)}")
         self.folder = make_folder(folder)
         self.stop, self.clock, self.retry_s = stop, clock, retry_s
-        self.threshold, self.calibration, self.regions = threshold, calibration, regions
+        self.rule = rule or DecisionRule()
         self.maps, self.frames, self.score_range = maps, frames, score_range
         self._keep_maps, self._keep_frames = keep_maps, keep_frames
         self._lock = FolderLock(folder / LOCK_FILE, str(folder))
@@ -130,7 +130,7 @@ class WatchResults:
     @property
     def wants_maps(self) -> bool:
         """Whether results need their maps."""
-        return self.wants_pictures or self.regions is not None
+        return self.wants_pictures or self.rule.regions is not None
 
     @property
     def own_folders(self) -> tuple[Path, ...]:
@@ -171,11 +171,12 @@ class WatchResults:
         Raises:
             StoppedError: nothing was written.
         """
-        row = to_row(result, threshold=self.threshold, calibration=self.calibration, regions=self.regions)
+        judgement = self.rule.decide(result)
+        row = row_of(judgement)
         moment = self.clock()
         row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
         if _is_kept(self.maps, row) and result.picture_rgb is not None and result.anomaly_map is not None:
-            overlay = overlay_of(result, row, self.score_range)
+            overlay = overlay_of(judgement, self.score_range)
             name = f"{stamp(moment)}_{short_stem(result.path)}.png"
             row["map"] = self.patiently(lambda: self._map_files.save(name, overlay))
         if frame_rgb is not None:

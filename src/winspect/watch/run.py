@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from winspect.errors import PictureError
 from winspect.watch.folder import Arrival, WatchedFolder
@@ -18,6 +18,7 @@ from winspect.watch.results import StoppedError, WatchResults
 from winspect.watch.status import Status
 
 if TYPE_CHECKING:
+    from winspect.inspector.protocol import Scorer
     from winspect.methods.result import Result
     from winspect.watch.camera import Camera, Frame
     from winspect.watch.video import Video
@@ -28,15 +29,6 @@ MOST_AT_ONCE = 16
 _LISTEN_EVERY_S = 2.0
 
 Show = Callable[[dict[str, Any]], None]
-
-
-class Model(Protocol):
-    """What judges; :class:`winspect.WinCLIP` is one."""
-
-    def predict_many(
-        self, pictures: Any, category_name: str = ..., *, keep_pictures: bool = ..., maps: bool = ...
-    ) -> Iterator[Result]:
-        """Results, in order."""
 
 
 @contextmanager
@@ -57,7 +49,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
 
 def watch_folder(
-    model: Model,
+    model: Scorer,
     folder: WatchedFolder,
     journal: Journal,
     results: WatchResults,
@@ -115,7 +107,7 @@ class _Reading:
 
 
 def watch_camera(
-    model: Model,
+    model: Scorer,
     camera: Camera,
     results: WatchResults,
     *,
@@ -141,7 +133,7 @@ def watch_camera(
 
 
 def watch_video(
-    model: Model, video: Video, results: WatchResults, *, category: dict[str, str], show: Show, status: Status
+    model: Scorer, video: Video, results: WatchResults, *, category: dict[str, str], show: Show, status: Status
 ) -> None:
     """Judge the frames of a video file, to its end."""
     with _without_growing_registry(), closing(video.frames()) as frames:
@@ -156,7 +148,7 @@ def watch_video(
 
 
 def _judge_frame(
-    model: Model,
+    model: Scorer,
     frame: Frame,
     results: WatchResults,
     category: dict[str, str],

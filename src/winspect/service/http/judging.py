@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from winspect.calibration import RegionRule
+from winspect.calibration import DecisionRule, RegionRule
+from winspect.calibration.judgement import chosen_regions
 from winspect.calibration.verdict import check_threshold
 from winspect.errors import PictureError
 from winspect.methods.result import Result
 from winspect.methods.winclip.recipes import Recipe
-from winspect.outputs.recorder import boxes_of, to_row
+from winspect.outputs.rows import row_of
 from winspect.service.contract import Judged
 from winspect.service.http.metrics import Metrics
 
@@ -65,17 +66,12 @@ class Question:
         Raises:
             SettingsError: a value out of range.
         """
-        if self.boxes == "none" or (calibrated is None and not self.needs_maps):
-            return None
-        threshold = self.pixel_threshold
-        if threshold is None and calibrated is not None:
-            threshold = calibrated.pixel_threshold
-        return RegionRule(threshold, self.min_area, self.boxes or "anomalous")  # type: ignore[arg-type]
+        return chosen_regions(self.boxes, self.pixel_threshold, self.min_area, calibrated)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One picture's row (see :func:`winspect.outputs.recorder.to_row`), and what it was made from."""
+    """One picture's row (see :func:`winspect.outputs.rows.row_of`), and what it was made from."""
 
     row: dict[str, Any]
     result: Result
@@ -96,7 +92,7 @@ async def judge_all(
         score_range = Recipe(**(await backend.info())["recipe"]).score_range
         check_threshold(question.threshold, score_range)
         check_threshold(question.pixel_threshold, score_range, "pixel_threshold")
-    question.regions(RegionRule())  # refuses a value out of range
+    RegionRule(min_area=question.min_area)  # refuses a value out of range
     tasks = [asyncio.ensure_future(_judge(backend, name, picture, question)) for name, picture in pictures]
     try:
         outcomes = await asyncio.gather(*tasks)
@@ -135,16 +131,13 @@ async def _judge(backend: Backend, name: str, picture: bytes | np.ndarray, quest
 def _answer(name: str, outcome: Judged | PictureError, question: Question) -> Answer:
     if isinstance(outcome, PictureError):
         result = Result(name, question.category_name, error=PictureError(name, outcome.reason))
-        return Answer({**to_row(result, threshold=question.threshold), "p_value": None}, result, None)
+        return Answer({**row_of(DecisionRule(question.threshold).decide(result)), "p_value": None}, result, None)
     result, decision = replace(outcome.result, path=name), outcome.decision
-    row = {**to_row(result, threshold=question.threshold), "p_value": None}
-    if decision is not None:
-        row["p_value"] = decision.p_value
-        if question.threshold is None:
-            row.update(verdict=decision.verdict, threshold=decision.threshold)
-    if (rule := question.regions(outcome.regions)) is not None:
-        row["boxes"] = boxes_of(rule.find(result, row["verdict"]))
-    return Answer(row, result, outcome)
+    rule = DecisionRule(question.threshold, regions=question.regions(outcome.regions))
+    if decision is not None and question.threshold is None:
+        rule = replace(rule, threshold=decision.threshold, anomalous_at=False)
+    row = row_of(rule.decide(result))
+    return Answer({**row, "p_value": None if decision is None else decision.p_value}, result, outcome)
 
 
 def small_map(result: Result, max_pixels: int) -> np.ndarray:

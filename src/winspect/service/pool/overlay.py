@@ -10,7 +10,7 @@ from PIL import Image
 
 from winspect.calibration.verdict import verdict_of
 from winspect.methods.result import Result, shrunk
-from winspect.pictures.heatmaps import ScoreRange, judged_overlay
+from winspect.pictures.heatmaps import ScoreRange, annotated_overlay
 
 
 def smaller_size(size_wh: tuple[int, int], longest: float) -> tuple[int, int]:
@@ -56,7 +56,7 @@ def overlay_png(result: Result, picture_rgb: np.ndarray, score_range: ScoreRange
     verdict = None
     if look.threshold is not None:
         verdict = verdict_of(result.anomaly_score, look.threshold, anomalous_at=look.anomalous_at)
-    painted = judged_overlay(picture_rgb, anomaly_map, score_range, score=result.anomaly_score, verdict=verdict)
+    painted = annotated_overlay(picture_rgb, anomaly_map, score_range, score=result.anomaly_score, verdict=verdict)
     png = io.BytesIO()
     Image.fromarray(painted).save(png, format="PNG", compress_level=1)
     return png.getvalue()

@@ -1,0 +1,111 @@
+"""Judgements: the only place where a result becomes a verdict, a p-value and defects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from winspect.calibration.regions import RegionRule
+from winspect.calibration.verdict import Verdict, verdict_of
+from winspect.errors import SettingsError
+from winspect.methods.winclip.prompts import class_key
+
+if TYPE_CHECKING:
+    from winspect.calibration.calibration import Calibration
+    from winspect.calibration.defects import Defects
+    from winspect.methods.result import Result
+
+Boxes = Literal["none", "anomalous", "all"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A result and what was decided on it. Two are equal when they decide the same.
+
+    Attributes:
+        result: of the model.
+        verdict: None where there is no score, or no threshold.
+        threshold: what the score was compared with; None without one.
+        p_value: 1/(n+1) to 1, small is anomalous; None without a calibration, and where there is no score.
+        is_calibrated: whether a calibration was asked.
+        defects: regions of defects; None where none were looked for, or there is no map.
+    """
+
+    result: Result = field(compare=False, repr=False)
+    verdict: Verdict | None
+    threshold: float | None
+    p_value: float | None
+    is_calibrated: bool = field(default=False, repr=False)
+    defects: Defects | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def boxes(self) -> list[list[int]] | None:
+        """x0, y0, x1, y1 in pixels of each defect, the last two exclusive; None where none were looked for."""
+        return None if self.defects is None else [list(box) for box in self.defects.boxes]
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """What decides on results.
+
+    Attributes:
+        threshold: replaces the calibration's; None for that one, or for no verdicts.
+        calibration: gives p-values, and verdicts where there is no ``threshold``: anomalous is what lies above its own.
+        regions: which defects are looked for; None for none.
+        anomalous_at: whether a score at ``threshold`` is anomalous, or only what lies above it.
+    """
+
+    threshold: float | None = None
+    calibration: Calibration | None = None
+    regions: RegionRule | None = None
+    anomalous_at: bool = True
+
+    def decide(self, result: Result) -> Judgement:
+        """Decide on a result. That the model is the calibration's is :meth:`Calibration.check_model`'s to check.
+
+        Raises:
+            SettingsError: the calibration is for another class.
+        """
+        verdicts, score = self.verdicts_only(), result.anomaly_score
+        verdict = p_value = defects = None
+        if self.calibration is not None:
+            _check_class(self.calibration, result)
+            p_value = None if score is None else self.calibration.p_value(score)
+        if score is not None and verdicts.threshold is not None:
+            verdict = verdict_of(score, verdicts.threshold, anomalous_at=verdicts.anomalous_at)
+        if self.regions is not None:
+            defects = self.regions.find(result, verdict)
+        return Judgement(result, verdict, verdicts.threshold, p_value, self.calibration is not None, defects)
+
+    def verdicts_only(self) -> DecisionRule:
+        """The rule of the same verdicts without p-values and defects: small enough to travel with each picture."""
+        if self.threshold is None and self.calibration is not None:
+            return DecisionRule(self.calibration.threshold, anomalous_at=False)
+        return DecisionRule(self.threshold, anomalous_at=self.anomalous_at)
+
+
+def _check_class(calibration: Calibration, result: Result) -> None:
+    if class_key(result.category_name) != class_key(calibration.class_name):
+        raise SettingsError(
+            f"{result.path}: judged as {result.category_name!r}, but the calibration is for {calibration.class_name!r}"
+        )
+
+
+def chosen_regions(
+    boxes: Boxes | None, pixel_threshold: float | None, min_area: float | None, calibrated: RegionRule | None
+) -> RegionRule | None:
+    """Which defects are looked for: what somebody chose, completed by a calibration's rule; None for none.
+
+    Args:
+        boxes: which pictures get boxes; None for ``anomalous`` where something says which pixels are defects.
+        pixel_threshold, min_area: as of :class:`RegionRule`; None for the calibration's, and the default.
+        calibrated: :attr:`Calibration.regions`, if there is a calibration.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+    if pixel_threshold is None and calibrated is not None:
+        pixel_threshold = calibrated.pixel_threshold
+    if boxes == "none" or (boxes is None and pixel_threshold is None):
+        return None
+    return RegionRule(pixel_threshold, min_area, boxes or "anomalous")

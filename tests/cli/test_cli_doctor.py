@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from winspect.cli import doctor
+from winspect.cli import doctor, examination
 from winspect.engines import choice
 from winspect.engines.accelerators import ascend
 from winspect.engines.choice import Choice
@@ -69,10 +69,10 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def examined(choices, cache, capsys, monkeypatch):
     """Run the verb on a machine with a CPU alone and, unless a test says otherwise, one engine."""
-    monkeypatch.setattr(doctor, "ENGINE_MODULES", {"torch": "torch"})
-    monkeypatch.setattr(doctor, "_NVIDIA_DRIVER", cache / "no-driver")
+    monkeypatch.setattr(examination, "ENGINE_MODULES", {"torch": "torch"})
+    monkeypatch.setattr(examination, "NVIDIA_DRIVER", cache / "no-driver")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(doctor, "versions", lambda: {**machine.versions(), "torch_npu": None})
+    monkeypatch.setattr(examination, "versions", lambda: {**machine.versions(), "torch_npu": None})
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
@@ -100,7 +100,7 @@ def package(folder: Path, name: str, code: str) -> None:
 
 
 def engine(monkeypatch, module: str) -> None:
-    monkeypatch.setattr(doctor, "ENGINE_MODULES", {"fast": module})
+    monkeypatch.setattr(examination, "ENGINE_MODULES", {"fast": module})
 
 
 # A sound machine
@@ -134,10 +134,10 @@ def test_json(examined, choices):
 
 
 def test_text(examined, cache, monkeypatch):
-    for name in doctor.VARIABLES:
+    for name in examination.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WINSPECT_CACHE", str(cache))
-    monkeypatch.setattr(doctor, "cpu_features", lambda: machine.CPUFeatures("A CPU", 1, avx2=True, amx_bf16=False))
+    monkeypatch.setattr(examination, "cpu_features", lambda: machine.CPUFeatures("A CPU", 1, avx2=True, amx_bf16=False))
     done = examined()
     assert done.code == 0
     lines = done.out.splitlines()
@@ -190,7 +190,7 @@ def test_variables_are_named_and_others_are_not(examined, monkeypatch):
     done = examined("--json")
     assert done.report["environment"]["OMP_NUM_THREADS"] == "3"
     assert "secret" not in done.out
-    assert set(ascend.ENVIRONMENT) < set(doctor.VARIABLES)
+    assert set(ascend.ENVIRONMENT) < set(examination.VARIABLES)
 
 
 # Engines and libraries
@@ -236,8 +236,8 @@ def test_no_torch_at_all(examined, monkeypatch):
 
 
 def test_an_edge_installation_is_sound(examined, monkeypatch):
-    nothing = {**doctor.versions(), "torch": None, "torchvision": None, "open_clip": None}
-    monkeypatch.setattr(doctor, "versions", lambda: nothing)
+    nothing = {**examination.versions(), "torch": None, "torchvision": None, "open_clip": None}
+    monkeypatch.setattr(examination, "versions", lambda: nothing)
     done = examined("--json")
     assert (done.code, done.report["problems"], done.report["choice"]) == (0, [], None)
     assert any("edge bundles alone" in note for note in done.report["notes"])
@@ -292,7 +292,7 @@ def test_gpus(examined, monkeypatch):
 @pytest.mark.parametrize("cuda", ["13.2", None])
 def test_a_driver_without_a_gpu_in_pytorch(cuda, examined, monkeypatch, tmp_path):
     (tmp_path / "driver").write_text("NVRM version: 470")
-    monkeypatch.setattr(doctor, "_NVIDIA_DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(examination, "NVIDIA_DRIVER", tmp_path / "driver")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     done = examined("--json")
     if cuda:
@@ -308,7 +308,7 @@ def npus(examined, monkeypatch):
     """A machine with ``torch_npu`` installed, and as many NPUs as asked for."""
 
     def install(count: int) -> None:
-        monkeypatch.setattr(doctor, "versions", lambda: {**machine.versions(), "torch_npu": "2.6.0"})
+        monkeypatch.setattr(examination, "versions", lambda: {**machine.versions(), "torch_npu": "2.6.0"})
         monkeypatch.setitem(sys.modules, "torch_npu", ModuleType("torch_npu"))
         monkeypatch.setattr(torch, "npu", gpu(count, "Ascend910B4"), raising=False)
 

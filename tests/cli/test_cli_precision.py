@@ -73,9 +73,9 @@ def test_set_show_and_clear(cli, config, native_bf16, monkeypatch):
     monkeypatch.setenv("WINSPECT_PRECISION", "auto")
     shown = json.loads(cli("precision", "show", "--json").out)
     assert shown == {"schema": 1, "precision": "auto", "source": "the environment variable WINSPECT_PRECISION"}
-    assert "WINSPECT_PRECISION goes before it: auto" in cli("precision", "set", "fp32").err
+    assert "WINSPECT_PRECISION overrides it: auto" in cli("precision", "set", "fp32").err
     monkeypatch.delenv("WINSPECT_PRECISION")
-    assert "what was set is removed" in cli("precision", "clear").out
+    assert "the setting is removed" in cli("precision", "clear").out
     assert not config.exists()
     assert cli("precision", "show").out == "fp32 (winspect's own default)\n"
 

@@ -12,11 +12,10 @@ from winspect.cli.common import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
-    check_shots,
-    expand_references,
+    good_samples,
     load_model,
 )
-from winspect.cli.options import add_model_options, add_output_options
+from winspect.cli.options import add_model_options, add_options, add_output_options
 from winspect.errors import OutputError
 from winspect.system.terminal import say, show
 
@@ -31,18 +30,15 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "calibrate",
         help="find the threshold that keeps false alarms below a rate",
-        description="Judge good pictures of a line and write the threshold above which a new good picture of it scores "
+        description="Score good pictures of a line and write the threshold above which a new good picture of it scores "
         "with a probability of at most --max-false-alarms (docs/thresholds.md). For `winspect predict --calibration`.",
-        epilog="exit codes: 0 done; 1 the held-out pictures contradict the calibration, which is not written; 2 wrong "
-        "use, as too few pictures; 3 done, but some pictures could not be read (each named)",
+        epilog="exit codes: 0 done; 1 the held-out pictures contradict the calibration, which is not written; 2 usage "
+        "error, as too few pictures; 3 done, but some pictures could not be read (each named)",
     )
     parser.add_argument(
         "normals", nargs="+", metavar="NORMALS", help="good pictures: files, folders (searched recursively) and globs"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the calibration to write (JSON)")
-    parser.add_argument(
-        "--class", dest="category_name", metavar="NAME", help="what the part is called (default: object)"
-    )
     parser.add_argument(
         "--max-false-alarms",
         type=float,
@@ -50,10 +46,14 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help=f"the share of good pictures that may be flagged (default: {_DEFAULT_RATE}); a rate of 1/k needs k - 1 "
         "pictures",
     )
-    parser.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples: calibrate few-shot judging")
-    parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
+    add_options(
+        parser,
+        *("--class", "--reference", "--shots"),
+        category_name="what the part is called (default: object)",
+        reference="good samples: calibrate few-shot scores",
+    )
     parser.add_argument(
-        "--held-out", nargs="+", metavar="DIR|FILE", help="further good pictures, to check the rate on; may say no"
+        "--held-out", nargs="+", metavar="DIR|FILE", help="further good pictures, to check the rate on; may fail"
     )
     parser.add_argument(
         "--defective", nargs="+", metavar="DIR|FILE", help="pictures of defective parts: also an F1-optimal threshold"
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     rate = _DEFAULT_RATE if args.max_false_alarms is None else args.max_false_alarms
     normals, references, further = _find(args, rate)
     _check_place(args.out)
-    # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
+    # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
     from winspect.inspector.winclip import DEFAULT_CLASS
 
     category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_summary(calibration, out), indent=2))
     else:
         show(*_lines(calibration, out))
-    return _say_trouble(calibration, args.out, contradicted)
+    return _report_trouble(calibration, args.out, contradicted)
 
 
 def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path], dict[str, Any]]:
@@ -111,14 +111,13 @@ def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path]
 
     normals = find_pictures(args.normals)
     check_enough(len(normals), rate)
-    check_shots(args)
-    references = expand_references(args.reference) if args.reference else []
+    references = good_samples(args)
     further = {name: find_pictures(given) for name in ("held_out", "defective") if (given := getattr(args, name))}
     return normals, references, further
 
 
 def _check_place(out: Path) -> None:
-    """Refuse a place that cannot be written now, not after minutes of judging."""
+    """Refuse a place that cannot be written now, not after minutes of scoring."""
     from winspect.system.files import make_folder
 
     if out.is_dir():
@@ -160,8 +159,8 @@ def _lines(calibration: Calibration, out: str | None) -> list[str]:
     return [*lines, f"written to {out}"] if out else lines
 
 
-def _say_trouble(calibration: Calibration, out: Path, contradicted: bool) -> int:
-    """What went wrong on stderr; returns the exit code. Each picture left out has been named already."""
+def _report_trouble(calibration: Calibration, out: Path, contradicted: bool) -> int:
+    """Report on stderr what went wrong; returns the exit code. Each picture left out has been named already."""
     unreadable = sum(left_out.because == "unreadable" for left_out in calibration.left_out)
     if calibration.left_out:
         say(f"{len(calibration.left_out)} pictures left out, {unreadable} of them unreadable")

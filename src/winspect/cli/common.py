@@ -92,6 +92,16 @@ def load_predictor(args: argparse.Namespace, calibration: Calibration | None = N
     return load_bundle(args.bundle)
 
 
+def good_samples(args: argparse.Namespace) -> list[Path]:
+    """The pictures of ``--reference``, none where it is not given.
+
+    Raises:
+        ReferencesError: there are no such pictures, or ``--shots`` was given without them.
+    """
+    check_shots(args)
+    return expand_references(args.reference) if args.reference else []
+
+
 def check_shots(args: argparse.Namespace) -> None:
     """Refuse ``--shots`` without ``--reference``."""
     if args.shots is not None and not args.reference:

@@ -1,4 +1,4 @@
-"""``winspect export``: an edge bundle, which judges pictures without torch."""
+"""``winspect export``: an edge bundle, which inspects pictures without torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from winspect.cli.common import EXIT_DONE, check_shots, expand_references, load_model
-from winspect.cli.options import add_model_options, add_output_options
+from winspect.cli.common import EXIT_DONE, good_samples, load_model
+from winspect.cli.options import add_model_options, add_options, add_output_options
 from winspect.errors import SettingsError
 from winspect.system.terminal import show
 
@@ -19,20 +19,23 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "export",
         help="write an edge bundle",
-        description="Write a folder that judges pictures of some classes with NumPy, Pillow and one engine alone: "
+        description="Write a folder that inspects pictures of some classes with NumPy, Pillow and one engine alone: "
         "`winspect predict --bundle DIR`, or WinCLIP.load(DIR), where winspect has extra edge (or edge-onnx) and no "
-        "other. The bundle's scores are held to the model's before it is handed over.",
+        "other. The bundle's scores are checked against the model's first.",
     )
     parser.add_argument(
         "--class",
         dest="categories",
         nargs="+",
         metavar="NAME",
-        help="the classes it shall judge (default: the calibration's)",
+        help="the classes it shall inspect (default: the calibration's)",
     )
-    parser.add_argument("--reference", nargs="+", metavar="DIR|FILE", help="good samples of the class: judge few-shot")
-    parser.add_argument("--shots", type=int, metavar="K", help="use the first K good samples (default: all)")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="a file of `winspect calibrate` to put in")
+    add_options(
+        parser,
+        *("--reference", "--shots", "--calibration"),
+        reference="good samples of the class, for few-shot scores",
+        calibration="a file of `winspect calibrate` to put in",
+    )
     parser.add_argument("--add", action="store_true", help="add the class to the bundle in --out, or replace it there")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle's folder")
     add_model_options(parser)
@@ -42,7 +45,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle; returns the exit code."""
-    check_shots(args)
     args.engine = args.engine or "openvino"
     if args.engine not in ENGINES:
         raise SettingsError(f"--engine: got {args.engine!r}, a bundle runs in one of {', '.join(ENGINES)}")
@@ -51,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     calibration = None if args.calibration is None else Calibration.load(args.calibration)
     categories = args.categories or ([calibration.class_name] if calibration else [])
     if not categories:
-        raise SettingsError("--class: name the classes that the bundle shall judge")
+        raise SettingsError("--class: name the classes that the bundle shall inspect")
     if len(categories) > 1 and (args.reference or calibration):
         raise SettingsError(
             f"--reference and --calibration belong to one class, got {', '.join(categories)}: export one, then the "
             "others with --add"
         )
-    references = expand_references(args.reference) if args.reference else []
+    references = good_samples(args)
     from winspect.inspector.export import export
 
     model = load_model(args, calibration)
@@ -65,15 +67,11 @@ def run(args: argparse.Namespace) -> int:
         model.reference(references, categories[0], shots=args.shots, progress=True)
     calibrations = {} if calibration is None else {categories[0]: calibration}
     difference = export(model, categories, args.out, calibrations=calibrations, add=args.add)
-    _report(args, categories, difference)
-    return EXIT_DONE
-
-
-def _report(args: argparse.Namespace, categories: list[str], difference: float) -> None:
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     if args.json:
-        told = {"out": str(args.out), "classes": categories, "engine": args.engine, "bytes": size}
-        print(json.dumps({"schema": 1, **told, "largest_difference": difference}))
+        summary = {"out": str(args.out), "classes": categories, "engine": args.engine, "bytes": size}
+        print(json.dumps({"schema": 1, **summary, "largest_difference": difference}))
     else:
-        held = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
-        show(f"{args.out}: {', '.join(categories)} for {args.engine}, {held}")
+        what = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
+        show(f"{args.out}: {', '.join(categories)} for {args.engine}, {what}")
+    return EXIT_DONE

@@ -55,7 +55,7 @@ VERBS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors repeat arguments, which may be the names of files."""
+    """Parser whose errors are safe to print: they repeat arguments, which may be names of files."""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and what is wrong with it, and exit with 2."""
@@ -63,11 +63,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every verb."""
+    """Build the parser of all verbs."""
     parser = _Parser(
         prog="winspect",
         description="Find defects in pictures of parts with no training (WinCLIP), or with a few good samples.",
-        epilog="exit codes: 0 done; 1 a check said no; 2 wrong use; 3 done, but some inputs failed (each named)",
+        epilog="exit codes: 0 done; 1 a check failed; 2 usage error; 3 done, but some inputs failed (each named)",
     )
     parser.add_argument("--version", action="version", version=f"winspect {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
+        # The reader of our output went away (`| head`), which is no error.
         mute_stdout()
         return EXIT_DONE
     except NotAFileError as error:

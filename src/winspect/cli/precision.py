@@ -1,4 +1,4 @@
-"""``winspect precision``: the precision of runs that name none. Nothing else changes it."""
+"""``winspect precision``: set, show or clear the default precision, which nothing else changes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import argparse
 import json
 
 from winspect.cli.common import EXIT_DONE
-from winspect.system.preferences import (
-    PRECISION_VARIABLE,
-    clear_precision,
-    default_precision,
-    set_precision,
-)
+from winspect.cli.options import add_options
+from winspect.system.preferences import PRECISION_VARIABLE, clear_precision, default_precision, set_precision
 from winspect.system.terminal import say
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb and its own verbs."""
+    """Declare the verb and its actions."""
     parser = verbs.add_parser(
         "precision",
         help="set, show or clear the default precision",
         description="The precision of runs on this machine that name none. --precision is for a single run and never "
-        f"changes it; ${PRECISION_VARIABLE} goes before it; a run with a calibration or a bundle uses theirs.",
+        f"changes it; ${PRECISION_VARIABLE} overrides it; a run with a calibration or a bundle uses theirs.",
     )
     actions = parser.add_subparsers(dest="action", metavar="set|show|clear", required=True)
     setting = actions.add_parser("set", help="make a precision the default")
@@ -29,7 +25,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "precision", metavar="auto|fp32|bf16|fp16|int8", help="auto: bf16 where weights pass the precision gate"
     )
     showing = actions.add_parser("show", help="print the default and where it comes from")
-    showing.add_argument("--json", action="store_true", help="JSON alone on stdout")
+    add_options(showing, "--json")
     actions.add_parser("clear", help="go back to fp32")
     parser.set_defaults(run=run)
 
@@ -39,14 +35,14 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "set":
         from winspect.engines.choice import choose
 
-        choose("auto", args.precision)  # refuses what this machine cannot run, now and not in every run from here on
+        choose("auto", args.precision)  # refuse what this machine cannot run now, not in every later run
         print(f"default precision {args.precision}, kept in {set_precision(args.precision)}")
     elif args.action == "clear":
-        print("default precision fp32; " + ("what was set is removed" if clear_precision() else "nothing was set"))
+        print("default precision fp32; " + ("the setting is removed" if clear_precision() else "nothing was set"))
     default = default_precision()
     if args.action != "show":
         if PRECISION_VARIABLE in default.source:
-            say(f"{default.source} goes before it: {default.precision}")
+            say(f"{default.source} overrides it: {default.precision}")
     elif args.json:
         print(json.dumps({"schema": 1, "precision": default.precision or "fp32", "source": default.source}))
     else:

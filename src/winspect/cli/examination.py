@@ -1,0 +1,312 @@
+"""Examination of this machine for ``winspect doctor``: libraries, devices, engines, choice, cache and weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winspect.cli.options import MODEL_VARIABLE
+from winspect.errors import WinspectError
+from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command
+from winspect.system.machine import MB, cpu_features, memory_mb, versions
+from winspect.system.preferences import PRECISION_VARIABLE, default_precision
+from winspect.weights import cache_folder
+
+if TYPE_CHECKING:
+    from winspect.engines.choice import Choice
+    from winspect.methods.winclip.recipes import Recipe
+    from winspect.weights.sources import Source
+
+CACHE_PARTS = ("weights", "text", "graphs", "gate")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+# Variables that change what is chosen, what is found, or the speed. None holds a secret.
+VARIABLES = (
+    MODEL_VARIABLE,
+    PRECISION_VARIABLE,
+    *("WINSPECT_CACHE", "WINSPECT_DECODE_MB", "WINSPECT_OFFLINE", "HF_HUB_OFFLINE"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"),
+    *("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"),
+    *("TASK_QUEUE_ENABLE", "PYTORCH_NPU_ALLOC_CONF", "ASCEND_LAUNCH_BLOCKING"),
+)
+_FOR_MODELS = ("torch", "torchvision", "open_clip")
+
+
+class Findings:
+    """Problems, which somebody has to mend, and notes, which somebody may want to know."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._imports: dict[str, bool] = {}
+
+    def can_import(self, name: str) -> bool:
+        """Whether a library can be imported. Where not, what it raised becomes a problem, once."""
+        if name not in self._imports:
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # a broken installation may raise anything
+                reason = (str(error).strip() or "no reason given").splitlines()[0]
+                fix = (
+                    "torch and torchvision (and torch_npu) must be of releases that belong together: install them again"
+                    if name.startswith("torch")
+                    else f"install it again: {_install_command_of(name)}"
+                )
+                self.problems.append(f"{name} cannot be imported ({type(error).__name__}: {reason}); {fix}")
+            self._imports[name] = name in sys.modules and sys.modules[name] is not None
+        return self._imports[name]
+
+
+def _install_command_of(module: str) -> str:
+    engines = {needed: engine for engine, needed in ENGINE_MODULES.items()}
+    return install_command(engine_extra(engines.get(module, "torch")))
+
+
+def examine(
+    model: str, *, weights: str | None, options: Mapping[str, str | None], calibration: Path | None
+) -> dict[str, Any]:
+    """The report, ready for JSON.
+
+    Args:
+        options: ``device``, ``engine`` and ``precision``; None where not given.
+
+    Returns:
+        Sizes in MB of 10^6 bytes; null is not known. ``problems`` holds a sentence for each thing that is broken.
+    """
+    found = Findings()
+    installed = versions()
+    is_edge = not any(installed[name] for name in _FOR_MODELS)
+    if is_edge:
+        full = f"{install_command('full')} runs models themselves"
+        found.notes.append(f"no torch and no open_clip: this installation runs edge bundles alone; {full}")
+    if importlib.util.find_spec("simplejpeg") is None:
+        found.notes.append("no simplejpeg: damage inside a JPEG file gives no warning; pip install simplejpeg")
+    # open_clip imports torchvision, and would be blamed for it: only the first that fails is named.
+    usable = not is_edge and all(found.can_import(name) for name in _FOR_MODELS)
+    if torch := sys.modules.get("torch"):
+        installed["torch"] = str(torch.__version__)  # with its build (+cpu, +cu132), which only PyTorch knows
+    cpu = cpu_features()
+    source = _source(model, weights, found) if usable else None
+    report = {
+        "schema": 1,
+        "versions": installed,
+        "system": platform.platform(),
+        "executable": sys.executable,
+        "cpu": {"name": cpu.name, "cores": cpu.cores, "features": cpu.flags, "native_bf16": cpu.native_bf16},
+        "memory_mb": memory_mb(),
+        "devices": [
+            {"device": "cpu", "name": cpu.name, "memory_mb": memory_mb()},
+            *([] if is_edge else _accelerators(found)),
+        ],
+        "engines": {name: _engine(name, module, found) for name, module in ENGINE_MODULES.items()},
+        "choice": _choice(options, calibration, model, source, found) if usable else None,
+        "cache": _cache(found),
+        "weights": source and _weights(source, found),
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+    return {**report, "notes": found.notes, "problems": found.problems}
+
+
+# Engines and devices
+
+
+def _engine(name: str, module: str, found: Findings) -> dict[str, Any]:
+    installed = module in sys.modules or importlib.util.find_spec(module) is not None
+    return {
+        "installed": installed,
+        "usable": installed and found.can_import(module),
+        "install": None if installed else install_command(engine_extra(name)),
+    }
+
+
+def _accelerators(found: Findings) -> list[dict[str, Any]]:
+    if not found.can_import("torch"):
+        return []
+    import torch
+
+    devices = []
+    if torch.cuda.is_available():
+        devices += _devices("cuda")
+    elif NVIDIA_DRIVER.exists() and torch.version.cuda is None:
+        found.notes.append(f"an NVIDIA driver is here, but PyTorch {torch.__version__} was built without CUDA")
+    elif NVIDIA_DRIVER.exists():
+        found.problems.append(
+            f"an NVIDIA driver is here, but PyTorch, built for CUDA {torch.version.cuda}, finds no GPU: the driver may "
+            "be too old, or CUDA_VISIBLE_DEVICES hides them; see what nvidia-smi says"
+        )
+    if versions()["torch_npu"] and found.can_import("torch_npu"):
+        devices += (npus := _devices("npu"))
+        if not npus:
+            found.problems.append("torch_npu finds no NPU; see what npu-smi info says, and source CANN's set_env.sh")
+    return devices
+
+
+def _devices(kind: str) -> list[dict[str, Any]]:
+    import torch
+
+    module = getattr(torch, kind)
+    return [
+        {
+            "device": f"{kind}:{number}",
+            "name": module.get_device_name(number),
+            "memory_mb": module.get_device_properties(number).total_memory // MB,
+        }
+        for number in range(module.device_count())
+    ]
+
+
+# The choice
+
+
+def _choice(
+    given: Mapping[str, str | None], calibration: Path | None, model: str, source: Source | None, found: Findings
+) -> dict[str, Any] | None:
+    """What the options come to on this machine, with reasons; None, and a problem, where they are refused."""
+    from winspect.engines.choice import choose
+    from winspect.methods.winclip.recipes import RECIPES
+    from winspect.weights import TINY
+
+    try:
+        options, reasons = _resolve(given, calibration)
+        choice = choose(options.get("engine", "auto"), options["precision"], options.get("device", "auto"))
+    except WinspectError as error:
+        found.problems.append(str(error))
+        return None
+    recipe = options.get("recipe") or RECIPES["log" if model == TINY else "paper"]
+    precision, reasons = choice.precision, [*reasons, *choice.reasons]
+    checked = choice.faster_precision or ("int8" if precision == "int8" else None)
+    if checked and source is not None:
+        passed = _gate_verdict(choice, checked, recipe, source)
+        reasons.append(
+            {
+                None: f"the gate has not been asked of {checked} with these weights: the first run asks it",
+                True: f"{checked} has passed the gate with these weights",
+                False: f"{checked} did not pass the gate with these weights",
+            }[passed]
+        )
+        precision = checked if passed else precision
+    return {
+        "engine": choice.engine,
+        "precision": precision,
+        "faster_precision": choice.faster_precision,
+        "device": str(choice.device) if choice.openvino_device == "CPU" else f"openvino:{choice.openvino_device}",
+        "recipe": recipe.name,
+        "reasons": reasons,
+    }
+
+
+def _resolve(given: Mapping[str, str | None], calibration: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """The options of a call with what it leaves open filled in as a run does, and a sentence for each source.
+
+    Raises:
+        SettingsError: the calibration, or the default precision, cannot be read.
+    """
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if calibration is not None:
+        from winspect.calibration import Calibration
+
+        options = Calibration.load(calibration).model_options(options)
+        made_with = ", ".join(f"{name} {options[name]}" for name in ("engine", "precision") if name in options)
+        return options, [f"{calibration} was made with recipe {options['recipe'].name}, {made_with}"]
+    if "precision" in options:
+        return options, []
+    default = default_precision()
+    options["precision"] = default.precision
+    return options, [] if default.precision is None else [f"precision {default.precision}: {default.source}"]
+
+
+def _gate_verdict(choice: Choice, precision: str, recipe: Recipe, source: Source) -> bool | None:
+    """Whether these weights passed the gate, as far as its records say; None where it has not been asked."""
+    if not source.present:
+        return None
+    from winspect.engines.gate import GateRecords
+    from winspect.weights.cache import hash_file, remembered_sha256
+
+    sha256 = remembered_sha256(source.path) or hash_file(source.path)
+    device = f"{choice.device} {choice.openvino_device}"
+    expected = {"engine": choice.engine, "precision": precision, "device": device}
+    for key, result in GateRecords(cache_folder() / "gate").all():
+        same = {name: key.get(name) for name in expected} == expected
+        of_weights = str(key.get("weights", "")).startswith(f"{sha256}/{source.model}/")
+        if same and of_weights and _is_recipe(key.get("recipe"), recipe):
+            return result.passed
+    return None
+
+
+def _is_recipe(record: Any, recipe: Recipe) -> bool:
+    """Whether it is the recipe, but for a temperature that the model brings along."""
+    return isinstance(record, dict) and all(
+        record.get(name) == (list(value) if isinstance(value, tuple) else value)
+        for name, value in asdict(recipe).items()
+        if name != "temperature"
+    )
+
+
+# Cache and weights
+
+
+def _cache(found: Findings) -> dict[str, Any]:
+    folder = cache_folder()
+    refusals = dict(refusal for part in CACHE_PARTS if (refusal := _refusal(folder / part)))
+    found.problems += [
+        f"{place}: cannot be written ({reason}), so nothing can be kept there; give yourself the right to, or set "
+        "WINSPECT_CACHE to another folder"
+        for place, reason in refusals.items()
+    ]
+    free_mb = None
+    with suppress(OSError):
+        free_mb = shutil.disk_usage(_nearest(folder)).free // MB
+    sizes = {part: _megabytes(sum(_file_sizes(folder / part))) for part in CACHE_PARTS}
+    return {"folder": str(folder), "writable": not refusals, "free_mb": free_mb, "size_mb": sizes}
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the innermost part of it that is there."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def _refusal(folder: Path) -> tuple[Path, str] | None:
+    """Where and why a folder cannot be written, or made; None where it can."""
+    place = _nearest(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return place, error.strerror or str(error)
+
+
+def _file_sizes(folder: Path) -> Iterator[int]:
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # another process may remove what it wrote
+                yield (Path(top) / name).lstat().st_size
+
+
+def _megabytes(size_bytes: int) -> float:
+    return round(size_bytes / MB, 3)
+
+
+def _source(model: str, weights: str | None, found: Findings) -> Source | None:
+    from winspect.weights import find
+
+    try:
+        return find(model, weights)
+    except WinspectError as error:
+        found.problems.append(str(error))
+        return None
+
+
+def _weights(source: Source, found: Findings) -> dict[str, Any]:
+    if source.kind == "bundled" and not source.present:
+        found.problems.append(f"{source.path}: not found; the package is not complete: {install_command('full')} again")
+    size_mb = _megabytes(source.path.stat().st_size) if source.present else None
+    return {"model": source.model, "tag": source.tag, "path": str(source.path), "size_mb": size_mb}

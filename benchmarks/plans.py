@@ -20,7 +20,8 @@ from typing import Any
 
 from winspect.cli.benchmark import print_benchmark
 from winspect.pictures.find import find_pictures
-from winspect.speed.benchmark import combine, run_benchmark
+from winspect.speed.benchmark import run_benchmark
+from winspect.speed.plans import combine
 
 ROOT = Path(__file__).parents[1]
 MODEL, SEED = "ViT-B-16-plus-240", 0

@@ -69,7 +69,7 @@ def small_serve(pipe, log_level):
     """A real worker that knows the small architecture of the tests."""
     from checkpoints import register_small
 
-    from winspect.speed.benchmark.worker import serve
+    from winspect.speed.worker import serve
 
     register_small()
     serve(pipe, log_level)

@@ -11,10 +11,10 @@ from checkpoints import SMALL
 from fake_workers import fake_serve, small_serve
 from PIL import Image
 
-import winspect.speed.benchmark
 from winspect.cli.main import main
 from winspect.datasets import packaged
 from winspect.engines import choice
+from winspect.speed import benchmark
 from winspect.speed.benchmark import run_benchmark
 
 
@@ -37,7 +37,7 @@ def cli(capsys, process_as_before, monkeypatch):
         def pretend(*given, model, **options):
             return run_benchmark(*given, model={**model, **told}, serve=serve, **options)
 
-        monkeypatch.setattr(winspect.speed.benchmark, "run_benchmark", pretend)
+        monkeypatch.setattr(benchmark, "run_benchmark", pretend)
         capsys.readouterr()
         code = main(["benchmark", *map(str, arguments)])
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
@@ -117,7 +117,7 @@ def test_model_options_are_passed_on(cli, parts, monkeypatch):
         "2",
     ]
     monkeypatch.setenv("WINSPECT_MODEL", "ViT-B-16")
-    monkeypatch.setattr(winspect.speed.benchmark, "run_benchmark", watch)
+    monkeypatch.setattr(benchmark, "run_benchmark", watch)
     assert main(["benchmark", str(parts), "--rounds", "1", "--plans", "serial", *options]) == 0
     told = {"model": "ViT-B-16", "weights": "w.pt", "device": "cpu", "workers": 3, "batch_size": 2}
     calibration = [parts / f"part{number}.png" for number in range(4)]

@@ -19,9 +19,9 @@ from winspect.cli import profile as verb
 from winspect.cli.main import main
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import MissingExtraError
-from winspect.speed.benchmark import pictures as default_pictures
-from winspect.speed.profiling import results
-from winspect.speed.profiling.roofline import measure_bandwidth
+from winspect.speed import plans as default_pictures
+from winspect.speed import profile
+from winspect.speed.roofline import measure_bandwidth
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def small_arrays(monkeypatch):
     """Bandwidth is measured on little memory: quick, and not what is tested."""
-    monkeypatch.setattr(results, "measure_bandwidth", functools.partial(measure_bandwidth, array_bytes=1 << 20))
+    monkeypatch.setattr(profile, "measure_bandwidth", functools.partial(measure_bandwidth, array_bytes=1 << 20))
 
 
 @pytest.fixture

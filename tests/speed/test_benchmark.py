@@ -18,20 +18,12 @@ from benchmarks import plans as plans_benchmark
 from winspect import WinCLIP
 from winspect.datasets import packaged
 from winspect.errors import MissingExtraError, SettingsError, SourceError
-from winspect.speed.benchmark import PLANS, Combination, combine, gemm, run_benchmark, runs, write_results
-from winspect.speed.benchmark.pictures import at_even_steps, count_tiles, packaged_pictures
-from winspect.speed.benchmark.plans import rotated
-from winspect.speed.benchmark.processes import Worker, WorkerError
-from winspect.speed.benchmark.results import (
-    Failure,
-    Measured,
-    Survey,
-    baseline_of,
-    gemm_rates,
-    make_results,
-    percentile,
-)
-from winspect.speed.benchmark.worker import Jobs, Runner, answer
+from winspect.speed import benchmark, gemm
+from winspect.speed.benchmark import run_benchmark
+from winspect.speed.benchmark_results import Failure, Measured, Survey, baseline_of, gemm_rates, make_results
+from winspect.speed.charts import write_benchmark
+from winspect.speed.plans import PLANS, Combination, at_even_steps, combine, packaged_pictures
+from winspect.speed.worker import Jobs, Runner, Worker, WorkerError, answer, count_tiles
 
 PICTURES = ["a.png", "b.png"]
 
@@ -82,11 +74,6 @@ def test_wrong_combinations(plans, engines, precisions, said):
         combine(plans, engines, precisions)
 
 
-def test_each_round_begins_with_another_combination():
-    assert [rotated("abc", number) for number in range(4)] == [list(own) for own in ("abc", "bca", "cab", "abc")]
-    assert rotated([], 3) == []
-
-
 # Rounds
 
 
@@ -114,7 +101,7 @@ def test_isolated_workers_are_loaded_anew_in_every_round(measure):
 def test_workers_are_closed_where_memory_would_not_do(measure, monkeypatch):
     combinations = combine(["serial", "tile-batch", "paper"], ["torch"], ["fp32"])
     # 0.7 of 1,000 MB hold two workers of 300 MB: the third closes the first, which is loaded again when it is asked.
-    monkeypatch.setattr(runs, "memory_mb", lambda: 1000)
+    monkeypatch.setattr(benchmark, "memory_mb", lambda: 1000)
     _, jobs = measure(combinations, rounds=2)
     a, b, c = (str(own) for own in combinations)
     loads = [job.removeprefix("load: ") for job in jobs if job.startswith("load")]
@@ -302,17 +289,10 @@ def test_unknown_memory_stays_unknown():
     assert make_results(SURVEY, [own], [], [], asked=ASKED)["plans"]["serial"]["peak_rss_mb"] is None
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 100, 101])
-@pytest.mark.parametrize("percent", [50, 95, 99])
-def test_percentiles_are_nearest_ranks(count, percent):
-    values = np.random.default_rng(count).normal(size=count).tolist()
-    assert percentile(values, percent) == np.percentile(values, percent, method="inverted_cdf")
-
-
-def test_percentiles_by_hand():
-    values = list(range(1, 101))
-    assert [percentile(values, percent) for percent in (50, 95, 99)] == [50, 95, 99]
-    assert percentile([7.5], 99) == 7.5
+def test_percentiles_are_latencies_that_were_measured():
+    own = measured("serial", "torch", "fp32", [1], [list(range(1, 101))])
+    found = make_results(SURVEY, [own], [], [], asked=ASKED)["runs"][0]["latency_ms"]
+    assert found == {"p50": 50, "p95": 95, "p99": 99}
 
 
 def test_the_rate_of_a_precision_is_the_fastest_engines_median():
@@ -324,7 +304,7 @@ def test_the_rate_of_a_precision_is_the_fastest_engines_median():
 def test_the_contract_of_the_file(measure, tmp_path):
     combinations = combine(PLANS, ["torch"], ["fp32"])
     results, _ = measure(combinations, rounds=2)
-    files = write_results(results, tmp_path / "out")
+    files = write_benchmark(results, tmp_path / "out")
     assert [path.name for path in files] == ["benchmark.json", "benchmark.svg"]
     found = json.loads(files[0].read_text())
     assert found == results
@@ -344,7 +324,7 @@ def test_the_contract_of_the_file(measure, tmp_path):
 
 def test_the_bars_are_as_long_as_their_numbers(measure, tmp_path):
     results, _ = measure(combine(["serial", "paper"], ["torch", "openvino"], ["fp32"]), rounds=1)
-    drawing = ET.fromstring(write_results(results, tmp_path)[1].read_text())
+    drawing = ET.fromstring(write_benchmark(results, tmp_path)[1].read_text())
     space = "{http://www.w3.org/2000/svg}"
     bars = [float(bar.attrib["width"]) for bar in drawing.iter(f"{space}rect") if bar.get("class") == "run"]
     rates = [run["images_per_s"] for run in results["runs"]]
@@ -357,7 +337,7 @@ def test_the_bars_are_as_long_as_their_numbers(measure, tmp_path):
 
 def test_the_chart_of_a_run_without_results(measure, tmp_path):
     results, _ = measure(combine(["serial"], ["onnx"], ["fp32"]), rounds=1, broken={"onnx": "refused"})
-    assert "images/s" in write_results(results, tmp_path)[1].read_text()
+    assert "images/s" in write_benchmark(results, tmp_path)[1].read_text()
 
 
 # Matrix products
@@ -420,7 +400,7 @@ def test_tiles_are_counted_and_bad_pictures_named(tmp_path, small_model):
     square, wide = save(tmp_path / "square.png", (60, 60)), save(tmp_path / "wide.png", (150, 60))
     (tmp_path / "bad.png").write_text("no picture")
     bad = str(tmp_path / "bad.png")
-    tiles, failed = count_tiles([square, bad, wide], small_model.preprocess, 0.8)
+    tiles, failed = count_tiles(small_model, [square, bad, wide])
     assert tiles == {square: 1, wide: 3}
     assert list(failed) == [bad]
     assert bad not in failed[bad]

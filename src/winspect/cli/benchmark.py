@@ -26,8 +26,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "machine's own rate of matrix products is reached.",
         epilog="plans: serial (recipe tiles, one pass per tile), tile-batch (tiles of several pictures share a pass), "
         "prefetch (tile-batch, and the weights are prefetched to the accelerator's cache), paper (recipe paper: all "
-        "windows, full maps). exit codes: 0 done; 2 wrong use; 3 done, but some combinations or pictures failed (each "
-        "named)",
+        "windows, full maps). exit codes: 0 done; 2 usage error; 3 done, but some combinations or pictures failed "
+        "(each named)",
     )
     parser.add_argument(
         "pictures", nargs="*", metavar="PICTURE", help="files, folders and globs (default: fabric, of winspect[demo])"
@@ -52,7 +52,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure; returns the exit code."""
-    from winspect.speed.benchmark import run_benchmark, write_results
+    from winspect.speed import benchmark
+    from winspect.speed.charts import write_benchmark
 
     combinations = _combinations(args)
     pictures = _pictures(args)
@@ -61,19 +62,19 @@ def run(args: argparse.Namespace) -> int:
 
         make_folder(args.out)  # before minutes of work
     given = {name: getattr(args, name) for name in ("rounds", "warm_up", "maps", "isolate", "category_name")}
-    results = run_benchmark(
+    results = benchmark.run_benchmark(
         combinations,
         pictures,
         model=_model_options(args),
         say=say,
         **{name: value for name, value in given.items() if value is not None},
     )
-    written = write_results(results, args.out) if args.out else []
+    written = write_benchmark(results, args.out) if args.out else []
     if args.json:
         print(json.dumps(results, indent=2))
     else:
         print_benchmark(results)
-    return _say_trouble(results, written)
+    return _report_failures(results, written)
 
 
 def _names(given: str | None) -> list[str]:
@@ -81,28 +82,27 @@ def _names(given: str | None) -> list[str]:
 
 
 def _combinations(args: argparse.Namespace) -> list[Any]:
-    """What is to be measured.
+    """The combinations to measure.
 
     Raises:
         SettingsError: an unknown name, an empty list, or options that contradict each other.
     """
-    from winspect.speed.benchmark.plans import PLANS, combine
+    from winspect.speed.plans import PLANS, check_names, combine
 
     if args.recipe is not None:
         raise SettingsError(f"--recipe {args.recipe}: a plan has its own recipe; use --plans paper for recipe paper")
     if args.plan is not None:
         raise SettingsError(f"--plan {args.plan}: say which plans are measured with --plans {args.plan}")
     lists = {}
-    for many, one, default in (("engines", "engine", "auto"), ("precisions", "precision", "fp32")):
-        several, single = getattr(args, many), getattr(args, one)
-        if several is not None and single is not None:
-            raise SettingsError(f"got --{many} {several} and --{one} {single}; use --{many} alone")
-        lists[many] = [single or default] if several is None else _names(several)
+    for several, single, default in (("engines", "engine", "auto"), ("precisions", "precision", "fp32")):
+        names, name = getattr(args, several), getattr(args, single)
+        if names is not None and name is not None:
+            raise SettingsError(f"got --{several} {names} and --{single} {name}; use --{several} alone")
+        lists[several] = [name or default] if names is None else _names(names)
     plans = list(PLANS) if args.plans is None else _names(args.plans)
     chosen = combine(plans, lists["engines"], lists["precisions"])
     from winspect.engines.choice import ENGINES
     from winspect.engines.devices import PRECISIONS  # imports torch, which takes seconds
-    from winspect.speed.benchmark.plans import check_names
 
     check_names("engines", lists["engines"], ENGINES)
     check_names("precisions", lists["precisions"], ("auto", *PRECISIONS))
@@ -111,7 +111,7 @@ def _combinations(args: argparse.Namespace) -> list[Any]:
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
     from winspect.pictures.find import find_pictures
-    from winspect.speed.benchmark.pictures import at_even_steps, packaged_pictures
+    from winspect.speed.plans import at_even_steps, packaged_pictures
 
     count = IMAGES if args.images is None else args.images
     if count < 1:
@@ -123,33 +123,20 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
 
 
 def _model_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the predictor, for every worker; what the combinations say is not among them."""
+    """Options of the model, for every worker, without those that the combinations say."""
     given = model_options(args)
     return {name: value for name, value in given.items() if name not in ("recipe", "engine", "precision", "plan")}
 
 
 def print_benchmark(results: Mapping[str, Any]) -> None:
-    """The table of all runs, and what the machine can do."""
+    """Print the table of all runs, and what the machine can do."""
     from winspect.cli.tables import percent, print_table
 
     pictures, asked = results["pictures"], f"{results['rounds']} rounds, {results['warm_up']} to warm up"
     count = len(pictures["names"])
     show(f"{results['model']}: {count} pictures, {sum(pictures['tiles'])} tiles, {asked}", "")
-    rows = [
-        [
-            "plan",
-            "engine",
-            "precision",
-            "maps",
-            "images/s",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            "x serial",
-            "peak MB",
-            "of GEMM",
-        ]
-    ]
+    heading = ["plan", "engine", "precision", "maps", "images/s", "p50 ms", "p95 ms", "p99 ms"]
+    rows = [[*heading, "x serial", "peak MB", "of GEMM"]]
     for run in results["runs"]:
         faster, peak, reached = (run[key] for key in ("speedup_vs_serial", "peak_rss_mb", "roofline_fraction"))
         rows.append(
@@ -175,11 +162,11 @@ def print_benchmark(results: Mapping[str, Any]) -> None:
         show(f"- {note}")
 
 
-def _say_trouble(results: Mapping[str, Any], written: list[Path]) -> int:
-    """What failed, and where the results are, on stderr; returns the exit code."""
+def _report_failures(results: Mapping[str, Any], written: list[Path]) -> int:
+    """Name what failed, and where the results are, on stderr; returns the exit code."""
     for failure in results["failed"]:
-        own = f"{failure['plan']} {failure['engine']} {failure['precision']}"
-        say(f"failed: {own}: {failure['error']['message']}")
+        combination = f"{failure['plan']} {failure['engine']} {failure['precision']}"
+        say(f"failed: {combination}: {failure['error']['message']}")
     for picture in results["failed_pictures"]:
         say(f"failed: {picture['path']}: {picture['message']}")
     for path in written:

@@ -25,8 +25,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "profile",
         help="say where the time goes, by operator class",
         description="Time the image tower's operators by class (linear, attention, LayerNorm, other) with the chosen "
-        "engine and precision, zero-shot, and hold them against what this machine's matrix products and memory can do.",
-        epilog="exit codes: 0 done; 2 wrong use; 3 done, but some pictures could not be used (each named)",
+        "engine and precision, zero-shot, and compare them with what this machine's matrix products and memory can do.",
+        epilog="exit codes: 0 done; 2 usage error; 3 done, but some pictures could not be used (each named)",
     )
     parser.add_argument(
         "pictures",
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         from winspect.system.files import make_folder
 
         make_folder(args.out)  # before minutes of work
-    from winspect.speed.profiling import profile, write_profile
+    from winspect.speed.charts import write_profile
+    from winspect.speed.profile import profile
 
     model = load_model(args)
     usable, failed = _usable(pictures, model)
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from winspect.speed.benchmark.pictures import at_even_steps, packaged_pictures
+    from winspect.speed.plans import at_even_steps, packaged_pictures
 
     if not args.pictures:
         return at_even_steps(packaged_pictures(), PICTURES)
@@ -82,12 +83,12 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
 
 
 def _usable(pictures: list[Path], model: WinCLIP) -> tuple[list[Path], list[PictureError]]:
-    """The pictures the model can judge, and why it cannot judge the others.
+    """The pictures that the model can score, and why it cannot score the others.
 
     Raises:
-        SourceError: it can judge none.
+        SourceError: it can score none.
     """
-    from winspect.speed.profiling.collect import prepare_for
+    from winspect.speed.profile import prepare_for
 
     usable, failed = [], []
     for picture in pictures:
@@ -103,25 +104,27 @@ def _usable(pictures: list[Path], model: WinCLIP) -> tuple[list[Path], list[Pict
 
 
 def print_profile(results: Mapping[str, Any]) -> None:
-    """The tables of classes, of the slowest operators and of the stages."""
+    """Print the tables of classes, of the slowest operators and of the stages."""
     from winspect.cli.tables import print_table
-    from winspect.speed.profiling.chart import TITLES, figure
+    from winspect.speed.charts import TITLES, figure
 
     how = f"{results['engine']} {results['precision']} on {results['device']}, recipe {results['recipe']}"
     count = ", ".join(f"{results[what]} {what[:-1]}{'s' * (results[what] > 1)}" for what in ("pictures", "tiles"))
     show(f"{results['model']}, {how}: {count}, per picture:", "")
     heading = ["class", "ms", "share %", "reported %", "GFLOP", "GB", "GFLOP/s", "GB/s", "bound by", "of limit %"]
+    work = ("gflop", "gbyte", "gflop_s", "gbyte_s")
     rows = [heading]
-    for name, own in results["classes"].items():
-        reached = None if own["limit_ms"] is None or not own["ms"] else 100 * own["limit_ms"] / own["ms"]
+    for name, figures in results["classes"].items():
+        spent, limit = figures["ms"], figures["limit_ms"]
+        reached = None if limit is None or not spent else 100 * limit / spent
         rows.append(
             [
                 TITLES[name],
-                f"{own['ms']:.2f}",
-                f"{100 * own['share']:.1f}",
+                f"{spent:.2f}",
+                f"{100 * figures['share']:.1f}",
                 f"{100 * results['reported']['shares'][name]:.1f}",
-                *("-" if own[key] is None else figure(own[key]) for key in ("gflop", "gbyte", "gflop_s", "gbyte_s")),
-                own["bound"] or "-",
+                *("-" if figures[key] is None else figure(figures[key]) for key in work),
+                figures["bound"] or "-",
                 "-" if reached is None else f"{reached:.0f}",
             ]
         )
@@ -135,8 +138,8 @@ def print_profile(results: Mapping[str, Any]) -> None:
     show(f"limits of this machine, measured: {', '.join(limits)}")
     print("of limit: the least time that these allow, over the time; above 100 % operands come from a cache\n")
     slowest = [["slowest operators", "type", "class", "ms"]]
-    for own in results["operators"][:10]:
-        slowest.append([own["name"], own["kind"], TITLES[own["class"]], f"{own['ms']:.2f}"])
+    for operator in results["operators"][:10]:
+        slowest.append([operator["name"], operator["kind"], TITLES[operator["class"]], f"{operator['ms']:.2f}"])
     print_table(slowest)
     stages = {**results["rest"], "image tower": results["tower_ms"], "together": results["picture_ms"]}
     print()

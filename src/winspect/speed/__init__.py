@@ -1,1 +1,1 @@
-"""Speed, measured: plans compared, operators and roofline."""
+"""Speed, measured: plans, engines and precisions side by side; operators and the machine's limits."""

@@ -1,9 +1,12 @@
-"""What one tile costs in the image tower: arithmetic and memory traffic by operator class. Numbers only.
+"""Arithmetic and memory traffic of one tile in the image tower, by operator class. Numbers only.
 
 A multiply-add counts 2, any other arithmetic operation 1, erf and a reciprocal root 1. Of attention its two products
 count, as is usual, not the softmax between them. Every operator reads its operands and writes its result once, and
 attention keeps its scores to itself, as all fused attention does. What an engine saves by fusing further operators,
 or pays for copies between its own layouts, is not in here.
+
+torch's own counter (``torch.utils.flop_counter``) cannot serve: it counts no bytes, nothing but products, no attention
+that a CPU has fused, and only what torch itself executes. The tests check these formulas against it where it can.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ _GELU_FLOPS = 5  # x / sqrt 2, erf, + 1, * x, / 2
 
 @dataclass(frozen=True)
 class Work:
-    """What some operators do to one tile.
+    """Operations and numbers moved for one tile.
 
     Attributes:
         flops: arithmetic operations.
@@ -63,11 +66,11 @@ def total(work: Iterable[Work]) -> Work:
 
 @dataclass(frozen=True)
 class TowerShape:
-    """The sizes of a plain ViT image tower.
+    """Sizes of a plain ViT image tower.
 
     Attributes:
         width: numbers per token. ``mlp_width``: of the hidden layer of each MLP. ``embedding``: of the output.
-        layers: transformer blocks. ``heads``: attention heads; they change no figure here.
+        layers: transformer blocks.
         grid_hw: rows and columns of the patch grid.
         patch_embedding: matrix products (or convolutions) that make the patch grid from one tile's pixels.
         layer_scale: whether each residual branch is scaled.
@@ -75,21 +78,11 @@ class TowerShape:
 
     width: int
     layers: int
-    heads: int
     mlp_width: int
     grid_hw: tuple[int, int]
     embedding: int
     patch_embedding: Work
     layer_scale: bool = False
-
-    @classmethod
-    def plain(
-        cls, *, width: int, layers: int, heads: int, grid_hw: tuple[int, int], embedding: int, patch_size: int
-    ) -> TowerShape:
-        """A tower after its numbers: one convolution over patches of RGB, without bias; MLPs four times as wide."""
-        patches = grid_hw[0] * grid_hw[1]
-        stem = _linear(patches, 3 * patch_size**2, width, bias=False)
-        return cls(width, layers, heads, 4 * width, grid_hw, embedding, stem)
 
     @classmethod
     def of(cls, tower: Any) -> TowerShape:
@@ -108,7 +101,6 @@ class TowerShape:
         return cls(
             width=int(width),
             layers=len(tower.blocks),
-            heads=int(block.heads),
             mlp_width=int(widen.out_features),
             grid_hw=tuple(tower.grid_hw),
             embedding=int(embedding),
@@ -117,19 +109,17 @@ class TowerShape:
         )
 
     @property
-    def patches(self) -> int:
-        """Patches of one tile."""
-        return self.grid_hw[0] * self.grid_hw[1]
+    def tokens(self) -> int:
+        """Tokens of the whole tile: the class token and its patches."""
+        return 1 + math.prod(self.grid_hw)
 
     def windows(self, scale: int, stride: int) -> int:
-        """Windows of one tile at a scale; the last of each row and column is flush with the far edge.
-
-        >>> TowerShape.plain(
-        ...     width=896, layers=12, heads=14, grid_hw=(15, 15), embedding=640, patch_size=16
-        ... ).windows(2, stride=1)
-        196
-        """
+        """Windows of one tile at a scale; the last of each row and column is flush with the far edge."""
         return math.prod(-(-(length - scale) // stride) + 1 for length in self.grid_hw)
+
+    def window_tokens(self, scales: Sequence[int], stride: int) -> int:
+        """Tokens of all windows of one tile, each with a class token of its own."""
+        return sum(self.windows(scale, stride) * (1 + scale * scale) for scale in scales)
 
 
 def _patch_embedding(tower: Any) -> Work:
@@ -139,9 +129,8 @@ def _patch_embedding(tower: Any) -> Work:
     work = []
 
     def count(module: Any, inputs: Any, output: Any) -> None:
-        weight = module.weight
-        weights = weight.numel() + (0 if module.bias is None else module.bias.numel())
-        products = output.numel() * weight[0].numel()
+        weights = sum(weight.numel() for weight in module.parameters(recurse=False))
+        products = output.numel() * module.weight[0].numel()
         work.append(Work(2 * products, inputs[0].numel() + output.numel(), weights))
 
     kinds = (torch.nn.Conv2d, torch.nn.Linear)
@@ -164,7 +153,7 @@ def image_tower_flops(
     share_first: bool = True,
     read_last: bool = True,
 ) -> dict[str, Work]:
-    """What one tile costs in the image tower, by operator class (:data:`CLASSES`).
+    """Work of one tile in the image tower, by operator class (:data:`CLASSES`).
 
     Args:
         scales: sides of the windows in patches; empty for the image embedding alone.
@@ -174,29 +163,27 @@ def image_tower_flops(
         read_last: of the last block only rows that are read are computed behind the attention's keys and values.
             With both off, every sequence passes through the whole tower by itself.
     """
-    tower = _Tower(shape, [(1, 1 + shape.patches), *((shape.windows(s, stride), 1 + s * s) for s in scales)], patches)
-    work = [tower.tokens()]
+    tower = _Tower(shape, [(1, shape.tokens), *((shape.windows(s, stride), 1 + s * s) for s in scales)], patches)
+    work = [tower.tokens(), tower.pooled()]
     for layer in range(shape.layers):
         last = read_last and layer == shape.layers - 1
         work.append(tower.block(shared=share_first and layer == 0 and not last, last=last))
-    work.append(tower.pooled())
     return {name: total(part.get(name, Work()) for part in work) for name in CLASSES}
 
 
 class _Tower:
-    """The sequences of one tile, as (sequences, length) of each group, and what each part of a tower does to them."""
+    """The sequences of one tile, as (sequences, length) of each group, and the work of each part of a tower on them."""
 
     def __init__(self, shape: TowerShape, groups: Sequence[tuple[int, int]], patches: bool) -> None:
         self.shape, self.groups = shape, groups
         self.rows = sum(count * length for count, length in groups)
-        self.own_rows = groups[0][1]  # the tile's own sequence, of which the windows' rows are copies
-        self.read = [1] * len(groups)  # rows of each sequence that are read behind the last block
-        if patches:
-            self.read[0] = self.own_rows
+        self.tile_rows = groups[0][1]  # the whole tile's sequence, of which the windows' rows are copies
+        self.read = [self.tile_rows if patches else 1, *[1] * (len(groups) - 1)]
+        """Rows of each sequence that are read behind the last block."""
 
     def tokens(self) -> dict[str, Work]:
         """Patch embedding, positions, ln_pre, and the windows' copies."""
-        rows, width = self.own_rows, self.shape.width
+        rows, width = self.tile_rows, self.shape.width
         sums = Work(rows * width, 2 * rows * width, rows * width)
         return {
             LINEAR: self.shape.patch_embedding,
@@ -209,25 +196,19 @@ class _Tower:
         width, hidden = self.shape.width, self.shape.mlp_width
         queried = self.read if last else [length for _, length in self.groups]
         behind = sum(count * rows for (count, _), rows in zip(self.groups, queried, strict=True))
-        projected = self.own_rows if shared else self.rows
+        projected = self.tile_rows if shared else self.rows
         copies = _copy(3 * (self.rows - projected), width) + (_copy(2 * behind, width) if last else Work())
         if last:  # queries alone, of the rows that are read; then keys and values
             projection = _linear(behind, width, width) + _linear(projected, width, 2 * width)
         else:
             projection = _linear(projected, width, 3 * width)
+        output, mlp = _linear(behind, width, width), _linear(behind, width, hidden) + _linear(behind, hidden, width)
+        attention = (
+            _attention(count, length, rows, width) for (count, length), rows in zip(self.groups, queried, strict=True)
+        )
         return {
-            LINEAR: total(
-                [
-                    projection,
-                    _linear(behind, width, width),
-                    _linear(behind, width, hidden),
-                    _linear(behind, hidden, width),
-                ]
-            ),
-            ATTENTION: total(
-                _attention(count, length, rows, width)
-                for (count, length), rows in zip(self.groups, queried, strict=True)
-            ),
+            LINEAR: projection + output + mlp,
+            ATTENTION: total(attention),
             LAYER_NORM: _layer_norm(projected, width) + _layer_norm(behind, width),
             OTHER: self._around(behind) + copies,
         }

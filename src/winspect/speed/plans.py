@@ -1,12 +1,19 @@
-"""Execution plans by name, and their combinations with engines and precisions. Importing this imports no torch."""
+"""What a benchmark measures: plans by name, their combinations with engines and precisions, and pictures.
+
+Importing this imports no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
-from winspect.errors import SettingsError
+from winspect.errors import MissingExtraError, SettingsError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -14,7 +21,7 @@ class Plan:
     """One way from pictures to scores.
 
     Attributes:
-        name: what it is called in results.
+        name: in results.
         recipe: of :data:`winspect.methods.winclip.recipes.RECIPES`.
         execution: the ``plan`` of :class:`winspect.WinCLIP`.
         maps: always with windows and full maps; otherwise image-level scores, unless maps are asked for.
@@ -39,7 +46,7 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
 )
 SERIAL = "serial"
 OPENVINO = "openvino:"
-"""What OpenVINO's own names of devices begin with here, as in ``openvino:GPU``."""
+"""Prefix of the names of OpenVINO's devices here, as in ``openvino:GPU``."""
 
 
 @dataclass(frozen=True)
@@ -57,36 +64,54 @@ class Combination:
 def combine(plans: Iterable[str], engines: Iterable[str], precisions: Iterable[str]) -> list[Combination]:
     """Every plan with every engine in every precision, each once, in the order given.
 
-    >>> [str(own) for own in combine(["serial"], ["torch"], ["fp32", "bf16"])]
+    >>> [str(combination) for combination in combine(["serial"], ["torch"], ["fp32", "bf16"])]
     ['serial torch fp32', 'serial torch bf16']
 
     Raises:
         SettingsError: an unknown plan, or none of something.
     """
     asked = {"plans": list(plans), "engines": list(engines), "precisions": list(precisions)}
-    for what, names in asked.items():
+    for kind, names in asked.items():
         if not names:
-            raise SettingsError(f"{what}: got none, need at least one")
+            raise SettingsError(f"{kind}: got none, need at least one")
     check_names("plans", asked["plans"], list(PLANS))
     every = [Combination(p, e, q) for p in asked["plans"] for e in asked["engines"] for q in asked["precisions"]]
     return list(dict.fromkeys(every))
 
 
-def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
     """Refuse a name that is not known.
 
     Raises:
         SettingsError: names the unknown ones and the known ones.
     """
     if unknown := [name for name in names if name not in known]:
-        raise SettingsError(f"{what}: got {', '.join(map(repr, unknown))}, need some of {', '.join(known)}")
+        raise SettingsError(f"{kind}: got {', '.join(map(repr, unknown))}, need some of {', '.join(known)}")
 
 
-def rotated(combinations: Sequence[Combination], number: int) -> list[Combination]:
-    """The order of a round: each begins with another combination, so that none always follows the same one.
+def packaged_pictures() -> list[Path]:
+    """Real pictures of fabric that install as a package.
 
-    >>> rotated([1, 2, 3], 4)
-    [2, 3, 1]
+    Raises:
+        MissingExtraError: the package is not installed.
     """
-    start = number % len(combinations) if combinations else 0
-    return [*combinations[start:], *combinations[:start]]
+    from winspect.datasets.packaged import open_textile
+
+    try:
+        return [item.path for item in open_textile().items]
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"got no pictures: name files or folders of your own, or use those of a package; {error}"
+        ) from error
+
+
+def at_even_steps(pictures: Sequence[T], count: int) -> list[T]:
+    """``count`` of the pictures from the first to the last, in order; all where there are no more.
+
+    >>> at_even_steps("abcdefg", 3)
+    ['a', 'd', 'g']
+    """
+    if count >= len(pictures):
+        return list(pictures)
+    steps = max(count - 1, 1)
+    return [pictures[round(number * (len(pictures) - 1) / steps)] for number in range(count)]

@@ -1,21 +1,19 @@
-"""From what the workers measured to ``benchmark.json``."""
+"""From what the workers of a benchmark measured to ``benchmark.json``."""
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from winspect.speed.benchmark.plans import PLANS, SERIAL, Combination
-from winspect.system.files import make_folder, replacing
+import numpy as np
+
+from winspect.speed.plans import PLANS, SERIAL, Combination
 from winspect.system.machine import describe_machine, versions
 
 SCHEMA = 1
-RESULTS_FILE, CHART_FILE = "benchmark.json", "benchmark.svg"
 SCENARIOS = {"images_per_s": "offline", "latency_ms": "single-stream"}
 """MLPerf's names for how the figures were made: all pictures at once, or each waited for before the next."""
 PERCENTILES = (50, 95, 99)
@@ -23,7 +21,7 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True)
 class Survey:
-    """What was known before anything was measured.
+    """What is known before anything is measured.
 
     Attributes:
         tiles: of each picture that can be used, in recipe ``tiles``. ``failed``: why the others cannot.
@@ -43,7 +41,7 @@ class Survey:
 
 @dataclass
 class Measured:
-    """One combination: what the worker said when it was loaded, and about every round."""
+    """One combination: the worker's description when it was loaded, and its figures of every round."""
 
     combination: Combination
     described: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +50,7 @@ class Measured:
     @property
     def rates(self) -> list[float]:
         """Images/s, round by round."""
-        return [own["images_per_s"] for own in self.rounds]
+        return [figures["images_per_s"] for figures in self.rounds]
 
     @property
     def rate(self) -> float:
@@ -64,6 +62,15 @@ class Measured:
         """Whether it is what others are compared with."""
         return (self.described["engine"], self.described["precision"]) == ("torch", "fp32")
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Plan, engine and precision that really ran."""
+        return {
+            "plan": self.combination.plan,
+            "engine": self.described["engine"],
+            "precision": self.described["precision"],
+        }
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -74,14 +81,14 @@ class Failure:
     message: str
     rounds_done: int
 
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least so many percent of all do not exceed: one that was measured, as in MLPerf.
-
-    >>> percentile([40, 10, 30, 20], 50), percentile([40, 10, 30, 20], 51)
-    (20, 30)
-    """
-    return sorted(values)[max(math.ceil(percent / 100 * len(values)), 1) - 1]
+    def to_json(self) -> dict[str, Any]:
+        """An entry of ``failed``."""
+        names = vars(self.combination)
+        return {
+            **names,
+            "rounds_done": self.rounds_done,
+            "error": {"type": self.kind, "message": self.message},
+        }
 
 
 def gemm_rates(products: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -89,15 +96,15 @@ def gemm_rates(products: Sequence[Mapping[str, Any]]) -> dict[str, float | None]
     rates: dict[str, float | None] = {"fp32": None, "bf16": None}
     for product in products:
         if product["gflops"]:
-            own, best = statistics.median(product["gflops"]), rates.get(product["precision"])
-            rates[product["precision"]] = own if best is None else max(own, best)
+            rate, best = statistics.median(product["gflops"]), rates.get(product["precision"])
+            rates[product["precision"]] = rate if best is None else max(rate, best)
     return rates
 
 
 def baseline_of(measured: Sequence[Measured]) -> Measured | None:
     """What speed-ups are relative to: ``serial`` in torch fp32, else the first ``serial``; None without one."""
-    serial = [own for own in measured if own.combination.plan == SERIAL]
-    return next((own for own in serial if own.is_torch_fp32), serial[0] if serial else None)
+    serial = [candidate for candidate in measured if candidate.combination.plan == SERIAL]
+    return next((candidate for candidate in serial if candidate.is_torch_fp32), serial[0] if serial else None)
 
 
 def make_results(
@@ -115,7 +122,7 @@ def make_results(
     machine's own rate of matrix products in that precision. What is not known is null.
     """
     baseline, rates = baseline_of(measured), gemm_rates(products)
-    runs = [_run(own, survey, rates, baseline, measured) for own in measured]
+    runs = [_run(entry, survey, rates, baseline, measured) for entry in measured]
     names = [name for name in PLANS if any(run["plan"] == name for run in runs)]
     fastest = {
         name: max((run for run in runs if run["plan"] == name), key=lambda run: run["images_per_s"]) for name in names
@@ -132,64 +139,54 @@ def make_results(
         **asked,
         "scenarios": SCENARIOS,
         "pictures": {"names": [Path(name).name for name in survey.tiles], "tiles": list(survey.tiles.values())},
-        "baseline": baseline and _name(baseline),
+        "baseline": baseline and baseline.names,
         "plans": {
             name: {key: run[key] for key in run if key not in ("plan", "rounds")} for name, run in fastest.items()
         },
         "gemm_gflops": {name: rate and round(rate, 1) for name, rate in rates.items()},
         "roofline_fraction": {name: run["roofline_fraction"] for name, run in fastest.items()},
         "runs": runs,
-        "failed": [_failed(failure) for failure in failures],
+        "failed": [failure.to_json() for failure in failures],
         "failed_pictures": [{"path": path, "message": message} for path, message in survey.failed.items()],
         "gemm": [{**product, "gflops": [round(rate, 1) for rate in product["gflops"]]} for product in products],
     }
 
 
-def _name(own: Measured) -> dict[str, str]:
-    return {"plan": own.combination.plan, "engine": own.described["engine"], "precision": own.described["precision"]}
-
-
-def _failed(failure: Failure) -> dict[str, Any]:
-    own = failure.combination
-    error = {"type": failure.kind, "message": failure.message}
-    names = {"plan": own.plan, "engine": own.engine, "precision": own.precision}
-    return {**names, "rounds_done": failure.rounds_done, "error": error}
-
-
 def _run(
-    own: Measured,
+    entry: Measured,
     survey: Survey,
     rates: Mapping[str, float | None],
     baseline: Measured | None,
     measured: Sequence[Measured],
 ) -> dict[str, Any]:
-    tiled = PLANS[own.combination.plan].recipe == "tiles"
     images = len(survey.tiles)
-    tiles = sum(survey.tiles.values()) if tiled else images
-    flops = survey.flops_per_tile["windows" if own.described["maps"] else "image"] * tiles / images
+    tiles = sum(survey.tiles.values()) if PLANS[entry.combination.plan].recipe == "tiles" else images
+    flops = survey.flops_per_tile["windows" if entry.described["maps"] else "image"] * tiles / images
     # The rate is that of one device; where engines run on different ones, it says nothing about the others.
-    gemm = rates.get(own.described["precision"]) if own.described["device"] == survey.device else None
-    latency = [value for each in own.rounds for value in each["latency_ms"]]
-    peaks = [each["peak_rss_mb"] for each in own.rounds if each["peak_rss_mb"] is not None]
+    gemm = rates.get(entry.described["precision"]) if entry.described["device"] == survey.device else None
+    latency = [value for figures in entry.rounds for value in figures["latency_ms"]]
+    # Nearest ranks, so that each is a latency that was measured, as in MLPerf.
+    percentiles = np.percentile(latency, PERCENTILES, method="inverted_cdf").tolist()
+    peaks = [figures["peak_rss_mb"] for figures in entry.rounds if figures["peak_rss_mb"] is not None]
     return {
-        **_name(own),
-        "asked": {"engine": own.combination.engine, "precision": own.combination.precision},
-        **{key: own.described[key] for key in ("device", "recipe", "maps", "batch_size", "note")},
+        **entry.names,
+        "asked": {"engine": entry.combination.engine, "precision": entry.combination.precision},
+        **{key: entry.described[key] for key in ("device", "recipe", "maps", "batch_size", "note")},
         "images": images,
         "tiles": tiles,
-        "images_per_s": round(own.rate, 4),
-        "latency_ms": {f"p{percent}": round(percentile(latency, percent), 2) for percent in PERCENTILES},
+        "images_per_s": round(entry.rate, 4),
+        "latency_ms": {f"p{percent}": round(ms, 2) for percent, ms in zip(PERCENTILES, percentiles, strict=True)},
         "peak_rss_mb": round(max(peaks), 1) if peaks else None,
-        "speedup_vs_serial": None if baseline is None else round(_ratio(own.rates, baseline.rates), 4),
+        "speedup_vs_serial": None if baseline is None else round(_ratio(entry.rates, baseline.rates), 4),
         "gflop_per_image": round(flops / 1e9, 3),
-        "roofline_fraction": gemm and round(flops / 1e9 * own.rate / gemm, 4),
-        "score_max_difference": _difference(own, measured),
+        "roofline_fraction": gemm and round(flops / 1e9 * entry.rate / gemm, 4),
+        "score_max_difference": _difference(entry, measured),
         "rounds": [
             {
-                "images_per_s": round(each["images_per_s"], 4),
-                "latency_ms": [round(value, 2) for value in each["latency_ms"]],
+                "images_per_s": round(figures["images_per_s"], 4),
+                "latency_ms": [round(value, 2) for value in figures["latency_ms"]],
             }
-            for each in own.rounds
+            for figures in entry.rounds
         ],
     }
 
@@ -198,26 +195,11 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def _difference(own: Measured, measured: Sequence[Measured]) -> float | None:
-    """How far the scores are from those of torch fp32 in the same recipe; None where that was not measured."""
-    same = (other for other in measured if other.described["recipe"] == own.described["recipe"] and other.is_torch_fp32)
+def _difference(entry: Measured, measured: Sequence[Measured]) -> float | None:
+    """Largest difference of scores from those of torch fp32 in the same recipe; None where that was not measured."""
+    recipe = entry.described["recipe"]
+    same = (other for other in measured if other.described["recipe"] == recipe and other.is_torch_fp32)
     reference = next(same, None)
     if reference is None:
         return None
-    return max(abs(a - b) for a, b in zip(own.rounds[0]["scores"], reference.rounds[0]["scores"], strict=True))
-
-
-def write_results(results: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write ``benchmark.json`` and the chart; returns both.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
-    from winspect.speed.speed_chart import speed_chart
-
-    make_folder(out)
-    texts = {RESULTS_FILE: json.dumps(results, indent=2) + "\n", CHART_FILE: speed_chart(results)}
-    for name, text in texts.items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [out / name for name in texts]
+    return max(abs(a - b) for a, b in zip(entry.rounds[0]["scores"], reference.rounds[0]["scores"], strict=True))

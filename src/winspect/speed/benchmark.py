@@ -2,6 +2,7 @@
 
 Only one process computes at any time. A round visits all combinations, beginning with another one each time, so that
 what else the machine does hits all alike; the rate of matrix products is measured again in every round as well.
+Importing this imports no torch.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
 
 from winspect.errors import SettingsError, SourceError
-from winspect.speed.benchmark.plans import Combination, rotated
-from winspect.speed.benchmark.processes import Serve, Worker, WorkerError
-from winspect.speed.benchmark.results import Failure, Measured, Survey, make_results
-from winspect.speed.benchmark.worker import serve
+from winspect.speed.benchmark_results import Failure, Measured, Survey, make_results
+from winspect.speed.plans import Combination
+from winspect.speed.worker import Serve, Worker, WorkerError, serve
 from winspect.system.machine import memory_mb
 
 logger = logging.getLogger(__name__)
@@ -52,8 +51,8 @@ def run_benchmark(
     and int8 weights where they had to be built because they were not in the cache yet.
 
     Args:
-        combinations: see :func:`winspect.speed.benchmark.plans.combine`. One that cannot run is listed under ``failed``
-            with its error, and the others go on.
+        combinations: see :func:`winspect.speed.plans.combine`. One that cannot run is listed under ``failed`` with its
+            error, and the others go on.
         pictures: files. One that cannot be used is listed and left out.
         model: options of :class:`winspect.WinCLIP`, but for engine, precision, recipe and plan.
         category_name: the class of all pictures.
@@ -62,7 +61,7 @@ def run_benchmark(
         maps: the plans on recipe ``tiles`` make full maps, too, not image-level scores alone.
         isolate: one worker at a time, loaded anew in every round: slower, and needs the least memory. Without it
             workers are closed early only where memory would not do for all.
-        say: told what is going on, a line at a time.
+        say: called with a line about what is going on.
         serve: what workers run.
 
     Raises:
@@ -85,18 +84,21 @@ def run_benchmark(
         if not survey.tiles:
             path, reason = next(iter(survey.failed.items()))
             raise SourceError(f"none of {len(names)} pictures can be used; the first, {path}: {reason}")
+        say("building matrix products of the model's sizes")
+        products = _Products(yardstick, survey, combinations)
         job = {"model": options, "category_name": category_name, "pictures": list(survey.tiles), "maps": maps}
-        job["warm_up"] = warm_up
-        session = _Session(combinations, pool, _Products(yardstick, survey, combinations), job, rounds, say)
-        session.run()
+        session = _Session(combinations, pool, {**job, "warm_up": warm_up}, rounds, say)
+        for number in range(rounds):
+            products.measure(math.ceil(_GEMM_REPETITIONS / rounds))
+            session.round(number)
     finally:
         pool.close()
         yardstick.close()
     return make_results(
         survey,
-        session.measured,
+        list(session.measured.values()),
         session.failures,
-        session.products.measured,
+        products.measured,
         asked={"class": category_name, "rounds": rounds, "warm_up": warm_up, "maps": maps},
     )
 
@@ -116,16 +118,13 @@ class _Pool:
     def get(self, combination: Combination, load: Callable[[Worker], float | None]) -> Worker:
         """The worker of a combination; ``load`` is called with a new one, and gives its memory in MB."""
         if combination not in self._open:
-            self._make_room()
+            expected_mb = max(self._used_mb.values(), default=0.0)
+            while self._open and sum(self._used_mb[name] for name in self._open) + expected_mb > self._limit_mb:
+                self.drop(next(iter(self._open)))
             self._open[combination] = Worker(self._serve)  # kept before it is loaded, to be closed whatever happens
             self._used_mb[combination] = load(self._open[combination]) or 0.0
         worker = self._open[combination] = self._open.pop(combination)
         return worker
-
-    def _make_room(self) -> None:
-        expected_mb = max(self._used_mb.values(), default=0.0)
-        while self._open and sum(self._used_mb[own] for own in self._open) + expected_mb > self._limit_mb:
-            self.drop(next(iter(self._open)))
 
     def drop(self, combination: Combination) -> None:
         """Close a combination's worker, if it is open."""
@@ -145,84 +144,71 @@ class _Products:
         from winspect.engines.choice import installed
         from winspect.engines.devices import PRECISIONS
 
-        asked = {combination.precision for combination in combinations}
-        self._worker = worker
-        self._options = {
-            "engines": list(installed()),
-            "precisions": [own for own in PRECISIONS if own in asked or own in _GEMM_PRECISIONS],
-            "layer": survey.layer,
-            "device": survey.device,
-        }
-        self.measured: list[dict[str, Any]] = []
-        self._working = True
-
-    def open(self, say: Say) -> None:
-        say("building matrix products of the model's sizes")
-        self._ask(lambda: self.measured.extend(self._worker.ask("gemm_open", **self._options)))
+        asked = {*_GEMM_PRECISIONS, *(combination.precision for combination in combinations)}
+        self._worker: Worker | None = worker
+        self.measured = self._ask(
+            "gemm_open",
+            engines=list(installed()),
+            precisions=[precision for precision in PRECISIONS if precision in asked],
+            layer=survey.layer,
+            device=survey.device,
+        )
         for product in self.measured:
             product["gflops"] = []
 
-    def round(self, rounds: int) -> None:
-        repetitions = math.ceil(_GEMM_REPETITIONS / rounds)
+    def measure(self, repetitions: int) -> None:
+        """Measure every product that could be built once more."""
         running = [product for product in self.measured if product["error"] is None]
+        answer = self._ask("gemm_round", repetitions=repetitions) or [[]] * len(running)
+        for product, rates in zip(running, answer, strict=True):
+            product["gflops"] += rates
 
-        def measure() -> None:
-            rates = self._worker.ask("gemm_round", repetitions=repetitions)
-            for product, own in zip(running, rates, strict=True):
-                product["gflops"] += own
-
-        self._ask(measure)
-
-    def _ask(self, job: Callable[[], None]) -> None:
-        if not self._working:
-            return
+    def _ask(self, job: str, **options: Any) -> list[Any]:
+        """The worker's answer; nothing once it has failed."""
+        if self._worker is None:
+            return []
         try:
-            job()
+            return self._worker.ask(job, **options)
         except WorkerError as error:
             logger.warning("the rate of matrix products is not measured any further: %s", error)
-            self._working = False
+            self._worker = None
+            return []
 
 
-@dataclass
 class _Session:
-    """All rounds of all combinations."""
+    """All combinations that have not failed, with what was measured."""
 
-    combinations: Sequence[Combination]
-    pool: _Pool
-    products: _Products
-    job: dict[str, Any]
-    rounds: int
-    say: Say
-    measured: list[Measured] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    def __init__(
+        self, combinations: Sequence[Combination], pool: _Pool, job: dict[str, Any], rounds: int, say: Say
+    ) -> None:
+        self.combinations, self.pool, self.job, self.rounds, self.say = combinations, pool, job, rounds, say
+        self.measured = {combination: Measured(combination) for combination in combinations}
+        self.failures: list[Failure] = []
 
-    def run(self) -> None:
-        self.products.open(self.say)
-        found = {combination: Measured(combination) for combination in self.combinations}
-        for number in range(self.rounds):
-            self.products.round(self.rounds)
-            for combination in rotated(list(self.combinations), number):
-                if combination in found and not self._round(found[combination], number):
-                    del found[combination]
-        self.measured = list(found.values())
+    def round(self, number: int) -> None:
+        """Visit all combinations; each round begins with another one, so that none always follows the same one."""
+        start = number % len(self.combinations)
+        for combination in (*self.combinations[start:], *self.combinations[:start]):
+            if combination not in self.measured:
+                continue
+            try:
+                rate = self._measure(self.measured[combination])
+            except WorkerError as error:
+                self.pool.drop(combination)
+                del self.measured[combination]
+                self.failures.append(Failure(combination, error.kind, str(error), rounds_done=number))
+                self.say(f"FAILED {combination}: {error}")
+            else:
+                self.say(f"round {number + 1} of {self.rounds}: {combination}: {rate:.3g} images/s")
 
-    def _round(self, own: Measured, number: int) -> bool:
-        """One round of one combination; False where it failed."""
-        combination = own.combination
+    def _measure(self, measured: Measured) -> float:
+        combination = measured.combination
 
         def load(worker: Worker) -> float | None:
             self.say(f"loading {combination}")
             names = {"plan": combination.plan, "engine": combination.engine, "precision": combination.precision}
-            own.described = worker.ask("load", **names, **self.job)
-            return own.described["peak_rss_mb"]
+            measured.described = worker.ask("load", **names, **self.job)
+            return measured.described["peak_rss_mb"]
 
-        try:
-            found = self.pool.get(combination, load).ask("round")
-        except WorkerError as error:
-            self.pool.drop(combination)
-            self.failures.append(Failure(combination, error.kind, str(error), rounds_done=number))
-            self.say(f"FAILED {combination}: {error}")
-            return False
-        own.rounds.append(found)
-        self.say(f"round {number + 1} of {self.rounds}: {combination}: {found['images_per_s']:.3g} images/s")
-        return True
+        measured.rounds.append(self.pool.get(combination, load).ask("round"))
+        return measured.rates[-1]

@@ -1,4 +1,4 @@
-"""What each operator class does per second, and which of the machine's limits binds it.
+"""Rates of each operator class, and which of the machine's limits binds it.
 
 The roofline model (Williams, Waterman and Patterson, Communications of the ACM 52(4), 2009): work of F operations
 that moves B bytes takes at least F / (rate of matrix products) and at least B / (memory bandwidth); the longer of
@@ -60,13 +60,6 @@ class ClassFigures:
     bound: str | None
 
 
-def bytes_per_number(precision: str, operator_class: str) -> int:
-    """In int8 the matrix products alone run in int8; everything between them is float32."""
-    if precision == "int8" and operator_class != LINEAR:
-        return ELEMENT_BYTES["fp32"]
-    return ELEMENT_BYTES[precision]
-
-
 def class_figures(
     seconds: Mapping[str, float],
     work: Mapping[str, Work],
@@ -85,18 +78,19 @@ def class_figures(
     """
     whole = sum(seconds.values())
     figures = {}
-    for name, own in seconds.items():
+    for name, spent in seconds.items():
         flops = work[name].flops * tiles_per_picture
-        size = bytes_per_number(precision, name)
+        # In int8 the matrix products alone run in int8; everything between them is float32.
+        size = ELEMENT_BYTES["fp32" if precision == "int8" and name != LINEAR else precision]
         moved = work[name].moved_bytes(batch=tiles_per_pass, element_bytes=size) * tiles_per_picture
         limit_s, bound = _limit(flops, moved, limits)
         figures[name] = ClassFigures(
-            ms=own * 1e3,
-            share=own / whole,
+            ms=spent * 1e3,
+            share=spent / whole,
             gflop=flops / 1e9,
             gbyte=moved / 1e9,
-            gflop_s=flops / own / 1e9 if own else None,
-            gbyte_s=moved / own / 1e9 if own else None,
+            gflop_s=flops / spent / 1e9 if spent else None,
+            gbyte_s=moved / spent / 1e9 if spent else None,
             limit_ms=None if limit_s is None else limit_s * 1e3,
             bound=bound,
         )
@@ -104,7 +98,7 @@ def class_figures(
 
 
 def _limit(flops: float, moved_bytes: float, limits: Limits) -> tuple[float | None, str | None]:
-    """The least seconds, and what they are spent on."""
+    """The least seconds, and the limit that sets them."""
     if limits.gemm_gflops is None or limits.memory_gbyte_s is None:
         return None, None
     computing, moving = flops / limits.gemm_gflops / 1e9, moved_bytes / limits.memory_gbyte_s / 1e9

@@ -1,18 +1,22 @@
-"""What a worker process does: load a model and judge pictures by the clock, or measure the machine itself."""
+"""Worker processes of a benchmark, asked one job at a time over a pipe: how they are asked, and what they do.
+
+A worker is a process of its own, so that its memory and its libraries' threads are its own.
+"""
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from winspect.errors import PictureError
-from winspect.speed.benchmark.plans import OPENVINO, PLANS, Plan
+from winspect.errors import PictureError, WinspectError
+from winspect.speed.plans import OPENVINO, PLANS, Plan
 from winspect.system.machine import peak_rss_mb
 from winspect.system.terminal import log_to_stderr
 
@@ -21,22 +25,83 @@ if TYPE_CHECKING:
     from winspect.methods.result import Result
 
 NO_PREFETCH = "tile-batch: {} has no cache that weights can be prefetched to"
+_GOODBYE_S = 5.0  # from the end of its pipe to the end of a process
+
+Serve = Callable[[Connection, int], None]
+
+
+class WorkerError(WinspectError):
+    """A worker refused, failed or died. ``kind`` is the name of its error's class, or ``died``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class Worker:
+    """A worker process, seen by the process that asks.
+
+    Args:
+        serve: what it runs, a function of a module that it can import. It is given its end of the pipe and the level
+            of the log, answers each ``(job, options)`` with ``("done", answer)`` or ``("failed", (kind, message))``,
+            and returns when the pipe is closed.
+    """
+
+    def __init__(self, serve: Serve) -> None:
+        # Not forked: a forked process shares memory with this one, and libraries that have started threads break.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far_end = context.Pipe()
+        self._process = context.Process(target=serve, args=(far_end, logging.getLogger().level), daemon=True)
+        self._process.start()
+        far_end.close()  # else its death would not be seen
+
+    def ask(self, job: str, **options: Any) -> Any:
+        """Send a job and wait for its answer.
+
+        Raises:
+            WorkerError: the job failed, or the process died.
+        """
+        try:
+            self._pipe.send((job, options))
+            outcome, answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise WorkerError("died", self._last_words()) from error
+        if outcome == "failed":
+            raise WorkerError(*answer)
+        return answer
+
+    def _last_words(self) -> str:
+        self._process.join(_GOODBYE_S)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = ": the machine may have run out of memory" if name == "SIGKILL" else ""
+            return f"the worker process was ended by {name}{hint}"
+        return f"the worker process ended with exit code {code} and without an answer"
+
+    def close(self) -> None:
+        """End the process at once: it has nothing to put away. Closing twice does no harm."""
+        if not self._pipe.closed:
+            self._pipe.close()
+            self._process.kill()
+            self._process.join()
+            self._process.close()
 
 
 def serve(pipe: Connection, log_level: int) -> None:
-    """Answer jobs until the pipe is closed; see :class:`winspect.speed.benchmark.processes.Worker`."""
+    """Answer jobs until the pipe is closed, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that asked ends this one
     os.dup2(2, 1)  # stdout is the JSON's, whatever a library prints
     log_to_stderr(log_level)
     jobs = Jobs()
-    with suppress(EOFError, OSError):  # the one who asked is gone
+    with suppress(EOFError, OSError):  # the process that asked is gone
         while True:
             job, options = pipe.recv()
             pipe.send(answer(jobs, job, options))
 
 
 def answer(jobs: Jobs, job: str, options: dict[str, Any]) -> tuple[str, Any]:
-    """``("done", answer)``, or ``("failed", (kind, message))``: what to make of it decides the one who asked."""
+    """``("done", answer)``, or ``("failed", (kind, message))``: the process that asked decides what to make of it."""
     try:
         return "done", getattr(jobs, job)(**options)
     except Exception as error:
@@ -50,17 +115,15 @@ class Jobs:
     gemms: list[Any]
 
     def survey(self, model: dict[str, Any], category_name: str, pictures: list[str]) -> dict[str, Any]:
-        """What must be known before anything is measured; leaves the prompts of the class in the cache.
+        """Find out what must be known before anything is measured; leaves the prompts of the class in the cache.
 
         Then no worker has to encode them, and the peak memory of all is comparable.
         """
-        from winspect.speed.benchmark.pictures import count_tiles
-
         # On the CPU: nothing is measured here.
         loaded = _load(model, engine="torch", precision="fp32", recipe="paper", device="cpu")
         loaded.prepare_class(category_name)
         device = _device(model.get("device", "auto"))
-        tiles, failed = count_tiles(pictures, loaded.preprocess, loaded.recipe.tile_stride)
+        tiles, failed = count_tiles(loaded, pictures)
         return {
             "model": loaded.model,
             "weights": loaded.weights,
@@ -84,7 +147,7 @@ class Jobs:
 
     def gemm_open(self, **options: Any) -> list[dict[str, Any]]:
         """Build the matrix products; those that cannot be built are answered with an ``error``."""
-        from winspect.speed.benchmark.gemm import open_gemms
+        from winspect.speed.gemm import open_gemms
 
         self.gemms = open_gemms(**options)
         return [gemm.describe() for gemm in self.gemms]
@@ -125,8 +188,8 @@ class Runner:
     def describe(self) -> dict[str, Any]:
         """What really runs: engine, precision, device, recipe, and a note where it is not what the plan says."""
         engine = self.model.engine
-        own = getattr(engine, "openvino_device", "CPU")
-        device = str(engine.device) if own == "CPU" else f"{OPENVINO}{own}"
+        openvino_device = getattr(engine, "openvino_device", "CPU")
+        device = str(engine.device) if openvino_device == "CPU" else f"{OPENVINO}{openvino_device}"
         fetched = self.plan.name != "prefetch" or device.startswith("npu")
         return {
             "engine": engine.name,
@@ -140,33 +203,44 @@ class Runner:
 
     def round(self) -> dict[str, Any]:
         """Offline: all pictures, as fast as they go. Single-stream: one after the other, each waited for."""
-        results, offline_s = _timed(partial(self._judge, self.pictures))
-        latency_ms = []
-        for picture in self.pictures:
-            _, seconds = _timed(partial(self._judge, [picture]))
-            latency_ms.append(1000 * seconds)
+        results, offline_s = self._timed(self.pictures)
         return {
             "images_per_s": len(self.pictures) / offline_s,
-            "latency_ms": latency_ms,
+            "latency_ms": [1000 * self._timed([picture])[1] for picture in self.pictures],
             "scores": [result.anomaly_score for result in results],
             "peak_rss_mb": peak_rss_mb(),
         }
 
-    def _judge(self, pictures: Sequence[str]) -> list[Result]:
-        judged = []
+    def _timed(self, pictures: Sequence[str]) -> tuple[list[Result], float]:
+        """The results of some pictures, and the seconds they took."""
+        began, results = time.perf_counter(), []
         for result in self.model.predict_many(pictures, self.category_name, maps=self.maps):
             if result.error is not None:
                 raise result.error
             if self.maps and result.anomaly_map is None:
                 raise PictureError(result.path, "got no map although maps were asked for")
-            judged.append(result)
-        return judged
+            results.append(result)
+        return results, time.perf_counter() - began
 
 
 def _load(options: dict[str, Any], **more: Any) -> WinCLIP:
     from winspect.inspector.winclip import WinCLIP
 
     return WinCLIP(**{**options, **more})
+
+
+def count_tiles(model: WinCLIP, pictures: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
+    """Tiles of recipe ``tiles`` of each picture that can be used, and why the others cannot."""
+    from winspect.pictures.tiles import Cut, prepare
+
+    cut = Cut(tiling=True, stride_fraction=model.recipe.tile_stride)
+    tiles, failed = {}, {}
+    for picture in pictures:
+        try:
+            tiles[picture] = len(prepare(picture, model.preprocess, cut).tiles)
+        except PictureError as error:
+            failed[picture] = error.reason
+    return tiles, failed
 
 
 def _device(name: str) -> str:
@@ -186,14 +260,7 @@ def _work(model: WinCLIP, device: str, batch_size: int | None) -> dict[str, Any]
     for name, scales in (("image", ()), ("windows", recipe.scales)):
         work = image_tower_flops(shape, scales=scales, stride=recipe.stride, patches=False)
         flops[name] = work[LINEAR].flops + work[ATTENTION].flops
-    tokens = 1 + shape.patches
-    windowed = tokens + sum(shape.windows(scale, recipe.stride) * (1 + scale * scale) for scale in recipe.scales)
+    windowed = shape.tokens + shape.window_tokens(recipe.scales, recipe.stride)
     batch = batch_size or DEFAULT_BATCH_SIZES.get(device.partition(":")[0], 1)
-    rows = [batch * tokens, windowed if device == "cpu" else batch * windowed]
+    rows = [batch * shape.tokens, windowed if device == "cpu" else batch * windowed]
     return {"flops_per_tile": flops, "layer": {"width": shape.width, "hidden": shape.mlp_width, "rows": rows}}
-
-
-def _timed(job: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.perf_counter()
-    value = job()
-    return value, time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""The machine's own rate of matrix products, by engine and precision, at the sizes of the model's layers.
+"""The machine's rate of matrix products, by engine and precision, at the sizes of the model's layers.
 
 Each product is a chain of linear layers without bias, width -> hidden -> width, over so many rows, as in the MLPs
 that hold two thirds of a tower's weights. It runs in the engine the model would run in, so that the rate is the best
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from winspect.speed.benchmark.plans import OPENVINO
+from winspect.speed.plans import OPENVINO
 
 logger = logging.getLogger(__name__)
 
@@ -124,12 +124,12 @@ def _openvino(precision: str) -> Callable[..., Run]:
             if precision == "int8":
                 y, constant = _quantised(op, y, 3.0, 256), _quantised(op, constant, 4 * _SPREAD, 255)
             y = op.matmul(y, constant, transpose_a=False, transpose_b=False)
-        own = device.removeprefix(OPENVINO) if device.startswith(OPENVINO) else "CPU"
+        openvino_device = device.removeprefix(OPENVINO) if device.startswith(OPENVINO) else "CPU"
         hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
         hints["PERFORMANCE_HINT"] = "LATENCY"
-        if own == "CPU":
+        if openvino_device == "CPU":
             hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-        request = ov.Core().compile_model(ov.Model([y], [x]), own, hints).create_infer_request()
+        request = ov.Core().compile_model(ov.Model([y], [x]), openvino_device, hints).create_infer_request()
 
         def run() -> Any:
             request.set_input_tensor(ov.Tensor(tokens, shared_memory=True))

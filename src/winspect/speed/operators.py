@@ -1,4 +1,4 @@
-"""From an engine's own operators to classes: linear, attention, LayerNorm, other.
+"""Classes of an engine's operators: linear, attention, LayerNorm, other.
 
 Names decide first, where a graph's operators have names that say what they are for (``block3/ln_1``); then types.
 Pure copies (transposing, gathering, splitting, joining) are always "other", whatever they are for, so that engines

@@ -22,10 +22,13 @@ from winspect.engines import timing
 from winspect.engines.timing import OperatorTime, onnxruntime_times, openvino_fused, openvino_times, torch_times
 from winspect.engines.tower_graph import Layout
 from winspect.errors import EngineError, OutputError, PictureError, SettingsError, SourceError
+from winspect.speed import charts, roofline
+from winspect.speed import profile as profiling
+from winspect.speed.charts import write_profile
 from winspect.speed.flops import ATTENTION, CLASSES, LAYER_NORM, LINEAR, OTHER, TowerShape, Work, image_tower_flops
-from winspect.speed.profiling import chart, collect, profile, results, roofline, write_profile
-from winspect.speed.profiling.classes import class_seconds, operator_class
-from winspect.speed.profiling.roofline import Limits, class_figures, measure_bandwidth
+from winspect.speed.operators import class_seconds, operator_class
+from winspect.speed.profile import collect, profile
+from winspect.speed.roofline import Limits, class_figures, measure_bandwidth
 
 CPU = torch.device("cpu")
 
@@ -33,7 +36,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def small_arrays(monkeypatch):
     """Bandwidth is measured on little memory: quick, and not what is tested."""
-    monkeypatch.setattr(results, "measure_bandwidth", functools.partial(measure_bandwidth, array_bytes=1 << 20))
+    monkeypatch.setattr(profiling, "measure_bandwidth", functools.partial(measure_bandwidth, array_bytes=1 << 20))
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +376,7 @@ def test_medians_per_picture_by_hand(torch_model, pictures, monkeypatch):
     norm = [OperatorTime("n", "MVN", 9.0)]
     engine = Recorded(torch_model.engine, [run(1.0, []), run(5.0, norm), run(2.0, norm)])
     monkeypatch.setattr(torch_model, "engine", engine)
-    measured = collect.collect(torch_model, [*pictures, pictures[0], pictures[0]], repeat=3)
+    measured = collect(torch_model, [*pictures, pictures[0], pictures[0]], repeat=3)
     # Two products of one name per run: 2, 10 and 4 s; the norm 0, 9 and 9 s; four pictures.
     assert measured.operators == (OperatorTime("n", "MVN", 9 / 4), OperatorTime("a", "MatMul", 4 / 4))
     assert (measured.pictures, measured.tiles, measured.tiles_per_pass) == (4, 4, 2.0)
@@ -385,27 +388,27 @@ def test_medians_per_picture_by_hand(torch_model, pictures, monkeypatch):
 def test_an_engine_that_cannot_say_is_named(torch_model, pictures, monkeypatch):
     monkeypatch.setattr(torch_model, "engine", SimpleNamespace(name="abacus"))
     with pytest.raises(EngineError, match="engine abacus cannot say how long its operators take"):
-        collect.collect(torch_model, pictures)
+        collect(torch_model, pictures)
 
 
 def test_an_engine_that_has_timed_nothing_is_named(torch_model, pictures, monkeypatch):
     monkeypatch.setattr(torch_model, "engine", Recorded(torch_model.engine, [[]]))
     with pytest.raises(EngineError, match="engine stand-in has timed no operator"):
-        collect.collect(torch_model, pictures, repeat=1)
+        collect(torch_model, pictures, repeat=1)
 
 
 @pytest.mark.parametrize("repeat", [0, -1, 1.5, True, "3"])
 def test_a_bad_repeat_is_refused(torch_model, pictures, repeat):
     with pytest.raises(SettingsError, match="repeat: got"):
-        collect.collect(torch_model, pictures, repeat=repeat)
+        collect(torch_model, pictures, repeat=repeat)
 
 
 def test_no_pictures_and_bad_pictures_are_refused(torch_model, tmp_path):
     with pytest.raises(SourceError, match="no pictures"):
-        collect.collect(torch_model, [])
+        collect(torch_model, [])
     (tmp_path / "bad.png").write_text("no picture")
     with pytest.raises(PictureError, match=r"bad\.png"):
-        collect.collect(torch_model, [tmp_path / "bad.png"])
+        collect(torch_model, [tmp_path / "bad.png"])
 
 
 # Results
@@ -454,13 +457,13 @@ def test_operators_of_all_blocks_are_taken_together():
     times = [OperatorTime(f"block{n}/ln_1/mvn_{7 * n}", "MVN", 1.0 + n) for n in range(12)]
     times += [OperatorTime("block3/mlp/c_fc/matmul_5/MatMulAddFusion", "Gemm", 2.0)]
     times += [OperatorTime(f"Transpose_{n}", "Transpose", 0.25) for n in range(4)]
-    assert results.slowest_operators(times) == [
+    assert profiling.slowest_operators(times) == [
         {"name": "block*/ln_1/mvn", "kind": "MVN", "class": LAYER_NORM, "ms": 78_000},
         {"name": "block*/mlp/c_fc/matmul/MatMulAddFusion", "kind": "Gemm", "class": LINEAR, "ms": 2000},
         {"name": "Transpose", "kind": "Transpose", "class": OTHER, "ms": 1000},
     ]
     many = [OperatorTime("", f"Kind{number}", 1.0) for number in range(30)]
-    assert len(results.slowest_operators(many)) == results.OPERATORS_KEPT == 20
+    assert len(profiling.slowest_operators(many)) == profiling.OPERATORS_KEPT == 20
 
 
 def test_on_another_device_of_openvinos_no_limit_is_claimed(torch_model, pictures, monkeypatch):
@@ -501,7 +504,7 @@ def results_by_hand(**changes):
         "tower_ms": 101.0,
         "rest": {"decode": 1.0, "resize": 1.5, "scoring": 0.5},
         "classes": classes,
-        "reported": {"title": "another machine, not measured here", "shares": dict(results.REPORTED_SHARES)},
+        "reported": {"title": "another machine, not measured here", "shares": dict(profiling.REPORTED_SHARES)},
         **changes,
     }
 
@@ -519,24 +522,24 @@ def words(svg):
 
 
 def test_bars_are_as_long_as_their_times():
-    svg = chart.profile_chart(results_by_hand())
-    length = chart.RIGHT - chart.LEFT
+    svg = charts.profile_chart(results_by_hand())
+    length = charts.RIGHT - charts.LEFT
     for name, milliseconds in ((LINEAR, 80), (ATTENTION, 10), (LAYER_NORM, 2.5), (OTHER, 7.5)):
         (bar,) = shapes(svg, "rect", name)
-        assert bar["x"] == chart.LEFT
+        assert bar["x"] == charts.LEFT
         assert bar["width"] == pytest.approx(length * milliseconds / 80, abs=0.06)
     marks = [mark["x1"] for mark in shapes(svg, "line", "limit")[::2]]
-    assert marks == pytest.approx([chart.LEFT + length * limit / 80 for limit in (60, 2, 5, 2)], abs=0.06)
+    assert marks == pytest.approx([charts.LEFT + length * limit / 80 for limit in (60, 2, 5, 2)], abs=0.06)
 
 
 def test_shares_stand_above_the_reported_ones():
-    svg = chart.profile_chart(results_by_hand())
+    svg = charts.profile_chart(results_by_hand())
     bars = shapes(svg, "rect", "share")
-    length = chart.RIGHT - chart.LEFT
+    length = charts.RIGHT - charts.LEFT
     assert [bar["width"] for bar in bars] == pytest.approx(
         [length * share for share in (0.8, 0.1, 0.025, 0.075, 0.412, 0.151, 0.105, 0.332)], abs=0.11
     )
-    assert bars[3]["x"] + bars[3]["width"] == pytest.approx(chart.RIGHT, abs=0.11)
+    assert bars[3]["x"] + bars[3]["width"] == pytest.approx(charts.RIGHT, abs=0.11)
     text = words(svg)
     assert "80.0 %" in text
     assert "2.5 %" not in text  # no room
@@ -544,7 +547,7 @@ def test_shares_stand_above_the_reported_ones():
 
 
 def test_what_binds_is_said_in_words():
-    text = words(chart.profile_chart(results_by_hand()))
+    text = words(charts.profile_chart(results_by_hand()))
     assert "8 GFLOP, 0.1 GB; 100 GFLOP/s, 1.25 GB/s; bound by compute, at 75 % of that limit" in text
     assert "bound by memory, at 200 % of that limit" in text
     assert "torch fp32, recipe paper, Example 9000, 2 cores: 104 ms a picture, 3 ms of them outside the tower" in text
@@ -555,14 +558,14 @@ def test_without_limits_there_are_no_marks():
     for own in found["classes"].values():
         own |= {"limit_ms": None, "bound": None}
     found["classes"][OTHER] |= {"ms": 0.0, "gflop_s": None, "gbyte_s": None}
-    svg = chart.profile_chart(found)
+    svg = charts.profile_chart(found)
     assert shapes(svg, "line", "limit") == []
     assert "bound" not in words(svg)
     assert "no time was measured" in words(svg)
 
 
 def test_names_are_escaped():
-    svg = chart.profile_chart(results_by_hand())
+    svg = charts.profile_chart(results_by_hand())
     assert "<ViT>" not in svg
     assert "<ViT>: where the image tower's time goes" in words(svg)
 
@@ -572,7 +575,7 @@ def test_files_are_written_whole(tmp_path):
     paths = write_profile(found, tmp_path / "new" / "out")
     assert [path.name for path in paths] == ["profile.json", "profile.svg"]
     assert json.loads(paths[0].read_text("utf-8")) == found
-    assert paths[1].read_text("utf-8") == f"{chart.profile_chart(found)}\n"
+    assert paths[1].read_text("utf-8") == str(charts.profile_chart(found))
     assert len(list(paths[0].parent.iterdir())) == 2
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not a folder"):

@@ -23,7 +23,7 @@ from winspect.errors import OutputError, ReferencesError, SettingsError, SourceE
 from winspect.evaluation import METRICS, draw, evaluate, matching_tables, open_run, published_tables
 from winspect.evaluation.alarms import map_alarm, mean_cosine
 from winspect.evaluation.pixels import _nearest, square_map
-from winspect.evaluation.published import differences, get_table
+from winspect.evaluation.published import different_conditions, get_table
 from winspect.evaluation.results import IMAGE_METRICS, PIXEL_METRICS
 from winspect.methods.result import Result, map_spread
 
@@ -557,7 +557,7 @@ def test_only_equal_runs_stand_beside_published_figures(zero_shot):
     for change in ({"shots": 3}, {"dataset": "folder"}, {"recipe": "tiles"}, {"model": "winspect-tiny"}):
         assert matching_tables({**same, **change}) == []
     warmer = {**same, "recipe_settings": {**same["recipe_settings"], "temperature": 0.05}}
-    assert differences(get_table("winclip"), warmer) == ["settings of the recipe paper"]
+    assert different_conditions(get_table("winclip"), warmer) == ["settings of the recipe paper"]
     assert matching_tables({**same, "class": "thing"}) == []
     assert matching_tables({**same, "prompts": {}}) == []
 

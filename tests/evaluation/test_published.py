@@ -10,7 +10,7 @@ import pytest
 from winspect.errors import SettingsError, UsageError
 from winspect.evaluation import matching_tables, published_tables
 from winspect.evaluation.comparison import compare_published
-from winspect.evaluation.published import differences, get_table, remarks
+from winspect.evaluation.published import different_conditions, get_table, remarks
 from winspect.evaluation.results import METRICS, Run
 from winspect.methods.winclip.prompts import PROMPT_SETS, TEMPLATES, PromptEnsemble
 from winspect.methods.winclip.recipes import get_recipe
@@ -53,7 +53,7 @@ def test_a_run_made_as_each_table_is_within_it_and_beside_it():
     for name, table in published_tables().items():
         for entry in table.entries:
             results = made(name, entry.dataset, entry.shots)
-            assert differences(table, results) == []
+            assert different_conditions(table, results) == []
             assert name in [found.name for found, _ in matching_tables(results)]
             assert against(results, name, tolerance=0).within
 
@@ -83,7 +83,7 @@ def test_accurate_winclip_is_held_to_its_own_conditions():
     # Where no name has one, there is no difference.
     results = made("accurate-winclip", **spaces)
     del results["categories"]["pipe_fryum"]
-    assert differences(get_table("accurate-winclip"), results) == []
+    assert different_conditions(get_table("accurate-winclip"), results) == []
     assert [table.name for table, _ in matching_tables(made("accurate-winclip"))] == ["accurate-winclip"]
     assert [table.name for table, _ in matching_tables(made("winclip"))] == ["winclip"]
 
@@ -115,13 +115,13 @@ def test_random_weights_stand_beside_no_table(name):
 def test_the_order_of_prompts_decides_nothing():
     results = made("winclip")
     results["prompts"]["templates"].reverse()
-    assert differences(get_table("winclip"), results) == []
+    assert different_conditions(get_table("winclip"), results) == []
 
 
 def test_an_earlier_releases_run_of_tiles_counted_otherwise():
     results = made("tiles-ascend")
     del results["recipe_settings"]["repeat_last"]
-    assert differences(get_table("tiles-ascend"), results) == ["settings of the recipe tiles"]
+    assert different_conditions(get_table("tiles-ascend"), results) == ["settings of the recipe tiles"]
 
 
 def test_published_means_are_compared_too():

@@ -100,7 +100,7 @@ def get_table(name: str) -> Table:
     return tables[name]
 
 
-def differences(table: Table, results: Mapping[str, Any]) -> list[str]:
+def different_conditions(table: Table, results: Mapping[str, Any]) -> list[str]:
     """What keeps a run from being put beside a table: nothing, or what differs and how."""
     conditions, found = table.conditions, []
     if results["model"] != table.model:
@@ -167,7 +167,7 @@ def remarks(table: Table, entry: Entry, results: Mapping[str, Any]) -> list[str]
 def matching_tables(results: Mapping[str, Any]) -> list[tuple[Table, Entry]]:
     """The tables made with the model, weights, recipe, prompts, data set and shots of a run."""
     pairs = ((table, entry_for(table, results)) for table in published_tables().values())
-    return [(table, entry) for table, entry in pairs if entry is not None and not differences(table, results)]
+    return [(table, entry) for table, entry in pairs if entry is not None and not different_conditions(table, results)]
 
 
 def entry_for(table: Table, results: Mapping[str, Any]) -> Entry | None:

@@ -29,11 +29,12 @@ from winspect.evaluation.results import (
     score_rows,
 )
 from winspect.evaluation.shots import draw, relative_name
+from winspect.methods.identity import brief, differences
 from winspect.methods.winclip.prompts import check_class_name
 from winspect.system.files import MAPS_FOLDER, make_folder, replacing
 from winspect.system.machine import describe_machine
 from winspect.system.opening import read_text
-from winspect.system.run_folder import begin, differences, locked, read_identity
+from winspect.system.run_folder import begin, locked, read_identity
 from winspect.system.terminal import cell
 from winspect.weights.cache import hash_file
 
@@ -254,8 +255,12 @@ class _Parts:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.categories, self.seeds = categories, settings["seeds"]
         wanted = {"schema": SCHEMA, **self.settings, "categories": list(categories)}
-        if self.earlier is not None and differences(self.earlier, wanted):
-            raise OutputError(_refusal(self.folder, self.earlier, wanted))
+        if self.earlier is not None and (different := differences(self.earlier, wanted)):
+            words = "; ".join(each.in_words("{name}: {first} there, {second} asked for", brief) for each in different)
+            raise OutputError(
+                f"{self.folder}: holds an evaluation with other settings ({words}); choose another --out, or start "
+                "again: --fresh"
+            )
         files = [self.folder / name for name in (RESULTS_FILE, SCORES_FILE, TIMING_FILE)]
         left_over = [] if self.earlier is not None else [*files, *self.parts.glob("*.json")]
         begin(self.folder / SETTINGS_FILE, wanted, remove=left_over)
@@ -312,13 +317,3 @@ def _bar(parts: Collection[Part], left: Sequence[Part], shown: bool) -> Iterator
 def _write_json(path: Path, value: object) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _refusal(folder: Path, earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    def short(value: object) -> str:
-        text = json.dumps(value)
-        return text if len(text) <= 80 else "..."
-
-    different = sorted(key for key in {*earlier, *wanted} if earlier.get(key) != wanted.get(key))
-    told = "; ".join(f"{key}: {short(earlier.get(key))} there, {short(wanted.get(key))} asked for" for key in different)
-    return f"{folder}: holds an evaluation with other settings ({told}); choose another --out, or start again: --fresh"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,12 @@ class Difference:
         return form.format(name=self.name, first=first, second=second)
 
 
+def listed(found: Iterable[Difference]) -> str:
+    """The names of entries; of releases both."""
+    releases = "winspect {first} there, {second} here"
+    return ", ".join(each.in_words(releases, str) if each.name == "winspect" else each.name for each in found)
+
+
 def brief(value: object) -> str:
     """A value as JSON, or an ellipsis for a long one."""
     text = json.dumps(value)
@@ -197,14 +203,16 @@ def differences(
 ) -> list[Difference]:
     """The entries in which two documents differ, of runs or of identities, by name.
 
-    Settings of a recipe that an earlier release did not write are as it scored.
+    Settings of a recipe that an earlier release did not write are as it scored. Good samples are those of the same
+    contents: where both documents have ``references_sha256``, the paths beside it are not compared.
 
     Args:
         first, second: as JSON has them.
         ignore: names of entries.
     """
     found = []
-    for name in sorted({*first, *second}.difference(ignore)):
+    paths = {"references"} if "references_sha256" in first and "references_sha256" in second else set()
+    for name in sorted({*first, *second} - {*ignore} - paths):
         if name in SINCE_LATER and not (name in first and name in second):
             continue
         one, other = first.get(name), second.get(name)

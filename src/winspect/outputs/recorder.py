@@ -17,13 +17,14 @@ from typing import Any
 
 from winspect.calibration.judgement import DecisionRule
 from winspect.errors import OutputError
+from winspect.methods.identity import differences, listed
 from winspect.methods.result import Result
 from winspect.outputs.maps import MapFiles, short_stem
 from winspect.outputs.rows import COLUMNS, line_of, row_of
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange
 from winspect.system.files import MAPS_FOLDER, make_folder, output_error, replacing
 from winspect.system.opening import open_file, open_text
-from winspect.system.run_folder import begin, differences, read_identity
+from winspect.system.run_folder import begin, read_identity
 from winspect.system.terminal import cell
 
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
@@ -173,11 +174,9 @@ def _check_same_run(folder: Path, run: dict[str, Any]) -> None:
     earlier = read_identity(path, fix=fix)
     if earlier is None and (folder / ROWS_FILE).exists():
         raise OutputError(f"{folder}: holds rows, but no {RUN_FILE} that says of which run; {fix}")
-    # Good samples are those of the same contents, wherever they lie.
-    ignore = ("references",) if "references_sha256" in run else ()
-    if earlier is not None and (different := differences(earlier, run, ignore=ignore)):
+    if earlier is not None and (different := differences(earlier, run)):
         raise OutputError(
-            f"{path}: this folder holds another run (different {', '.join(different)}); choose another --out, or {fix}"
+            f"{path}: this folder holds another run (different {listed(different)}); choose another --out, or {fix}"
         )
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,6 @@ def read_identity(path: Path, *, fix: str) -> dict[str, Any] | None:
     if not isinstance(identity, dict):
         raise OutputError(f"{path}: not a run to go on with; {fix}")
     return identity
-
-
-def differences(earlier: Mapping[str, Any], run: Mapping[str, Any], *, ignore: Collection[str] = ()) -> list[str]:
-    """The names of the entries in which two identities differ."""
-    names = {*earlier, *run}.difference(ignore)
-    return sorted(name for name in names if earlier.get(name) != run.get(name))
 
 
 def begin(path: Path, run: Mapping[str, Any], *, empty: Iterable[Path] = (), remove: Iterable[Path] = ()) -> None:

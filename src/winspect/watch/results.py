@@ -17,12 +17,13 @@ import numpy as np
 
 from winspect.calibration.judgement import DecisionRule
 from winspect.errors import OutputError, SettingsError
+from winspect.methods.identity import differences, listed
 from winspect.outputs.maps import overlay_of, short_stem
 from winspect.outputs.recorder import RUN_FILE
 from winspect.outputs.rows import row_of
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, save_png
 from winspect.system.files import MAPS_FOLDER, make_folder, output_error
-from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, differences, read_identity
+from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, read_identity
 from winspect.watch.rows import Clock, DailyRows, Position, utc_now
 
 if TYPE_CHECKING:
@@ -155,8 +156,8 @@ class WatchResults:
                 )
             # Written beside it first: at no time is there no run.json.
             begin(path.with_name(f"run-until-{self.clock():%Y-%m-%dT%H%M%SZ}.json"), earlier)
-            if changed := differences(earlier, document, ignore=("references",)):
-                logger.warning("%s: from now on judged with another %s than before", self.folder, ", ".join(changed))
+            if changed := differences(earlier, document):
+                logger.warning("%s: from now on judged with another %s than before", self.folder, listed(changed))
         begin(path, document)
 
     def add(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,9 +12,9 @@ import numpy as np
 
 from winspect.errors import SettingsError, UsageError
 from winspect.evaluation.comparison.pictures import Pictures, look_at, matched
-from winspect.evaluation.published import Table, differences, entry_for, remarks
+from winspect.evaluation.published import Table, different_conditions, entry_for, remarks
 from winspect.evaluation.results import METRICS, Run
-from winspect.methods.winclip.recipes import all_settings
+from winspect.methods.identity import brief, differences
 from winspect.metrics import auroc
 
 SAME_KEYS = ("dataset", "recipe", "recipe_settings", "prompts", "class", "class_names", "shots", "seeds")
@@ -201,7 +200,7 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
             figure to compare: the mean needs the run to have all categories.
     """
     _check_tolerance(tolerance)
-    different = differences(table, run.results)
+    different = different_conditions(table, run.results)
     entry = entry_for(table, run.results)
     if different or entry is None:
         raise UsageError(f"{run.path} cannot be compared with {table.name}: different {'; different '.join(different)}")
@@ -265,25 +264,15 @@ def _refuse_nothing(categories: Mapping[str, Category]) -> None:
 
 
 def _refuse_different(baseline: Run, other: Run) -> None:
-    def short(value: object) -> str:
-        text = json.dumps(value)
-        return text if len(text) <= 60 else "..."
-
-    one, two = ({**run.results, **_settings(run)} for run in (baseline, other))
-    found = [
-        f"{key} ({short(one.get(key))} and {short(two.get(key))})" for key in SAME_KEYS if one.get(key) != two.get(key)
-    ]
-    if sorted(one["categories"]) != sorted(two["categories"]):
-        found.append(f"categories ({', '.join(one['categories'])} and {', '.join(two['categories'])})")
+    ours, theirs = ({key: run.results.get(key) for key in SAME_KEYS} for run in (baseline, other))
+    found = [each.in_words("{name} ({first} and {second})", brief) for each in differences(ours, theirs)]
+    ours, theirs = baseline.results["categories"], other.results["categories"]
+    if sorted(ours) != sorted(theirs):
+        found.append(f"categories ({', '.join(ours)} and {', '.join(theirs)})")
     elif not found:
         found += _different_pictures(baseline, other)
     if found:
         raise UsageError(f"{baseline.path} and {other.path} cannot be compared: different {'; different '.join(found)}")
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    settings = run.results.get("recipe_settings")
-    return {} if settings is None else {"recipe_settings": all_settings(settings)}
 
 
 def _different_pictures(baseline: Run, other: Run) -> list[str]:

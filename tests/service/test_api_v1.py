@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -253,10 +254,10 @@ def test_unusual_pictures_are_judged_for_what_they_show(service, content):
         ({"threshold": "1.7"}, "threshold: got 1.7, need a score such as 0.5: scores of this recipe run from 0 to 1"),
         ({"threshold": "-3"}, "threshold: got -3.0"),
         ({"pixel_threshold": "2"}, "pixel_threshold: got 2.0"),
-        ({"min_area": "-1"}, "min_area: got -1.0"),
-        ({"boxes": "some"}, "boxes: got 'some', need one of none, anomalous, all"),
+        ({"min_area": "-1"}, "min_area: got '-1'"),
+        ({"boxes": "some"}, "boxes: got 'some': input should be 'none', 'anomalous' or 'all'"),
         ({"overlay": "perhaps"}, "overlay: got 'perhaps'"),
-        ({"deadline_ms": "-1"}, "need a number above 0"),
+        ({"deadline_ms": "-1"}, "deadline_ms: got '-1': input should be greater than 0"),
         ({"clas": "nut"}, "unknown field 'clas'"),
     ],
 )
@@ -286,17 +287,18 @@ PART = b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a.png
     ("request_", "status", "words"),
     [
         (multipart(PART + GOOD), 400, "cut short"),
-        (multipart(b"nonsense"), 400, "damaged"),
+        (multipart(PART + GOOD + b"\r\n" + PART + GOOD), 400, "cut short"),
+        (multipart(b"nonsense"), 400, "Invalid multipart data"),
         (multipart(b""), 400, "cut short"),
-        (multipart(b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"), 400, "no name"),
+        (multipart(b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"), 400, '"name" must be provided'),
         (
-            multipart(b"--b\r\n" + 2 * (b"X: " + b"x" * 3000 + b"\r\n") + b"\r\nx\r\n--b--\r\n"),
-            413,
-            "headers of a part",
+            multipart(b"--b\r\n" + b"X: " + b"x" * 6000 + b"\r\n" + b"\r\nx\r\n--b--\r\n"),
+            400,
+            "part 1 of the form: Invalid multipart data",
         ),
         (multipart(PART.replace(b"pictures", b"photos") + b"x\r\n--b--\r\n"), 422, "pictures"),
         (multipart(PART.replace(b'; filename="a.png"', b"") + b"x\r\n--b--\r\n"), 422, "need a file"),
-        (multipart(b"x", boundary="b" * 500), 400, "damaged"),
+        (multipart(b"x", boundary="b" * 500), 400, "Invalid multipart data"),
     ],
 )
 def test_damaged_multipart_bodies(service, request_, status, words):
@@ -326,28 +328,43 @@ def test_a_file_whose_name_cannot_be_read_is_named_by_its_part(service, value):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)  # larger than a text field may be
     body = part(b'name="class"', b"nut") + part(b'name="pictures"; filename*=' + value, encoded(noise)) + b"--b--\r\n"
     message = error_of(service.post("/v1/predict", **multipart(body)), 400)["message"]
-    assert message.startswith("part 2 ('pictures'): its filename* is ")
+    assert message.startswith("part 2 of the form: its filename* is ")
 
 
 def test_errors_of_a_form_name_the_part(service):
     fields = part(b'name="class"', b"nut")
     for body, status, words in (
-        (fields + part(b'name="note"', b"x" * 5000), 413, "part 2 ('note'): the field is longer"),
-        (fields + part(b'name="pictures"'), 422, "part 2 ('pictures'): got text, need a file"),
-        (fields + fields + part(b'name="photos"; filename="a"'), 422, "part 3 ('photos'): got a file"),
-        (fields + part(b'filename="a"'), 400, "part 2: it has no name"),
+        (fields + part(b'name="note"', b"x" * 5000), 413, "part 2 of the form: Part exceeded maximum size of 4KB"),
+        (fields + part(b'name="pictures"'), 422, "part 2 of the form ('pictures'): got text, need a file"),
+        (fields + fields + part(b'name="photos"; filename="a"'), 422, "part 3 of the form ('photos'): got a file"),
+        (fields + part(b'filename="a"'), 400, "part 2 of the form: The Content-Disposition"),
     ):
         answer = service.post("/v1/predict", **multipart(body + b"--b--\r\n"))
         assert error_of(answer, status)["message"].startswith(words)
 
 
+def test_a_large_upload_touches_no_disk(service, monkeypatch):
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("written to a disk"))
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    content = encoded(noise)
+    assert len(content) > 2 * 2**20
+    assert service.predict(content).status_code == 200
+
+
+def test_a_charset_that_cannot_be_used_is_the_callers_mistake(service):
+    body = part(b'name="class"', b"\xff" * 70) + part(b'name="pictures"; filename="a.png"') + b"--b--\r\n"
+    for charset in ("idna", "zip", "none such"):
+        headers = {"content-type": f'multipart/form-data; boundary=b; charset="{charset}"'}
+        assert service.post("/v1/predict", content=body, headers=headers).status_code in (200, 400, 422)
+
+
 def test_too_many_of_anything(tmp_path):
     service = Service(tmp_path, max_pictures=2)
     error = error_of(service.post("/v1/predict", files=[("pictures", ("a.png", GOOD))] * 3), 413)
-    assert "more than 2 pictures" in error["message"]
+    assert "Maximum number of files is 2" in error["message"]
     fields = [(f"f{number}", (None, "x")) for number in range(40)]
-    assert "more than 32 fields" in error_of(service.post("/v1/predict", files=fields), 413)["message"]
-    assert "longer than 4096" in error_of(service.predict(GOOD, **{"class": "x" * 5000}), 413)["message"]
+    assert "Maximum number of fields is 32" in error_of(service.post("/v1/predict", files=fields), 413)["message"]
+    assert "maximum size of 4KB" in error_of(service.predict(GOOD, **{"class": "x" * 5000}), 413)["message"]
     twice = [("class", (None, "a")), ("class", (None, "b")), ("pictures", ("a.png", GOOD))]
     assert "twice" in error_of(service.post("/v1/predict", files=twice), 422)["message"]
     still_answers(service)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -10,30 +11,24 @@ from fastapi import FastAPI, Path, Request
 from starlette.responses import Response
 
 from winspect._version import __version__
-from winspect.service.http import documents as doc
-from winspect.service.http.api_v1 import DEFAULT_CLASS, deadline_of
+from winspect.service.http import models_v2 as models
+from winspect.service.http import openapi
+from winspect.service.http.api_v1 import deadline_of
 from winspect.service.http.judging import MAP_PIXELS, REPLY_PIXELS, Answer, Question, judge_all, small_map
 from winspect.service.http.metrics import Metrics
+from winspect.service.http.models_v2 import ENCODED, MAP, PIXELS, InferRequest
 from winspect.service.http.refusals import JSONAnswer, Refused
-from winspect.service.http.tensors import ENCODED, HEADER_LENGTH, MAP, MODEL, PIXELS, InferRequest, Reply, parse, render
+from winspect.service.http.tensors import HEADER_LENGTH, MODEL, TEXTS, outputs_of, parse, render
 from winspect.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
 
-_INPUTS = [
-    {"name": ENCODED, "datatype": "BYTES", "shape": [-1]},
-    {"name": PIXELS, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
-]
-_OUTPUTS = [
-    {"name": "anomaly_score", "datatype": "FP32", "shape": [-1]},
-    {"name": "verdict", "datatype": "BYTES", "shape": [-1]},
-    {"name": "p_value", "datatype": "FP32", "shape": [-1]},
-    {"name": "error", "datatype": "BYTES", "shape": [-1]},
-    {"name": "warning", "datatype": "BYTES", "shape": [-1]},
-    {"name": MAP, "datatype": "FP32", "shape": [-1, -1, -1]},
-]
-_TAGS: list[Any] = ["Open Inference Protocol v2"]
+_INPUTS = {ENCODED: ("BYTES", [-1]), PIXELS: ("UINT8", [-1, -1, -1, 3])}
+_OUTPUTS = {
+    name: ("BYTES" if name in TEXTS else "FP32", [-1, -1, -1] if name == MAP else [-1])
+    for name in ("anomaly_score", "verdict", "p_value", "error", "warning", MAP)
+}
 ModelName = Annotated[str, Path(description="There is one model.", json_schema_extra={"enum": [MODEL]})]
 _SMALL = 2**16
 """Bytes of a request that is read at once; larger ones are read in another thread than the one that answers all."""
@@ -41,6 +36,7 @@ _SMALL = 2**16
 
 def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: Metrics) -> None:
     """The endpoints; there is one model, without versions."""
+    tags: list[Any] = ["Open Inference Protocol v2"]
 
     def known(name: str) -> None:
         if name != MODEL:
@@ -52,51 +48,42 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
             return JSONAnswer({**entries, "ready": True})
         return JSONAnswer({**entries, "ready": False, "error": f"the model is {state}"}, 503, {"Retry-After": "1"})
 
-    @app.get(
-        "/v2",
-        tags=_TAGS,
-        summary="The server",
-        responses={
-            **doc.json_answer("Name, version and extensions of the protocol.", {"type": "object"}),
-            **doc.errors(v2=True),
-        },
-    )
-    async def server() -> Response:
-        return JSONAnswer({"name": "winspect", "version": __version__, "extensions": ["binary_tensor_data"]})
+    @app.get("/v2", tags=tags, summary="The server", responses=openapi.errors(v2=True))
+    async def server() -> models.ServerMetadata:
+        return models.ServerMetadata(name="winspect", version=__version__, extensions=["binary_tensor_data"])
 
-    @app.get(
-        "/v2/health/live",
-        tags=_TAGS,
-        summary="Whether the service runs",
-        responses=doc.json_answer("It does.", {"type": "object"}),
-    )
-    async def live() -> Response:
-        return JSONAnswer({"live": True})
+    @app.get("/v2/health/live", tags=tags, summary="Whether the service runs")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
 
     @app.get(
         "/v2/health/ready",
-        tags=_TAGS,
-        summary="Whether pictures are judged: the model is loaded and warm",
-        responses={**doc.json_answer("They are.", {"type": "object"}), **doc.errors(503, v2=True)},
+        tags=tags,
+        summary="Whether pictures are inspected: the model is loaded and warm",
+        response_model=dict[str, Any],
+        responses=_readiness(),
     )
     async def server_ready() -> Response:
         return ready({})
 
     @app.get(
         "/v2/models/{name}",
-        tags=_TAGS,
+        tags=tags,
         summary="The model's tensors; of the two inputs a request has one",
-        responses={**doc.json_answer("Inputs and outputs.", doc.MODEL_V2), **doc.errors(404, v2=True)},
+        responses=openapi.errors(404, v2=True),
     )
-    async def model(name: ModelName) -> Response:
+    async def model(name: ModelName) -> models.ModelMetadata:
         known(name)
-        return JSONAnswer({"name": MODEL, "platform": "winspect", "inputs": _INPUTS, "outputs": _OUTPUTS})
+        return models.ModelMetadata(
+            name=MODEL, platform="winspect", inputs=_metadata(_INPUTS), outputs=_metadata(_OUTPUTS)
+        )
 
     @app.get(
         "/v2/models/{name}/ready",
-        tags=_TAGS,
+        tags=tags,
         summary="Whether the model is loaded and warm",
-        responses={**doc.json_answer("It is.", {"type": "object"}), **doc.errors(404, 503, v2=True)},
+        response_model=dict[str, Any],
+        responses=_readiness(404),
     )
     async def model_ready(name: ModelName) -> Response:
         known(name)
@@ -104,54 +91,54 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
 
     @app.post(
         "/v2/models/{name}/infer",
-        tags=_TAGS,
-        summary="Judge pictures: BYTES [n], files (in JSON as base64), or UINT8 [n, height, width, 3], RGB",
+        tags=tags,
+        summary="Inspect pictures: BYTES [n], files (in JSON as base64), or UINT8 [n, height, width, 3], RGB",
+        response_model=models.InferAnswer,
+        response_description="A row per picture in every tensor; with binary data the JSON comes first.",
         responses={
-            200: {
-                "description": "A row per picture in every tensor; with binary data the JSON comes first.",
-                "content": {
-                    "application/json": {"schema": doc.INFER_RESPONSE},
-                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-                },
-            },
-            **doc.errors(404, 503, 504, body=True, v2=True),
+            200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+            **openapi.errors(404, 503, 504, body=True, v2=True),
         },
-        openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": doc.INFER_REQUEST}}}
-        },
+        openapi_extra=openapi.request_body(InferRequest, "application/json"),
     )
     async def infer(name: ModelName, request: Request) -> Response:
         known(name)
         body = await request.body()
-        asked = await _off_thread(len(body), parse, body, request.headers.get(HEADER_LENGTH), settings.max_pictures)
+        header_length = request.headers.get(HEADER_LENGTH)
+        asked, pictures = await _off_thread(len(body), parse, body, header_length, settings.max_pictures)
         del body
-        question = _question(asked, settings)
-        names = [f"{ENCODED}[{number}]" for number in range(len(asked.pictures))]
-        answers = await judge_all(backend, metrics, list(zip(names, asked.pictures, strict=True)), question)
-        reply = await _off_thread(_SMALL + 1 if question.maps else 0, _reply, asked, answers)
-        if reply.header_length is None:
-            return Response(reply.body, media_type="application/json")
-        headers = {HEADER_LENGTH: str(reply.header_length)}
-        return Response(reply.body, media_type="application/octet-stream", headers=headers)
+        outputs = outputs_of(asked)
+        question = Question(
+            category_name=asked.parameters.class_name,
+            deadline=deadline_of(asked.parameters.timeout, 1e-6, settings),
+            threshold=asked.parameters.threshold,
+            maps=MAP in outputs,
+            boxes="none",
+            zero_shot=asked.parameters.zero_shot,
+        )
+        named = [(f"{ENCODED}[{number}]", picture) for number, picture in enumerate(pictures)]
+        answers = await judge_all(backend, metrics, named, question)
+        content, json_length = await _off_thread(_SMALL + 1 if question.maps else 0, _reply, asked.id, answers, outputs)
+        if json_length is None:
+            return Response(content, media_type="application/json")
+        return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(json_length)})
+
+
+def _readiness(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    described = openapi.errors(503, *statuses, v2=True)
+    del described[503]["model"]  # it also says what is not ready
+    return described
+
+
+def _metadata(tensors: Mapping[str, tuple[str, list[int]]]) -> list[models.TensorMetadata]:
+    return [models.TensorMetadata(name=name, datatype=kind, shape=shape) for name, (kind, shape) in tensors.items()]
 
 
 async def _off_thread(size: int, function: Any, *arguments: Any) -> Any:
     return function(*arguments) if size <= _SMALL else await asyncio.to_thread(function, *arguments)
 
 
-def _question(asked: InferRequest, settings: ServiceSettings) -> Question:
-    parameters = asked.parameters
-    return Question(
-        category_name=parameters.get("class", DEFAULT_CLASS),
-        deadline=deadline_of(parameters.get("timeout"), 1e-6, settings),
-        threshold=parameters.get("threshold"),
-        maps=MAP in asked.outputs,
-        boxes="none",
-        zero_shot=parameters.get("zero_shot", False),
-    )
-
-
-def _reply(asked: InferRequest, answers: list[Answer]) -> Reply:
+def _reply(identifier: str | None, answers: list[Answer], outputs: Mapping[str, bool]) -> tuple[bytes, int | None]:
     """The tensors; of a picture that could not be judged they hold NaN, no verdict, and the error."""
     rows = [answer.row for answer in answers]
     tensors: dict[str, Any] = {
@@ -161,9 +148,9 @@ def _reply(asked: InferRequest, answers: list[Answer]) -> Reply:
         "error": ["" if row["error"] is None else row["error"]["message"] for row in rows],
         "warning": [row["warning"] or "" for row in rows],
     }
-    if MAP in asked.outputs:
+    if MAP in outputs:
         tensors[MAP] = _maps(answers)
-    return render(asked.id, tensors, asked.outputs)
+    return render(identifier, tensors, outputs)
 
 
 def _maps(answers: list[Answer]) -> np.ndarray:

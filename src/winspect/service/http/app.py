@@ -20,6 +20,7 @@ from winspect.service.http.api_v2 import add_v2
 from winspect.service.http.guard import Guard, Keys, Visit
 from winspect.service.http.hosts import Hosts
 from winspect.service.http.metrics import TEXT_FORMAT, Metrics
+from winspect.service.http.openapi import request_schemas
 from winspect.service.http.page import add_page
 from winspect.service.http.refusals import answer_error, answer_status
 from winspect.service.settings import ServiceSettings
@@ -83,7 +84,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
         hosts=Hosts((settings.host, *settings.allowed_hosts), any_host=keys is not None and not settings.allowed_hosts),
         on_done=count,
     )
-    _tell_of_keys(app, keys)
+    _complete_document(app, keys)
     return app
 
 
@@ -125,19 +126,20 @@ def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, told)
 
 
-def _tell_of_keys(app: FastAPI, keys: Keys | None) -> None:
-    """Put the keys into the OpenAPI document, so that clients made from it send them."""
-    if keys is None:
-        return
+def _complete_document(app: FastAPI, keys: Keys | None) -> None:
+    """Put into the OpenAPI document the bodies that are read by hand, and the keys that clients must send."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made()
-        document.setdefault("components", {})["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
-        document["security"] = [{"bearer": []}, {"header": []}]
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(request_schemas())
+        if keys is not None:
+            components["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
+            document["security"] = [{"bearer": []}, {"header": []}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -7,9 +7,12 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from starlette.responses import Response  # here, because FastAPI looks annotations up in the module
+
+from winspect.service.http import models, openapi
+from winspect.service.http.refusals import Refused
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -25,24 +28,6 @@ PAGE_HEADERS = MappingProxyType(
     }
 )
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_SAMPLES_SCHEMA = {
-    "type": "object",
-    "required": ["samples"],
-    "properties": {
-        "samples": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name", "class", "kind"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "class": {"type": "string"},
-                    "kind": {"enum": ["good", "defective"]},
-                },
-            },
-        }
-    },
-}
 
 
 class Sample(NamedTuple):
@@ -58,13 +43,9 @@ class Sample(NamedTuple):
         return f"{self.category_name.replace(' ', '-')}-{self.kind}.jpg"
 
     @property
-    def kind(self) -> str:
-        """``good`` or ``defective``."""
+    def kind(self) -> Literal["good", "defective"]:
+        """Whether it has a defect."""
         return "defective" if self.row % 2 else "good"
-
-    def told(self) -> dict[str, str]:
-        """As the service lists it."""
-        return {"name": self.name, "class": self.category_name, "kind": self.kind}
 
 
 # The sheet has a column per kind of part, and below each good part the same with a defect.
@@ -105,8 +86,6 @@ def sample_files() -> dict[str, bytes]:
 
 def add_page(app: FastAPI) -> None:
     """Serve the page at ``/``, its files below ``/page``, and the samples below ``/v1/samples``."""
-    from winspect.service.http import documents as doc
-    from winspect.service.http.refusals import JSONAnswer, Refused
 
     def page_file(name: str) -> Response:
         content = page_files().get(name)
@@ -125,18 +104,22 @@ def add_page(app: FastAPI) -> None:
     @app.get(
         "/v1/samples",
         tags=["samples"],
-        summary="Generated pictures to try the service with",
-        responses={**doc.json_answer("Two of each class, one good, one defective.", _SAMPLES_SCHEMA), **doc.errors()},
+        summary="Generated pictures to try the service with: two of each class, one good, one defective",
+        responses=openapi.errors(),
     )
-    async def samples() -> Response:
-        return JSONAnswer({"samples": [sample.told() for sample in SAMPLES.values()]})
+    async def samples() -> models.SamplesAnswer:
+        listed = [
+            models.Sample(name=sample.name, class_name=sample.category_name, kind=sample.kind)
+            for sample in SAMPLES.values()
+        ]
+        return models.SamplesAnswer(samples=listed)
 
     @app.get(
         "/v1/samples/{name}",
         tags=["samples"],
         summary="One of them",
         response_class=Response,
-        responses={200: {"description": "The picture.", "content": {"image/jpeg": {}}}, **doc.errors(404)},
+        responses={200: {"description": "The picture.", "content": {"image/jpeg": {}}}, **openapi.errors(404)},
     )
     def sample(name: str) -> Response:
         if name not in SAMPLES:

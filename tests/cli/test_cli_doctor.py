@@ -412,7 +412,7 @@ def test_a_package_without_its_model(examined, monkeypatch, tmp_path):
     from winspect.weights import find, sources
 
     lost = dataclasses.replace(find("winspect-tiny"), path=tmp_path / "lost.safetensors")
-    monkeypatch.setattr(sources, "_find_bundled", lambda _: lost)
+    monkeypatch.setattr(sources, "_bundled", lambda: lost)
     assert "lost.safetensors: not found; the package is not complete" in only_problem(
         examined("--json", "--model", "winspect-tiny")
     )

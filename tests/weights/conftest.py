@@ -33,7 +33,6 @@ class FileServer(ThreadingHTTPServer):
 
     Attributes:
         ranges: whether it honours Range; if not, it always sends the whole file.
-        etag: its ETag, or None for none.
         send_length: whether it says how long the file is.
         cut_after: for each request to come, after how many bytes to cut the connection (None: not).
         stall_s: how long it then keeps a cut connection open without a word.
@@ -44,7 +43,6 @@ class FileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content = content
         self.ranges = True
-        self.etag: str | None = '"v1"'
         self.send_length = True
         self.cut_after: list[int | None] = []
         self.stall_s = 0.0
@@ -70,14 +68,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server, asked = self.server, self.headers.get("Range")
-        server.requests.append(SimpleNamespace(path=self.path, range=asked, if_range=self.headers.get("If-Range")))
+        server.requests.append(SimpleNamespace(path=self.path, range=asked))
         status = server.statuses.pop(0) if server.statuses else 200
         if status != 200:
             self.send_error(status)
             return
         body, total = server.content, len(server.content)
-        unchanged = self.headers.get("If-Range") in (None, server.etag)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges and unchanged else 0
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
         if start >= total > 0:
             self.send_error(416)
             return
@@ -86,8 +83,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         if server.send_length:
             self.send_header("Content-Length", str(total - start))
-        if server.etag:
-            self.send_header("ETag", server.etag)
         self.end_headers()
         cut = server.cut_after.pop(0) if server.cut_after else None
         self.wfile.write(body[start:] if cut is None else body[start : start + cut])
@@ -98,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], FileServer]]:
     """Start a file server; retries do not wait."""
-    monkeypatch.setattr("winspect.weights.download.BACKOFF_S", 0.0)
+    monkeypatch.setattr("winspect.weights.fetching.BACKOFF_S", 0.0)
     servers: list[tuple[FileServer, threading.Thread]] = []
 
     def start(content: bytes) -> FileServer:

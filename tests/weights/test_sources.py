@@ -21,7 +21,8 @@ from winspect.errors import (
     WeightsMissingError,
 )
 from winspect.pictures.tiles import Preprocess
-from winspect.weights import sources, tags
+from winspect.weights import bundled, tags
+from winspect.weights.fetching import Repository, Url
 from winspect.weights.tags import find_tag, hash_in_name, tag_names
 
 SMALL = "ViT-small-test"
@@ -254,16 +255,16 @@ def test_a_broken_configuration_beside_a_file_is_an_error(checkpoint, content):
         weights.find(SMALL, checkpoint)
 
 
-def test_every_tag_open_clip_lists_is_understood():
+def test_every_tag_open_clip_lists_is_understood(tmp_path):
     """Against open_clip's own table: normalisation, activation; and an address that leads to tensors, not programs."""
     seen = 0
     for model in weights.list_architectures():
         for name in tag_names(model):
-            config, tag = open_clip.get_pretrained_cfg(model, name), find_tag(model, name)
-            assert tag.mean == tuple(config["mean"]) and tag.std == tuple(config["std"])
-            assert tag.quick_gelu == config.get("quick_gelu", model.endswith("-quickgelu"))
-            assert (tag.url is None) != (tag.repo is None)
-            assert "openaipublic" not in (tag.url or "") and (tag.sha256_prefix is not None) == (tag.url is not None)
+            config, tag = open_clip.get_pretrained_cfg(model, name), find_tag(model, name, tmp_path)
+            assert tag.preprocess.mean == tuple(config["mean"]) and tag.preprocess.std == tuple(config["std"])
+            assert bool(tag.quick_gelu) == config.get("quick_gelu", model.endswith("-quickgelu"))
+            assert "openaipublic" not in tag.address
+            assert (tag.sha256_prefix is not None) == isinstance(tag.origin, Url)
             seen += 1
     assert seen > 50
 
@@ -281,29 +282,30 @@ def test_old_open_clip_lists_openai_s_archive_under_its_hash(small_tag):
     ("name", "twin_url", "quick"),
     [("e31", "https://example.org/e31.pt", True), ("e31", "https://example.org/other.pt", False), ("dfn2b", "", True)],
 )
-def test_old_open_clip_tells_quick_gelu_by_the_twin_architecture(small_tag, monkeypatch, name, twin_url, quick):
+def test_old_open_clip_tells_quick_gelu_by_the_twin_architecture(
+    small_tag, monkeypatch, tmp_path, name, twin_url, quick
+):
     monkeypatch.setattr(tags, "_knows_quick_gelu", lambda: False)
     small_tag(name, url="https://example.org/e31.pt")
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, f"{SMALL}-quickgelu", {name: {"url": twin_url}})
-    assert find_tag(SMALL, name).quick_gelu is quick
+    assert bool(find_tag(SMALL, name, tmp_path).quick_gelu) is quick
 
 
-def test_a_url_without_a_hash_gives_way_to_the_hub(small_tag):
+def test_a_url_without_a_hash_gives_way_to_the_hub(small_tag, tmp_path):
     small_tag("meta", url="https://example.org/b32.pt", hf_hub="someone/model/")
-    tag = find_tag(SMALL, "meta")
-    assert (tag.url, tag.repo) == (None, "someone/model")
-    assert tag.hub_files == ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    assert find_tag(SMALL, "meta", tmp_path).origin == Repository("someone/model", files)
     small_tag("plain", url="https://example.org/b32.pt")
-    assert find_tag(SMALL, "plain").url == "https://example.org/b32.pt"
+    assert find_tag(SMALL, "plain", tmp_path).origin == Url("https://example.org/b32.pt")
 
 
 @pytest.mark.parametrize(
     ("file", "files"),
     [("w.bin", ("w.safetensors", "w.bin")), ("w.pth", ("w.safetensors", "w.pth")), ("w.pt", ("w.pt",))],
 )
-def test_a_hub_file_may_have_a_safer_twin(small_tag, file, files):
+def test_a_hub_file_may_have_a_safer_twin(small_tag, tmp_path, file, files):
     small_tag("named", hf_hub=f"someone/model/{file}")
-    assert find_tag(SMALL, "named").hub_files == files
+    assert find_tag(SMALL, "named", tmp_path).origin == Repository("someone/model", files)
 
 
 def test_weights_for_another_architecture_do_not_load(checkpoint):
@@ -313,7 +315,7 @@ def test_weights_for_another_architecture_do_not_load(checkpoint):
 
 def test_the_bundled_model_is_described_by_its_own_file(tmp_path, monkeypatch):
     settings = {"size": 48, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}
-    monkeypatch.setattr(sources, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(bundled, "BUNDLED_FOLDER", tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_cfg": {}, "preprocess": settings}))
     assert weights.find("winspect-tiny").preprocess == Preprocess(48, (0.5,) * 3, (0.2,) * 3, "bilinear")

@@ -20,12 +20,12 @@ from torch import nn
 from winspect.backbones.bundled import load_tiny
 from winspect.errors import ArchitectureError, PrecisionError, WeightsMissingError, WinspectError
 from winspect.pictures.tiles import Preprocess
+from winspect.weights import LOCAL, Source, resolve
 from winspect.weights.architectures import architecture, context_length
 from winspect.weights.bundled import read_config
 from winspect.weights.cache import sha256_of
 from winspect.weights.checkpoint import fit, is_openai, read_tensors
-from winspect.weights.names import CONFIG_FILE, LOCAL
-from winspect.weights.sources import Source, resolve
+from winspect.weights.configs import CONFIG_FILE
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # What open_clip and torch raise on a configuration that does not fit together.

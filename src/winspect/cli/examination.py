@@ -24,7 +24,7 @@ from winspect.weights import cache_folder
 if TYPE_CHECKING:
     from winspect.engines.choice import Choice
     from winspect.methods.winclip.recipes import Recipe
-    from winspect.weights.sources import Source
+    from winspect.weights import Source
 
 CACHE_PARTS = ("weights", "text", "graphs", "gate")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
-    from winspect.weights import Entry, Source
+    from winspect.weights import Source
 
 
 def add_parser(subparsers: Any) -> None:
@@ -68,12 +68,14 @@ def _list(args: argparse.Namespace) -> int:
     from winspect import weights
 
     models = [weights.TINY, *weights.list_architectures()] if args.all else args.models or None
-    entries = weights.list_weights(models)
+    sources = weights.list_weights(models)
     if args.json:
-        print(json.dumps([_entry_row(entry) for entry in entries], indent=2))
+        print(json.dumps([_row(source) | {"size_bytes": source.size_bytes} for source in sources], indent=2))
         return 0
     rows = [("MODEL", "TAG", "SIZE", "FILE, OR WHERE IT IS FETCHED FROM")]
-    rows += [(e.model, e.tag, _megabytes(e.size_bytes), _location(e)) for e in entries]
+    rows += [
+        (s.model, s.tag, _megabytes(s.size_bytes), str(s.path if s.present else s.address or s.path)) for s in sources
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for model, tag, size, place in rows:
         print(f"{model:<{widths[0]}}  {tag:<{widths[1]}}  {size:>{widths[2]}}  {place}")
@@ -84,30 +86,17 @@ def _print_source(source: Source, *, as_json: bool) -> None:
     from winspect.backbones.open_clip_models import activation_in
 
     activation = activation_in(source)
-    if not as_json:
-        print(source.path)
-        if activation is not None:
-            say(f"activation: {activation}")
+    if as_json:
+        print(json.dumps(_row(source) | {"activation": activation}, indent=2))
         return
-    row = {"model": source.model, "tag": source.tag, "path": str(source.path), "present": source.present}
-    row["activation"] = activation
-    print(json.dumps({**row, "address": source.address, "sha256_prefix": source.sha256_prefix}, indent=2))
+    print(source.path)
+    if activation is not None:
+        say(f"activation: {activation}")
 
 
-def _entry_row(entry: Entry) -> dict[str, object]:
-    return {
-        "model": entry.model,
-        "tag": entry.tag,
-        "path": str(entry.path),
-        "present": entry.size_bytes is not None,
-        "size_bytes": entry.size_bytes,
-        "address": entry.address,
-        "sha256_prefix": entry.sha256_prefix,
-    }
-
-
-def _location(entry: Entry) -> str:
-    return str(entry.path) if entry.size_bytes is not None or entry.address is None else entry.address
+def _row(source: Source) -> dict[str, object]:
+    row = {name: getattr(source, name) for name in ("model", "tag", "present", "address", "sha256_prefix")}
+    return row | {"path": str(source.path)}
 
 
 def _megabytes(size_bytes: int | None) -> str:

@@ -14,7 +14,7 @@ from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.pictures.heatmaps import ScoreRange, run_range
 from winspect.pictures.tiles import Cut, Preprocess
 from winspect.system.preferences import default_precision
-from winspect.weights.names import LOCAL
+from winspect.weights import LOCAL
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, RegionRule

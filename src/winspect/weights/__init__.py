@@ -1,4 +1,4 @@
-"""Where CLIP weights come from: a pretrained tag, a file, or the bundled model; always verified, never random.
+"""Where CLIP weights come from: a pretrained tag, a file, or the bundled model; always verified.
 
 Importing this package imports neither torch nor open_clip; they come with the first use of what needs them.
 """
@@ -9,18 +9,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 from winspect.weights.cache import cache_folder
-from winspect.weights.names import DEFAULT_MODEL, DEFAULT_TAGS, TINY
 
 if TYPE_CHECKING:
     from winspect.weights.architectures import list_architectures
-    from winspect.weights.listing import Entry, list_weights, pull
-    from winspect.weights.sources import Source, find, resolve
+    from winspect.weights.sources import find, list_weights, pull, resolve
+    from winspect.weights.tags import Source
 
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_TAGS",
     "TINY",
-    "Entry",
     "Source",
     "cache_folder",
     "find",
@@ -30,14 +28,23 @@ __all__ = [
     "resolve",
 ]
 
+TINY = "winspect-tiny"
+"""The bundled model."""
+
+DEFAULT_MODEL = "ViT-B-16-plus-240"
+"""open_clip's architecture of the paper."""
+
+DEFAULT_TAGS = {DEFAULT_MODEL: "laion400m_e31"}
+"""The weights of the paper. No other architecture has weights that would be chosen without asking."""
+
+LOCAL, HUB = "local-dir:", "hf-hub:"
+"""Beginnings of names, as open_clip 3 has them: a folder, or a repository of the Hugging Face hub, with weights and an
+``open_clip_config.json`` that says how the model is built."""
+
 _LAZY = {
-    "Entry": "listing",
-    "Source": "sources",
-    "find": "sources",
     "list_architectures": "architectures",
-    "list_weights": "listing",
-    "pull": "listing",
-    "resolve": "sources",
+    "Source": "tags",
+    **dict.fromkeys(("find", "list_weights", "pull", "resolve"), "sources"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import open_clip
 
 from winspect.errors import ArchitectureError
-from winspect.weights.names import DEFAULT_MODEL, TINY
+from winspect.weights import DEFAULT_MODEL, TINY
 
 
 def list_architectures() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from winspect.errors import WeightsCorruptError, WeightsMissingError
 from winspect.system.opening import read_text
-from winspect.weights.names import TINY
+from winspect.weights import TINY
 
 BUNDLED_FOLDER = Path(__file__).parent / TINY
 CONFIG_FILE = "config.json"

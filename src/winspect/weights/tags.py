@@ -1,18 +1,26 @@
-"""open_clip's pretrained tags: where each one's file is, what its hash is, and what it was trained with."""
+"""open_clip's pretrained tags: where the file of each is, what its hash is, and what it was trained with."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import open_clip
 
 from winspect.errors import WeightsMissingError
 from winspect.pictures.tiles import Preprocess
-from winspect.weights.names import DEFAULT_TAGS
+from winspect.weights import DEFAULT_TAGS
+from winspect.weights.architectures import architecture, image_size
+from winspect.weights.fetching import Repository, Url, last_part
 
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names of the weights in a repository, the preferred one first."""
 _HASH_SUFFIX = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 # open_clip before 2.29 does not say which tags were trained with QuickGELU. It lists them under a "-quickgelu"
 # architecture too, all but this one.
@@ -20,36 +28,46 @@ _UNLISTED_QUICK_GELU_TAG = "dfn2b"
 
 
 @dataclass(frozen=True)
-class Tag:
-    """One set of pretrained weights.
+class Source:
+    """Where weights are, and what goes with them.
 
     Attributes:
-        model: architecture, open_clip's name.
-        name: open_clip's tag.
-        url: address of the file, or None where it comes from the Hugging Face hub.
-        repo: repository on the hub, or None where there is a ``url``.
-        hub_files: file names in the repository, the preferred one first.
-        sha256_prefix: first digits of the file's SHA-256, or None where the hub tells it.
-        mean, std: per channel, of RGB in 0..1.
-        interpolation: resize filter, "bicubic" or "bilinear".
-        quick_gelu: trained with OpenAI's approximation of GELU.
+        model: architecture, ``winspect-tiny``, ``hf-hub:OWNER/NAME``, or ``local-dir:`` and the folder's name.
+        kind: "tag", "file" or "bundled".
+        tag: the pretrained tag, the file's name, or "bundled".
+        path: where the file is, or will be after it was fetched.
+        preprocess: what the weights were trained to see.
+        quick_gelu: trained with OpenAI's approximation of GELU, or without; None where neither a tag nor a
+            configuration beside the file tells: the file's format and the architecture do then.
+        sha256_prefix: first digits the file's SHA-256 must have, or None where nothing states them.
+        origin: where the file is fetched from; None for the user's files and the bundled model.
+        config: open_clip's configuration that came with the weights; None where the model's name stands for one.
     """
 
     model: str
-    name: str
-    url: str | None = None
-    repo: str | None = None
-    hub_files: tuple[str, ...] = ()
+    kind: Literal["tag", "file", "bundled"]
+    tag: str
+    path: Path
+    preprocess: Preprocess
+    quick_gelu: bool | None = None
     sha256_prefix: str | None = None
-    mean: tuple[float, float, float] = Preprocess.mean
-    std: tuple[float, float, float] = Preprocess.std
-    interpolation: str = Preprocess.interpolation
-    quick_gelu: bool = False
+    origin: Url | Repository | None = None
+    config: Mapping[str, Any] | None = None
 
     @property
-    def file_name(self) -> str:
-        """Name of the file in the cache (of the preferred one, where the hub has several)."""
-        return self.hub_files[0] if self.url is None else _last_part(self.url)
+    def present(self) -> bool:
+        """Whether the file is on this machine."""
+        return os.path.isfile(self.path)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Size of the file; None where it is not on this machine."""
+        return self.path.stat().st_size if self.present else None
+
+    @property
+    def address(self) -> str | None:
+        """Where the file can be fetched; None where it is not fetched."""
+        return self.origin.address(self.path) if self.origin else None
 
 
 def tag_names(model: str) -> list[str]:
@@ -57,44 +75,44 @@ def tag_names(model: str) -> list[str]:
     return list(open_clip.list_pretrained_tags_by_model(model))
 
 
-def find_tag(model: str, name: str) -> Tag | None:
-    """The pretrained tag, or None where open_clip has none of this name for this architecture.
+def find_tag(model: str, name: str, folder: Path) -> Source | None:
+    """The source of a pretrained tag, or None where open_clip has none of this name for this architecture.
 
-    The tag's own address is preferred where its hash is known from it, else the Hugging Face hub is used: it tells
-    the hash of every large file.
-
+    Args:
+        model: architecture, open_clip's name.
+        name: the tag, in any case, with dashes or underscores.
+        folder: where downloaded weights are kept.
     """
     if _clean(name) not in map(_clean, tag_names(model)):
         return None
     config = open_clip.get_pretrained_cfg(model, name)
+    origin = _origin(config)
+    # A tag that does not say so leaves the activation to the architecture, some of which have it in their name.
+    quick_gelu = _quick_gelu(model, name, config) or None
+    settings = {key: config[key] for key in ("mean", "std", "interpolation") if config.get(key)}
+    preprocess = Preprocess(image_size(architecture(model)), **settings)
+    path = origin.find(folder)
+    return Source(model, "tag", _clean(name), path, preprocess, quick_gelu, origin.sha256_prefix, origin)
+
+
+def _origin(config: Mapping[str, Any]) -> Url | Repository:
+    """The tag's own address where its hash is known from it, else the Hugging Face hub, which states every hash."""
     url, hub = config.get("url") or None, config.get("hf_hub") or None
-    prefix = hash_in_name(_last_part(url)) if url else None
+    prefix = hash_in_name(last_part(url)) if url else None
     if url and "openaipublic" in url:  # OpenAI's own archives stand in a folder of their SHA-256
-        prefix = urlsplit(url).path.split("/")[-2]
-        url = None if hub else url  # the hub has their tensors alone
-    if hub and (url is None or prefix is None):
-        url, prefix = None, None
-    repo, _, file = hub.rpartition("/") if hub and url is None else ("", "", "")
-    return Tag(
-        model=model,
-        name=_clean(name),
-        url=url,
-        repo=repo or None,
-        hub_files=_hub_files(file) if repo else (),
-        sha256_prefix=prefix,
-        mean=tuple(config.get("mean") or Preprocess.mean),
-        std=tuple(config.get("std") or Preprocess.std),
-        interpolation=config.get("interpolation") or Preprocess.interpolation,
-        quick_gelu=_quick_gelu(model, name, config),
-    )
+        prefix = None if hub else urlsplit(url).path.split("/")[-2]  # the hub has their tensors alone
+    if hub and prefix is None:
+        repo, _, file = hub.rpartition("/")
+        return Repository(repo, _hub_files(file))
+    return Url(url or "", prefix)
 
 
-def tag_of_file(model: str, file_name: str) -> Tag | None:
+def tag_of_file(model: str, path: Path) -> Source | None:
     """The tag whose file has this name, or None: a file that was downloaded by hand keeps its tag's settings."""
     for name in tag_names(model):
         url = open_clip.get_pretrained_cfg(model, name).get("url")
-        if url and "openaipublic" not in url and _last_part(url) == file_name:
-            return find_tag(model, name)
+        if url and "openaipublic" not in url and last_part(url) == path.name:
+            return find_tag(model, name, path.parent)
     return None
 
 
@@ -133,10 +151,10 @@ def hash_in_name(file_name: str) -> str | None:
 
 def _is_listed(file_name: str) -> bool:
     urls = (open_clip.get_pretrained_cfg(model, tag).get("url") or "" for model, tag in open_clip.list_pretrained())
-    return file_name in map(_last_part, urls)
+    return file_name in map(last_part, urls)
 
 
-def _quick_gelu(model: str, name: str, config: dict[str, object]) -> bool:
+def _quick_gelu(model: str, name: str, config: Mapping[str, Any]) -> bool:
     if "quick_gelu" in config or model.endswith("-quickgelu"):
         return bool(config.get("quick_gelu", True))
     if _knows_quick_gelu():
@@ -151,13 +169,9 @@ def _knows_quick_gelu() -> bool:
 
 def _hub_files(file: str) -> tuple[str, ...]:
     if not file:
-        return "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
+        return HUB_FILES
     stem, dot, suffix = file.rpartition(".")
     return (f"{stem}.safetensors", file) if dot and suffix in ("bin", "pth") else (file,)
-
-
-def _last_part(url: str) -> str:
-    return urlsplit(url).path.rpartition("/")[2]
 
 
 def _clean(name: str) -> str:

@@ -1,7 +1,4 @@
-"""Models that bring their configuration along: ``open_clip_config.json`` beside the weights, in a folder or on the hub.
-
-The names are open_clip 3's: ``local-dir:FOLDER`` and ``hf-hub:OWNER/NAME``.
-"""
+"""``open_clip_config.json``: how a model is built, beside its weights, in a folder or on the hub."""
 
 from __future__ import annotations
 
@@ -16,13 +13,12 @@ from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingEr
 from winspect.pictures.tiles import Preprocess
 from winspect.system.home import expanded
 from winspect.system.opening import read_text
+from winspect.weights import HUB, LOCAL
 from winspect.weights.architectures import check_usable, image_size
-from winspect.weights.names import CONFIG_FILE, HUB, LOCAL
 
 logger = logging.getLogger(__name__)
 
-HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""Names of the weights in a repository, the preferred one first."""
+CONFIG_FILE = "open_clip_config.json"
 # open_clip's order of preference in a folder.
 _LOCAL_FILES = (
     "open_clip_model.safetensors",
@@ -68,7 +64,7 @@ def repo_of(model: str) -> str:
 
 
 def weights_in(folder: Path) -> Path:
-    """The weights file of a folder, chosen as open_clip does; more than one without a usual name is said.
+    """The weights file of a folder, chosen as open_clip does; a choice among several unusual names is logged.
 
     Raises:
         WeightsMissingError: there is none.
@@ -98,7 +94,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if not all(isinstance(part, dict) for part in parts.values()):
             raise TypeError("model_cfg and preprocess_cfg are objects")
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})") from error
+        raise _unreadable(path, error) from error
     return parts
 
 
@@ -129,12 +125,15 @@ def preprocess(path: Path, default: Preprocess, settings: dict[str, Any]) -> Pre
     """
     try:
         chosen = {key: settings[key] for key in ("mean", "std", "interpolation") if settings.get(key)}
-        chosen |= {key: tuple(chosen[key]) for key in ("mean", "std") if key in chosen}
         return replace(default, **chosen)
     except (SettingsError, TypeError, ValueError) as error:
-        raise WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})") from error
+        raise _unreadable(path, error) from error
 
 
 def stated_quick_gelu(config: dict[str, Any]) -> bool | None:
-    """What a ``model_cfg`` says of the activation; None where it says nothing."""
+    """The activation a ``model_cfg`` states; None where it states none."""
     return None if config.get("quick_gelu") is None else bool(config["quick_gelu"])
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsCorruptError:
+    return WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})")

@@ -21,8 +21,8 @@ from winspect.errors import (
     WeightsMismatchError,
     WeightsMissingError,
 )
-from winspect.weights import hub
-from winspect.weights.download import DownloadError
+from winspect.weights.cache import hash_file
+from winspect.weights.fetching import FetchError, Repository
 
 SETTINGS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}
 
@@ -119,13 +119,14 @@ def test_a_configuration_that_cannot_be_used(folder, small_config, change, error
 def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, capsys, process_as_before):
     asked = []
 
-    def fetch(repo, files, place, *, progress=True):
-        asked.append((repo, files[0]))
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / files[0], place / files[0])
-        return place / files[0], hub.hash_file(place / files[0])
+    def fetch(repository, weights_folder, *, progress=True):
+        asked.append((repository.repo, repository.files[0]))
+        path = repository.find(weights_folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / path.name, path)
+        return path, hash_file(path)
 
-    monkeypatch.setattr(hub, "fetch", fetch)
+    monkeypatch.setattr(Repository, "fetch", fetch)
     with pytest.raises(WeightsMissingError, match="winspect weights pull hf-hub:someone/inspector"):
         weights.find("hf-hub:someone/inspector")
     assert asked == []
@@ -147,9 +148,9 @@ def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, cap
 
 def test_a_repository_that_cannot_be_fetched(monkeypatch):
     def unreachable(*_, **__):
-        raise DownloadError("no route")
+        raise FetchError("no route")
 
-    monkeypatch.setattr(hub, "fetch", unreachable)
+    monkeypatch.setattr(Repository, "fetch", unreachable)
     with pytest.raises(WeightsMissingError, match=r"could not be fetched \(no route\).*local-dir:FOLDER"):
         load("hf-hub:someone/inspector")
     with pytest.raises(WeightsMissingError, match="is not on this machine"):

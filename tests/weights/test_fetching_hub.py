@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -16,8 +15,7 @@ from safetensors.torch import save_file
 from winspect import weights
 from winspect.backbones.open_clip_models import load
 from winspect.errors import WeightsCorruptError, WeightsMissingError
-from winspect.weights import hub
-from winspect.weights.download import DownloadError
+from winspect.weights.fetching import FetchError, Repository
 
 SMALL = "ViT-small-test"
 REPO = "someone/model"
@@ -26,7 +24,7 @@ COMMIT = "c" * 40
 
 class _Hub(BaseHTTPRequestHandler):
     files: dict[str, bytes]
-    lie = False
+    etag: str | None = None
     down = False
 
     def log_message(self, *_: object) -> None:
@@ -50,7 +48,7 @@ class _Hub(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{"0" * 64 if self.lie else hashlib.sha256(content).hexdigest()}"')
+        self.send_header("ETag", f'"{self.etag or hashlib.sha256(content).hexdigest()}"')
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if with_body:
@@ -115,7 +113,7 @@ def test_a_hub_in_trouble_gives_the_help_for_being_offline(fake_hub, small_tag, 
 
 
 def test_a_file_that_is_not_the_hub_s_is_removed(fake_hub, small_tag, safetensors_bytes, tmp_path):
-    fake_hub.files, fake_hub.lie = {"open_clip_model.safetensors": safetensors_bytes}, True
+    fake_hub.files, fake_hub.etag = {"open_clip_model.safetensors": safetensors_bytes}, "0" * 64
     small_tag("hubbed", hf_hub=f"{REPO}/")
     with pytest.raises(WeightsCorruptError, match=f"expected {'0' * 64}, got "):
         weights.resolve(SMALL, "hubbed", progress=False)
@@ -134,26 +132,35 @@ def test_the_hub_s_own_cache_is_used(monkeypatch, tmp_path):
     (tmp_path / "blob.bin").write_bytes(b"x")
     answers = {"a.safetensors": None, "a.bin": str(tmp_path / "blob.bin")}
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda _, file: answers[file])
-    assert hub.find_file(REPO, ("a.safetensors", "a.bin"), tmp_path / "none") == tmp_path / "blob.bin"
+    assert Repository(REPO, ("a.safetensors", "a.bin")).find(tmp_path / "none") == tmp_path / "blob.bin"
 
 
-def test_a_hub_that_was_told_to_stay_offline_is_an_error(monkeypatch, tmp_path):
+def test_a_hub_library_set_to_stay_offline_is_an_error(monkeypatch, tmp_path):
     def refuse(*_, **__):
         raise huggingface_hub.utils.LocalEntryNotFoundError("")
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
-    with pytest.raises(DownloadError, match="LocalEntryNotFoundError"):
-        hub.fetch(REPO, ("a.bin",), tmp_path)
+    with pytest.raises(FetchError, match="LocalEntryNotFoundError"):
+        Repository(REPO, ("a.bin",)).fetch(tmp_path)
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_progress_bars_are_off_only_meanwhile(wanted):
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_bars_are_off_only_meanwhile(fake_hub, monkeypatch, tmp_path, progress):
+    fake_hub.files = {"a.bin": b"x"}
+    disabled, real = [], huggingface_hub.hf_hub_download
+
+    def download(*args, **options):
+        disabled.append(are_progress_bars_disabled())
+        return real(*args, **options)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     before = are_progress_bars_disabled()
-    with hub._progress_bars(wanted):
-        assert are_progress_bars_disabled() == (before or not wanted)
+    Repository(REPO, ("a.bin",)).fetch(tmp_path, progress=progress)
+    assert disabled == [before or not progress]
     assert are_progress_bars_disabled() == before
 
 
-def test_a_hash_of_another_kind_is_not_compared(tmp_path: Path):
-    (tmp_path / "w").write_bytes(b"x")
-    assert hub._verified(tmp_path / "w", "not-a-sha256") == hashlib.sha256(b"x").hexdigest()
+def test_a_hash_of_another_kind_is_not_compared(fake_hub, tmp_path):
+    fake_hub.files, fake_hub.etag = {"a.bin": b"x"}, "not-a-sha256"
+    path, sha256 = Repository(REPO, ("a.bin",)).fetch(tmp_path, progress=False)
+    assert (path.read_bytes(), sha256) == (b"x", hashlib.sha256(b"x").hexdigest())

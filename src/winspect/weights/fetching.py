@@ -1,0 +1,281 @@
+"""Fetching weights files: from a URL, resumed and verified here, or from the Hugging Face hub by its own library."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import huggingface_hub
+from filelock import FileLock
+from huggingface_hub.utils import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+from tqdm import tqdm
+
+from winspect.errors import WeightsCorruptError
+from winspect.weights.cache import hash_file
+
+TIMEOUT_S = 20.0
+RETRIES = 4
+RETRIES_UNREACHABLE = 1  # without a network, say so soon
+BACKOFF_S = 1.0
+_CHUNK_BYTES = 1 << 20
+_RETRYABLE_STATUS = (408, 429, 500, 502, 503, 504)
+_RANGE_NOT_SATISFIABLE = 416
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class FetchError(Exception):
+    """The file could not be fetched; the message is the reason. What arrived is kept for the next try."""
+
+
+class _RetryableError(Exception):
+    """A cut connection, a timeout, or a server that is busy."""
+
+    def __init__(self, reason: str, retries: int = RETRIES) -> None:
+        super().__init__(reason)
+        self.retries = retries
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file at an http or https address.
+
+    Attributes:
+        url: the address.
+        sha256_prefix: first hexadecimal digits of the file's SHA-256; None where nothing states them.
+    """
+
+    url: str
+    sha256_prefix: str | None = None
+
+    def find(self, folder: Path) -> Path:
+        """The file's path in ``folder``, whether it is there or not."""
+        return folder / last_part(self.url)
+
+    def address(self, path: Path) -> str:
+        """Where a browser finds the file."""
+        return self.url
+
+    def fetch(self, folder: Path, *, progress: bool = True) -> tuple[Path, str]:
+        """Download into ``folder``; returns the file and its SHA-256. Raises as :func:`fetch_url` does."""
+        target = self.find(folder)
+        return target, fetch_url(self.url, target, sha256_prefix=self.sha256_prefix, progress=progress)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A file in a repository on the Hugging Face hub, which states the SHA-256 of every large file.
+
+    Attributes:
+        repo: ``OWNER/NAME``.
+        files: names the file may have, the preferred one first.
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    sha256_prefix = None
+
+    def find(self, folder: Path) -> Path:
+        """The first of the files on this machine, below ``folder`` or in the hub's own cache, where other programs
+        put it; where there is none, the path below ``folder`` it would be fetched to."""
+        place = self._place(folder)
+        for file in self.files:
+            if (place / file).is_file():
+                return place / file
+            cached = huggingface_hub.try_to_load_from_cache(self.repo, file)
+            if isinstance(cached, str):
+                return Path(cached)
+        return place / self.files[0]
+
+    def address(self, path: Path) -> str:
+        """Where a browser finds the file (``HF_ENDPOINT`` is honoured)."""
+        return huggingface_hub.hf_hub_url(self.repo, path.name)
+
+    def fetch(self, folder: Path, *, progress: bool = True) -> tuple[Path, str]:
+        """Download the first of the files that the repository has.
+
+        Returns:
+            The file below ``folder``, and its SHA-256.
+
+        Raises:
+            FetchError: the hub cannot be reached or refuses, or has none of the files.
+            WeightsCorruptError: the hash is not the hub's; the file was removed.
+        """
+        for file in self.files:
+            try:
+                etag = huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(self.repo, file)).etag
+                with _progress_bars(progress):
+                    path = Path(huggingface_hub.hf_hub_download(self.repo, file, local_dir=self._place(folder)))
+            except LocalEntryNotFoundError as error:
+                raise FetchError(_first_line(error)) from error
+            except EntryNotFoundError:
+                continue
+            except Exception as error:  # of requests or httpx, by the version of the library
+                raise FetchError(_first_line(error)) from error
+            sha256 = hash_file(path)
+            if etag and _SHA256.fullmatch(etag):  # what a large file's ETag is
+                _check_hash(path, sha256, etag, str(path))
+            return path, sha256
+        raise FetchError(f"{self.repo} has none of {', '.join(self.files)}")
+
+    def _place(self, folder: Path) -> Path:
+        return folder / self.repo.replace("/", "--")
+
+
+def last_part(url: str) -> str:
+    """The file name in a URL."""
+    return urlsplit(url).path.rpartition("/")[2]
+
+
+def fetch_url(url: str, target: Path, *, sha256_prefix: str | None = None, progress: bool = True) -> str:
+    """Download to ``target``, continuing where an earlier try stopped if a hash can prove the whole.
+
+    The bytes go to ``<target>.part``; only a complete file with the right hash gets the final name. Of several
+    processes one downloads, and the others wait for it.
+
+    Args:
+        url: http or https.
+        target: path of the file.
+        sha256_prefix: first hexadecimal digits of its SHA-256, if known.
+        progress: draw a bar on stderr.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        FetchError: the server cannot be reached or refuses, or there is no space.
+        WeightsCorruptError: the hash is wrong; the file was removed.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if target.is_file():  # another process was faster
+                return hash_file(target)
+            sha256 = _download(url, part, sha256_prefix, target.name if progress else None)
+            part.replace(target)
+            return sha256
+    except OSError as error:
+        raise FetchError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _download(url: str, part: Path, sha256_prefix: str | None, bar_name: str | None) -> str:
+    """Fill ``part`` and verify it; returns its SHA-256."""
+    left_over = _size(part) if sha256_prefix else 0
+    if sha256_prefix and left_over and (sha256 := hash_file(part)).startswith(sha256_prefix):
+        return sha256  # complete; the run before ended between the last byte and the rename
+    _fetch_with_retries(url, part, resume=sha256_prefix is not None, bar_name=bar_name)
+    sha256 = hash_file(part)
+    if left_over and not sha256.startswith(sha256_prefix or ""):  # the bytes left over were of another version
+        part.unlink()
+        return _download(url, part, sha256_prefix, bar_name)
+    _check_hash(part, sha256, sha256_prefix or "", url)
+    return sha256
+
+
+def _check_hash(path: Path, sha256: str, expected: str, name: str) -> None:
+    if sha256.startswith(expected):
+        return
+    path.unlink()
+    shown = expected if len(expected) == len(sha256) else f"{expected}..."
+    raise WeightsCorruptError(
+        f"{name}: the file fetched has the wrong SHA-256: expected {shown}, got {sha256}. It was removed; "
+        "fetch it again, and if that does not help, from another place"
+    )
+
+
+def _fetch_with_retries(url: str, part: Path, *, resume: bool, bar_name: str | None) -> None:
+    """Try again after a failure that may pass, waiting longer each time; bytes gained reset the count."""
+    failures = 0
+    while True:
+        have = _size(part) if resume else 0
+        try:
+            return _fetch_once(url, part, have, bar_name)
+        except _RetryableError as error:
+            failures = 1 if resume and _size(part) > have else failures + 1
+            if failures > error.retries:
+                raise FetchError(str(error)) from error
+        time.sleep(BACKOFF_S * 2 ** (failures - 1))
+
+
+def _fetch_once(url: str, part: Path, have: int, bar_name: str | None) -> None:
+    """One request for the bytes after the first ``have``, which lie in ``part`` already."""
+    request = urllib.request.Request(url, headers={"User-Agent": "winspect", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            have = have if response.status == 206 else 0  # some servers always send the whole file
+            length = response.headers.get("Content-Length") or ""
+            total = have + int(length) if length.isdecimal() else None
+            _copy(response, part, have, total, bar_name)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == _RANGE_NOT_SATISFIABLE and have:
+                part.unlink()
+                raise _RetryableError("the part fetched so far is longer than the file") from error
+            kind = _RetryableError if error.code in _RETRYABLE_STATUS else FetchError
+            raise kind(f"the server says HTTP {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _RetryableError(f"the server cannot be reached ({error.reason})", RETRIES_UNREACHABLE) from error
+    except (TimeoutError, ConnectionError, HTTPException) as error:  # before the server answers
+        raise _RetryableError(f"the connection was lost ({error or type(error).__name__})") from error
+    if total is not None and _size(part) != total:
+        raise _RetryableError(f"the connection was lost after {_size(part)} of {total} bytes")
+
+
+def _copy(response: HTTPResponse, part: Path, have: int, total: int | None, bar_name: str | None) -> None:
+    needed, free = (total or 0) - have, shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise FetchError(f"{part.parent} has {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB are needed")
+    bar = tqdm(desc=bar_name, initial=have, total=total, unit="B", unit_scale=True, disable=bar_name is None)
+    with bar, part.open("ab" if have else "wb") as file:
+        while chunk := _read(response):
+            file.write(chunk)
+            bar.update(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(response: HTTPResponse) -> bytes:
+    """The bytes that have arrived, so that a stall loses nothing; an error here is the connection's, not the disk's."""
+    try:
+        return response.read1(_CHUNK_BYTES)
+    except (OSError, HTTPException) as error:
+        raise _RetryableError(f"the connection was lost ({error or type(error).__name__})") from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def _progress_bars(drawn: bool) -> Iterator[None]:
+    if drawn or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,12 +21,13 @@ from fastapi import FastAPI
 from winspect.errors import SettingsError, WinspectError
 from winspect.service.backend import Backend
 from winspect.service.http.app import create_app
-from winspect.service.http.protocol import MAX_CONNECTIONS, MAX_HEADER_BYTES, PatientProtocol
 from winspect.service.settings import ServiceSettings
 from winspect.system.opening import check_file
 
 logger = logging.getLogger(__name__)
 
+MAX_CONNECTIONS = 4096
+MAX_HEADER_BYTES = 2**15
 _KEEP_ALIVE_S = 65  # above the minute for which reverse proxies keep a connection, or they would write into its end
 _LAST_S = 2.0  # for answers to be written after the queue is drained
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -51,7 +53,12 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Told to end, it first drains the backend, answering all the while: not ready, and 503 to new work."""
+    """Told to end, it first drains the backend, answering all the while: not ready, and 503 to new work.
+
+    Attributes:
+        failure: why the model could not be loaded.
+        still_s: a connection that has stood still for longer is dropped.
+    """
 
     def __init__(
         self, backend: Backend, settings: ServiceSettings, *, say: Callable[[str], None], access_log: bool = False
@@ -62,6 +69,8 @@ class Server(uvicorn.Server):
             for name in ("uvicorn.error", "python_multipart"):
                 logging.getLogger(name).setLevel(logging.ERROR)
         self.failure: WinspectError | None = None
+        self.still_s: float = _KEEP_ALIVE_S
+        self._still: dict[Any, tuple[Any, float]] = {}  # connection -> where it stands, since when
         self._backend, self._settings, self._say = backend, settings, say
         self._loading: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -88,6 +97,29 @@ class Server(uvicorn.Server):
         if self._loading is not None:
             self._loading.cancel()
         await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Also drop connections that have stood still for too long, once a second."""
+        if counter % 10 == 0:
+            self._drop_still_connections()
+        return await super().on_tick(counter)
+
+    def _drop_still_connections(self) -> None:
+        """Drop clients that send their headers slowly or never read their answer, which uvicorn would wait for.
+
+        A connection moves when a request of it begins or is answered, and when an answer is read.
+        """
+        now, before = time.monotonic(), self._still
+        connections: Any = list(self.server_state.connections)
+        self._still = {}
+        for connection in connections:
+            request, transport = connection.cycle, connection.transport
+            if request is None or request.response_complete:
+                place = (request, transport.get_write_buffer_size())
+                known_place, since = before.get(connection, (place, now))
+                self._still[connection] = place, since if known_place == place else now
+                if now - self._still[connection][1] > self.still_s:
+                    transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -138,7 +170,8 @@ class Server(uvicorn.Server):
 def _config(app: FastAPI, settings: ServiceSettings, access_log: bool) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=type("Protocol", (PatientProtocol,), {"patience_s": settings.body_timeout_s}),
+        http="h11",  # the implementation that bounds headers
+        limit_concurrency=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         loop="asyncio",
         ws="none",

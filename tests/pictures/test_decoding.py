@@ -15,7 +15,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from winspect.errors import PictureError
 from winspect.pictures import decoding
-from winspect.pictures.decoding import MAX_PIXELS, MIN_SIDE, decode, read_rgb, source_name
+from winspect.pictures.decoding import MAX_PIXELS, MIN_SIDE, decode, read_rgb
+from winspect.pictures.given import source_name
 from winspect.system import opening
 
 TEXTILE = Path(__file__).parents[2] / "examples" / "textile"

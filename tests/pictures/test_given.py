@@ -9,9 +9,9 @@ from miniature import part, save
 from PIL import Image
 
 from winspect.errors import PictureError, ReferencesError, SourceError
-from winspect.pictures.decoding import read_rgb, source_name
+from winspect.pictures.decoding import read_rgb
 from winspect.pictures.fingerprints import fingerprint
-from winspect.pictures.given import Given, picture_given, pictures_given
+from winspect.pictures.given import Given, picture_given, pictures_given, source_name
 
 RGB = np.random.default_rng(3).integers(0, 256, (40, 56, 3), np.uint8)
 CHW = torch.from_numpy(RGB.transpose(2, 0, 1).copy())

@@ -532,12 +532,6 @@ def test_prepare_many_checks_at_once(tmp_path):
         prepare_many([], Preprocess(8), ahead=0)
 
 
-def test_the_number_of_workers_without_affinity(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert len(list(prepare_many([photo(9, 9)] * 3, Preprocess(8)))) == 3
-
-
 def test_importing_brings_neither_torch_nor_a_changed_warnings_filter():
     code = (
         "import sys, warnings, numpy; from PIL import Image, ImageFile; before = list(warnings.filters);"

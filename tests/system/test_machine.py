@@ -146,58 +146,9 @@ def test_native_bf16(has, native):
     assert CPUFeatures("", 1, **has).native_bf16 is native
 
 
-MAC_M2 = """\
-machdep.cpu.brand_string: Apple M2
-hw.optional.arm.FEAT_BF16: 1
-hw.optional.arm.FEAT_I8MM: 1
-"""
-MAC_M1 = """\
-machdep.cpu.brand_string: Apple M1
-hw.optional.arm.FEAT_BF16: 0
-hw.optional.arm.FEAT_I8MM: 0
-"""
-MAC_INTEL = """\
-machdep.cpu.brand_string: Intel(R) Core(TM) i5-1038NG7 CPU @ 2.00GHz
-hw.optional.avx2_0: 1
-hw.optional.avx512f: 1
-"""
-
-
-@pytest.mark.parametrize(
-    ("architecture", "said", "name", "expected", "native"),
-    [
-        ("arm64", MAC_M2, "Apple M2", {**NO_X86, "arm_bf16": True, "arm_i8mm": True}, True),
-        ("arm64", MAC_M1, "Apple M1", {**NO_X86, **NO_ARM}, False),
-        (
-            "x86_64",
-            MAC_INTEL,
-            "Intel(R) Core(TM) i5-1038NG7 CPU @ 2.00GHz",
-            {**dict.fromkeys(SELDOM), "avx2": True, "avx512f": True, **NO_ARM},  # what it was not told is not known
-            None,
-        ),
-        ("arm64", "", None, {**NO_X86, "arm_bf16": None, "arm_i8mm": None}, None),
-    ],
-    ids=["M2", "M1", "Intel", "silent"],
-)
-def test_processors_of_macos(architecture, said, name, expected, native, tmp_path, monkeypatch):
-    program = tmp_path / "sysctl"
-    program.write_text(f"#!/bin/sh\necho 'sysctl: unknown oid' >&2\nprintf '%s' '{said}'\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(platform, "machine", lambda: architecture)
-    cpu = cpu_features()
-    assert (cpu.name, cpu.flags, cpu.native_bf16) == (name, expected, native)
-
-
-def test_a_macos_without_sysctl(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine._sysctl("machdep.cpu.brand_string") == {}
-
-
 @pytest.fixture
 def windows(monkeypatch):
-    """Neither Linux nor macOS: PyTorch is asked."""
+    """Not Linux: PyTorch is asked."""
     monkeypatch.setattr(sys, "platform", "win32")
     return monkeypatch
 
@@ -210,15 +161,19 @@ def test_processors_by_pytorch(windows):
     assert cpu.flags == {"avx2": True, **SELDOM, **NO_ARM}
 
 
-@pytest.mark.parametrize(
-    ("level", "known"), [("DEFAULT", {}), ("AVX2", {"avx2": True}), ("AVX512", {"avx2": True, "avx512f": True})]
-)
-def test_processors_by_an_older_pytorch(level, known, windows):
-    windows.delattr(torch.cpu, "get_capabilities", raising=False)
-    windows.setattr(torch.backends.cpu, "get_cpu_capability", lambda: level)
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_an_arm_processor_by_pytorch(windows, system):
+    windows.setattr(sys, "platform", system)
+    found = {"bf16": True, "i8mm": False, "architecture": "aarch64", "cpu_name": "A CPU"}
+    windows.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     cpu = cpu_features()
-    assert {name: has for name, has in cpu.flags.items() if has is not None} == known
-    assert cpu.native_bf16 is None
+    assert (cpu.name, cpu.native_bf16, cpu.flags) == ("A CPU", True, {**NO_X86, "arm_bf16": True, "arm_i8mm": False})
+
+
+def test_a_pytorch_that_does_not_know_the_processor(windows):
+    windows.delattr(torch.cpu, "get_capabilities", raising=False)
+    cpu = cpu_features()
+    assert cpu == CPUFeatures(None, cpu.cores) and cpu.native_bf16 is None
 
 
 def test_nobody_to_ask_about_the_processor(windows):

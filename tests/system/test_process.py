@@ -13,7 +13,7 @@ from conftest import EXAMPLES
 
 from winspect.cli.main import main
 from winspect.errors import SettingsError
-from winspect.system.home import expanded
+from winspect.system.files import expanded
 from winspect.weights.cache import cache_folder
 
 PICTURE = EXAMPLES / "textile" / "local_0001.jpg"

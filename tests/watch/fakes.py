@@ -15,7 +15,8 @@ from PIL import Image
 
 from winspect.errors import PictureError
 from winspect.methods.result import Result
-from winspect.pictures.decoding import read_rgb, source_name
+from winspect.pictures.decoding import read_rgb
+from winspect.pictures.given import source_name
 from winspect.watch.folder import WatchedFolder
 from winspect.watch.journal import Journal
 from winspect.watch.results import JOURNAL_FILE, WatchResults

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.cli.common import EXIT_DONE, expand_references, model_options
 from winspect.cli.options import add_model_options, add_options
 from winspect.errors import MissingExtraError, ReferencesError
-from winspect.system.home import home_folder
+from winspect.system.files import home_folder
 from winspect.system.installation import install_command
 from winspect.system.opening import read_bytes
 from winspect.system.terminal import say

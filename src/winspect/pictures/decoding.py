@@ -53,10 +53,9 @@ from winspect.pictures.depth import (
     warn_of_high_bytes,
 )
 from winspect.pictures.formats import FORMAT_NAMES, START_BYTES, format_of
-from winspect.pictures.given import Given
-from winspect.pictures.helper import CAN_START, decode_elsewhere
+from winspect.pictures.given import Given, borrowed, is_unread, opened, source_name
 from winspect.pictures.jpeg import MAX_SCANS, content_of, count_scans, decode_strictly
-from winspect.pictures.opening import borrowed, is_unread, opened
+from winspect.pictures.process import CAN_START, decode_elsewhere
 from winspect.pictures.suspicions import joined
 from winspect.pictures.tiff import TiffReader
 
@@ -91,20 +90,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def source_name(source: Source) -> str:
-    """What a picture is called in results and messages: its path, or a word in angle brackets."""
-    if isinstance(source, np.ndarray):
-        return "<array>"
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "<image>")
-    if isinstance(source, (bytes, bytearray, memoryview, io.BytesIO)):
-        return "<bytes>"
-    if isinstance(source, Given):
-        return source.name
-    # Never its text: that of a tensor or a list holds pixels.
-    return str(source) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"
 
 
 def read_rgb(

@@ -44,8 +44,7 @@ class Fingerprint:
 
 def fingerprint(picture: Any) -> Fingerprint:
     """The identity of a picture: a path, an array, a Pillow image, or a file's bytes."""
-    from winspect.pictures.decoding import source_name
-    from winspect.pictures.given import Given
+    from winspect.pictures.given import Given, source_name
 
     known = getattr(picture, "fingerprint", None)
     if isinstance(known, Fingerprint):  # a picture that brings its own, as those in the service's store

@@ -1,4 +1,4 @@
-"""What a Python caller gives as pictures: files, folders, globs, arrays, tensors, images, each with a name if need be.
+"""Pictures that a caller gives: files, folders, globs, bytes, arrays, tensors, images, each with a name if need be.
 
 The rules: NumPy arrays are (H, W) or (H, W, channels), torch tensors (H, W) or (channels, H, W); both are uint8, or
 floating point in 0..1, arrays uint16, too; channels are RGB(A), or BGR(A) where the caller says so, as OpenCV has them.
@@ -7,17 +7,21 @@ A pair (name, picture) gives a picture the name it has in results.
 
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from winspect.errors import PictureError
+from winspect.system.opening import NotAFileError, open_file
 
 _COLOURS = 3
 
@@ -46,6 +50,20 @@ class Given:
         if self.bgr and isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] >= _COLOURS:
             return np.concatenate((source[:, :, 2::-1], source[:, :, 3:]), axis=2)
         return source
+
+
+def source_name(source: Any) -> str:
+    """Name of a picture in results and messages: its path, or a word in angle brackets."""
+    if isinstance(source, np.ndarray):
+        return "<array>"
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "<image>")
+    if isinstance(source, (bytes, bytearray, memoryview, io.BytesIO)):
+        return "<bytes>"
+    if isinstance(source, Given):
+        return source.name
+    # Never its text: that of a tensor or a list holds pixels.
+    return str(source) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"
 
 
 def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
@@ -105,3 +123,65 @@ def _array_of(tensor: Any, name: str) -> np.ndarray:
             "channels first; use permute(2, 0, 1)",
         )
     return array.transpose(1, 2, 0)
+
+
+# From a path or bytes to an open file
+
+
+def is_unread(image: Image.Image) -> bool:
+    """Whether a caller's image stands for a file of which nothing is decoded yet, and which we read better."""
+    ours = isinstance(image, (JpegImagePlugin.JpegImageFile, TiffImagePlugin.TiffImageFile))
+    return ours and bool(image.tile) and image.fp is not None and image.tell() == 0  # type: ignore[attr-defined]
+
+
+@contextmanager
+def borrowed(file: Any) -> Iterator[BinaryIO]:
+    """A file that somebody else reads, from its start; given back where it was."""
+    place = file.tell()
+    file.seek(0)
+    try:
+        yield file
+    finally:
+        file.seek(place)
+
+
+def opened(source: Any, name: str) -> BinaryIO:
+    """A file to read, from a path or from its bytes.
+
+    Raises:
+        PictureError: it cannot be opened; says why, and what to do.
+    """
+    if isinstance(source, io.BytesIO):
+        return io.BytesIO(source.getvalue())  # own position: the same buffer may be read in several threads
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise PictureError(
+            name,
+            f"got {type(source).__name__}, need a path, bytes, a PIL.Image or a NumPy array",
+        )
+    path = Path(source)
+    try:
+        return open_file(path)
+    except OSError as error:
+        raise PictureError(path, _open_reason(path, error)) from error
+
+
+def _folder_reason(path: Path) -> str:
+    if not os.access(path, os.R_OK | os.X_OK):
+        return "a folder that may not be read: give yourself the right (chmod u+rx), or leave it out"
+    return "a folder, need a picture file: name the pictures in it"
+
+
+def _open_reason(path: Path, error: OSError) -> str:
+    if isinstance(error, NotAFileError):
+        return _folder_reason(path) if error.errno == errno.EISDIR else str(error)
+    if isinstance(error, FileNotFoundError):
+        if path.is_symlink():
+            return f"a broken link to {os.readlink(path)}: mend it or delete it"
+        return "no such file: check the path"
+    if isinstance(error, PermissionError):
+        return "not readable (permission denied): give yourself the right to read it (chmod u+r)"
+    if error.errno == errno.ELOOP:
+        return "a link that leads back to itself: mend it or delete it"
+    return f"cannot be opened ({error.strerror or error}): check the path"

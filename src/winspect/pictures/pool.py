@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from winspect.errors import PictureError, SettingsError, SourceError
-from winspect.pictures.decoding import Source, source_name
+from winspect.pictures.decoding import Source
+from winspect.pictures.given import source_name
 from winspect.pictures.tiles import WHOLE, Cut, Prepared, Preprocess, prepare
+from winspect.system.machine import usable_cores
 
 LIVE_S = 0.01
 """A source that takes longer for a picture makes wait: a camera, a queue. Files are named faster by far."""
@@ -104,5 +106,5 @@ def _in_order(
 
 
 def default_workers() -> int:
-    """Threads that decode and resize: one per processor this process may use, in a container fewer, at most 8."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """Number of threads that decode and resize: one per core this process may use, at most 8."""
+    return min(8, usable_cores())

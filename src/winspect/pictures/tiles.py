@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from winspect.errors import PictureError, SettingsError
-from winspect.pictures.decoding import MAX_PIXELS, Demanding, Source, decoding, source_name
+from winspect.pictures.decoding import MAX_PIXELS, Demanding, Source, decoding
+from winspect.pictures.given import source_name
 from winspect.pictures.suspicions import blank_frame, joined
 
 Box = tuple[int, int, int, int]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes, folders for results, and the user's home folder."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from winspect.errors import OutputError
+from winspect.errors import OutputError, SettingsError
 
 MAPS_FOLDER = "maps"
-"""Where heat maps and raw maps lie in a folder of results."""
+"""Subfolder of heat maps and raw maps in a folder of results."""
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """An operating system's refusal to write, as an error that names the place and the fix."""
+    """Turn the operating system's refusal to write into an error that names the place and the fix."""
     fixes = {
         errno.ENOSPC: "the disk is full; free some space",
         errno.EDQUOT: "the disk quota is used up; free some space",
@@ -62,3 +62,25 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise output_error(path, error) from error
         raise
+
+
+def home_folder(instead: str) -> Path:
+    """Home folder of the user who runs the program; a container's user may have none.
+
+    Args:
+        instead: environment variable that can name the folder instead, for the message.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise SettingsError(
+            f"this user has no home folder to keep files in: set {instead}, or HOME, to a folder"
+        ) from error
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Replace a leading ``~`` by the home folder, where there is one."""
+    return Path(os.path.expanduser(path))

@@ -1,6 +1,6 @@
-"""The machine figures are made on, and what its processor can do. Importing this imports neither torch nor numpy.
+"""Facts of this machine: processor, memory, releases. Importing this imports neither torch nor numpy.
 
-What the system does not tell is None, never a guess. Memory is in MB of 10^6 bytes throughout.
+What the system does not say is None, never a guess. Memory is in MB of 10^6 bytes throughout.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import math
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -25,16 +24,6 @@ _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 _X86 = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _ARM = ("arm_bf16", "arm_i8mm")
-
-# macOS names what a processor has one by one; a name it does not know is not known to be absent.
-_MAC_NAMES = {
-    "avx2": "hw.optional.avx2_0",
-    "avx512f": "hw.optional.avx512f",
-    "avx512_vnni": "hw.optional.avx512vnni",
-    "arm_bf16": "hw.optional.arm.FEAT_BF16",
-    "arm_i8mm": "hw.optional.arm.FEAT_I8MM",
-}
-_MAC_BRAND = "machdep.cpu.brand_string"
 
 # PyTorch spells some in its own way.
 _TORCH_NAMES = {"avx512f": "avx512_f", "arm_bf16": "bf16", "arm_i8mm": "i8mm"}
@@ -54,7 +43,7 @@ _DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class CPUFeatures:
-    """What a processor can do. True and False are what the system says; None is not known.
+    """Features of a processor. True and False are what the system says; None is not known.
 
     Attributes:
         name: the maker's, such as "AMD EPYC".
@@ -87,11 +76,9 @@ class CPUFeatures:
 
 
 def cpu_features() -> CPUFeatures:
-    """This machine's processor: from the kernel on Linux and macOS, elsewhere from PyTorch, which is imported then."""
+    """This machine's processor: from the kernel on Linux, elsewhere from PyTorch, which is imported then."""
     if sys.platform.startswith("linux"):
         return _from_cpuinfo(_read(_PROC / "cpuinfo"), usable_cores())
-    if sys.platform == "darwin":
-        return _from_sysctl(_sysctl(_MAC_BRAND, *_MAC_NAMES.values()), platform.machine(), usable_cores())
     return _from_torch(usable_cores())
 
 
@@ -142,7 +129,7 @@ def versions() -> dict[str, str | None]:
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """What figures were made on: system, processor, cores, memory, releases.
+    """Describe the machine figures were measured on: system, processor, cores, memory, releases.
 
     Args:
         device: where the encoder ran, such as ``cpu``, ``cuda`` or ``npu:0``.
@@ -222,49 +209,32 @@ def _arm_name(lines: Mapping[str, str]) -> str | None:
     return f"ARM implementer {maker}, part {part}" if maker and part else None
 
 
-def _sysctl(*names: str) -> dict[str, str]:
-    """What macOS says about these names; those it does not know are left out."""
-    try:
-        done = subprocess.run(["sysctl", *names], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    pairs = (line.partition(":") for line in done.stdout.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _from_sysctl(lines: Mapping[str, str], architecture: str, cores: int) -> CPUFeatures:
-    known = {name: lines[key] == "1" for name, key in _MAC_NAMES.items() if key in lines}
-    return _features(cores, lines.get(_MAC_BRAND), known, {"arm64": "arm", "x86_64": "x86"}.get(architecture, ""))
-
-
 def _from_torch(cores: int) -> CPUFeatures:
+    """From PyTorch, which asks the processor itself; everything is unknown without PyTorch, or with an old one."""
     try:
         import torch
-    except (ImportError, OSError):  # a broken installation fails with either
+
+        known: Mapping[str, Any] = torch.cpu.get_capabilities()
+    except (ImportError, OSError, AttributeError):  # a broken installation fails with either of the first two
         return CPUFeatures(None, cores)
-    if hasattr(torch.cpu, "get_capabilities"):
-        said: Mapping[str, Any] = torch.cpu.get_capabilities()
-        known = {name: said.get(_TORCH_NAMES.get(name, name)) for name in (*_X86, *_ARM)}
-        architecture = {"x86_64": "x86", "aarch64": "arm", "arm64": "arm"}.get(str(said.get("architecture")), "")
-        return _features(cores, said.get("cpu_name"), known, architecture)
-    level = torch.backends.cpu.get_cpu_capability()  # a setting may have lowered it: says what there is, not what not
-    known = {"avx2": True if level in ("AVX2", "AVX512") else None, "avx512f": True if level == "AVX512" else None}
-    return _features(cores, None, known, "")
+    architecture = {"x86_64": "x86", "aarch64": "arm", "arm64": "arm"}.get(str(known.get("architecture")), "")
+    features = {name: known.get(_TORCH_NAMES.get(name, name)) for name in (*_X86, *_ARM)}
+    return _features(cores, known.get("cpu_name"), features, architecture)
 
 
 # Limits of a container, in both versions of Linux's control groups
 
 
 def _cgroup_folders(controller: str) -> list[Path]:
-    """Where limits on this process stand: its own group, and those around it."""
+    """Folders of limits on this process: its own group, and those around it."""
     folders = []
     for line in _read(_PROC / "self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         root = _CGROUP / controller if controllers else _CGROUP
-        own = root / path.lstrip("/")
-        folders += [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
+        group = root / path.lstrip("/")
+        folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(root)]
     return folders
 
 

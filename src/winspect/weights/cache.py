@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from winspect.system.home import expanded, home_folder
+from winspect.system.files import expanded, home_folder
 from winspect.system.opening import open_file, read_text
 
 CACHE_VARIABLE = "WINSPECT_CACHE"

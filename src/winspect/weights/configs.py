@@ -11,7 +11,7 @@ from typing import Any
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
 from winspect.pictures.tiles import Preprocess
-from winspect.system.home import expanded
+from winspect.system.files import expanded
 from winspect.system.opening import read_text
 from winspect.weights import HUB, LOCAL
 from winspect.weights.architectures import check_usable, image_size

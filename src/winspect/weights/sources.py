@@ -9,7 +9,7 @@ from pathlib import Path
 
 from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingError
 from winspect.pictures.tiles import Preprocess
-from winspect.system.home import expanded
+from winspect.system.files import expanded
 from winspect.system.opening import check_file
 from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY, bundled, configs
 from winspect.weights.architectures import architecture, image_size, list_architectures

@@ -16,7 +16,7 @@ from winspect.pictures.budget import DECODE_LIMIT_S
 _START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from winspect.pictures.helper import main
+from winspect.pictures.process import main
 main(sys.argv[2])
 """
 CAN_START = bool(sys.executable) and not getattr(sys, "frozen", False)

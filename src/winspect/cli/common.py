@@ -1,4 +1,4 @@
-"""What verbs share: exit codes, and the model that the options describe. Defaults live in the library."""
+"""Exit codes, and the model that the options describe. Defaults live in the library."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
 def model_options(
     args: argparse.Namespace, *, defaults: bool = True, calibrations: Iterable[Calibration] = ()
 ) -> dict[str, Any]:
-    """What was given of the options that say what scores, as arguments of :class:`winspect.WinCLIP`.
+    """Collect the model options that were given, as arguments of :class:`winspect.WinCLIP`.
 
     Args:
-        defaults: also what the environment variables say.
-        calibrations: what is not given is as they were made.
+        defaults: include environment variables.
+        calibrations: fill in what was not given.
 
     Raises:
         SettingsError: two calibrations were made differently.
@@ -70,7 +70,7 @@ def model_options(
 
 
 def load_model(args: argparse.Namespace, calibration: Calibration | None = None) -> WinCLIP:
-    """The model that the options describe; what they leave open is as the calibration was made."""
+    """Load the model that the options describe; the calibration fills in what they leave open."""
     from winspect.inspector.winclip import WinCLIP
 
     return WinCLIP(**model_options(args, calibrations=[] if calibration is None else [calibration]))
@@ -83,7 +83,7 @@ def check_bundle_alone(args: argparse.Namespace) -> None:
 
 
 def load_predictor(args: argparse.Namespace, calibration: Calibration | None = None) -> Predictor:
-    """The model that the options describe (see :func:`load_model`), or the bundle they name."""
+    """Load the model that the options describe (see :func:`load_model`), or the bundle they name."""
     if args.bundle is None:
         return load_model(args, calibration)
     check_bundle_alone(args)
@@ -93,7 +93,7 @@ def load_predictor(args: argparse.Namespace, calibration: Calibration | None = N
 
 
 def good_samples(args: argparse.Namespace) -> list[Path]:
-    """The pictures of ``--reference``, none where it is not given.
+    """List the pictures of ``--reference``; none where it is not given.
 
     Raises:
         ReferencesError: there are no such pictures, or ``--shots`` was given without them.
@@ -109,7 +109,7 @@ def check_shots(args: argparse.Namespace) -> None:
 
 
 def expand_references(patterns: list[str], *, option: str = "--reference") -> list[Path]:
-    """The pictures that ``--reference``, or another option, names."""
+    """List the pictures that ``--reference``, or another option, names."""
     from winspect.pictures.find import find_pictures
 
     try:

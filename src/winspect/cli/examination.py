@@ -74,7 +74,7 @@ def _install_command_of(module: str) -> str:
 def examine(
     model: str, *, weights: str | None, options: Mapping[str, str | None], calibration: Path | None
 ) -> dict[str, Any]:
-    """The report, ready for JSON.
+    """Examine this machine; the report is ready for JSON.
 
     Args:
         options: ``device``, ``engine`` and ``precision``; None where not given.
@@ -170,7 +170,7 @@ def _devices(kind: str) -> list[dict[str, Any]]:
 def _choice(
     given: Mapping[str, str | None], calibration: Path | None, model: str, source: Source | None, found: Findings
 ) -> dict[str, Any] | None:
-    """What the options come to on this machine, with reasons; None, and a problem, where they are refused."""
+    """Resolve the options on this machine, with reasons; None, and a problem, where they are refused."""
     from winspect.engines.choice import choose
     from winspect.methods.winclip.recipes import RECIPES
     from winspect.weights import TINY
@@ -275,7 +275,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _refusal(folder: Path) -> tuple[Path, str] | None:
-    """Where and why a folder cannot be written, or made; None where it can."""
+    """Place and reason of a folder that cannot be written, or made; None where it can."""
     place = _nearest(folder)
     try:
         with tempfile.TemporaryFile(dir=place):

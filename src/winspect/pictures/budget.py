@@ -1,4 +1,4 @@
-"""What decoding may cost: bytes for all pictures that are being decoded in a process, and seconds for each.
+"""Limits of decoding: bytes for all pictures that a process decodes at once, and seconds for each.
 
 Both are estimated from a picture's header, by its format, before anything is decoded. The figures per pixel are
 measured (benchmarks/decoding.py) and rounded up.
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from PIL import Image
 
 DECODE_MB_VARIABLE = "WINSPECT_DECODE_MB"
-"""The environment variable that says how many megabytes (2**20 bytes) pictures may take while they are decoded."""
+"""Environment variable: megabytes (2**20 bytes) that pictures may take while they are decoded."""
 DECODE_MB = 1024
 DEMANDING_S = 1.0
-"""A picture whose decoding is estimated to take longer is decoded in a process of its own, which can be ended."""
+"""A picture whose decoding is estimated to take longer is decoded in a separate process, which can be ended."""
 DECODE_LIMIT_S = 30.0
-"""After so many seconds such a process is ended, and the picture is an error."""
+"""Time limit of such a process, in seconds; after it the picture is an error."""
 
 _RESERVED = 4
 """One part in so many of the budget is kept for small pictures, which large ones cannot block."""
@@ -48,23 +48,19 @@ _SCANS_BYTES, _SCAN_NS = 15, 0.12
 
 @dataclass(frozen=True)
 class Cost:
-    """What decoding a picture is estimated to take: ``size`` in bytes at its peak, ``seconds`` of a core."""
+    """Estimated cost of decoding a picture: ``size`` in bytes at its peak, ``seconds`` of a core."""
 
     size: int
     seconds: float
 
     @property
     def is_demanding(self) -> bool:
-        """Whether it is decoded in a process of its own."""
+        """Whether it is decoded in a separate process."""
         return self.seconds > DEMANDING_S
 
 
 def cost_of(image: Image.Image, scans: int = 1) -> Cost:
-    """The cost of a picture whose header has been parsed.
-
-    Args:
-        scans: of a JPEG.
-    """
+    """Estimate the cost of a picture whose header has been parsed; ``scans`` are those of a JPEG."""
     per_pixel: int
     ns: float
     per_pixel, ns = _COSTS.get(image.format or "", _OTHERS)
@@ -79,11 +75,10 @@ def cost_of(image: Image.Image, scans: int = 1) -> Cost:
 
 
 class Budget:
-    """Bytes shared by all threads of a process; each takes what its picture needs for as long as it is decoded.
+    """Bytes shared by all threads of a process; each holds what its picture needs while it is decoded.
 
-    Small pictures take turns with nobody while there is room; larger ones are let in in the order in which they came,
-    and leave a part of the room to small ones. A picture that needs more than all waits until it has the larger
-    pictures' room to itself.
+    Small pictures are admitted while there is room. Larger ones are admitted in order of arrival and leave a part of
+    the room to small ones; one that needs more than all waits until it is the only large one.
     """
 
     def __init__(self, size: int) -> None:
@@ -121,4 +116,4 @@ def _budget_bytes() -> int:
 
 
 BUDGET = Budget(_budget_bytes())
-"""Of this process."""
+"""Decoding budget of this process."""

@@ -8,14 +8,14 @@ What a file's pixels become, and why:
   minimum and maximum: stretching each picture by itself would hide that a part is too dark and would amplify
   noise, both of which an inspection looks for. (Pillow's own conversion clips at 255: nearly all white.)
   16-bit *colour* arrives from Pillow as its high byte: at most one of 256 levels away from rounding.
-  Where a camera's fewer bits stand unscaled in 16 (``bit_depth``), grey and colour are scaled by its range.
+  Where a camera's fewer bits are stored unscaled in 16 (``bit_depth``), grey and colour are scaled by its range.
 * Floating point must lie in 0..1, in files as in arrays: 0..255 cannot be told from a dark 0..1 picture.
 * Embedded colour profiles are not applied, as open_clip does not.
 * The EXIF orientation is applied. An EXIF block too damaged to read counts as none, as in any viewer.
 * Of animations and files with several pages the first is used.
 
-What is suspicious and yet decoded (damaged JPEG data, hardly any of the range used) becomes a warning. What decoding
-may cost is in :mod:`winspect.pictures.budget`, and is judged by the header, before anything is decoded.
+What is suspicious and yet decoded (damaged JPEG data, hardly any of the range used) becomes a warning. Limits of
+decoding (:mod:`winspect.pictures.budget`) are checked by the header, before anything is decoded.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Source = str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | np.ndarray 
 MAX_PIXELS = 178_956_970
 """Largest picture decoded, in pixels: where Pillow's own guard refuses, 512 MiB of 24-bit colour."""
 MIN_SIDE = 8
-"""Shortest side judged, in pixels: half of one of the model's 16-pixel patches before resizing."""
+"""Shortest side accepted, in pixels: half of one of the model's 16-pixel patches before resizing."""
 
 # Readers are called directly because `Image.open` warns of large pictures through the process-wide warnings filter,
 # which threads cannot silence safely; and a short list keeps formats that run other programs (EPS starts Ghostscript)
@@ -95,14 +95,14 @@ _TURNS = {
 def read_rgb(
     source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE, bit_depth: int | None = None
 ) -> np.ndarray:
-    """Read one picture as uint8 (H, W, 3), RGB, 0..255, upright. The array is the caller's own.
+    """Read one picture as uint8 (H, W, 3), RGB, 0..255, upright, as a new array.
 
     Args:
         source: a path, a file's bytes, a ``PIL.Image``, or an array: uint8, uint16 or floating point in 0..1,
             shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels RGB(A) (OpenCV's are BGR: turn them first).
         max_pixels: refuse larger pictures, by the header, before anything is decoded.
         min_side: refuse pictures whose shorter side is below this.
-        bit_depth: of the camera, 9 to 16, where its values stand unscaled in 16 bits; larger values are refused.
+        bit_depth: of the camera, 9 to 16, where its values are stored unscaled in 16 bits; larger values are refused.
 
     Raises:
         PictureError: it cannot be used; the message names it, the reason and the fix.
@@ -124,7 +124,7 @@ class Decoded:
 
 
 def decode(source: Source, **options: Any) -> Image.Image:
-    """``read_rgb`` as an RGB ``PIL.Image``, which resizing needs: a detour through NumPy costs about a decoding."""
+    """Decode to an RGB ``PIL.Image``, which resizing needs: a detour through NumPy costs about a decoding."""
     return decode_picture(source, **options).image
 
 
@@ -198,7 +198,7 @@ def _decode(
 
 
 def _scans(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> int:
-    """The scans of a JPEG; 1 for all others."""
+    """Count the scans of a JPEG; 1 for all other formats."""
     scans = count_scans(image, file, name) if isinstance(image, JpegImagePlugin.JpegImageFile) else 1
     if scans > MAX_SCANS:
         raise PictureError(name, f"a JPEG of more than {MAX_SCANS} scans, made to keep decoders busy: leave it out")

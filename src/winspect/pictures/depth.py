@@ -1,4 +1,4 @@
-"""More than 8 bits to 8: by the range of the stored type, or by the bits a camera is said to have."""
+"""Reduce more than 8 bits to 8: by the range of the stored type, or by the bit depth given for the camera."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from winspect.errors import PictureError, SettingsError
 
 LEAST_SHARE = 8
 """A deep picture that uses less than one part in so many of its range gets a warning: a 12-bit camera in 16-bit files
-uses a sixteenth, and is judged as if the light were off."""
+uses a sixteenth, and is scored as if the light were off."""
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _TIFF_SIGNED = 2  # a value of the last
@@ -22,10 +22,10 @@ _SIXTEEN = 65535
 
 
 def check_bit_depth(bit_depth: int | None) -> int | None:
-    """The bits of a camera, if they make sense.
+    """Check the bit depth of a camera.
 
     Raises:
-        SettingsError: no whole number from 9 to 16.
+        SettingsError: not a whole number from 9 to 16.
     """
     if bit_depth is not None and (type(bit_depth) is not int or not 9 <= bit_depth <= 16):
         raise SettingsError(f"bit_depth: got {bit_depth!r}, need a whole number from 9 to 16: the bits of the camera")
@@ -43,7 +43,7 @@ def states_its_depth(image: ImageFile.ImageFile) -> bool:
 
 
 def eight_bit_grey(image: Image.Image, name: str, bit_depth: int | None) -> tuple[np.ndarray, str | None]:
-    """Deep grey to uint8 (height, width), by the range of the stored type; and a warning where little of it is used."""
+    """Convert deep grey to uint8 (height, width); also a warning where little of the range is used."""
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode == "F":
         grey, warning = from_unit_range(values, name)
@@ -59,7 +59,7 @@ def eight_bit_grey(image: Image.Image, name: str, bit_depth: int | None) -> tupl
 
 
 def from_integers(values: np.ndarray, top: int, name: str) -> tuple[np.ndarray, str | None]:
-    """0..top to 0..255, rounded to nearest, by a table (no wide copy of the picture).
+    """Scale 0..top to 0..255, rounded to nearest, by a table (no wide copy of the picture).
 
     Raises:
         PictureError: a value below 0 or above ``top``.
@@ -75,7 +75,7 @@ def from_integers(values: np.ndarray, top: int, name: str) -> tuple[np.ndarray, 
 
 
 def from_unit_range(values: np.ndarray, name: str) -> tuple[np.ndarray, str | None]:
-    """0..1 to 0..255, rounded to nearest.
+    """Scale 0..1 to 0..255, rounded to nearest.
 
     Raises:
         PictureError: a value outside.
@@ -88,7 +88,7 @@ def from_unit_range(values: np.ndarray, name: str) -> tuple[np.ndarray, str | No
 
 
 def warn_of_high_bytes(image: Image.Image) -> str | None:
-    """The warning of 16-bit colour, of which Pillow gives the high byte alone."""
+    """Warn of little used range in 16-bit colour, of which Pillow gives the high byte alone."""
     extrema: Any = image.getextrema()
     lows, highs = zip(*extrema[:3], strict=True)
     return _little_used(min(lows) * 256, max(highs) * 256 + 255, _SIXTEEN)
@@ -111,7 +111,7 @@ def is_sixteen_bit_colour(image: ImageFile.ImageFile) -> bool:
 def colour_by_bit_depth(
     image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile], name: str, bit_depth: int
 ) -> tuple[Image.Image, str | None]:
-    """16-bit colour scaled by the bits of a camera, as RGB.
+    """Scale 16-bit colour by the bit depth of a camera.
 
     Pillow gives one byte of each sample; in the other byte order it gives the other one.
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders and globs -> one ordered list of paths."""
+"""Search for pictures: files, folders and globs -> one ordered list of paths."""
 
 from __future__ import annotations
 
@@ -165,8 +165,8 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 def _in_order(folder: str, entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, bool]]:
     """(path, is a folder) of the visible entries, in natural order, without heat maps beside the results of a run."""
-    shown = (entry for entry in entries if not is_hidden(entry.name))
-    visible = [(natural_key(entry.name), entry.path, _is_folder(entry)) for entry in shown]
+    kept = (entry for entry in entries if not is_hidden(entry.name))
+    visible = [(natural_key(entry.name), entry.path, _is_folder(entry)) for entry in kept]
     if any(_is_results(key[1]) for key, _, _ in visible):
         maps = os.path.join(folder, MAPS_FOLDER)
         if any(path == maps and is_folder for _, path, is_folder in visible):

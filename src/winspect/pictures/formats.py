@@ -1,4 +1,4 @@
-"""The picture formats that are read, and which files of a folder are pictures: the one list of every search.
+"""Picture formats that are read, and which files of a folder are pictures; every search uses this list.
 
 A file is a picture when its content starts like one of :data:`FORMATS`. Opening every file of a share takes a while,
 so its name answers first where it can: the usual endings of these formats count as pictures without a look, endings
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from winspect.system.opening import open_file
 
 START_BYTES = 16
-"""How many of a file's first bytes tell its format."""
+"""Number of first bytes that identify a file's format."""
 
 
 class Format(NamedTuple):
@@ -44,7 +44,7 @@ FORMATS = (
 )
 FORMAT_NAMES = ", ".join(known.name for known in FORMATS)
 ENDINGS = frozenset(ending for known in FORMATS for ending in known.endings)
-"""Files whose names end like this, in either case, count as pictures; whether they are, decoding them tells."""
+"""Files with these endings, in either case, count as pictures; decoding shows whether they are."""
 
 UNFINISHED = frozenset({".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart"})
 """Endings of files that something is still writing."""
@@ -64,7 +64,7 @@ _LONGEST_ENDING = 12
 
 
 def format_of(start: bytes) -> str | None:
-    """The name of the format that a file with these first :data:`START_BYTES` is in; None for no picture read here.
+    """Name the format of a file with these first :data:`START_BYTES`; None for no picture read here.
 
     >>> format_of(b"\\xff\\xd8\\xff\\xe0"), format_of(b"BMW and others")
     ('JPEG', None)
@@ -73,7 +73,7 @@ def format_of(start: bytes) -> str | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is the system's business: hidden, or one that systems leave behind."""
+    """Whether a file or folder of this name is hidden, or one that systems leave behind."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
@@ -108,13 +108,13 @@ def read_start(path: str | os.PathLike[str]) -> bytes:
 
 
 def count_left_out(names: Iterable[str]) -> dict[str, int]:
-    """How many files of each ending, the most first; hidden and system files are not counted."""
+    """Count files by ending, the most first; hidden and system files are not counted."""
     endings = Counter(ending_of(name) for name in names if not is_hidden(os.path.basename(name)))
     return dict(sorted(endings.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def left_out_in_words(counts: dict[str, int]) -> str:
-    """What :func:`count_left_out` counted, as a line for people; empty for nothing.
+    """Format the counts of :func:`count_left_out` as a line for people; empty for nothing.
 
     >>> left_out_in_words({".txt": 9, ".db": 3})
     '12 files left out: .txt 9, .db 3'

@@ -67,7 +67,7 @@ def source_name(source: Any) -> str:
 
 
 def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
-    """One picture, or several: a file, folder or glob, an array or tensor or a stack of them, an image, any iterable.
+    """List the pictures given: a file, folder or glob, an array or tensor or a stack of them, an image, any iterable.
 
     Args:
         bgr: arrays and tensors have BGR channels; files and images say their order themselves.
@@ -136,7 +136,7 @@ def is_unread(image: Image.Image) -> bool:
 
 @contextmanager
 def borrowed(file: Any) -> Iterator[BinaryIO]:
-    """A file that somebody else reads, from its start; given back where it was."""
+    """Read somebody else's file from its start, and put its position back."""
     place = file.tell()
     file.seek(0)
     try:
@@ -146,13 +146,13 @@ def borrowed(file: Any) -> Iterator[BinaryIO]:
 
 
 def opened(source: Any, name: str) -> BinaryIO:
-    """A file to read, from a path or from its bytes.
+    """Open a file to read, from a path or from its bytes.
 
     Raises:
         PictureError: it cannot be opened; says why, and what to do.
     """
     if isinstance(source, io.BytesIO):
-        return io.BytesIO(source.getvalue())  # own position: the same buffer may be read in several threads
+        return io.BytesIO(source.getvalue())  # with a position apart: the same buffer may be read in several threads
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):

@@ -1,4 +1,4 @@
-"""JPEG: scans counted before anything is decoded, and libjpeg's complaints, which Pillow keeps to itself."""
+"""JPEG: scans counted before decoding, and libjpeg's warnings, which Pillow does not pass on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ has_strict_decoder = importlib.util.find_spec("simplejpeg") is not None
 
 
 def count_scans(image: JpegImagePlugin.JpegImageFile, file: BinaryIO, name: str) -> int:
-    """How many scans a decoder will go through, at most one more than :data:`MAX_SCANS`; ``file`` stays where it was.
+    """Count the scans a decoder will go through, up to :data:`MAX_SCANS` + 1; ``file`` keeps its position.
 
     Raises:
         PictureError: the file is far larger than any picture.
@@ -60,11 +60,11 @@ def decode_strictly(file: BinaryIO, name: str, mode: str) -> tuple[Image.Image |
     """Decode by libjpeg-turbo with its warnings: bit for bit what Pillow's libjpeg-turbo gives, and quicker.
 
     Args:
-        file: it stays where it was. mode: as Pillow has it from the header.
+        file: keeps its position. mode: as Pillow has it from the header.
 
     Returns:
         The picture, RGB; None where it is damaged, not grey or RGB, or there is no strict decoder: then Pillow
-        decodes. And what is wrong with the data.
+        decodes. And the damage, as a warning.
     """
     if not has_strict_decoder:
         return None, None
@@ -93,7 +93,7 @@ def _damage(words: str) -> str | None:
 
 
 def content_of(file: BinaryIO, name: str) -> bytes:
-    """All of a file that has been opened.
+    """Read all of a file that has been opened.
 
     Raises:
         PictureError: it is far larger than any picture.

@@ -24,7 +24,7 @@ LIVE_S = 0.01
 
 
 class Pace:
-    """How a stream's source keeps up; :func:`prepare_many` notes it at each picture that it hands out.
+    """Pace of a stream's source, updated by :func:`prepare_many` at each picture that it hands out.
 
     Attributes:
         may_be_live: the source does not know its length, as a camera does not.

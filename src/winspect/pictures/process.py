@@ -1,4 +1,4 @@
-"""Decoding in a process of its own, for pictures that may take long: it can be ended without anything else ending."""
+"""Decoding in a separate process, for pictures that may take long: it can be ended alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_AT_ONCE = threading.BoundedSemaphore(2)
 def decode_elsewhere(
     content: bytes, name: str, options: dict[str, Any], *, limit_s: float | None = None
 ) -> tuple[Image.Image, str | None]:
-    """Decode a file in another process.
+    """Decode a file in another process, with a time limit.
 
     Args:
         options: of :func:`winspect.pictures.decoding.decode_picture`.
@@ -64,7 +64,7 @@ def decode_elsewhere(
 
 
 def main(options: str) -> None:
-    """The other process: a file on stdin, a line of JSON and the pixels on stdout."""
+    """Run the other process: a file on stdin, a line of JSON and the pixels on stdout."""
     from winspect.pictures.decoding import decode_picture
 
     answer: dict[str, Any] = {"error": None, "size": None, "warning": None}

@@ -1,4 +1,4 @@
-"""What is suspicious about a picture that can be judged all the same: the texts of ``warning``."""
+"""Texts of ``warning``: what is suspicious about a picture that can be scored all the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SAMPLED = 12
 
 
 def joined(*warnings: str | None) -> str | None:
-    """Several warnings as one text.
+    """Join several warnings to one text.
 
     >>> joined("black", None, "damaged"), joined(None)
     ('black; damaged', None)
@@ -23,7 +23,7 @@ def joined(*warnings: str | None) -> str | None:
 
 
 def blank_frame(pixels: np.ndarray) -> str | None:
-    """The warning of a picture that shows nothing: black, white or of a constant colour.
+    """Warn of a picture that is black, white or of a constant colour.
 
     Args:
         pixels: uint8 (..., 3), RGB: what the model sees, where the noise of single pixels is averaged out.

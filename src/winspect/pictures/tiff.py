@@ -1,4 +1,4 @@
-"""TIFF: what a file's tags say of its samples is held to what Pillow is about to read.
+"""TIFF: the sample format in a file's tags is checked against the one that Pillow is about to read.
 
 Pillow looks up a *raw mode* (how a pixel's bytes become channels) for the whole file. Two things go wrong after that:
 
@@ -55,7 +55,7 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
             self.tile = [_TILE(codec, box, offset, (_native(_raw_mode(arguments)), *arguments[1:]))]  # type: ignore
 
     def check(self, name: str) -> None:
-        """Hold the raw modes to the tags.
+        """Check the raw modes against the tags.
 
         Raises:
             PictureError: they disagree: the pixels would be wrong.
@@ -75,7 +75,7 @@ def _raw_mode(arguments: Any) -> str:
 
 
 def _described(raw_mode: str) -> tuple[set[int], set[int]]:
-    """Bits of a sample, and the type of number, as a raw mode has them."""
+    """Bits of a sample, and type of number, of a raw mode."""
     found = _RAW_MODE.fullmatch(raw_mode)
     if found is None:
         return set(), set()

@@ -41,7 +41,7 @@ def tile_boxes(width: int, height: int, *, stride_fraction: float = 0.8) -> list
 
 
 def last_tile_count(width: int, height: int, *, stride_fraction: float = 0.8) -> int:
-    """How often the last tile counts in a picture's mean score where repeats are kept, as the base program keeps them.
+    """Count the repeats of the last tile in a picture's mean score, where repeats are kept as in the base program.
 
     Its starts run to the far *edge* and are moved back until their tile lies inside, so that several may become the
     last tile. A square picture is one tile, once.
@@ -65,7 +65,7 @@ def _tile_starts(width: int, height: int, stride_fraction: float) -> list[int]:
 
 @dataclass(frozen=True)
 class Cut:
-    """How pictures are read and cut.
+    """Settings of how pictures are read and cut.
 
     Args:
         tiling: cut into square tiles along the longer edge (see :func:`tile_boxes`); else the whole picture is squashed
@@ -164,8 +164,7 @@ class Preprocess:
         Raises:
             SettingsError: another dtype or shape.
         """
-        wanted = (self.size, self.size, _CHANNELS)
-        if pixels.dtype != np.uint8 or pixels.shape[-3:] != wanted:
+        if pixels.dtype != np.uint8 or pixels.shape[-3:] != (self.size, self.size, _CHANNELS):
             got = f"got dtype {pixels.dtype}, shape {pixels.shape}"
             raise SettingsError(f"{got}, need uint8 (..., {self.size}, {self.size}, 3): resize with these settings")
         batch = pixels.shape[:-3]

@@ -1,1 +1,1 @@
-"""What winspect asks of the machine: files, and what libraries may do."""
+"""Files, the machine, the terminal, and what libraries may do."""

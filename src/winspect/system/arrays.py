@@ -1,4 +1,4 @@
-"""What scoring needs of arrays beyond the array API standard, for NumPy arrays and torch tensors alike.
+"""Array operations of scoring beyond the array API standard, for NumPy arrays and torch tensors alike.
 
 Scoring is written once, in the operations of the array API standard (https://data-apis.org/array-api), so that it runs
 on a GPU's tensors and, in an edge bundle, where there is no torch.
@@ -20,7 +20,7 @@ _GROUP = 75
 
 
 def normalize(vectors: Array) -> Array:
-    """Each vector along the last axis at length 1; a zero vector stays zero."""
+    """Scale each vector along the last axis to length 1; a zero vector stays zero."""
     xp = array_namespace(vectors)
     lengths = xp.linalg.vector_norm(vectors, axis=-1, keepdims=True)
     return vectors / xp.clip(lengths, min=_SHORTEST)
@@ -60,7 +60,7 @@ def smallest(values: Array, count: int) -> Array:
 
 
 def _rows_of_candidates(values: Array, count: int) -> Array:
-    """A short row of values for each row, with its ``count`` smallest among them.
+    """Reduce each row to fewer values, with its ``count`` smallest among them.
 
     They lie in the ``count`` groups of the row with the smallest minima, and minima are found ten times faster.
     """
@@ -87,10 +87,10 @@ def merge(vectors: Array) -> Array:
 
 
 def like(values: np.ndarray, array: Array) -> Array:
-    """A copy of a NumPy array, of the same kind and on the same device as another; its dtype stays its own."""
+    """Copy a NumPy array to the kind and device of another array, with its dtype."""
     return array_namespace(array).asarray(values, device=device(array), copy=True)
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """As a NumPy array in the computer's own memory."""
+    """Convert to a NumPy array in main memory."""
     return np.asarray(array_api_compat.to_device(array, "cpu"))

@@ -1,4 +1,4 @@
-"""Forked processes: an engine's threads stay behind in the parent, and a pass in the child waits for them for ever."""
+"""Guard against forks: an engine's threads stay in the parent, and a pass in the child would wait for them for ever."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from winspect.errors import ForkError
 
 
 class _History:
-    """Of this process."""
+    """Forks of this process, and when its first model was loaded."""
 
     forks = 0  # between the process that imported this module and this one
     first_loaded_after: int | None = None  # so many forks; None: no model yet
@@ -23,7 +23,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 class ForkGuard:
-    """Held by what has threads; made when it is loaded.
+    """Guard of an object with threads, made when that is loaded.
 
     Raises:
         ForkError: another was made before this process was forked: also a new engine would wait for its threads.

@@ -1,4 +1,4 @@
-"""How winspect is installed here, and the command that adds to it. Importing this imports neither torch nor numpy."""
+"""Installed extras, and the command that adds to them. Importing this imports neither torch nor numpy."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _origin() -> tuple[Path | None, str | None]:
 
 
 def _direct_url() -> dict:
-    """What pip noted of the installation; empty for one from an index, and for none."""
+    """Read pip's record of the installation; empty for one from an index, and for none."""
     from importlib import metadata  # slow to import, and only a message needs it
 
     try:

@@ -1,4 +1,4 @@
-"""Giving memory back that is kept for safety alone."""
+"""Return memory to the system that is kept for safety alone."""
 
 from __future__ import annotations
 

@@ -53,23 +53,23 @@ def open_file(path: Place) -> io.BufferedReader:
 
 
 def check_file(path: Place) -> None:
-    """As :func:`open_file`, for libraries that open paths themselves."""
+    """Check a path as :func:`open_file` does, for libraries that open paths themselves."""
     open_file(path).close()
 
 
 def open_text(path: Place, *, encoding: str = "utf-8", errors: str = "strict", newline: str | None = None) -> TextIO:
-    """As :func:`open_file`, to read text."""
+    """Open a stored file to read text; errors as in :func:`open_file`."""
     return io.TextIOWrapper(open_file(path), encoding=encoding, errors=errors, newline=newline)
 
 
 def read_bytes(path: Place) -> bytes:
-    """All bytes of a stored file; errors as in :func:`open_file`."""
+    """Read all bytes of a stored file; errors as in :func:`open_file`."""
     with open_file(path) as file:
         return file.read()
 
 
 def read_text(path: Place, *, encoding: str = "utf-8") -> str:
-    """The text of a stored file; errors as in :func:`open_file`, and ``UnicodeDecodeError``."""
+    """Read the text of a stored file; errors as in :func:`open_file`, and ``UnicodeDecodeError``."""
     with open_text(path, encoding=encoding) as file:
         return file.read()
 

@@ -16,7 +16,7 @@ from winspect.system.files import output_error, replacing
 from winspect.system.opening import read_text
 
 PRECISION_VARIABLE = "WINSPECT_PRECISION"
-"""The environment variable that names the precision where the caller does not; goes before what was set."""
+"""Environment variable with the precision of runs that name none; overrides the setting."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class DefaultPrecision:
     """The precision of runs that name none.
 
     Attributes:
-        precision: as ``--precision`` takes it; None where nobody has set one: fp32.
-        source: where it comes from, in words.
+        precision: as ``--precision`` takes it; None where none is set: fp32.
+        source: its origin, in words.
     """
 
     precision: str | None
@@ -33,7 +33,7 @@ class DefaultPrecision:
 
 
 def default_precision() -> DefaultPrecision:
-    """What the environment variable says, else what ``winspect precision set`` has set.
+    """Read the default: the environment variable, else the setting of ``winspect precision set``.
 
     Raises:
         SettingsError: the file of the setting cannot be read.
@@ -56,7 +56,7 @@ def default_precision() -> DefaultPrecision:
 
 
 def set_precision(precision: str) -> Path:
-    """Make a precision the default of all runs; returns the file it is kept in.
+    """Set the default precision of all runs; returns the file it is kept in.
 
     Raises:
         OutputError: the file cannot be written.
@@ -74,7 +74,7 @@ def set_precision(precision: str) -> Path:
 
 
 def clear_precision() -> bool:
-    """Forget what was set; returns whether anything was.
+    """Remove the setting; returns whether there was one.
 
     Raises:
         OutputError: the file cannot be removed.
@@ -92,7 +92,7 @@ def clear_precision() -> bool:
 
 
 def _precision_file() -> Path | None:
-    """None where the user has no home folder."""
+    """File of the setting; None where the user has no home folder."""
     try:
         windows = os.environ.get("APPDATA") if sys.platform == "win32" else None
         folder = os.environ.get("XDG_CONFIG_HOME") or windows or Path.home() / ".config"

@@ -1,4 +1,4 @@
-"""One way to show progress: a bar on stderr, where that is a terminal."""
+"""Progress bar on stderr, where that is a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Usage reporting of the libraries below, which is off: no host is asked for, and no id is written anywhere."""
+"""Usage reporting of libraries is turned off: no host is contacted, and no id is written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ VARIABLES = MappingProxyType(
         "RAY_USAGE_STATS_ENABLED": "0",  # ray, asked when a cluster is started
     }
 )
-"""Environment variable -> the value that turns a library's reporting off; inherited by all processes we start."""
+"""Environment variables and values that turn a library's reporting off; child processes inherit them."""
 
 MODULES = ("openvino_telemetry",)
 """Packages whose only purpose is to report: openvino and nncf do without them when they cannot be imported."""
 
 
 def turn_off_reporting() -> None:
-    """Turn it off, before a library that would report is imported. A variable that the user has set is kept."""
+    """Turn reporting off, before a library that would report is imported. A variable that the user has set is kept."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     for name in MODULES:

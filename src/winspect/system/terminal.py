@@ -19,8 +19,8 @@ _FORMULA = ("'", "=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff
 
 
 def printable(text: object) -> str:
-    """The text as one line that a terminal shows as it is: control characters, line breaks, direction marks and bytes
-    that are no UTF-8 are escaped as Python escapes them.
+    """Make text safe for a terminal: one line, with control characters, line breaks, direction marks and bytes that are
+    no UTF-8 escaped as Python escapes them.
 
     >>> print(printable("a\\x1b[2K\\nwinspect: error"), printable("Prüfling 1.png"))
     a\\x1b[2K\\nwinspect: error Prüfling 1.png
@@ -37,31 +37,31 @@ def printable(text: object) -> str:
 
 
 def cell(value: Any) -> Any:
-    """A cell of a CSV file. Text that a spreadsheet would take for a formula gets an apostrophe in front, and so does
-    text that begins with one: a reader drops the first. Line breaks and other control characters are escaped. Numbers
-    stay numbers.
+    """Make a value safe for a CSV cell. Text that a spreadsheet would take for a formula gets an apostrophe in
+    front, and so does text that begins with one: a reader drops the first. Control characters are escaped. Numbers stay
+    numbers.
 
     >>> cell("=1+1"), cell("a.png"), cell(-0.5), cell(None)
     ("'=1+1", 'a.png', -0.5, None)
     """
     if not isinstance(value, str):
         return value
-    shown = printable(value)
-    return f"'{shown}" if value.lstrip(" ").startswith(_FORMULA) else shown
+    text = printable(value)
+    return f"'{text}" if value.lstrip(" ").startswith(_FORMULA) else text
 
 
 def text_of_cell(cell_text: str) -> str:
-    """What :func:`cell` made a cell of, but for what it escaped."""
+    """Undo :func:`cell`, but for what it escaped."""
     return cell_text.removeprefix("'")
 
 
 def say(message: object) -> None:
-    """A line for people on stderr, with the program's name in front."""
+    """Print a message on stderr, with the program's name in front."""
     print(f"winspect: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def show(*lines: object) -> None:
-    """Lines of a result on stdout."""
+    """Print lines of a result on stdout."""
     print("\n".join(map(printable, lines)))
 
 

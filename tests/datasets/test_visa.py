@@ -72,7 +72,7 @@ def test_a_split_that_names_missing_pictures(visa_source, tmp_path, caplog):
     dataset = open_dataset("visa", root)
     assert dataset.missing() == (gone,)
     assert f"names 1 files that are not there, as {gone}" in caplog.text
-    with pytest.raises(SourceError, match=r"none of the 6 pictures it names is in .*candle/Data/Images/"):
+    with pytest.raises(SourceError, match=r"none of the 6 pictures that it lists is there, as .*candle/Data/Images/"):
         shutil.rmtree(root / "candle")
         open_dataset("visa", root, categories=["candle"])
 

@@ -15,7 +15,7 @@ from miniature import part, save
 
 from winspect import WinCLIP
 from winspect.cli.main import main
-from winspect.datasets.manifest import open_manifest
+from winspect.datasets.lists import open_manifest
 from winspect.errors import BundleError, SourceError, WinspectError
 from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export

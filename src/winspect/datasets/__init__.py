@@ -14,11 +14,10 @@ from pathlib import Path
 
 from winspect.datasets.items import LABELS, SPLITS, Dataset, Item
 from winspect.datasets.layouts import LAYOUTS, open_layout
-from winspect.datasets.left_out import left_out_by
-from winspect.datasets.listings import open_meta, open_realiad
-from winspect.datasets.manifest import open_manifest
+from winspect.datasets.lists import open_manifest, open_meta, open_realiad
 from winspect.datasets.masks import load_mask
-from winspect.datasets.packaged import open_elpv, open_textile
+from winspect.datasets.packaged import PACKAGES, open_elpv, open_textile
+from winspect.datasets.trees import left_out_by
 from winspect.datasets.visa import open_visa
 from winspect.errors import SettingsError
 
@@ -36,7 +35,6 @@ KINDS: dict[str, Callable[..., Dataset]] = {
     "textile": open_textile,
 }
 """Kind of data set -> what opens it. ``elpv`` and ``textile`` need no root: they install as packages."""
-_PACKAGED = ("elpv", "textile")
 
 
 def open_dataset(
@@ -56,7 +54,7 @@ def open_dataset(
     """
     if kind not in KINDS:
         raise SettingsError(f"got the data set {kind!r}, need one of {', '.join(KINDS)}")
-    if root is None and kind not in _PACKAGED:
+    if root is None and kind not in PACKAGES:
         raise SettingsError(f"the data set {kind} needs a root: the folder it is in (--root)")
     if isinstance(categories, str):
         categories = [categories]

@@ -13,6 +13,8 @@ SPLITS = ("train", "test")
 LABELS = ("normal", "anomalous")
 GOOD = "good"
 """The ``defect_type`` of normal pictures."""
+DEFECT = "defect"
+"""The ``defect_type`` of defects that a data set does not name."""
 GOOD_WORDS = ("normal", "good", "ok", "pass", "passed", "non_defective", "defect_free", "no_defect")
 BAD_WORDS = ("anomalous", "anomaly", "abnormal", "defective", "defect", "bad", "ko", "ng", "nok", "not_ok", "fail")
 """What people call the two labels, in tables and as folders; in either case, with ``_``, ``-``, a blank or nothing
@@ -26,7 +28,7 @@ class Item:
     Attributes:
         path: the picture. Whether it is there and readable shows when it is read.
         category: the product, as in ``"candle"``; underscores stand for spaces in prompts.
-        split: ``"train"`` (references may be drawn from it) or ``"test"`` (judged).
+        split: ``"train"`` (references may be drawn from it) or ``"test"`` (scored).
         label: ``"normal"`` or ``"anomalous"``.
         defect_type: ``"good"`` for normal pictures, else what the data set calls the defect.
         mask: where the defect is, or None: see :func:`winspect.datasets.load_mask`. None for normal pictures.
@@ -99,7 +101,7 @@ class Dataset:
         """The normal pictures that few-shot references may be drawn from.
 
         Those of the train split. A data set without one (a plain folder) offers its normal test pictures; those
-        drawn must then not be judged as well.
+        drawn must then not be scored as well.
         """
         normals = self.select(category=category, label="normal")
         return tuple(item for item in normals if item.split == "train") or normals
@@ -110,21 +112,46 @@ class Dataset:
         return tuple(path for path in named if not os.path.isfile(path))  # whatever is wrong with a name: not there
 
 
-def choose_categories(exist: Sequence[str], wanted: Sequence[str] | None, root: Path) -> tuple[str, ...]:
-    """The wanted categories in the data set's order; all of them when None.
+def choose_categories(exist: Sequence[str], chosen: Sequence[str] | None, root: Path) -> tuple[str, ...]:
+    """The chosen categories in the data set's order; all of them when None.
 
     Raises:
         SourceError: one does not exist; says which do.
     """
-    if wanted is None:
+    if chosen is None:
         return tuple(exist)
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    unknown = [name for name in wanted if name not in exist]
-    if unknown or not wanted:
+    unknown = [name for name in chosen if name not in exist]
+    if unknown or not chosen:
         got = ", ".join(repr(name) for name in unknown) or "an empty list"
         raise SourceError(f"{root}: got category {got}, but it has: {', '.join(exist)}")
-    return tuple(name for name in exist if name in wanted)
+    return tuple(name for name in exist if name in chosen)
+
+
+def dataset_of(name: str, root: Path, items: Sequence[Item], categories: Sequence[str] | None) -> Dataset:
+    """The chosen categories of a list of pictures, category after category in the order of the list.
+
+    Raises:
+        SourceError: a category does not exist.
+    """
+    chosen = choose_categories(list(dict.fromkeys(item.category for item in items)), categories, root)
+    return Dataset(
+        name, root, chosen, tuple(item for category in chosen for item in items if item.category == category)
+    )
+
+
+def check_some_there(dataset: Dataset) -> Dataset:
+    """The data set, if any of its pictures is there; a broken link counts: reading it names it.
+
+    Raises:
+        SourceError: none is.
+    """
+    if not any(os.path.lexists(item.path) for item in dataset.items):
+        example = f", as {dataset.items[0].path}" if dataset.items else ""
+        raise SourceError(
+            f"{dataset.root}: none of the {len(dataset.items)} pictures that it lists is there{example}: check the "
+            "root, or extract the archive there"
+        )
+    return dataset
 
 
 def means_good(name: str) -> bool:

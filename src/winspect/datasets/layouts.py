@@ -2,7 +2,7 @@
 
 docs/data.md draws each. A category's folder holds a folder for each split, and that a folder for each type of defect,
 ``good`` among them. Where there are no such types, a picture's mask says whether it is defective. Masks are found by
-:mod:`winspect.datasets.mask_files`, whatever the layout; a mask that is missing is no error here.
+:class:`winspect.datasets.folders.MaskFinder`, whatever the layout; a mask that is missing is no error here.
 
 MVTec AD: Bergmann et al., CVPR 2019 (CC BY-NC-SA 4.0). MVTec AD 2: Heckler-Kram et al., arXiv 2503.21622 (CC BY-NC-SA
 4.0). BTAD: Mishra et al., ISIE 2021. MPDD: Jezek et al., ICUMT 2021. KolektorSDD2: Bozic et al., Computers in Industry
@@ -15,16 +15,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from winspect.datasets.items import GOOD, Dataset, Item, means_good
-from winspect.datasets.layout import category_folders, files_in, pictures_in, subfolders
-from winspect.datasets.mask_files import MaskFinder, is_mask_folder, mask_folders, masked_stem, without_masks
+from winspect.datasets.folders import (
+    MaskFinder,
+    check_root,
+    files_in,
+    is_mask_folder,
+    mask_folders,
+    masked_stem,
+    pictures_in,
+    subfolders,
+    without_masks,
+)
+from winspect.datasets.items import DEFECT, GOOD, Dataset, Item, choose_categories, means_good
 from winspect.datasets.masks import read_mask
 from winspect.errors import SourceError
-from winspect.pictures.formats import is_picture
 
 MASKS_FOLDER = "ground_truth"
-DEFECT = "defect"
-"""The type of defects that a layout does not name."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,14 @@ class Layout:
     """Where the pictures of a data set lie.
 
     Attributes:
-        wanted: the layout in words, for errors.
+        needed: the layout in words, for errors.
         splits: folder in the category, in either case -> split; ``""`` is the category's folder itself.
         label: what says whether a picture is defective: ``type``, the name of its folder; ``mask``, that it has one;
             ``marks``, that its mask marks something; what has no mask is left out.
-        category: what the data set's one category is called, where its root is the category's folder.
+        category: name of the data set's only category, where its root is the category's folder.
     """
 
-    wanted: str
+    needed: str
     splits: Mapping[str, str]
     label: str = "type"
     category: str | None = None
@@ -93,7 +99,7 @@ def open_layout(kind: str, root: Path, categories: Sequence[str] | None = None, 
 
     Args:
         root: its folder, or that of one category.
-        name: what the data set is called; None for ``kind``.
+        name: the data set's name; None for ``kind``.
 
     Raises:
         SourceError: no such folder, no category in it or none of a name asked for, pictures outside the type folders,
@@ -101,28 +107,34 @@ def open_layout(kind: str, root: Path, categories: Sequence[str] | None = None, 
     """
     layout = LAYOUTS[kind]
     try:
-        folders = category_folders(
-            root, layout.is_category, categories, wanted=layout.wanted, single_name=layout.category
-        )
-        _refuse_splits_as_categories(layout, root, folders)
+        folders = _category_folders(layout, root, categories)
+        # In a category's folder of another layout, train and test hold "good" as categories do.
+        if not layout.has_splits and (splits := [f for f in folders.values() if f.name.casefold() in _TRAIN_AND_TEST]):
+            raise SourceError(f"{root}: {splits[0].name}/ is a split, not a category: {layout.needed}")
         items = tuple(item for category, folder in folders.items() for item in _items(layout, category, folder))
         if not items:
-            raise SourceError(f"{root}: no pictures in {', '.join(folders)}: {layout.wanted}")
+            raise SourceError(f"{root}: no pictures in {', '.join(folders)}: {layout.needed}")
         if layout.has_splits and not any(item.split == "test" for item in items) and meant(root, kind):
-            raise SourceError(f"{root}: no test pictures in {', '.join(folders)}: {layout.wanted}")
+            raise SourceError(f"{root}: no test pictures in {', '.join(folders)}: {layout.needed}")
     except SourceError as error:
-        other = meant(root, kind)
-        if other is None:
+        if not (other := hint(root, kind)):
             raise
-        raise SourceError(f"{error}; this looks like --dataset {other}") from error
+        raise SourceError(f"{error}{other}") from error
     return Dataset(name or kind, root, tuple(folders), items)
 
 
-def _refuse_splits_as_categories(layout: Layout, root: Path, folders: Mapping[str, Path]) -> None:
-    """A category's folder of another layout, whose ``train`` and ``test`` hold ``good`` as categories do."""
-    splits = [folder for folder in folders.values() if folder.name.casefold() in _TRAIN_AND_TEST]
-    if not layout.has_splits and splits:
-        raise SourceError(f"{root}: {splits[0].name}/ is a split, not a category: {layout.wanted}")
+def _category_folders(layout: Layout, root: Path, categories: Sequence[str] | None) -> dict[str, Path]:
+    """Name and folder of each chosen category below ``root``, which may be one category itself: it then has the only
+    name in ``categories``, else its folder's. Archives may put a category's folder into one of its name."""
+    check_root(root)
+    if layout.is_category(root):
+        name = categories[0] if categories and len(categories) == 1 else layout.category or root.resolve().name
+        return dict.fromkeys(choose_categories([name], categories, root), root)
+    places = [(folder.name, place) for folder in subfolders(root) for place in (folder / folder.name, folder)]
+    folders = {name: place for name, place in places if layout.is_category(place)}  # the outer where both are
+    if not folders:
+        raise SourceError(f"{root}: no category found here: {layout.needed}")
+    return {name: folders[name] for name in choose_categories(list(folders), categories, root)}
 
 
 def _items(layout: Layout, category: str, folder: Path) -> Iterator[Item]:
@@ -132,8 +144,9 @@ def _items(layout: Layout, category: str, folder: Path) -> Iterator[Item]:
         if layout.label != "type":
             yield from _masked_items(layout, category, split, split_folder, finder, masks)
             continue
-        if layout.has_splits:
-            _refuse_loose_pictures(split_folder)
+        if layout.has_splits and (loose := pictures_in(split_folder)):
+            good = split_folder / GOOD
+            raise SourceError(f"{loose[0]}: outside a folder for its type: put it into {good}, or the defect's")
         for inner in subfolders(split_folder):
             if _is_type(inner, layout, masks):
                 yield from _typed_items(category, split, inner, finder, masks)
@@ -171,10 +184,10 @@ def _masked_items(
             yield Item(path, category, split, "anomalous", DEFECT, mask)
 
 
-def _refuse_loose_pictures(folder: Path) -> None:
-    loose = [path for path in files_in(folder) if is_picture(path)]
-    if loose:
-        raise SourceError(f"{loose[0]}: outside a folder for its type: put it into {folder / GOOD}, or the defect's")
+def hint(root: Path, kind: str) -> str:
+    """The end of an error: the kind of data set that is there, where it is another than the one asked for."""
+    other = meant(root, kind) if root.is_dir() else None
+    return "" if other is None else f"; this looks like --dataset {other}"
 
 
 def meant(root: Path, kind: str) -> str | None:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from winspect.datasets.folders import check_root, pictures_in
 from winspect.datasets.items import GOOD, Dataset, Item, choose_categories
-from winspect.datasets.layout import check_root, pictures_in
 from winspect.datasets.tables import read_text
 from winspect.errors import MissingExtraError, SourceError
 from winspect.system.installation import install_command
@@ -26,7 +26,7 @@ from winspect.system.installation import install_command
 SOLAR_CELL, TEXTILE = "solar_cell", "textile"
 DEFECTIVE_FROM = 0.5
 """Cells with at least this probability of being defective are anomalous."""
-_PACKAGES = {"elpv": ("elpv_dataset", "elpv-dataset"), "textile": ("conformal_clip_data", "conformal-clip-data")}
+PACKAGES = {"elpv": ("elpv_dataset", "elpv-dataset"), "textile": ("conformal_clip_data", "conformal-clip-data")}
 _LABELS_FILE = "labels.csv"
 
 
@@ -36,7 +36,7 @@ def package_folder(kind: str) -> Path:
     Raises:
         MissingExtraError: the package is not installed; names the extra.
     """
-    module, package = _PACKAGES[kind]
+    module, package = PACKAGES[kind]
     try:
         spec = find_spec(module)
     except ValueError:  # the module is blocked or has no spec

@@ -1,7 +1,7 @@
 """Making a data set ready: converted into the layout that ``open_dataset`` reads, counted, and checked.
 
-A file is whole or not there, so that an interrupted run is gone on with by running it again: what is there and whole
-is kept. The source is only read.
+Files are written atomically, so that running an interrupted command again goes on with it: what is there and whole is
+kept. The source is only read.
 """
 
 from __future__ import annotations
@@ -19,21 +19,18 @@ from tqdm import tqdm
 
 from winspect.datasets import open_dataset
 from winspect.datasets.items import Dataset, Item
-from winspect.datasets.left_out import LeftOut, left_out_by, left_out_of
-from winspect.datasets.making import make_file, write_file
+from winspect.datasets.jobs import Job, make_file, plan_folders, plan_layout, plan_visa, write_file
 from winspect.datasets.masks import load_mask
-from winspect.datasets.official import OFFICIAL, Counts, count_items
-from winspect.datasets.packaged import package_folder, read_cells
-from winspect.datasets.plan import Job, plan_folders, plan_layout, plan_visa
-from winspect.datasets.trees import open_tree
+from winspect.datasets.official import OFFICIAL, count_items
+from winspect.datasets.packaged import PACKAGES, package_folder, read_cells
+from winspect.datasets.trees import LeftOut, left_out_by, left_out_of, open_tree
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.pictures.decoding import decode
 from winspect.system.files import make_folder
 
-KINDS = ("visa", "mvtec", "elpv", "textile")
+KINDS = ("visa", "mvtec", *PACKAGES)
 LINKS = ("copy", "hard")
 MANIFEST = "manifest.csv"
-_PACKAGED = ("elpv", "textile")
 
 
 @dataclass
@@ -74,11 +71,11 @@ class Summary:
         return {"schema": 1, **asdict(self), "complete": self.is_complete}
 
     def leave_out(self, left_out: LeftOut) -> None:
-        """Take down the files of the source that nothing takes."""
+        """Note the files of the source that nothing takes."""
         self.left_out, self.other_files = list(left_out.pictures), left_out.others
 
     def fail(self, error: PictureError) -> None:
-        """Take down a file that cannot be used."""
+        """Note a file that cannot be used."""
         self.failed.append({"path": error.path, "type": type(error).__name__, "message": error.reason})
 
 
@@ -119,17 +116,17 @@ def prepare_dataset(
     summary = Summary(kind, str(place), None if out is None else str(out))
     if out is None:
         dataset = open_dataset(kind, place, categories=categories)
-        if kind not in _PACKAGED:
+        if kind not in PACKAGES:
             summary.leave_out(left_out_by(dataset, categories))
         summary.missing += [str(path) for path in dataset.missing()]
-        masks_told = False
+        masks_listed = False
     else:
         jobs = _convert(kind, place, Path(out), categories, link, summary, progress)
         dataset = _open_made(kind, Path(out), jobs)
-        masks_told = any(job.is_mask for job in jobs)  # the source names its masks
+        masks_listed = any(job.is_mask for job in jobs)
     if verify:
         _verify(dataset, summary, progress)
-    _count(kind, dataset, categories, summary, masks_told=masks_told)
+    _count(dataset, categories, summary, need_masks=kind not in PACKAGES and not masks_listed)
     return summary
 
 
@@ -139,7 +136,7 @@ def _check(kind: str, source: Any, out: Any, link: str, verify: bool) -> Path:
         raise SettingsError(f"got the data set {kind!r}, need one of {', '.join(KINDS)}")
     if link not in LINKS:
         raise SettingsError(f"got --link {link}, need one of {', '.join(LINKS)}")
-    if source is None and kind not in _PACKAGED:
+    if source is None and kind not in PACKAGES:
         raise SettingsError(f"{kind} is not part of a package: name its folder or tar (--source)")
     place = package_folder(kind) if source is None else Path(source)
     if out is None:
@@ -151,7 +148,7 @@ def _check(kind: str, source: Any, out: Any, link: str, verify: bool) -> Path:
     if link == "hard" and place.is_file():
         raise SettingsError(f"{place}: files in an archive cannot be hard-linked: use --link copy")
     inner, outer = Path(out).resolve(), place.resolve()
-    if inner == outer or outer in inner.parents or inner in outer.parents:
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise SettingsError(
             f"--out {out} and --source {place} are inside each other: choose an --out beside the source"
         )
@@ -168,7 +165,7 @@ def _convert(
     progress: bool,
 ) -> list[Job]:
     with open_tree(source) as tree:
-        if kind in _PACKAGED:
+        if kind in PACKAGES:
             packaged = open_dataset(kind, source, categories=categories)
             jobs = plan_folders(packaged)
         else:
@@ -190,8 +187,8 @@ def _convert(
             else:
                 summary.written += is_new
                 summary.kept += not is_new
-    if kind in _PACKAGED:
-        _write_manifest(kind, packaged, out)
+    if kind in PACKAGES:
+        _write_manifest(packaged, out)
     return jobs
 
 
@@ -200,15 +197,15 @@ def _open_made(kind: str, out: Path, jobs: Sequence[Job]) -> Dataset:
     made = [job for job in jobs if not job.is_mask and (out / job.target).is_file()]
     if not made:
         return Dataset(kind, out, (), ())  # every single file failed; the summary names them
-    exist = dict.fromkeys(job.target.partition("/")[0] for job in made)
-    return open_dataset("folder" if kind in _PACKAGED else kind, out, categories=tuple(exist))
+    exist = list(dict.fromkeys(job.target.partition("/")[0] for job in made))
+    return open_dataset("folder" if kind in PACKAGES else kind, out, categories=exist)
 
 
-def _write_manifest(kind: str, dataset: Dataset, out: Path) -> None:
+def _write_manifest(dataset: Dataset, out: Path) -> None:
     """Every picture with its label, and what the package says beyond that."""
     extra: dict[Path, tuple[str, ...]] = {}
     names: tuple[str, ...] = ()
-    if kind == "elpv":
+    if dataset.name == "elpv":
         names = ("probability", "kind")
         extra = {dataset.root / name: (f"{p:.4f}", cell) for name, p, cell in read_cells(dataset.root)}
     text = io.StringIO()
@@ -245,31 +242,22 @@ def _trouble_with(item: Item) -> PictureError | None:
     return None
 
 
-def _count(
-    kind: str, dataset: Dataset, categories: Sequence[str] | None, summary: Summary, *, masks_told: bool
-) -> None:
+def _count(dataset: Dataset, categories: Sequence[str] | None, summary: Summary, *, need_masks: bool) -> None:
     """Compare what is there with the official counts, and each anomalous picture with its mask."""
-    official = OFFICIAL[kind]
-    if kind == "mvtec" and not set(dataset.categories) & set(official):
-        official = {}  # an own data set in this layout
-    wanted = tuple(categories or dict.fromkeys((*dataset.categories, *official)))
-    for category in wanted:
-        items = dataset.select(category=category) if category in dataset.categories else ()
-        there = [item for item in items if item.path.is_file()]
-        counted, should = count_items(there), official.get(category)
-        summary.categories[category] = {
-            **asdict(counted),
-            "masks": sum(item.mask is not None and item.mask.is_file() for item in there),
-            "official": None if should is None else asdict(should),
-        }
-        summary.missing += _differences(category, counted, should)
-        if kind not in _PACKAGED and not masks_told:
+    official = OFFICIAL[summary.dataset]
+    if summary.dataset == "mvtec" and not set(dataset.categories) & set(official):
+        official = {}  # the user's data set in this layout
+    for category in categories or dict.fromkeys((*dataset.categories, *official)):
+        there = [item for item in dataset.items if item.category == category and item.path.is_file()]
+        counts = asdict(count_items(there))
+        expected = asdict(official[category]) if category in official else None
+        masks = sum(item.mask is not None and item.mask.is_file() for item in there)
+        summary.categories[category] = {**counts, "masks": masks, "official": expected}
+        summary.missing += [
+            f"{category}: {counts[name]} {name.replace('_', ' ')} pictures, officially {count}"
+            for name, count in (expected or {}).items()
+            if counts[name] != count
+        ]
+        if need_masks:
             unmasked = [item for item in there if item.is_anomalous and item.mask is None]
             summary.missing += [f"{item.path}: no mask for it" for item in unmasked]
-
-
-def _differences(category: str, counted: Counts, should: Counts | None) -> list[str]:
-    if should is None:
-        return []
-    pairs = [(name.replace("_", " "), got, getattr(should, name)) for name, got in asdict(counted).items()]
-    return [f"{category}: {got} {name} pictures, officially {need}" for name, got, need in pairs if got != need]

@@ -1,4 +1,5 @@
-"""Where pictures are prepared from: a folder or a tar, read only, file by file under names with ``/``."""
+"""Where pictures are prepared from: a folder or a tar, read only, file by file under names with ``/``; and which of
+its files a reader leaves out."""
 
 from __future__ import annotations
 
@@ -6,13 +7,23 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from winspect.datasets.layout import check_root
+from winspect.datasets.folders import check_root, is_mask_folder, masked_stem
+from winspect.datasets.items import Dataset
 from winspect.errors import PictureError, SourceError
-from winspect.pictures.formats import START_BYTES, format_of, is_hidden, picture_by_name, read_start
+from winspect.pictures.formats import (
+    START_BYTES,
+    count_left_out,
+    format_of,
+    is_hidden,
+    left_out_in_words,
+    picture_by_name,
+    read_start,
+)
 from winspect.system.opening import check_file, read_bytes
 
 _TAR_BLOCK_BYTES = 512
@@ -21,26 +32,30 @@ _TAR_TROUBLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError,
 
 
 class FolderTree:
-    """A folder. Hidden files are not part of it."""
+    """A folder. Links to folders are followed, but not round a loop.
+
+    Attributes:
+        root: the folder.
+        title: its name, for a category that has none.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.root = check_root(root)
-        self.title = root.resolve().name
+        self.root, self.title = check_root(root), root.resolve().name
 
     def names(self) -> list[str]:
-        """Every file, sorted; links to folders are followed, but not round a loop."""
+        """Every file, sorted; hidden ones are left out."""
         return sorted(_walk(self.root, "", ()))
 
     def place(self, name: str) -> str:
-        """What to call the file in messages."""
+        """The file's name in messages."""
         return str(self.root / name)
 
     def path(self, name: str) -> Path | None:
-        """The file itself."""
+        """The file itself; None in a tar."""
         return self.root / name
 
     def position(self, name: str) -> int:
-        """Where to read it in turn; in a folder any order does."""
+        """Offset in a tar: a compressed one that is read out of turn is decompressed from the start again."""
         return 0
 
     def size_bytes(self, name: str) -> int | None:
@@ -51,7 +66,7 @@ class FolderTree:
             return None
 
     def start(self, name: str) -> bytes:
-        """The file's first bytes; none of what cannot be read."""
+        """The file's first bytes; none where it cannot be read."""
         return read_start(self.root / name)
 
     def read(self, name: str) -> bytes:
@@ -92,13 +107,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 class TarTree:
-    """A tar, compressed or not. Nothing is ever extracted by the names in it: links and devices are left out, and
-    names that lead outside are refused.
+    """A tar, compressed or not, with the methods of :class:`FolderTree`.
+
+    Nothing is ever extracted by the names in it: links and devices are left out, and names that lead outside refused.
     """
 
     def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
-        self.root = path
-        self.title = path.name.partition(".tar")[0]
+        self.root, self.title = path, path.name.partition(".tar")[0]
         self._tar = tar
         self._members: dict[str, tarfile.TarInfo] = {}
         for member in tar.getmembers():
@@ -111,49 +126,40 @@ class TarTree:
                 self._members["/".join(part for part in parts if part not in ("", "."))] = member
 
     def names(self) -> list[str]:
-        """Every file, sorted."""
         return sorted(self._members)
 
     def place(self, name: str) -> str:
-        """What to call the file in messages."""
         return f"{self.root}:{name}"
 
     def path(self, name: str) -> Path | None:
-        """None: it is not a file of its own."""
         return None
 
     def position(self, name: str) -> int:
-        """Where in the tar it is: a compressed tar read out of turn is decompressed from the start again."""
         member = self._members.get(name)
         return member.offset_data if member else 0
 
     def size_bytes(self, name: str) -> int | None:
-        """The file's size, or None when it is not there."""
         member = self._members.get(name)
         return member.size if member else None
 
     def start(self, name: str) -> bytes:
-        """The file's first bytes; none of what cannot be read."""
         try:
-            file = self._tar.extractfile(self._members[name])
-            return file.read(START_BYTES) if file else b""
-        except (KeyError, *_TAR_TROUBLE):
+            return self._extract(name, START_BYTES)
+        except PictureError:
             return b""
 
     def read(self, name: str) -> bytes:
-        """The file's bytes.
-
-        Raises:
-            PictureError: it cannot be read.
-        """
         member = self._members.get(name)
         if member is not None and (member.issparse() or member.size > _LARGEST_FILE):
             what = "a sparse file" if member.issparse() else "a file"
             reason = f"{what} of {member.size} bytes, need a stored one of at most {_LARGEST_FILE}: leave it out"
             raise PictureError(self.place(name), reason)
+        return self._extract(name)
+
+    def _extract(self, name: str, size: int = -1) -> bytes:
         try:
             file = self._tar.extractfile(self._members[name])
-            return file.read() if file else b""
+            return file.read(size) if file else b""
         except (KeyError, *_TAR_TROUBLE) as error:
             raise PictureError(self.place(name), f"cannot be read ({error}): get the archive again") from error
 
@@ -201,3 +207,53 @@ def _check_whole(path: Path, tar: tarfile.TarFile) -> None:
         raise SourceError(f"{path}: the archive is cut off or damaged ({error}): {again}") from error
     if end and end != bytes(_TAR_BLOCK_BYTES):
         raise SourceError(f"{path}: the archive is cut off or damaged after {count} files: {again}")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files that a reader leaves out.
+
+    Attributes:
+        pictures: names, for messages, of the pictures among them.
+        others: ending -> how many other files.
+    """
+
+    pictures: tuple[str, ...] = ()
+    others: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """One line for people; empty for nothing."""
+        count = len(self.pictures)
+        pictures = f"{count} picture{'s' * (count > 1)} left out, as {self.pictures[0]}" if count else ""
+        return "; ".join(filter(None, (pictures, left_out_in_words(self.others))))
+
+
+def left_out_of(tree: Tree, taken: Iterable[str], categories: Sequence[str] | None) -> LeftOut:
+    """The files of a tree that nothing takes. Masks do not count: a mask that is missed is missed at its picture.
+
+    Args:
+        taken: names of those that are read.
+        categories: only below folders of these names, where there are some.
+    """
+    taken = set(taken)
+    names = [name for name in tree.names() if name not in taken and not _is_mask(name)]
+    if categories and _below(taken, categories):
+        names = _below(names, categories)
+    pictures = {name: tree.place(name) for name in names if is_picture_of(tree, name)}
+    return LeftOut(tuple(pictures.values()), count_left_out(name for name in names if name not in pictures))
+
+
+def left_out_by(dataset: Dataset, categories: Sequence[str] | None) -> LeftOut:
+    """The files below a data set's root that are no item's picture or mask."""
+    paths = (path for item in dataset.items for path in (item.path, item.mask) if path is not None)
+    taken = (path.relative_to(dataset.root).as_posix() for path in paths if path.is_relative_to(dataset.root))
+    return left_out_of(FolderTree(dataset.root), taken, categories)
+
+
+def _is_mask(name: str) -> bool:
+    *folders, file = name.split("/")
+    return masked_stem(PurePosixPath(file).stem) is not None or any(map(is_mask_folder, folders))
+
+
+def _below(names: Iterable[str], categories: Collection[str]) -> list[str]:
+    return [name for name in names if not set(categories).isdisjoint(name.split("/")[:-1])]

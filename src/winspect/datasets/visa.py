@@ -15,27 +15,25 @@ VisA: Zou et al., "SPot-the-Difference", ECCV 2022 (arXiv 2207.14315); CC BY 4.0
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, choose_categories
-from winspect.datasets.layout import check_root, subfolders
+from winspect.datasets.folders import check_root, subfolders
+from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, check_some_there, choose_categories, dataset_of
 from winspect.datasets.layouts import LAYOUTS, open_layout
 from winspect.datasets.tables import read_text, table_rows
 from winspect.errors import SourceError
 
 SPLIT_FILE = "split_csv/1cls.csv"
-DEFECT = "bad"
-"""What the converted layout calls every defect."""
+BAD = "bad"
+"""The name of every defect in the converted layout."""
 _LABELS = {"normal": "normal", "anomaly": "anomalous"}
 _SPLIT_COLUMNS = {name: (name,) for name in ("object", "split", "label", "image", "mask")}
 _ANNOTATION_COLUMNS = {name: (name,) for name in ("image", "label")}
 
 
-@dataclass(frozen=True)
-class SplitRow:
+class SplitRow(NamedTuple):
     """One line of the split file; paths with ``/``, from the data set's root, never leading out of it."""
 
     category: str
@@ -55,30 +53,17 @@ def open_visa(root: Path, categories: Sequence[str] | None = None) -> Dataset:
             the pictures that the split names is there.
     """
     check_root(root)
-    raw = find_raw(root)
-    if raw is not None:
-        return _open_raw(raw, categories)
-    converted = find_converted(root)
-    if converted is None:
-        raise SourceError(
-            f"{root}: VisA is not here: need {SPLIT_FILE} and the categories' folders, or the converted layout "
-            "<category>/{train,test,ground_truth}"
-        )
-    return open_layout("mvtec", converted, categories, name="visa")
-
-
-def find_raw(root: Path) -> Path | None:
-    """The folder with the split file: ``root`` or a folder in it."""
-    return next((folder for folder in (root, *subfolders(root)) if (folder / SPLIT_FILE).is_file()), None)
-
-
-def find_converted(root: Path) -> Path | None:
-    """The folder with the categories in the converted layout, a category itself included."""
+    for folder in (root, *subfolders(root)):
+        if (folder / SPLIT_FILE).is_file():
+            return _open_raw(folder, categories)
     is_category = LAYOUTS["mvtec"].is_category
     for folder in (root, root / "1cls", root / "VisA_pytorch" / "1cls"):
-        if is_category(folder) or any(is_category(inner) for inner in subfolders(folder)):
-            return folder
-    return None
+        if is_category(folder) or any(map(is_category, subfolders(folder))):
+            return open_layout("mvtec", folder, categories, name="visa")
+    raise SourceError(
+        f"{root}: VisA is not here: need {SPLIT_FILE} and the categories' folders, or the converted layout "
+        "<category>/{train,test,ground_truth}"
+    )
 
 
 def read_split(text: str, name: str) -> list[SplitRow]:
@@ -86,7 +71,7 @@ def read_split(text: str, name: str) -> list[SplitRow]:
 
     Args:
         text: its contents.
-        name: what it is called in errors.
+        name: the file's name for errors.
 
     Raises:
         SourceError: a column is missing, or a line is wrong or names a file outside the data set.
@@ -119,25 +104,18 @@ def _open_raw(root: Path, categories: Sequence[str] | None) -> Dataset:
     rows = read_split(read_text(root / SPLIT_FILE), str(root / SPLIT_FILE))
     chosen = choose_categories(list(dict.fromkeys(row.category for row in rows)), categories, root)
     defects = {image: defect for category in chosen for image, defect in _defect_names(root, category).items()}
-    items = tuple(
+    items = [
         Item(
             root / row.image,
-            category,
+            row.category,
             row.split,
             row.label,
-            defects.get(row.image, DEFECT) if row.label == "anomalous" else GOOD,
+            defects.get(row.image, BAD) if row.label == "anomalous" else GOOD,
             root / row.mask if row.mask else None,
         )
-        for category in chosen
         for row in rows
-        if row.category == category
-    )
-    if not any(os.path.isfile(item.path) for item in items):
-        raise SourceError(
-            f"{root / SPLIT_FILE}: none of the {len(items)} pictures it names is in {root}, as {items[0].path}: "
-            "extract the archive there"
-        )
-    return Dataset("visa", root, chosen, items)
+    ]
+    return check_some_there(dataset_of("visa", root, items, categories))
 
 
 def _defect_names(root: Path, category: str) -> dict[str, str]:
@@ -146,4 +124,4 @@ def _defect_names(root: Path, category: str) -> dict[str, str]:
     if not path.is_file():
         return {}
     rows = table_rows(read_text(path), str(path), ".csv", _ANNOTATION_COLUMNS, need=_ANNOTATION_COLUMNS)
-    return {row["image"]: row["label"] or DEFECT for _, row in rows}
+    return {row["image"]: row["label"] or BAD for _, row in rows}

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from winspect.datasets import Item, load_mask
-from winspect.datasets.mask_files import LOOKED_FOR, what_lies_near
+from winspect.datasets.folders import LOOKED_FOR, what_lies_near
 from winspect.datasets.masks import fault_of
 from winspect.errors import PictureError
 from winspect.evaluation.shots import relative_name

@@ -1,4 +1,4 @@
-"""Which file is the mask of a picture: the names that people give to masks, and the folders that they put them in."""
+"""Folders of a data set: the pictures and masks in them, and which mask is that of a picture."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from winspect.datasets.layout import files_in, subfolders
 from winspect.errors import SourceError
 from winspect.pictures.formats import is_hidden, is_picture
 
-FOLDERS = ("ground_truth", "gt", "mask", "masks", "label", "labels")
+MASK_FOLDERS = ("ground_truth", "gt", "mask", "masks", "label", "labels")
 """Folders of these names, in either case, hold masks."""
 _SUFFIX = re.compile(r"(.+)[_-](?:mask|gt|label|ground_truth)", re.IGNORECASE)
 LOOKED_FOR = (
@@ -19,9 +18,45 @@ LOOKED_FOR = (
 )
 
 
+def check_root(root: Path) -> Path:
+    """The root, if it is a folder.
+
+    Raises:
+        SourceError: it is not there, or a file.
+    """
+    if not root.is_dir():
+        problem = "a file, need the data set's folder" if root.is_file() else "no such folder: check the path"
+        raise SourceError(f"{root}: {problem}")
+    return root
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, by name; none where it is not there."""
+    return [path for path in _entries(folder) if path.is_dir()]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The visible files in a folder, by name; none where it is not there. A broken link counts."""
+    return [path for path in _entries(folder) if not path.is_dir()]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures that lie directly in a folder, by name. A broken link counts: reading it names it."""
+    return [path for path in files_in(folder) if is_picture(path)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be searched ({error.strerror}): check your rights") from error
+
+
 def is_mask_folder(name: str) -> bool:
     """Whether a folder of this name holds masks."""
-    return name.casefold() in FOLDERS
+    return name.casefold() in MASK_FOLDERS
 
 
 def mask_folders(folder: Path) -> list[Path]:
@@ -70,22 +105,18 @@ class MaskFinder:
         return mask
 
     def _list(self, folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Stem of the picture -> mask, for masks whose name says that they are, and for others."""
         if folder not in self._listed:
             with_suffix: dict[str, Path] = {}
             plain: dict[str, Path] = {}
-            for path in files_in(folder):
-                if not is_picture(path):
-                    continue
+            of_masks = is_mask_folder(folder.name) or is_mask_folder(folder.parent.name)
+            for path in pictures_in(folder):
                 stem = masked_stem(path.stem)
                 known, key = (plain, path.stem) if stem is None else (with_suffix, stem)
-                if (first := known.setdefault(key, path)) != path and is_mask_folder(_top(folder)):
+                if (first := known.setdefault(key, path)) != path and of_masks:
                     raise SourceError(f"{first} and {path}: two masks for one picture: keep one")
             self._listed[folder] = with_suffix, plain
         return self._listed[folder]
-
-
-def _top(folder: Path) -> str:
-    return folder.name if is_mask_folder(folder.name) else folder.parent.name
 
 
 def what_lies_near(picture: Path, root: Path) -> str:
@@ -98,7 +129,7 @@ def what_lies_near(picture: Path, root: Path) -> str:
             found.append(f"{place.name}/ in {folder.name} ({len(files)} pictures{example})")
         if folder == top or top not in folder.parents:
             break
-    beside = [path.name for path in files_in(picture.parent) if masked_stem(path.stem) and is_picture(path)]
+    beside = [path.name for path in pictures_in(picture.parent) if masked_stem(path.stem)]
     if beside:
         found.append(f"{len(beside)} files beside the pictures, as {beside[0]}")
     return " and ".join(found)

@@ -1,4 +1,4 @@
-"""Manifests: both formats, and a wrong line named in each."""
+"""Lists of pictures: both formats of manifests, and a wrong line named in each."""
 
 from __future__ import annotations
 

@@ -1,0 +1,188 @@
+"""Preparing a data set file by file: which file of the source becomes which of the result, and making it.
+
+A file is whole or not there. The source is only read; a file that may be a link to it is replaced, never written into.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from winspect.datasets.items import GOOD, Dataset, choose_categories
+from winspect.datasets.layouts import LAYOUTS, MASKS_FOLDER
+from winspect.datasets.masks import decode_mask, encode_mask, is_binary_mask
+from winspect.datasets.tables import decode_text
+from winspect.datasets.trees import Tree, is_picture_of
+from winspect.datasets.visa import BAD, SPLIT_FILE, read_split
+from winspect.errors import OutputError, SettingsError, SourceError
+from winspect.system.files import output_error, replacing
+
+_LAYOUT = re.compile(rf"(?:(?:.*/)?([^/]+)/)?(train|test|{MASKS_FOLDER})(/[^/]+/[^/]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make.
+
+    Attributes:
+        source: its name in the source tree.
+        target: its name in the prepared data set.
+        is_mask: to be written as 0 and 255, rather than taken as it is.
+    """
+
+    source: str
+    target: str
+    is_mask: bool = False
+
+
+def plan_visa(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
+    """VisA, raw (by its split file) or converted already.
+
+    Raises:
+        SourceError: neither is here, the split file is damaged, or an unknown category.
+    """
+    prefix = _split_prefix(tree)
+    if prefix is None:
+        try:
+            return plan_layout(tree, categories)
+        except SourceError as error:
+            raise SourceError(f"{error}; or VisA as it is downloaded, with {SPLIT_FILE}") from error
+    where = f"{tree.root}/{prefix}{SPLIT_FILE}"
+    rows = read_split(decode_text(tree.read(prefix + SPLIT_FILE), where), where)
+    chosen = choose_categories(list(dict.fromkeys(row.category for row in rows)), categories, tree.root)
+    jobs = []
+    for row in (row for row in rows if row.category in chosen):
+        picture = PurePosixPath(row.image)
+        type_folder = GOOD if row.label == "normal" else BAD
+        jobs.append(Job(prefix + row.image, f"{row.category}/{row.split}/{type_folder}/{picture.name}"))
+        if row.mask:
+            target = f"{row.category}/{MASKS_FOLDER}/{BAD}/{picture.stem}.png"
+            jobs.append(Job(prefix + row.mask, target, is_mask=True))
+    return _without_repeats(jobs, where)
+
+
+def _split_prefix(tree: Tree) -> str | None:
+    """The folder, with its slash, that holds the split file: the tree itself or one in it."""
+    if tree.size_bytes(SPLIT_FILE) is not None:
+        return ""
+    places = [name for name in tree.names() if name.endswith(f"/{SPLIT_FILE}")]
+    return min(places, key=len).removesuffix(SPLIT_FILE) if places else None
+
+
+def plan_layout(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
+    """The MVTec AD layout, wherever in the tree it starts, its folders' names in any case; every picture and mask is
+    taken as it is.
+
+    Raises:
+        SourceError: the layout is not here, or an unknown category.
+    """
+    found: dict[str, list[Job]] = {}
+    for name in tree.names():
+        match = _LAYOUT.fullmatch(name)
+        if match and is_picture_of(tree, name):
+            category = match[1] or tree.title
+            found.setdefault(category, []).append(Job(name, f"{category}/{match[2].lower()}{match[3]}"))
+    if not found:
+        raise SourceError(f"{tree.root}: no category found here: {LAYOUTS['mvtec'].needed}")
+    chosen = choose_categories(list(found), categories, tree.root)
+    return _without_repeats([job for category in chosen for job in found[category]], str(tree.root))
+
+
+def plan_folders(dataset: Dataset) -> list[Job]:
+    """Plain folders, ``<category>/<type>/<file>``, of an opened data set."""
+    jobs = [
+        Job(item.path.relative_to(dataset.root).as_posix(), f"{item.category}/{item.defect_type}/{item.path.name}")
+        for item in dataset.items
+    ]
+    return _without_repeats(jobs, str(dataset.root))
+
+
+def _without_repeats(jobs: list[Job], where: str) -> list[Job]:
+    """Refuse two files for one place: one would quietly take the other's."""
+    first: dict[str, str] = {}
+    for job in jobs:
+        before = first.setdefault(job.target, job.source)
+        if before != job.source:
+            raise SourceError(f"{where}: {before} and {job.source} would both become {job.target}: rename one")
+    return list(dict.fromkeys(jobs))
+
+
+def make_file(job: Job, tree: Tree, target: Path, link: str) -> bool:
+    """Make one file, unless it is there and whole, in the way that was asked for.
+
+    Args:
+        job: its source must be in the tree.
+        target: the file to be; its folder is made.
+        link: ``"copy"``, or ``"hard"`` to link pictures; masks are converted, and so always files of their own.
+
+    Returns:
+        Whether it was made now.
+
+    Raises:
+        PictureError: the source cannot be read, or is not a mask.
+        OutputError: the target cannot be written.
+        SettingsError: the target is the source itself.
+    """
+    if _is_made(job, tree, target, link):
+        return False
+    path = tree.path(job.source)
+    if link == "hard" and not job.is_mask and path is not None:
+        _link(path.resolve(), target)  # a hard link to a symbolic link would break when what it names moves
+    else:
+        data = tree.read(job.source)
+        write_file(target, encode_mask(decode_mask(data, tree.place(job.source))) if job.is_mask else data)
+    return True
+
+
+def _is_made(job: Job, tree: Tree, target: Path, link: str) -> bool:
+    if not target.is_file():
+        return False
+    if job.is_mask:
+        return is_binary_mask(target)
+    path = tree.path(job.source)
+    linked = path is not None and target.samefile(path)
+    if linked and path is not None and target.parent.resolve() == path.parent.resolve():
+        raise SettingsError(f"{target} is the source itself, through a link to its folder: choose another --out")
+    return linked == (link == "hard") and target.stat().st_size == tree.size_bytes(job.source)
+
+
+def _link(path: Path, target: Path) -> None:
+    with _new_file(target) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError as error:
+            if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                raise OutputError(
+                    f"{target}: cannot be a hard link to {path} ({error.strerror}): use --link copy"
+                ) from error
+            raise
+
+
+def write_file(target: Path, data: bytes) -> None:
+    """Write a file atomically, making its folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with _new_file(target) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def _new_file(target: Path) -> Iterator[Path]:
+    """``replacing``, with the folder made, and with nothing at the temporary name.
+
+    A run that was killed may have left a hard link to the source there, and writing into that would change the source.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(target.parent, error) from error
+    with replacing(target) as temporary:
+        temporary.unlink(missing_ok=True)
+        yield temporary

@@ -28,8 +28,8 @@ from training.generator.pair import Line, make_line
 from winspect import Result, WinCLIP
 from winspect.calibration.conformal import conformal_threshold
 from winspect.calibration.defects import Box, regions_of
+from winspect.calibration.judgement import verdict_of
 from winspect.calibration.regions import RegionRule, map_peak
-from winspect.calibration.verdict import verdict_of
 from winspect.system.machine import describe_machine
 
 BOARDS = ("circuit_board", "bare_board")

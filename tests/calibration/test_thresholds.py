@@ -33,8 +33,8 @@ from winspect.calibration.conformal import (
 )
 from winspect.calibration.defects import regions_of
 from winspect.calibration.file import to_document
+from winspect.calibration.judgement import check_threshold, verdict_of
 from winspect.calibration.regions import map_peak
-from winspect.calibration.verdict import check_threshold, verdict_of
 from winspect.errors import OutputError, PictureError, SettingsError
 from winspect.inspector.calibrating import calibrate
 from winspect.methods.winclip.recipes import RECIPES

@@ -397,10 +397,14 @@ def test_another_calibration_is_another_run(cli, made, news, tmp_path):
 
 
 def test_a_full_disk_while_masks_are_written(cli, made, news, tmp_path, monkeypatch):
-    def full(picture, path):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write = Path.write_bytes
 
-    monkeypatch.setattr("winspect.pictures.heatmaps.Image.Image.save", lambda image, path, **_: full(image, path))
+    def full(path, content):
+        if "_mask.png" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     done = cli("predict", news, "--calibration", made, "--out", tmp_path / "out", "--no-overlays")
     assert done.code == 2
     assert "the disk is full" in done.err

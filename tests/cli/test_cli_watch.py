@@ -216,7 +216,7 @@ def test_wrong_use_is_said_before_torch_is_loaded(tmp_path):
 
 def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, small_model, watch, monkeypatch):
     """In place of a model: what a device on the line has installed."""
-    from winspect.cli import judging
+    from winspect.cli import decisions
     from winspect.inspector.edge import EdgePredictor
 
     class Bundle(EdgePredictor):
@@ -235,7 +235,7 @@ def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, small
         def calibration(self, category_name):
             assert category_name == "bolt"
 
-    monkeypatch.setattr(judging, "load_predictor", lambda *_: Bundle())
+    monkeypatch.setattr(decisions, "load_predictor", lambda *_: Bundle())
     picture(incoming / "a.png")
     out = tmp_path / "out"
     done = watch(incoming, "--out", out, "--settle", "0.05", "--bundle", tmp_path, enough=lambda: rows_in(out))

@@ -151,7 +151,7 @@ def test_what_was_judged_before_a_stop_is_kept(tmp_path, error):
     assert [row["path"] for row in rows_in(tmp_path)] == ["1.png", "2.png"]
     assert recorder.written == 2
     again = Recorder(tmp_path, RUN, resume=True)
-    assert (again.done, again.failed, again.written) == (["1.png", "2.png"], 1, 2)
+    assert (again.done, again.counts.failed, again.written) == (["1.png", "2.png"], 1, 2)
 
 
 def test_after_an_error_in_writing_no_later_row_is_written(tmp_path, monkeypatch):

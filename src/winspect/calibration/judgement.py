@@ -2,20 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from winspect.calibration.regions import RegionRule
-from winspect.calibration.verdict import Verdict, verdict_of
 from winspect.errors import SettingsError
 from winspect.methods.winclip.prompts import class_key
+from winspect.pictures.heatmaps import ScoreRange, run_range
 
 if TYPE_CHECKING:
     from winspect.calibration.calibration import Calibration
     from winspect.calibration.defects import Defects
     from winspect.methods.result import Result
 
+Verdict = Literal["normal", "anomalous"]
 Boxes = Literal["none", "anomalous", "all"]
+
+
+def verdict_of(score: float, threshold: float, *, anomalous_at: bool) -> Verdict:
+    """The verdict on a score; 1 is most anomalous.
+
+    Only a comparison that holds makes a picture normal: where score or threshold is not a number it is anomalous.
+
+    Args:
+        anomalous_at: whether the threshold itself is anomalous (``--threshold``), or only what lies above it
+            (calibrations).
+
+    >>> verdict_of(0.5, 0.5, anomalous_at=True), verdict_of(0.5, 0.5, anomalous_at=False)
+    ('anomalous', 'normal')
+    >>> verdict_of(float("nan"), 0.5, anomalous_at=False)
+    'anomalous'
+    """
+    is_normal = score < threshold if anomalous_at else score <= threshold
+    return "normal" if is_normal else "anomalous"
+
+
+def check_threshold(threshold: float | None, score_range: tuple[float, float], name: str = "threshold") -> None:
+    """Refuse a threshold that no score of a recipe can lie on both sides of.
+
+    Args:
+        threshold: None for no threshold.
+        score_range: lowest and highest score; see :attr:`winspect.methods.winclip.recipes.Recipe.score_range`.
+        name: of the option, for the error.
+
+    Raises:
+        SettingsError: not a number, or outside the range.
+    """
+    if threshold is None:
+        return
+    low, high = score_range
+    if not (isinstance(threshold, int | float) and math.isfinite(threshold) and low <= threshold <= high):
+        raise SettingsError(
+            f"{name}: got {threshold}, need a score such as {(low + high) / 2:g}: scores of this recipe run from "
+            f"{low:g} to {high:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -82,6 +124,31 @@ class DecisionRule:
         if self.threshold is None and self.calibration is not None:
             return DecisionRule(self.calibration.threshold, anomalous_at=False)
         return DecisionRule(self.threshold, anomalous_at=self.anomalous_at)
+
+    def heat_range(self, good_levels: Callable[[], Sequence[float]]) -> ScoreRange:
+        """The scores at which the colours of heat maps start and are strongest, for a whole run.
+
+        Args:
+            good_levels: gives the largest map values of good samples (see :meth:`Predictor.good_levels`). Called only
+                where no calibration with maps says what good pictures reach.
+        """
+        threshold = None if self.regions is None else self.regions.pixel_threshold
+        if self.calibration is None or self.calibration.map_maxima is None:
+            return run_range(good_levels(), threshold)
+        return run_range(
+            self.calibration.map_maxima, self.calibration.pixel_threshold if threshold is None else threshold
+        )
+
+    def document(self) -> dict[str, Any]:
+        """What decides, as ``run.json`` has it."""
+        calibration = self.calibration and {
+            "made": self.calibration.date,
+            "max_false_alarms": self.calibration.max_false_alarms,
+            "threshold": self.calibration.threshold,
+            "pixel_threshold": self.calibration.pixel_threshold,
+        }
+        boxes = None if self.regions is None else asdict(self.regions)
+        return {"threshold": self.threshold, "calibration": calibration, "boxes": boxes}
 
 
 def _check_class(calibration: Calibration, result: Result) -> None:

@@ -15,12 +15,12 @@ from winspect.cli.common import (
     expand_references,
     model_options,
 )
-from winspect.cli.judging import (
-    add_judging_options,
-    check_judging_options,
+from winspect.cli.decisions import (
+    add_decision_options,
+    check_decision_options,
     check_regions,
     load_calibration,
-    region_rule,
+    rule_of,
 )
 from winspect.cli.options import add_model_options, add_options, add_output_options
 from winspect.system.terminal import say, show
@@ -41,7 +41,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         metavar="SOURCE",
         help="folders, globs and pictures; manifests (.parquet, .csv, .jsonl); URIs of any of them, such as s3://...",
     )
-    add_judging_options(parser)
+    add_decision_options(parser)
     cluster = parser.add_argument_group("cluster")
     add_options(cluster, "--address", "--pool")
     # Its earlier name here; with every other verb --workers are threads that decode.
@@ -66,7 +66,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge the pictures; returns the exit code."""
-    check_judging_options(args)
+    check_decision_options(args)
     calibration = load_calibration(args)
     check_regions(args, calibration)
     if args.bundle is None:
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             shots=args.shots,
             threshold=args.threshold,
             calibration=calibration,
-            regions=region_rule(args, calibration),
+            regions=rule_of(args, calibration).regions,
             stretch=args.stretch,
             maps=args.maps,
             shard_rows=args.shard_rows,
@@ -113,7 +113,7 @@ def _print(summary: Mapping[str, Any], out: str) -> None:
     from winspect.cluster.progress import duration
 
     pace = summary["pictures_per_s"]
-    from winspect.methods.result import count_of_warnings
+    from winspect.outputs.rows import count_of_warnings
 
     warned = count_of_warnings(summary["warned"])
     print(

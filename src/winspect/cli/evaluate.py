@@ -184,7 +184,7 @@ def _seeds(args: argparse.Namespace) -> list[int] | None:
 def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     """Alarms, failed pictures and faulty masks on stderr; returns the exit code."""
     from winspect.evaluation.pixels import named_faults
-    from winspect.methods.result import count_of_warnings
+    from winspect.outputs.rows import count_of_warnings
 
     categories = results["categories"]
     # A picture that fails for one seed fails for all: it is named once.

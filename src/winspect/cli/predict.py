@@ -1,4 +1,4 @@
-"""``winspect predict``: judge one picture or thousands."""
+"""``winspect predict``: score one picture or thousands."""
 
 from __future__ import annotations
 
@@ -7,44 +7,42 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, expand_references, mute_stdout
-from winspect.cli.judging import (
-    add_judging_options,
-    category_of,
-    check_judging_options,
-    describe_run,
-    heat_range_of,
-    line_of,
+from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, good_samples, mute_stdout
+from winspect.cli.decisions import (
+    add_decision_options,
+    check_decision_options,
+    in_words,
     load_calibration,
-    load_judge,
-    region_rule,
+    load_inspection,
+    rule_of,
 )
 from winspect.cli.options import add_model_options, add_output_options
-from winspect.errors import SettingsError, SourceError
+from winspect.errors import SettingsError
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
-    from winspect.calibration import Calibration
+    from winspect.calibration import DecisionRule
     from winspect.outputs.recorder import Recorder
 
-_NAMED = 5
+_MOST_NAMED = 5
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "predict",
-        help="judge pictures",
-        description="Judge pictures. Scores run from 0 to 1; 1 is most anomalous. Without --reference zero-shot, "
+        help="score pictures",
+        description="Score pictures. Scores run from 0 to 1; 1 is most anomalous. Without --reference zero-shot, "
         "with it few-shot.",
     )
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="files, folders (searched recursively) and globs"
     )
-    add_judging_options(
+    add_decision_options(
         parser,
         calibration="verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also "
         "their masks",
@@ -64,74 +62,50 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge the pictures; returns the exit code."""
+    """Score the pictures; returns the exit code."""
+    from winspect.outputs.recorder import without_own_maps
     from winspect.pictures.find import find_pictures
 
     _check_options(args)
     calibration = load_calibration(args)
     if args.bundle is None:
-        _check_coco(args, calibration)
-    pictures = _without_results(find_pictures(args.pictures), args.out)
-    references = expand_references(args.reference) if args.reference else []
-    # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
-    from winspect.calibration import DecisionRule
+        _check_coco(args, rule_of(args, calibration))
+    pictures = find_pictures(args.pictures)
+    if args.out:
+        pictures = without_own_maps(pictures, args.out)
+    references = good_samples(args)
+    # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
     from winspect.outputs.coco import write_coco
-    from winspect.outputs.recorder import still_to_do
+    from winspect.outputs.recorder import Recorder, still_to_do
     from winspect.outputs.rows import row_of
     from winspect.system.run_folder import locked
 
-    model, references, calibration = load_judge(args, references, calibration)
-    _check_coco(args, calibration)
-    regions = region_rule(args, calibration) if args.out or args.json else None
-    # Scores alone are much less work.
-    maps = regions is not None or (bool(args.out) and (args.raw_maps or not args.no_overlays))
-    model.prepare_engine(**category_of(args), maps=maps)
-    rule = DecisionRule(args.threshold, calibration, regions)
+    inspection = load_inspection(args, references, calibration)
+    model, class_option = inspection.model, inspection.class_option
+    _check_coco(args, inspection.rule)
+    # Boxes are not printed; and scores alone are much less work.
+    rule = inspection.rule if args.out or args.json else replace(inspection.rule, regions=None)
+    overlays = bool(args.out) and not args.no_overlays
+    needs_maps = overlays or args.raw_maps or rule.regions is not None
+    model.prepare_engine(**class_option, maps=needs_maps)
     with locked(args.out) if args.out else nullcontext():
         recorder = None
         if args.out:
-            look = {"score_range": heat_range_of(args, model, calibration)} if not args.no_overlays else {}
-            recorder = _recorder(args, describe_run(args, model, references, calibration), {"rule": rule, **look})
+            kinds = {"overlays": overlays, "raw_maps": args.raw_maps}
+            run = {**inspection.document(), **kinds, "stretch": args.stretch}
+            score_range = inspection.heat_range() if overlays and not args.stretch else None
+            recorder = Recorder(args.out, run, rule=rule, **kinds, score_range=score_range, resume=args.resume)
         to_do = still_to_do(pictures, recorder) if recorder else pictures
         with _Printer(args, len(pictures), recorder) as printer:
             try:
                 with recorder or nullcontext():
-                    keep = recorder is not None and recorder.maps.overlays
-                    for result in model.predict_many(to_do, **category_of(args), keep_pictures=keep, maps=maps):
-                        row = recorder.add(result) if recorder else row_of(rule.decide(result))
-                        printer.show(row)
+                    for result in model.predict_many(to_do, **class_option, keep_pictures=overlays, maps=needs_maps):
+                        printer.show(recorder.add(result) if recorder else row_of(rule.decide(result)))
                 if args.coco:
                     write_coco(args.out)
             except KeyboardInterrupt:
                 printer.interrupted = True
     return printer.exit_code
-
-
-def _without_results(pictures: list[Path], out: Path | None) -> list[Path]:
-    """The pictures but for the heat maps of an earlier run, where the results lie in the folder that is searched."""
-    if out is None:
-        return pictures
-    from winspect.system.files import MAPS_FOLDER
-
-    maps = (out / MAPS_FOLDER).resolve()
-    kept = [picture for picture in pictures if picture.parent.resolve() != maps]
-    if not kept:
-        raise SourceError(f"all {len(pictures)} pictures are heat maps in {maps}: name the pictures, or another --out")
-    return kept
-
-
-def _recorder(args: argparse.Namespace, run: dict[str, Any], deciding: dict[str, Any]) -> Recorder:
-    from winspect.outputs.recorder import Recorder
-
-    run |= {"overlays": not args.no_overlays, "raw_maps": args.raw_maps, "stretch": args.stretch}
-    return Recorder(
-        args.out,
-        run,
-        overlays=not args.no_overlays,
-        raw_maps=args.raw_maps,
-        **deciding,
-        resume=args.resume,
-    )
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -142,38 +116,38 @@ def _check_options(args: argparse.Namespace) -> None:
             other = "--coco" if args.coco else f"--boxes {args.boxes}"
             raise SettingsError(f"got {other} and --no-masks: COCO's regions are the masks'; leave one of them out")
         args.boxes = "none"
-    check_judging_options(args)
+    check_decision_options(args)
     for name in ("resume", "raw_maps", "coco"):
         if getattr(args, name) and not args.out:
             raise SettingsError(f"--{name.replace('_', '-')} needs --out DIR")
 
 
-def _check_coco(args: argparse.Namespace, calibration: Calibration | None) -> None:
+def _check_coco(args: argparse.Namespace, rule: DecisionRule) -> None:
     if args.coco and args.boxes == "none":
         raise SettingsError("got --coco and --boxes none: leave one of them out")
-    if args.coco and region_rule(args, calibration) is None:
+    if args.coco and rule.regions is None:
         if not (args.calibration or args.bundle):
             raise SettingsError(
                 "--coco needs --calibration FILE: it says which pixels are defects; or --pixel-threshold SCORE"
             )
-        made_on = "has no calibration of this class" if calibration is None else "was made on scores alone"
+        made_on = "has no calibration of this class" if rule.calibration is None else "was made on scores alone"
         raise SettingsError(
             f"--coco: {args.calibration or args.bundle} {made_on}; calibrate without --scores-only to find regions"
         )
 
 
 class _Printer:
-    """What the terminal, or a program, sees of a run: rows as they come on stdout, progress on stderr.
+    """Rows on stdout as they come, progress on stderr. The end of the with-block prints the summary.
 
-    With ``--json``, stdout is one JSON document, written row by row, that is whole however the run ends.
+    With ``--json``, stdout is a JSON document, written row by row, that is whole however the run ends.
     """
 
     def __init__(self, args: argparse.Namespace, total: int, recorder: Recorder | None) -> None:
+        from winspect.outputs.rows import Counts
+
         self.args, self.total, self.recorder = args, total, recorder
-        self.judged = 0
-        self.resumed, self.failed, self.warned = (
-            (len(recorder.done), recorder.failed, recorder.warned) if recorder else (0, 0, 0)
-        )
+        self.counts = replace(recorder.counts) if recorder else Counts()  # with those of the rows that were there
+        self.resumed = self.counts.rows
         self.interrupted = False
         self.seen: list[str] = []
 
@@ -189,7 +163,7 @@ class _Printer:
         return self
 
     def show(self, row: dict[str, Any]) -> None:
-        """The next row. When its reader goes away, a run that writes to a folder goes on."""
+        """Print the next row. When its reader goes away, a run that writes to a folder goes on."""
         try:
             self._show(row)
         except BrokenPipeError:
@@ -200,37 +174,35 @@ class _Printer:
     def _show(self, row: dict[str, Any]) -> None:
         from winspect.pictures.fingerprints import SEEN
 
-        self.judged += 1
-        self.failed += row["error"] is not None
-        self.warned += row["warning"] is not None
+        is_first = self.counts.rows == self.resumed
+        self.counts.add(row)
         if SEEN in (row["warning"] or ""):
             self.seen.append(row["path"])
         if self.args.json:
-            sys.stdout.write(("," if self.judged > 1 else "") + "\n  " + json.dumps(row))
-        elif row["error"]:
-            self._write(f"winspect: failed: {row['error']['message']}", sys.stderr)
+            sys.stdout.write(("" if is_first else ",") + "\n  " + json.dumps(row))
         else:
-            self._write(line_of(row), sys.stdout)
-            if row["warning"]:
-                self._write(f"winspect: warning: {row['path']}: {row['warning']}", sys.stderr)
+            line, message = in_words(row)
+            self._write(line, sys.stdout)
+            self._write(message and f"winspect: {message}", sys.stderr)
         sys.stdout.flush()  # a program that reads along sees each row when it is there
         self.progress.update()
 
-    def _write(self, line: str, stream: TextIO) -> None:
-        self.progress.write(printable(line), file=stream)
+    def _write(self, line: str | None, stream: TextIO) -> None:
+        if line is not None:
+            self.progress.write(printable(line), file=stream)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.progress.close()
         seconds = time.perf_counter() - self.began
-        done = self.recorder.written if self.recorder else self.judged
+        done = self.recorder.written if self.recorder else self.counts.rows
         out = str(self.args.out) if self.args.out else None
         if self.args.json:
             summary = {
                 "pictures": self.total,
                 "done": done,
                 "resumed": self.resumed,
-                "failed": self.failed,
-                "warned": self.warned,
+                "failed": self.counts.failed,
+                "warned": self.counts.warned,
                 "judged_by_themselves": self.seen,
                 "interrupted": self.interrupted,
                 "seconds": round(seconds, 3),
@@ -240,20 +212,23 @@ class _Printer:
             sys.stdout.write("\n], " + json.dumps(summary)[1:] + "\n")
         sys.stdout.flush()
         if kind is None:
-            from winspect.methods.result import count_of_warnings
+            self._print_summary(done, seconds, out)
 
-            where = count_of_warnings(self.warned) + (f"; results in {out}" if out else "")
-            if self.seen:
-                named = ", ".join(self.seen[:_NAMED]) + (", ..." if len(self.seen) > _NAMED else "")
-                say(f"{len(self.seen)} judged by themselves, being good samples or copies; do not count them: {named}")
-            say(f"{done} of {self.total} pictures in {seconds:.1f} s, {self.failed} failed{where}")
-            if self.interrupted:
-                hint = "the same command with --resume goes on" if out else "with --out DIR a run can be resumed"
-                say(f"interrupted after {done} of {self.total} pictures; {hint}")
+    def _print_summary(self, done: int, seconds: float, out: str | None) -> None:
+        from winspect.outputs.rows import count_of_warnings
+
+        if self.seen:
+            named = ", ".join(self.seen[:_MOST_NAMED]) + (", ..." if len(self.seen) > _MOST_NAMED else "")
+            say(f"{len(self.seen)} judged by themselves, being good samples or copies; do not count them: {named}")
+        where = count_of_warnings(self.counts.warned) + (f"; results in {out}" if out else "")
+        say(f"{done} of {self.total} pictures in {seconds:.1f} s, {self.counts.failed} failed{where}")
+        if self.interrupted:
+            hint = "the same command with --resume goes on" if out else "with --out DIR a run can be resumed"
+            say(f"interrupted after {done} of {self.total} pictures; {hint}")
 
     @property
     def exit_code(self) -> int:
         """0, 3 when pictures failed, or 130 after an interruption."""
         if self.interrupted:
             return EXIT_INTERRUPTED
-        return EXIT_SOME_FAILED if self.failed else EXIT_DONE
+        return EXIT_SOME_FAILED if self.counts.failed else EXIT_DONE

@@ -11,17 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, expand_references, mute_stdout
-from winspect.cli.judging import (
-    add_judging_options,
-    category_of,
-    describe_run,
-    heat_range_of,
-    line_of,
-    load_calibration,
-    load_judge,
-    region_rule,
-)
+from winspect.cli.common import EXIT_DONE, good_samples, mute_stdout
+from winspect.cli.decisions import add_decision_options, in_words, load_calibration, load_inspection
 from winspect.cli.options import add_model_options, add_output_options
 from winspect.cli.watch_options import (
     FOLDER_OPTIONS,
@@ -34,6 +25,7 @@ from winspect.cli.watch_options import (
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
+    from winspect.cli.decisions import Inspection
     from winspect.inspector.base import Predictor
     from winspect.watch.results import WatchResults
     from winspect.watch.status import Status
@@ -58,7 +50,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where the results go, and what is known of earlier runs"
     )
-    add_judging_options(parser)
+    add_decision_options(parser)
     parser.add_argument(
         "--report", type=float, default=60.0, metavar="SECONDS", help="a line of status on stderr so often; 0: never"
     )
@@ -72,7 +64,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
-    from winspect.calibration import DecisionRule
     from winspect.system.files import make_folder
     from winspect.watch.results import WatchResults
     from winspect.watch.run import stopping
@@ -80,20 +71,20 @@ def run(args: argparse.Namespace) -> int:
     source = _source(args)
     check_options(args, source)
     calibration = load_calibration(args)
-    references = expand_references(args.reference) if args.reference else []
+    references = good_samples(args)
     make_folder(args.out)
-    # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
-    model, references, calibration = load_judge(args, references, calibration)
-    check_decides(args, calibration)
+    # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
+    inspection = load_inspection(args, references, calibration)
+    check_decides(args, inspection.rule.calibration)
     stop = threading.Event()
-    rule = DecisionRule(args.threshold, calibration, region_rule(args, calibration))
-    score_range = heat_range_of(args, model, calibration) if args.maps not in (None, "none") else None
+    has_maps = args.maps not in (None, "none") and not args.stretch
+    score_range = inspection.heat_range() if has_maps else None
     kept = _given(args, "maps", "keep_maps", "frames", "keep_frames")
-    with WatchResults(args.out, stop=stop, rule=rule, score_range=score_range, **kept) as results:
-        model.prepare_engine(**category_of(args), maps=results.wants_maps)
-        results.describe(_shown(source), describe_run(args, model, references, calibration))
+    with WatchResults(args.out, stop=stop, rule=inspection.rule, score_range=score_range, **kept) as results:
+        inspection.model.prepare_engine(**inspection.class_option, maps=results.wants_maps)
+        results.describe(_shown(source), inspection.document())
         with stopping(stop):
-            _watch(args, source, model, results, stop)
+            _watch(args, source, inspection, results, stop)
     sys.stdout.flush()
     return EXIT_DONE
 
@@ -121,20 +112,20 @@ def _shown(source: Any) -> str:
 
 
 def _watch(
-    args: argparse.Namespace, source: Any, model: Predictor, results: WatchResults, stop: threading.Event
+    args: argparse.Namespace, source: Any, inspection: Inspection, results: WatchResults, stop: threading.Event
 ) -> None:
-    options: dict[str, Any] = {"category": category_of(args), "show": _Rows(as_json=args.json).show}
+    options: dict[str, Any] = {"category": inspection.class_option, "show": _Rows(as_json=args.json).show}
     if not isinstance(source, Path):
-        _watch_camera(args, source, model, results, stop, options)
+        _watch_camera(args, source, inspection.model, results, stop, options)
     elif source.is_file():
         from winspect.watch.run import watch_video
         from winspect.watch.video import Video
 
         status = _status(args, lambda: "")
-        watch_video(model, Video(source, **_given(args, "every_s")), results, status=status, **options)
+        watch_video(inspection.model, Video(source, **_given(args, "every_s")), results, status=status, **options)
         status.last_line()
     else:
-        _watch_folder(args, source, model, results, stop, options)
+        _watch_folder(args, source, inspection.model, results, stop, options)
 
 
 def _watch_folder(
@@ -206,11 +197,11 @@ class _Rows:
         try:
             if self.as_json:
                 print(json.dumps(row), flush=True)
-            elif row["error"]:
-                say(f"failed: {row['error']['message']}")
-            else:
-                print(printable(line_of(row)), flush=True)
-                if row["warning"]:
-                    say(f"warning: {row['path']}: {row['warning']}")
+                return
+            line, message = in_words(row)
+            if line is not None:
+                print(printable(line), flush=True)
+            if message is not None:
+                say(message)
         except BrokenPipeError:
             mute_stdout()

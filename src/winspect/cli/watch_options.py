@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.judging import check_judging_options
+from winspect.cli.decisions import check_decision_options
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def check_options(args: argparse.Namespace, source: Any) -> None:
     Raises:
         SettingsError, ReferencesError: names the option and the fix.
     """
-    check_judging_options(args)
+    check_decision_options(args)
     is_folder, is_video = (isinstance(source, Path) and check(source) for check in (Path.is_dir, Path.is_file))
     for names, fits, what in (
         (FOLDER_OPTIONS, is_folder, "a folder"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from winspect.calibration.verdict import check_threshold
+from winspect.calibration.judgement import check_threshold
 from winspect.errors import SettingsError
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.pictures.heatmaps import ScoreRange, run_range

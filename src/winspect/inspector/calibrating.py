@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from winspect._version import __version__
 from winspect.calibration.calibration import Calibration, Defective, HeldOut, LeftOut, LeftOutBecause, made_by
 from winspect.calibration.conformal import best_f1, chance_of_alarms, check_enough, check_rate, conformal_threshold
+from winspect.calibration.judgement import verdict_of
 from winspect.calibration.regions import map_peak
-from winspect.calibration.verdict import verdict_of
 from winspect.errors import SettingsError
 from winspect.pictures.fingerprints import fingerprint
 from winspect.pictures.given import pictures_given

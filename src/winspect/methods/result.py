@@ -30,15 +30,6 @@ def map_spread(tile_maps: np.ndarray) -> float:
     return float(np.ptp(log_odds, axis=1).max())
 
 
-def count_of_warnings(number: int) -> str:
-    """The end of a summary line, empty where there are none.
-
-    >>> count_of_warnings(1), count_of_warnings(3), count_of_warnings(0)
-    (', 1 picture with a warning', ', 3 pictures with a warning', '')
-    """
-    return f", {number:,} picture{'s' * (number != 1)} with a warning" if number else ""
-
-
 @dataclass(frozen=True, eq=False)
 class Result:
     """The judgement of one picture. Reads as an object or as a mapping: ``result["anomaly_score"]``.

@@ -1,7 +1,7 @@
 """Results on disk as they come: ``predictions.jsonl``, heat maps, raw maps, and at the end ``predictions.csv``.
 
-A row is written when everything it names is on disk, in input order, and flushed at once: whatever stops a run,
-the rows that are there are whole, and ``--resume`` goes on behind them.
+A row is written when everything it names is on disk, in input order, and flushed at once: whatever stops a run, the
+rows that are there are whole, and ``--resume`` goes on behind them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from types import TracebackType
 from typing import Any
 
 from winspect.calibration.judgement import DecisionRule
-from winspect.errors import OutputError
+from winspect.errors import OutputError, SourceError
 from winspect.methods.identity import differences, listed
 from winspect.methods.result import Result
 from winspect.outputs.maps import MapFiles, short_stem
-from winspect.outputs.rows import COLUMNS, line_of, row_of
+from winspect.outputs.rows import COLUMNS, Counts, line_of, read_rows, remove_cut_line, row_of
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange
 from winspect.system.files import MAPS_FOLDER, make_folder, output_error, replacing
-from winspect.system.opening import open_file, open_text
 from winspect.system.run_folder import begin, read_identity
 from winspect.system.terminal import cell
 
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
 COCO_FILE = "defects.coco.json"
-# Heat maps under way at a time; bounds memory when writing is slower than judging.
+
+# Heat maps under way at a time; bounds memory when writing is slower than scoring.
 _WRITERS = 2
 _MOST_WAITING = 8
 
@@ -39,16 +39,16 @@ class Recorder:
 
     Args:
         folder: made when it is not there; :func:`winspect.system.run_folder.locked` keeps other runs from it.
-        run: what was run: model, weights, recipe, class, references. Kept in ``run.json``; resuming compares it.
+        run: model, weights, recipe, class, references, ... Kept in ``run.json``; resuming compares it.
+        rule: what decides; its regions get ``boxes`` in the rows, and a ``mask`` in ``maps/``.
         overlays: write a heat map over each picture to ``maps/``.
         raw_maps: write each map as float32 ``.npz`` (``anomaly_map``: height x width) to ``maps/``.
-        rule: what decides; its regions get ``boxes`` in the rows, and a ``mask`` in ``maps/``.
         score_range: of the heat maps' colours; None stretches them to each picture.
         resume: keep the rows that are there.
 
     Attributes:
-        done: paths of the rows that were there; ``failed``: how many of them have an error; ``warned``: a warning.
-        written: rows in the file, those included.
+        done: paths of the rows that were there; ``counts``: of these rows.
+        written: number of rows in the file, those included.
 
     Raises:
         OutputError: the folder cannot be written, or it holds another run and ``resume`` was asked for.
@@ -57,7 +57,7 @@ class Recorder:
     def __init__(
         self,
         folder: Path,
-        run: dict[str, Any],
+        run: Mapping[str, Any],
         *,
         rule: DecisionRule | None = None,
         overlays: bool = True,
@@ -71,7 +71,7 @@ class Recorder:
         run = json.loads(json.dumps(run))
         if resume:
             _check_same_run(folder, run)
-        self.done, self.failed, self.warned = _whole_rows(folder / ROWS_FILE) if resume else ([], 0, 0)
+        self.done, self.counts = _earlier_rows(folder / ROWS_FILE) if resume else ([], Counts())
         earlier = {"empty": [folder / ROWS_FILE], "remove": [folder / TABLE_FILE, folder / COCO_FILE]}
         begin(folder / RUN_FILE, run, **({} if resume else earlier))
         if overlays or raw_maps or self.maps.masks:
@@ -95,7 +95,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # After an interruption what was judged before it is kept; after an error in writing nothing more can be.
+            # After an interruption what was scored before it is kept; after an error in writing nothing more can be.
             if not isinstance(error, OutputError):
                 self._wait(leave=0)
         finally:
@@ -110,11 +110,7 @@ class Recorder:
             self._write_table()
 
     def add(
-        self,
-        result: Result,
-        *,
-        score_range: ScoreRange | None = None,
-        extra: Mapping[str, Any] | None = None,
+        self, result: Result, *, score_range: ScoreRange | None = None, extra: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Take the next result, and return its row, which reaches the file once its maps are written.
 
@@ -153,7 +149,6 @@ class Recorder:
         self._is_whole = True
 
     def _write_table(self) -> None:
-        rows = self.folder / ROWS_FILE
         columns = COLUMNS if self.rule.calibration is None else (*COLUMNS, "p_value")
         with (
             replacing(self.folder / TABLE_FILE) as temporary,
@@ -162,14 +157,12 @@ class Recorder:
         ):
             table = csv.writer(file)
             table.writerow(columns)
-            with open_text(rows) as lines:
-                for line in lines:
-                    row = json.loads(line)
-                    row["error"] = row["error"] and row["error"]["message"]
-                    table.writerow([cell(row.get(column)) for column in columns])
+            for row, _ in read_rows(self.folder / ROWS_FILE):
+                row["error"] = row["error"] and row["error"]["message"]
+                table.writerow([cell(row.get(column)) for column in columns])
 
 
-def _check_same_run(folder: Path, run: dict[str, Any]) -> None:
+def _check_same_run(folder: Path, run: Mapping[str, Any]) -> None:
     path, fix = folder / RUN_FILE, "start again without --resume"
     earlier = read_identity(path, fix=fix)
     if earlier is None and (folder / ROWS_FILE).exists():
@@ -180,34 +173,40 @@ def _check_same_run(folder: Path, run: dict[str, Any]) -> None:
         )
 
 
-def _whole_rows(path: Path) -> tuple[list[str], int, int]:
-    """The paths of the rows in a file, how many failed and how many have a warning; a cut last line is removed."""
-    done, failed, warned, whole = [], 0, 0, 0
+def _earlier_rows(path: Path) -> tuple[list[str], Counts]:
+    """The paths of the rows in a file, and their counts; a cut last line is removed."""
+    done, counts = [], Counts()
     try:
-        with open_file(path) as lines:
-            for line in lines:
-                if not line.endswith(b"\n"):
-                    break
-                row = json.loads(line)
-                done.append(row["path"])
-                failed += row["error"] is not None
-                warned += row.get("warning") is not None
-                whole += len(line)
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        for row, _ in read_rows(path):
+            done.append(row["path"])
+            counts.add(row)
+        remove_cut_line(path)
     except FileNotFoundError:
-        return [], 0, 0
+        return [], Counts()
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{path}: line {len(done) + 1} is not a row of predictions; start again without --resume"
+            f"{path}: line {counts.rows + 1} is not a row of predictions; start again without --resume"
         ) from error
     except OSError as error:
         raise output_error(path, error) from error
-    return done, failed, warned
+    return done, counts
+
+
+def without_own_maps(pictures: list[Path], folder: Path) -> list[Path]:
+    """The pictures but for the heat maps of an earlier run, where the results lie in the folder that is searched.
+
+    Raises:
+        SourceError: nothing is left.
+    """
+    maps = (folder / MAPS_FOLDER).resolve()
+    kept = [picture for picture in pictures if picture.parent.resolve() != maps]
+    if not kept:
+        raise SourceError(f"all {len(pictures)} pictures are heat maps in {maps}: name the pictures, or another --out")
+    return kept
 
 
 def still_to_do(pictures: Sequence[Path], recorder: Recorder) -> Sequence[Path]:
-    """The pictures behind those that a resumed run has judged already.
+    """The pictures behind those that a resumed run has scored already.
 
     Raises:
         OutputError: the rows are not those of the first pictures.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from winspect.methods.result import count_of_warnings
+from winspect.outputs.rows import count_of_warnings
 
 
 class Status:

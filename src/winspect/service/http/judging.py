@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from winspect.calibration import DecisionRule, RegionRule
-from winspect.calibration.judgement import chosen_regions
-from winspect.calibration.verdict import check_threshold
+from winspect.calibration.judgement import check_threshold, chosen_regions
 from winspect.errors import PictureError
 from winspect.methods.result import Result
 from winspect.methods.winclip.recipes import Recipe

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from winspect.calibration.verdict import verdict_of
+from winspect.calibration.judgement import verdict_of
 from winspect.methods.result import Result, shrunk
 from winspect.pictures.heatmaps import ScoreRange, annotated_overlay
 

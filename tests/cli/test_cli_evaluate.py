@@ -24,29 +24,28 @@ from miniature import make_folder, make_mvtec, part, save
 from winspect.cli import compare, evaluate, prepare
 from winspect.cli import main as cli_main
 from winspect.engines.base import Engine
-from winspect.evaluation import matching_tables, published_tables
-from winspect.evaluation.published import get_table
+from winspect.evaluation.published import get_table, matching_tables, published_tables
 
 ROOT = Path(__file__).parents[2]
-# The command line, in a process that is killed when it has judged the first picture of the second category.
+# The command line, in a process that is killed when it has scored the first picture of the second category.
 SUDDEN_DEATH = """
 import os, signal
 from checkpoints import register_small
 from winspect.cli import main
-from winspect.evaluation import runner
+from winspect.evaluation import run
 
-begun, judge_category = [], runner.judge_category
+begun, score_part = [], run.score_part
 
-def judge(model, drawn, *, advance, **options):
+def score(model, part, advance):
     def dying():
         advance()
         if len(begun) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    begun.append(drawn)
-    return judge_category(model, drawn, advance=dying, **options)
+    begun.append(part)
+    return score_part(model, part, dying)
 
-runner.judge_category = judge
+run.score_part = score
 register_small()
 main.main()
 """
@@ -235,7 +234,7 @@ def test_an_interruption_says_how_to_go_on(cli, parts, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("winspect.evaluation.runner.judge_category", interrupted)
+        patch.setattr("winspect.evaluation.run.score_part", interrupted)
         done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path)
     assert done.code == 130
     assert "the same command goes on" in done.err
@@ -337,7 +336,7 @@ def test_the_page_gives_the_published_figures_and_claims_none():
 @pytest.fixture(scope="module")
 def run_folder(parts, small_model, tmp_path_factory):
     from winspect.datasets import open_dataset
-    from winspect.evaluation import evaluate as judge
+    from winspect.evaluation.run import evaluate as judge
 
     out = tmp_path_factory.mktemp("run")
     judge(small_model, open_dataset("mvtec", parts), out)

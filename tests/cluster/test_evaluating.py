@@ -31,8 +31,10 @@ from winspect.cluster.stages import JUDGED, Judge, decode
 from winspect.cluster.workers import Workers, plan_workers
 from winspect.datasets import open_dataset
 from winspect.errors import ClusterError, SourceError
-from winspect.evaluation import METRICS, draw, evaluate
-from winspect.evaluation.evaluation_report import read_parts, write_evaluation_report
+from winspect.evaluation.report import read_parts, write_evaluation_report
+from winspect.evaluation.results import METRICS
+from winspect.evaluation.run import evaluate
+from winspect.evaluation.shots import draw
 
 FEW = {"shots": 1, "seeds": (0, 1)}
 

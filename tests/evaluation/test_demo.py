@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from winspect.cli.main import main
 from winspect.errors import MissingExtraError
-from winspect.evaluation.demo import DEMO_SETS, PICTURES_PER_LABEL, SHOTS
+from winspect.evaluation.demo import DEMO_SETS, PICTURES_PER_LABEL, SHOTS, DemoSet, Scored, run_demo
 
 FEW = 4
 
@@ -75,3 +76,14 @@ def test_a_missing_package_names_the_extra(package, monkeypatch):
     with pytest.raises(MissingExtraError, match=r'pip install .*\[demo\]"'):
         for make in DEMO_SETS:
             make()
+
+
+def test_a_warning_stands_beside_the_score(tmp_path, small_model, textile):
+    (result,) = small_model.predict_many([textile[0]], "textile", keep_pictures=True)
+    scored = Scored(
+        DemoSet("Textile", "textile", "a source", (), ((textile[0], False),)),
+        shots=0,
+        results=(dataclasses.replace(result, warning="the frame is black"),),
+        seconds=1.0,
+    )
+    assert "Warning: the frame is black" in run_demo(tmp_path, small_model, [scored]).read_text()

@@ -12,9 +12,7 @@ from PIL import Image
 
 from winspect.datasets import Item
 from winspect.errors import ReferencesError
-from winspect.evaluation.gallery import View, choose, draw_outline, judge_again, make_gallery, read_maps
-from winspect.outputs.report import Gallery as ReportGallery
-from winspect.outputs.report import Picture, write_report
+from winspect.evaluation.gallery import View, choose, draw_outline, make_gallery, read_maps, score_again
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import annotated_overlay
 
@@ -42,7 +40,7 @@ def test_the_most_wrong_come_first_with_their_standing():
     assert [choice.row["path"] for choice in misses] == ["a3", "a2"]
     assert [choice.row["path"] for choice in false_alarms] == ["n3", "n2"]
     # a3 = 0.2: 0.9, 0.8, 0.4 and 0.4 are above it; n3 and n2 are normal and score as high.
-    assert (misses[0].rank, misses[0].judged, misses[0].worse, misses[0].others) == (5, 6, 2, 3)
+    assert (misses[0].rank, misses[0].scored, misses[0].worse, misses[0].others) == (5, 6, 2, 3)
     # a2 = 0.4 ties with n2, and n3 is above it.
     assert (misses[1].rank, misses[1].worse) == (3, 2)
     # n2 = 0.4 ties with a2 for rank 3; a2 and a3 are defective and score as low.
@@ -177,11 +175,11 @@ def test_maps_from_files(tmp_path):
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_judging_again_gives_the_maps_of_the_evaluation(small_model, textile, shots, tmp_path):
+def test_scoring_again_gives_the_maps_of_the_evaluation(small_model, textile, shots, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     references, paths = textile[-shots:] if shots else [], [textile[0], broken, textile[1]]
-    first, second, third = judge_again(small_model, "textile", references)(paths)
+    first, second, third = score_again(small_model, "textile", references)(paths)
     assert second.rgb is None
     assert "broken.png" in second.problem
     if shots:
@@ -193,17 +191,17 @@ def test_judging_again_gives_the_maps_of_the_evaluation(small_model, textile, sh
     small_model.forget("textile")
 
 
-def test_judging_again_starts_and_ends_without_references(small_model, textile):
+def test_scoring_again_starts_and_ends_without_references(small_model, textile):
     plain = small_model.predict(textile[0], "textile").anomaly_map
     small_model.reference(textile[-1], "textile")
-    (view,) = judge_again(small_model, "textile", [])([textile[0]])
+    (view,) = score_again(small_model, "textile", [])([textile[0]])
     np.testing.assert_allclose(view.anomaly_map, plain, atol=1e-6)
     np.testing.assert_allclose(small_model.predict(textile[0], "textile").anomaly_map, plain, atol=1e-6)
 
 
 def test_a_reference_that_is_gone(small_model, textile):
     with pytest.raises(ReferencesError, match=r"gone\.png"):
-        list(judge_again(small_model, "textile", [Path("gone.png")])([textile[0]]))
+        list(score_again(small_model, "textile", [Path("gone.png")])([textile[0]]))
 
 
 def test_a_picture_the_data_set_no_longer_has():
@@ -211,13 +209,3 @@ def test_a_picture_the_data_set_no_longer_has():
     (shown,) = make_gallery(misses, none, {}, read_maps({})).misses
     assert shown.picture is None
     assert "no longer" in shown.problem
-
-
-def test_a_warning_stands_beside_the_score_in_the_demo_report(tmp_path):
-    item = one_item(tmp_path)
-    shown = {"file": item.path, "overlays": (item.path,), "scores": (0.1,), "warning": "the frame is black"}
-    picture = Picture(name="a", label="good", **shown)
-    gallery = ReportGallery("t", "s", ("zero-shot",), ({"image AUROC": None},), (picture,))
-    settings = {"model": "m", "weights": "w", "recipe": {"name": "r"}, "precision": "fp32", "device": "cpu"}
-    page = write_report(tmp_path / "report.html", title="t", settings=settings, galleries=[gallery])
-    assert "Warning: the frame is black" in page.read_text()

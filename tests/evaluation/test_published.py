@@ -8,9 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from winspect.errors import SettingsError, UsageError
-from winspect.evaluation import matching_tables, published_tables
-from winspect.evaluation.comparison import compare_published
-from winspect.evaluation.published import different_conditions, get_table, remarks
+from winspect.evaluation.compare import compare_published
+from winspect.evaluation.published import different_conditions, get_table, matching_tables, published_tables, remarks
 from winspect.evaluation.results import METRICS, Run
 from winspect.methods.winclip.prompts import PROMPT_SETS, TEMPLATES, PromptEnsemble
 from winspect.methods.winclip.recipes import get_recipe

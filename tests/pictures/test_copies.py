@@ -12,7 +12,8 @@ from miniature import make_folder, make_mvtec, part, save
 
 from winspect.cli.main import main
 from winspect.datasets import open_dataset
-from winspect.evaluation import draw, evaluate
+from winspect.evaluation.run import evaluate
+from winspect.evaluation.shots import draw
 from winspect.pictures import fingerprints
 from winspect.pictures.fingerprints import SEEN, Copies, fingerprint
 

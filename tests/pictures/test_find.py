@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from winspect.errors import SourceError
-from winspect.pictures.find import find_pictures
+from winspect.pictures.find import at_even_steps, find_pictures
 from winspect.pictures.formats import ENDINGS
 
 
@@ -222,3 +222,10 @@ def test_many_files_are_quick(tmp_path):
     assert len(paths) == 10_000
     assert [path.name for path in paths[:3]] == ["0.jpg", "1.jpg", "2.jpg"]
     assert [path.parent.name for path in paths[::1000]] == [f"lot{folder}" for folder in range(10)]
+
+
+def test_pictures_at_even_steps():
+    letters = list("abcdefgh")
+    assert at_even_steps(letters, 1) == ["a"]
+    assert at_even_steps(letters, 3) == ["a", "e", "h"]
+    assert at_even_steps(letters, 8) == at_even_steps(letters, 99) == letters

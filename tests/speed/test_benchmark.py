@@ -22,7 +22,7 @@ from winspect.speed import benchmark, gemm
 from winspect.speed.benchmark import run_benchmark
 from winspect.speed.benchmark_results import Failure, Measured, Survey, baseline_of, gemm_rates, make_results
 from winspect.speed.charts import write_benchmark
-from winspect.speed.plans import PLANS, Combination, at_even_steps, combine, packaged_pictures
+from winspect.speed.plans import PLANS, Combination, combine, packaged_pictures
 from winspect.speed.worker import Jobs, Runner, Worker, WorkerError, answer, count_tiles
 
 PICTURES = ["a.png", "b.png"]
@@ -404,13 +404,6 @@ def test_tiles_are_counted_and_bad_pictures_named(tmp_path, small_model):
     assert tiles == {square: 1, wide: 3}
     assert list(failed) == [bad]
     assert bad not in failed[bad]
-
-
-def test_pictures_at_even_steps():
-    letters = list("abcdefgh")
-    assert at_even_steps(letters, 1) == ["a"]
-    assert at_even_steps(letters, 3) == ["a", "e", "h"]
-    assert at_even_steps(letters, 8) == at_even_steps(letters, 99) == letters
 
 
 def test_without_the_package_pictures_must_be_named(monkeypatch):

@@ -17,7 +17,7 @@ import numpy as np
 
 from winspect import Result
 from winspect.errors import OutputError
-from winspect.evaluation.runner import _Parts
+from winspect.evaluation.run import PartFiles
 from winspect.outputs.recorder import Recorder
 from winspect.system.run_folder import locked
 from winspect.watch.results import WatchResults
@@ -61,7 +61,7 @@ def predict(folder: Path, run: dict, *, resume: bool = False) -> list[str]:
 def evaluate(folder: Path, run: dict, *, resume: bool = False) -> list[str]:
     """As `winspect evaluate` does, --fresh without resume."""
     with locked(folder):
-        parts = _Parts(folder, fresh=not resume)
+        parts = PartFiles(folder, fresh=not resume)
         parts.begin({**run, "seeds": [0]}, ["a", "b"])
         done = [parts._read(name, 0)["model"] for name in "ab" if parts.is_done(name, 0)]
         for name in "ab":

@@ -110,8 +110,8 @@ def _combinations(args: argparse.Namespace) -> list[Any]:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from winspect.pictures.find import find_pictures
-    from winspect.speed.plans import at_even_steps, packaged_pictures
+    from winspect.pictures.find import at_even_steps, find_pictures
+    from winspect.speed.plans import packaged_pictures
 
     count = IMAGES if args.images is None else args.images
     if count < 1:

@@ -1,4 +1,4 @@
-"""``winspect compare``: does another engine, precision or device judge as the baseline does?"""
+"""``winspect compare``: does another engine, precision or device score as the baseline does?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="compare two evaluations, or one with published figures",
         description="Compare two evaluations category by category and picture by picture. A verdict flips when a "
         "picture is called anomalous in one run alone, each run taking its own threshold of the largest F1.",
-        epilog="exit codes: 0 every category is within the tolerance; 1 one is not; 2 wrong use, or runs with other "
+        epilog="exit codes: 0 every category is within the tolerance; 1 one is not; 2 usage error, or runs with other "
         "data, recipe or shots",
     )
     parser.add_argument("baseline", type=Path, metavar="BASELINE", help="results.json or its folder")
@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Compare; returns the exit code."""
     if (args.other is None) == (args.against is None):
         raise SettingsError("compare needs BASELINE and either OTHER or --against NAME")
-    from winspect.evaluation import open_run
-    from winspect.evaluation.comparison import compare_published, compare_runs
+    from winspect.evaluation.compare import compare_published, compare_runs
+    from winspect.evaluation.results import open_run
 
     tolerance = {} if args.tolerance is None else {"tolerance": args.tolerance}
     if args.against is not None:

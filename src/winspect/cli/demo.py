@@ -13,15 +13,15 @@ from winspect.cli.options import add_model_options, add_output_options
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
-    from winspect.evaluation.demo import Judged
+    from winspect.evaluation.demo import Scored
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "demo",
-        help="judge pictures of two products with the bundled model and write a report",
-        description="Judge 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.",
+        help="score pictures of two products with the bundled model and write a report",
+        description="Score 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
     add_model_options(parser, model="default: winspect-tiny, the bundled model")
@@ -31,7 +31,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; returns the exit code."""
-    from winspect.evaluation.demo import DEMO_SETS, judge_sets, run_demo
+    from winspect.evaluation.demo import DEMO_SETS, run_demo, score_sets
     from winspect.weights import TINY
 
     sets = [make() for make in DEMO_SETS]
@@ -39,18 +39,18 @@ def run(args: argparse.Namespace) -> int:
     args.model = args.model or TINY
     model = load_model(args)
     say(f"{model.model} loaded in {time.perf_counter() - began:.1f} s")
-    judged = list(judge_sets(model, sets))
-    report = run_demo(args.out, model, judged)
-    rows = [_row(part) for part in judged]
+    scored = list(score_sets(model, sets))
+    report = run_demo(args.out, model, scored)
+    rows = [_row(part) for part in scored]
     if args.json:
         print(json.dumps({"schema": 1, **model.describe(), "sets": rows, "out": str(args.out), "report": str(report)}))
     else:
-        _print_table(judged, rows)
+        _print_table(scored, rows)
     say(f"heat maps, predictions.jsonl and the report are in {args.out}; open {report}")
     return EXIT_DONE
 
 
-def _row(part: Judged) -> dict[str, Any]:
+def _row(part: Scored) -> dict[str, Any]:
     return {
         "set": part.data.title,
         "shots": part.shots,
@@ -60,9 +60,9 @@ def _row(part: Judged) -> dict[str, Any]:
     }
 
 
-def _print_table(judged: list[Judged], rows: list[dict[str, Any]]) -> None:
-    for part in judged:
-        print(f"\n{part.data.title}, {'zero-shot' if not part.shots else f'{part.shots}-shot'}")
+def _print_table(scored: list[Scored], rows: list[dict[str, Any]]) -> None:
+    for part in scored:
+        print(f"\n{part.data.title}, {part.way}")
         for result, (path, defective) in zip(part.results, part.data.pictures, strict=True):
             label = "defective" if defective else "good"
             show(f"  {result.anomaly_score:.4f}  {label:9}  {path.parent.name}/{path.name}")

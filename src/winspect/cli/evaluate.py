@@ -100,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
         given["class_names"] = read_class_names(args.class_names)
         names_for(dataset.categories, given["class_names"])
     # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
-    from winspect.evaluation import evaluate
-    from winspect.evaluation.evaluation_report import read_parts, write_evaluation_report
+    from winspect.evaluation.report import read_parts, write_evaluation_report
+    from winspect.evaluation.run import evaluate
 
     try:
         with _model(args) as model:

@@ -70,12 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from winspect.speed.plans import at_even_steps, packaged_pictures
+    from winspect.pictures.find import at_even_steps, find_pictures
+    from winspect.speed.plans import packaged_pictures
 
     if not args.pictures:
         return at_even_steps(packaged_pictures(), PICTURES)
-    from winspect.pictures.find import find_pictures
-
     found = find_pictures(args.pictures)
     if len(found) > MOST_PICTURES:
         say(f"found {len(found)} pictures; {MOST_PICTURES} of them show as much")

@@ -1,29 +1,22 @@
-"""Figures as text. Percent, two places; a dash is undefined."""
+"""Figures as text: percent with two places; a dash is undefined."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from winspect.evaluation.results import TITLES
+from winspect.evaluation.results import percent as percent_of
 from winspect.system.terminal import show
 
 if TYPE_CHECKING:
-    from winspect.evaluation.comparison import Comparison, Pair
+    from winspect.evaluation.compare import Comparison, Pair
 
-TITLES = {
-    "image_auroc": "image AUROC",
-    "image_aupr": "image AUPR",
-    "image_f1_max": "image F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_aupr": "pixel AUPR",
-    "pixel_aupro": "pixel AUPRO",
-    "pixel_f1_max": "pixel F1-max",
-}
 _MAIN = ("image_auroc", "pixel_auroc")
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """The first column to the left, the others to the right; the first row is the heading."""
+    """Print the first column to the left, the others to the right; the first row is the heading."""
     widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
@@ -38,7 +31,7 @@ def percent(figure: float | None, deviation: float | None = None) -> str:
     """
     if figure is None:
         return "-"
-    return f"{100 * figure:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+    return percent_of(figure) + ("" if deviation is None else f" ± {percent_of(deviation)}")
 
 
 def fraction(figure: float | None, *, signed: bool = False) -> str:
@@ -54,7 +47,7 @@ def fraction(figure: float | None, *, signed: bool = False) -> str:
 
 
 def print_figures(results: Mapping[str, Any]) -> None:
-    """The table of categories and their mean, and why what is undefined is so."""
+    """Print the table of categories and their mean, and why what is undefined is so."""
     seeds = results["seeds"]
     shots = "zero-shot" if not results["shots"] else f"{results['shots']}-shot"
     drawn = "" if not results["shots"] else f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
@@ -69,7 +62,7 @@ def print_figures(results: Mapping[str, Any]) -> None:
     print_table(rows)
     for name, category in results["categories"].items():
         for reason in dict.fromkeys(category["reasons"].values()):
-            metrics = [TITLES[metric] for metric, own in category["reasons"].items() if own == reason]
+            metrics = [TITLES[metric] for metric, entry in category["reasons"].items() if entry == reason]
             show(f"- {name}: no {', '.join(metrics)}: {reason}")
 
 
@@ -78,21 +71,20 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
 
 
 def print_published(results: Mapping[str, Any]) -> None:
-    """Published figures beside ours, for each table that was made the same way; nothing where there is none."""
-    from winspect.evaluation import matching_tables
-    from winspect.evaluation.published import remarks
+    """Print published figures beside ours, for each table that was made the same way; nothing where there is none."""
+    from winspect.evaluation.published import matching_tables, remarks
 
     for table, entry in matching_tables(results):
         sources = "; ".join(table.sources)
         show("", f"ours / published / difference (percent): {table.name}, {table.title} ({sources})", "")
-        ours = results["categories"]
-        rows = [(name, ours[name], entry.categories[name]) for name in ours if name in entry.categories]
-        if not entry.categories or set(entry.categories) == set(ours):
+        categories = results["categories"]
+        rows = [(name, categories[name], entry.categories[name]) for name in categories if name in entry.categories]
+        if not entry.categories or set(entry.categories) == set(categories):
             rows.append(("mean", results["mean"], entry.mean))
         metrics = [metric for metric in TITLES if any(metric in figures for _, _, figures in rows)]
         lines = [["category", *(TITLES[metric] for metric in metrics)]]
         lines += [
-            [name, *(_beside(own[metric], figures.get(metric)) for metric in metrics)] for name, own, figures in rows
+            [name, *(_beside(ours[metric], figures.get(metric)) for metric in metrics)] for name, ours, figures in rows
         ]
         print_table(lines)
         for remark in remarks(table, entry, results):
@@ -107,7 +99,7 @@ def _beside(ours: float | None, published: float | None) -> str:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """The categories of both runs, the worst of them, the pictures, and the verdict."""
+    """Print the categories of both runs, the worst of them, the pictures, and the verdict."""
     for role, where, how in zip(
         ("baseline", "other"), (comparison.baseline, comparison.other), comparison.how, strict=True
     ):
@@ -141,11 +133,10 @@ def _both(figures: Mapping[str, Pair]) -> list[str]:
     cells = []
     for metric in _MAIN:
         pair = figures.get(metric)
-        cells += (
-            ["-"] * 3
-            if pair is None
-            else [fraction(pair.baseline), fraction(pair.other), fraction(pair.difference, signed=True)]
-        )
+        if pair is None:
+            cells += ["-"] * 3
+        else:
+            cells += [fraction(pair.baseline), fraction(pair.other), fraction(pair.difference, signed=True)]
     return cells
 
 

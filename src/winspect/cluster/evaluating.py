@@ -29,7 +29,7 @@ from winspect.cluster.workers import Workers, plan_workers
 from winspect.datasets import Item
 from winspect.errors import PictureError, ReferencesError, SourceError, WinspectError
 from winspect.evaluation.alarms import PROBES, embedding_alarm
-from winspect.evaluation.category import Described, Judges, Keep, Measuring, Part
+from winspect.evaluation.category import Described, Keep, Measuring, Part, PartScorer
 from winspect.inspector.state import ClassState
 from winspect.methods.result import Result
 from winspect.pictures.decoding import read_rgb
@@ -48,7 +48,7 @@ def cluster_model(
     verbose: bool = False,
     **model: Any,
 ) -> Iterator[ClusterModel]:
-    """A model on a Ray cluster, for :func:`winspect.evaluation.evaluate` and for the report behind it.
+    """A model on a Ray cluster, for :func:`winspect.evaluation.run.evaluate` and for the report behind it.
 
     Args:
         address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None for what ``RAY_ADDRESS`` says, else this machine.
@@ -139,11 +139,11 @@ def make_parts(model: Model, asked: Sequence[Asked]) -> tuple[Shared, Told]:
     return shared, Told(replace(shared, states={}), described, alarms, score_ranges, stopped)
 
 
-class ClusterModel(Judges):
+class ClusterModel(PartScorer):
     """A model on a cluster; make it with :func:`cluster_model`.
 
     It judges an evaluation, and behind it the few pictures of the report again, for which it is as much of a model as
-    :func:`winspect.evaluation.evaluation_report.write_evaluation_report` needs.
+    :func:`winspect.evaluation.report.write_evaluation_report` needs.
     """
 
     def __init__(self, cluster: Cluster, workers: Workers, model: Model) -> None:
@@ -151,16 +151,19 @@ class ClusterModel(Judges):
         self._reviewer: Any = None
         self._references: dict[str, list[Path]] = {}
 
-    def prepare(self, parts: Sequence[Part], root: Path) -> Described:
-        """See :meth:`winspect.evaluation.category.Judges.prepare`; every machine is asked whether it can do this.
+    def prepare(self, parts: Sequence[Part]) -> Described:
+        """See :meth:`winspect.evaluation.category.PartScorer.prepare`; every machine is asked whether it can do this.
 
         Raises:
             ClusterError: a machine cannot, or lacks the data set's folder.
             WinspectError: the model cannot be loaded there.
         """
         weights = str(self.model.options.get("weights", ""))
-        check_nodes(self.cluster, [os.path.abspath(root), *([weights] if os.path.isabs(weights) else [])])
-        self._parts, self._root = {f"part {number}": part for number, part in enumerate(parts)}, root
+        check_nodes(
+            self.cluster,
+            [*{os.path.abspath(part.root) for part in parts}, *([weights] if os.path.isabs(weights) else [])],
+        )
+        self._parts = {f"part {number}": part for number, part in enumerate(parts)}
         asked = [
             Asked(key, part.class_name, _paths(part.drawn.references), _paths(part.drawn.tested[: 2 * PROBES]))
             for key, part in self._parts.items()
@@ -175,8 +178,8 @@ class ClusterModel(Judges):
             raise
         return self._told.described
 
-    def judge(self, keep: Keep, advance: Callable[[], object]) -> None:
-        """See :meth:`winspect.evaluation.category.Judges.judge`.
+    def score(self, keep: Keep, advance: Callable[[], object]) -> None:
+        """See :meth:`winspect.evaluation.category.PartScorer.score`.
 
         Raises:
             ClusterError: the workers refuse, or none of them lives long enough to judge anything.
@@ -196,13 +199,12 @@ class ClusterModel(Judges):
 
     def _measured(self, key: str, results: Sequence[Result], seconds: float) -> dict[str, Any]:
         part, told = self._parts[key], self._told
-        side, grid = told.described.side, part.pixel_grid
-        measuring = Measuring(part.drawn, side=side, root=self._root, writer=part.writer, pixel_grid=grid)
+        measuring = Measuring(part, side=told.described.side)
         measuring.score_range = told.score_ranges.get(key, measuring.score_range)
         if key in told.stopped:
             _stop(measuring, part, *told.stopped[key])
         for item, result in zip(part.drawn.tested, results, strict=False):  # none, where it was stopped
-            measuring.add(item, _named(item.path, result, part.class_name, keep_picture=part.writer.overlays))
+            measuring.add(item, _named(item.path, result, part.class_name, keep_picture=part.maps.overlays))
         return measuring.finish(told.alarms.get(key), elsewhere_s=seconds)
 
     # What a report asks of a model

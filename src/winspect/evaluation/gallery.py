@@ -1,11 +1,9 @@
-"""The pictures worth looking at after an evaluation: where the scores were most wrong, with map and ground truth."""
+"""Pictures worth looking at after an evaluation: where the scores were most wrong, with map and ground truth."""
 
 from __future__ import annotations
 
-import warnings
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from winspect.datasets import Item, load_mask
 from winspect.errors import PictureError
+from winspect.evaluation.category import results_of
 from winspect.outputs.pages import THUMBNAIL_SIDE, data_uri
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, annotated_overlay
@@ -30,11 +29,11 @@ _QUALITY = 80
 
 @dataclass(frozen=True)
 class Choice:
-    """One judged picture, and how it stands among the others of its category.
+    """One scored picture, and how it stands among the others of its category.
 
     Attributes:
         row: of the category's scores: path, label, defect_type, score.
-        rank: 1 for the highest score of all pictures. ``judged``: how many have a score.
+        rank: 1 for the highest score of all pictures. ``scored``: how many have a score.
         worse: pictures of the other kind that this one should have beaten but did not: normal ones that score as high
             or higher than a defective one, defective ones that score as low or lower than a normal one.
         others: how many pictures of the other kind there are.
@@ -42,7 +41,7 @@ class Choice:
 
     row: Mapping[str, Any]
     rank: int
-    judged: int
+    scored: int
     worse: int
     others: int
 
@@ -54,11 +53,10 @@ def choose(rows: Iterable[Mapping[str, Any]], count: int) -> tuple[list[Choice],
         rows: path, label and score of each picture; those without a score are passed over.
         count: of each kind, at most.
     """
-    judged = sorted((row for row in rows if row["score"] is not None), key=lambda row: (row["score"], row["path"]))
-    scores = {
-        label: np.array([row["score"] for row in judged if row["label"] == label]) for label in ("normal", "anomalous")
-    }
-    every = np.array([row["score"] for row in judged])
+    scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (row["score"], row["path"]))
+    of_kind = {label: [row for row in scored if row["label"] == label] for label in ("normal", "anomalous")}
+    scores = {label: np.array([row["score"] for row in kind]) for label, kind in of_kind.items()}
+    every = np.array([row["score"] for row in scored])
 
     def choice(row: Mapping[str, Any]) -> Choice:
         is_defective = row["label"] == "anomalous"
@@ -66,8 +64,7 @@ def choose(rows: Iterable[Mapping[str, Any]], count: int) -> tuple[list[Choice],
         worse = others >= row["score"] if is_defective else others <= row["score"]
         return Choice(row, 1 + int((every > row["score"]).sum()), len(every), int(worse.sum()), len(others))
 
-    lowest = [row for row in judged if row["label"] == "anomalous"][:count]
-    highest = [row for row in reversed(judged) if row["label"] == "normal"][:count]
+    lowest, highest = of_kind["anomalous"][:count], of_kind["normal"][::-1][:count]
     return [choice(row) for row in lowest], [choice(row) for row in highest]
 
 
@@ -88,41 +85,31 @@ Viewer = Callable[[Sequence[Path]], Iterator[View]]
 """Gives a view per picture, in order."""
 
 
-def judge_again(model: WinCLIP, class_name: str, references: Sequence[Path]) -> Viewer:
-    """Views by judging pictures again, as the evaluation did: with the same references, or with none.
+def score_again(model: WinCLIP, class_name: str, references: Sequence[Path]) -> Viewer:
+    """Views by scoring pictures again, as the evaluation did: with the same references, or with none.
 
     Raises (when used):
         ReferencesError: a reference cannot be read.
     """
-    from winspect.inspector.outcome import ConstantMapWarning
 
     def view(paths: Sequence[Path]) -> Iterator[View]:
         model.forget(class_name)
         if references:
             model.reference(list(references), class_name)
         try:
-            with warnings.catch_warnings(), closing(_stream(model, paths, class_name)) as views:
-                warnings.simplefilter("ignore", ConstantMapWarning)  # the evaluation's alarm has said so
-                yield from views
+            with results_of(model, paths, class_name, keep_pictures=True) as results:
+                for result in results:
+                    problem = None if result.error is None else str(result.error)
+                    yield View(result.picture_rgb, result.anomaly_map, problem)
         finally:
             model.forget(class_name)
 
     return view
 
 
-def _stream(model: WinCLIP, paths: Sequence[Path], class_name: str) -> Generator[View, None, None]:
-    for result in model.predict_many(paths, class_name, keep_pictures=True):
-        yield View(result.picture_rgb, result.anomaly_map, None if result.error is None else str(result.error))
-
-
 def read_maps(files: Mapping[Path, Path | None]) -> Viewer:
     """Views from files: picture -> its raw map (.npz), or None for the picture alone."""
-
-    def view(paths: Sequence[Path]) -> Iterator[View]:
-        for path in paths:
-            yield _read_view(path, files[path])
-
-    return view
+    return lambda paths: (_read_view(path, files[path]) for path in paths)
 
 
 def _read_view(path: Path, map_file: Path | None) -> View:
@@ -182,33 +169,22 @@ def make_gallery(
         score_range: of the colours, as of the category's other heat maps.
     """
     chosen = [*misses, *false_alarms]
-    known = [items[choice.row["path"]] for choice in chosen if choice.row["path"] in items]
-    views = viewer([item.path for item in known]) if known else iter(())
-    smalls = {item.path: _small(item, view) for item, view in zip(known, views, strict=True)}
-    has_maps = any(small.heat is not None for small in smalls.values())
-    shown = []
-    for choice in chosen:
-        item = items.get(choice.row["path"])
-        if item is None:
-            shown.append(Shown(choice, problem="the data set no longer has this picture"))
-        else:
-            shown.append(_finish(choice, smalls[item.path], score_range))
-    return Gallery(tuple(shown[: len(misses)]), tuple(shown[len(misses) :]), score_range if has_maps else None)
+    known = [(choice, items[choice.row["path"]]) for choice in chosen if choice.row["path"] in items]
+    views = viewer([item.path for _, item in known]) if known else iter(())
+    entries = {
+        choice.row["path"]: _show(choice, item, view, score_range)
+        for (choice, item), view in zip(known, views, strict=True)
+    }
+    has_maps = any(entry.overlay is not None for entry in entries.values())
+    lost = "the data set no longer has this picture"
+    every = tuple(entries.get(choice.row["path"]) or Shown(choice, problem=lost) for choice in chosen)
+    return Gallery(every[: len(misses)], every[len(misses) :], score_range if has_maps else None)
 
 
-@dataclass(frozen=True)
-class _Small:
-    """A view at a thumbnail's size. ``truth``: bool (height, width), True where defective."""
-
-    rgb: np.ndarray | None
-    heat: np.ndarray | None
-    truth: np.ndarray | None
-    problem: str | None
-
-
-def _small(item: Item, view: View) -> _Small:
+def _show(choice: Choice, item: Item, view: View, score_range: ScoreRange) -> Shown:
+    """A view at a thumbnail's size."""
     if view.rgb is None:
-        return _Small(None, None, None, view.problem)
+        return Shown(choice, problem=view.problem)
     image = Image.fromarray(view.rgb)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     truth, problem = None, view.problem
@@ -217,11 +193,18 @@ def _small(item: Item, view: View) -> _Small:
             truth = _shrink_mask(load_mask(item, (view.rgb.shape[1], view.rgb.shape[0])), image.size)
         except PictureError as error:
             problem = str(error)
-    heat = None
+    overlay, rgb = None, np.asarray(image)
     if view.anomaly_map is not None:
-        whole = Image.fromarray(view.anomaly_map.astype(np.float32))
-        heat = np.asarray(whole.resize(image.size, Image.Resampling.BILINEAR))
-    return _Small(np.asarray(image), heat, truth, problem)
+        heat = Image.fromarray(view.anomaly_map.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
+        painted = annotated_overlay(rgb, np.asarray(heat), score_range, score=choice.row["score"])
+        overlay = _to_uri(draw_outline(painted, truth))
+    return Shown(
+        choice,
+        picture=_to_uri(draw_outline(rgb, truth)),
+        overlay=overlay,
+        outlined=truth is not None and bool(truth.any()),
+        problem=problem,
+    )
 
 
 def _shrink_mask(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
@@ -231,22 +214,6 @@ def _shrink_mask(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     small = np.zeros((height, width), bool)
     small[rows * height // mask.shape[0], columns * width // mask.shape[1]] = True
     return small
-
-
-def _finish(choice: Choice, small: _Small, score_range: ScoreRange) -> Shown:
-    if small.rgb is None:
-        return Shown(choice, problem=small.problem)
-    overlay = None
-    if small.heat is not None:
-        painted = annotated_overlay(small.rgb, small.heat, score_range, score=choice.row["score"])
-        overlay = _to_uri(draw_outline(painted, small.truth))
-    return Shown(
-        choice,
-        picture=_to_uri(draw_outline(small.rgb, small.truth)),
-        overlay=overlay,
-        outlined=small.truth is not None and bool(small.truth.any()),
-        problem=small.problem,
-    )
 
 
 def draw_outline(rgb: np.ndarray, truth: np.ndarray | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``results.json`` and the scores beside it: what they hold, how they are made from categories, how they are read."""
+"""``results.json`` and the scores beside it: contents, assembly from categories, reading."""
 
 from __future__ import annotations
 
@@ -19,9 +19,18 @@ from winspect.system.terminal import cell, text_of_cell
 
 SCHEMA = 1
 RESULTS_FILE, SCORES_FILE, TIMING_FILE = "results.json", "scores.csv", "timing.json"
-IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1_max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_aupr", "pixel_aupro", "pixel_f1_max")
-METRICS = (*IMAGE_METRICS, *PIXEL_METRICS)
+TITLES = {
+    "image_auroc": "image AUROC",
+    "image_aupr": "image AUPR",
+    "image_f1_max": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_aupr": "pixel AUPR",
+    "pixel_aupro": "pixel AUPRO",
+    "pixel_f1_max": "pixel F1-max",
+}
+"""Metrics, as people read them."""
+METRICS = tuple(TITLES)
+IMAGE_METRICS, PIXEL_METRICS = METRICS[:3], METRICS[3:]
 SCORE_COLUMNS = ("path", "category", "label", "defect_type", "score", "seed", "map", "warning")
 
 _KEYS = {
@@ -48,7 +57,7 @@ class Score:
 
     Attributes:
         path: below the data set's root. ``label``: "normal" or "anomalous".
-        score: 1 is most anomalous; None when the picture could not be judged.
+        score: 1 is most anomalous; None when the picture could not be scored.
     """
 
     path: str
@@ -60,7 +69,7 @@ class Score:
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """What the same picture is found by in another run."""
+        """Key of the same picture in another run."""
         return self.seed, self.category, self.path
 
 
@@ -124,8 +133,13 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return Run(file, results)
 
 
+def percent(fraction: float) -> str:
+    """A fraction in percent, with two decimals, as published tables give it."""
+    return f"{100 * fraction:.2f}"
+
+
 def class_of(results: Mapping[str, Any], category: str) -> str:
-    """What a category was called in the prompts of a run."""
+    """A category's name in the prompts of a run."""
     return results.get("class") or (results.get("class_names") or {}).get(category, category)
 
 
@@ -149,7 +163,7 @@ def assemble(
     over fewer would pass for one over all.
 
     Args:
-        machine: that judged; see :func:`winspect.system.machine.describe_machine`.
+        machine: that scored; see :func:`winspect.system.machine.describe_machine`.
     """
     seeds = settings["seeds"]
     categories = {name: _category(name_parts, seeds) for name, name_parts in parts.items()}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from winspect.errors import SourceError
 from winspect.pictures.formats import (
@@ -24,6 +25,7 @@ from winspect.system.files import MAPS_FOLDER
 logger = logging.getLogger(__name__)
 
 Pattern = str | os.PathLike[str]
+T = TypeVar("T")
 
 
 def find_pictures(patterns: Pattern | Sequence[Pattern], *, extensions: Collection[str] | None = None) -> list[Path]:
@@ -184,6 +186,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads back to itself
         return False
+
+
+def at_even_steps(pictures: Sequence[T], count: int) -> list[T]:
+    """``count`` of the pictures from the first to the last, in order; all where there are no more.
+
+    >>> at_even_steps("abcdefg", 3)
+    ['a', 'd', 'g']
+    """
+    if count >= len(pictures):
+        return list(pictures)
+    steps = max(count - 1, 1)
+    return [pictures[round(number * (len(pictures) - 1) / steps)] for number in range(count)]
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

@@ -9,11 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
 
 from winspect.errors import MissingExtraError, SettingsError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,15 +100,3 @@ def packaged_pictures() -> list[Path]:
         raise MissingExtraError(
             f"got no pictures: name files or folders of your own, or use those of a package; {error}"
         ) from error
-
-
-def at_even_steps(pictures: Sequence[T], count: int) -> list[T]:
-    """``count`` of the pictures from the first to the last, in order; all where there are no more.
-
-    >>> at_even_steps("abcdefg", 3)
-    ['a', 'd', 'g']
-    """
-    if count >= len(pictures):
-        return list(pictures)
-    steps = max(count - 1, 1)
-    return [pictures[round(number * (len(pictures) - 1) / steps)] for number in range(count)]

@@ -20,11 +20,12 @@ from winspect import WinCLIP
 from winspect.datasets import open_dataset
 from winspect.engines.base import Engine
 from winspect.errors import OutputError, ReferencesError, SettingsError, SourceError, UsageError
-from winspect.evaluation import METRICS, draw, evaluate, matching_tables, open_run, published_tables
 from winspect.evaluation.alarms import map_alarm, mean_cosine
 from winspect.evaluation.pixels import _nearest, square_map
-from winspect.evaluation.published import different_conditions, get_table
-from winspect.evaluation.results import IMAGE_METRICS, PIXEL_METRICS
+from winspect.evaluation.published import different_conditions, get_table, matching_tables, published_tables
+from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, open_run
+from winspect.evaluation.run import evaluate
+from winspect.evaluation.shots import draw
 from winspect.methods.result import Result, map_spread
 
 CONTRACT = {

@@ -1,4 +1,4 @@
-"""The whole evaluation: category after category, each kept as soon as it is done."""
+"""A whole evaluation: category after category, each kept as soon as it is done."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from winspect.datasets import Dataset
 from winspect.errors import OutputError, SettingsError
-from winspect.evaluation.category import Described, Judges, Keep, MapWriter, Part, judge_category
+from winspect.evaluation.category import Described, Keep, Part, PartScorer, part_stem, score_part
 from winspect.evaluation.class_names import names_for
 from winspect.evaluation.pixels import GRIDS, named_faults
 from winspect.evaluation.results import (
@@ -31,7 +30,8 @@ from winspect.evaluation.results import (
 from winspect.evaluation.shots import draw, relative_name
 from winspect.methods.identity import brief, differences
 from winspect.methods.winclip.prompts import check_class_name
-from winspect.system.files import MAPS_FOLDER, make_folder, replacing
+from winspect.outputs.maps import MapFiles
+from winspect.system.files import make_folder, replacing
 from winspect.system.machine import describe_machine
 from winspect.system.opening import read_text
 from winspect.system.run_folder import begin, locked, read_identity
@@ -47,7 +47,7 @@ SETTINGS_FILE, PARTS_FOLDER = "evaluation.json", "categories"
 
 
 def evaluate(
-    model: WinCLIP | Judges,
+    model: WinCLIP | PartScorer,
     dataset: Dataset,
     out: str | os.PathLike[str],
     *,
@@ -63,13 +63,13 @@ def evaluate(
     progress: bool = False,
     report: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
-    """Judge a data set and write ``results.json``, ``scores.csv`` and ``timing.json``.
+    """Score a data set and write ``results.json``, ``scores.csv`` and ``timing.json``.
 
     Memory holds the scores and small maps of one category. Each category is written as it is done, and the same call
     goes on behind those that are there; what it writes is then, byte for byte, what an uninterrupted run writes.
 
     Args:
-        model: says what judges; references that it was shown are dropped. Or a cluster: see
+        model: references that it was shown are dropped. Or a cluster: see
             :func:`winspect.cluster.evaluating.cluster_model`.
         dataset: opened with the categories to evaluate.
         out: folder for the results.
@@ -101,14 +101,15 @@ def evaluate(
     if pixel_grid not in GRIDS:
         raise SettingsError(f"got the pixel grid {pixel_grid!r}, need one of {', '.join(GRIDS)}")
     seeds = list(seeds) if shots else [0]
-    folder = Path(out)
     parts = {
         (name, seed): Part(
+            root=dataset.root,
             category=name,
             seed=seed,
             drawn=draw(dataset, name, shots=shots, seed=seed),
             class_name=class_name or named.get(name, name),
-            writer=MapWriter(folder, f"{MAPS_FOLDER}/{part_stem(name, seed)}", overlays, raw_maps, stretch),
+            maps=MapFiles(Path(out), overlays=overlays, raw_maps=raw_maps),
+            stretch=stretch,
             pixel_grid=pixel_grid,
         )
         for name in dataset.categories
@@ -123,26 +124,26 @@ def evaluate(
         "overlays": overlays,
         "raw_maps": raw_maps,
     }
-    with locked(folder):
-        results = _evaluate(model, dataset, parts, _Parts(folder, fresh=fresh), asked, progress=progress)
+    with locked(Path(out)) as folder:
+        results = _evaluate(model, dataset, parts, PartFiles(folder, fresh=fresh), asked, progress=progress)
         if report is not None:
             report(results)
     return results
 
 
 def _evaluate(
-    model: WinCLIP | Judges,
+    model: WinCLIP | PartScorer,
     dataset: Dataset,
     parts: Mapping[tuple[str, int], Part],
-    store: _Parts,
+    files: PartFiles,
     asked: Mapping[str, Any],
     *,
     progress: bool,
 ) -> dict[str, Any]:
-    """Judge the parts that are not done, in a folder that nobody else writes."""
-    left = [part for key, part in parts.items() if not store.is_done(*key)]
-    judges = model if isinstance(model, Judges) else _Local(model)
-    described = judges.prepare(left, dataset.root)
+    """Score the parts that are not done, in a folder that nobody else writes."""
+    left = [part for key, part in parts.items() if not files.is_done(*key)]
+    scorer = model if isinstance(model, PartScorer) else _Local(model)
+    described = scorer.prepare(left)
     settings = {
         **described.model,
         # The recipe's name stands apart from its settings.
@@ -153,7 +154,7 @@ def _evaluate(
         **asked,
         "pixel_side": described.side,
     }
-    store.begin(settings, list(dataset.categories))
+    files.begin(settings, list(dataset.categories))
 
     def keep(part: Part, figures: Mapping[str, Any]) -> None:
         if figures["alarm"]:
@@ -161,36 +162,26 @@ def _evaluate(
         if figures["mask_faults"]:
             count, named = len(figures["mask_faults"]), named_faults(figures["mask_faults"])
             logger.info("%s: %d masks with a fault: %s", part.category, count, named)
-        store.write(part.category, part.seed, figures)
+        files.write(part.category, part.seed, figures)
 
     with _bar(parts.values(), left, progress) as advance:
-        judges.judge(keep, advance)
-    return store.finish(described.machine)
+        scorer.score(keep, advance)
+    return files.finish(described.machine)
 
 
-class _Local(Judges):
-    """A model in this process: part after part."""
+class _Local(PartScorer):
+    """Scores with a model in this process, part after part."""
 
     def __init__(self, model: WinCLIP) -> None:
         self.model = model
 
-    def prepare(self, parts: Sequence[Part], root: Path) -> Described:
-        self.parts, self.root = parts, root
-        described = self.model.describe()
+    def prepare(self, parts: Sequence[Part]) -> Described:
+        self.parts, described = parts, self.model.describe()
         return Described(described, self.model.preprocess.size, describe_machine(described["device"]))
 
-    def judge(self, keep: Keep, advance: Callable[[], object]) -> None:
+    def score(self, keep: Keep, advance: Callable[[], object]) -> None:
         for part in self.parts:
-            figures = judge_category(
-                self.model,
-                part.drawn,
-                root=self.root,
-                class_name=part.class_name,
-                writer=part.writer,
-                pixel_grid=part.pixel_grid,
-                advance=advance,
-            )
-            keep(part, figures)
+            keep(part, score_part(self.model, part, advance))
 
 
 def _check(
@@ -211,11 +202,6 @@ def _check(
         raise SettingsError(f"got the class {class_name!r} and a file of class names: give one of them")
     for name in dataset.categories:
         check_class_name(class_name or class_names.get(name, name))
-
-
-def part_stem(category: str, seed: int) -> str:
-    """A file name for a category, whatever it is called."""
-    return f"{quote(category, safe=' ')}-seed{seed}"
 
 
 def part_path(folder: Path, category: str, seed: int) -> Path:
@@ -239,8 +225,8 @@ def _hash(parts: Iterable[Part]) -> str | None:
     return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
 
 
-class _Parts:
-    """The categories that are done, each in a file of its own that is whole or not there."""
+class PartFiles:
+    """The categories that are done, each in a file of its own, written atomically."""
 
     def __init__(self, folder: Path, *, fresh: bool) -> None:
         self.folder, self.parts = folder, folder / PARTS_FOLDER
@@ -254,8 +240,8 @@ class _Parts:
         """
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.categories, self.seeds = categories, settings["seeds"]
-        wanted = {"schema": SCHEMA, **self.settings, "categories": list(categories)}
-        if self.earlier is not None and (different := differences(self.earlier, wanted)):
+        run = {"schema": SCHEMA, **self.settings, "categories": list(categories)}
+        if self.earlier is not None and (different := differences(self.earlier, run)):
             words = "; ".join(each.in_words("{name}: {first} there, {second} asked for", brief) for each in different)
             raise OutputError(
                 f"{self.folder}: holds an evaluation with other settings ({words}); choose another --out, or start "
@@ -263,7 +249,7 @@ class _Parts:
             )
         files = [self.folder / name for name in (RESULTS_FILE, SCORES_FILE, TIMING_FILE)]
         left_over = [] if self.earlier is not None else [*files, *self.parts.glob("*.json")]
-        begin(self.folder / SETTINGS_FILE, wanted, remove=left_over)
+        begin(self.folder / SETTINGS_FILE, run, remove=left_over)
         make_folder(self.parts)
 
     def is_done(self, category: str, seed: int) -> bool:

@@ -13,10 +13,10 @@ from scipy import ndimage
 
 from winspect.datasets import open_dataset
 from winspect.errors import SettingsError
-from winspect.evaluation import evaluate
-from winspect.evaluation.evaluation_report import read_parts, write_evaluation_report
 from winspect.evaluation.pixels import reduce_mask
+from winspect.evaluation.report import read_parts, write_evaluation_report
 from winspect.evaluation.results import IMAGE_METRICS, PIXEL_METRICS
+from winspect.evaluation.run import evaluate
 
 
 def many_small_defects(count=40, side=10, size_wh=(4000, 3000)):

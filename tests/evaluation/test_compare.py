@@ -14,9 +14,11 @@ from scipy import stats
 
 from winspect.datasets import open_dataset
 from winspect.errors import SettingsError, UsageError
-from winspect.evaluation import METRICS, evaluate, open_run
-from winspect.evaluation.comparison import Pair, best_threshold, compare_published, compare_runs, spearman
+from winspect.evaluation.compare import Pair, compare_published, compare_runs
+from winspect.evaluation.compare_scores import best_threshold, spearman
 from winspect.evaluation.published import get_table
+from winspect.evaluation.results import METRICS, open_run
+from winspect.evaluation.run import evaluate
 from winspect.metrics import f1_max
 
 

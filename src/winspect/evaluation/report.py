@@ -1,11 +1,11 @@
-"""The HTML report of an evaluation: figures, curves, score histograms, and the pictures that went most wrong."""
+"""HTML report of an evaluation: figures, curves, score histograms, and the pictures that went most wrong."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 from winspect.datasets import Dataset, Item
 from winspect.errors import OutputError, ReferencesError, SettingsError
-from winspect.evaluation.figures import make_table, percent, unique_failures
-from winspect.evaluation.gallery import Choice, Gallery, Viewer, choose, judge_again, make_gallery, read_maps
-from winspect.evaluation.results import class_of
-from winspect.evaluation.runner import part_path
+from winspect.evaluation.gallery import Choice, Gallery, Viewer, choose, make_gallery, read_maps, score_again
+from winspect.evaluation.published import matching_tables, remarks
+from winspect.evaluation.results import METRICS, TITLES, class_of, percent
+from winspect.evaluation.run import part_path
 from winspect.evaluation.shots import relative_name
 from winspect.outputs.charts import curve_chart, histogram_chart
 from winspect.outputs.pages import write_page
@@ -30,6 +30,19 @@ REPORT_FILE = "report.html"
 PICTURES_PER_LIST = 4
 """Of the worst misses and of the worst false alarms, in each category."""
 _MOST_FAILURES = 20
+_NO_REASON = "no reason was recorded"
+_RATES = {"x_label": "false positive rate", "y_label": "true positive rate", "chance": True}
+_CURVES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("image_roc", "image_auroc", "Image ROC", _RATES),
+    ("pixel_roc", "pixel_auroc", "Pixel ROC", _RATES),
+    (
+        "pro",
+        "pixel_aupro",
+        "PRO to FPR 0.3",
+        {"x_label": "false positive rate", "y_label": "per-region overlap", "x_max": 0.3},
+    ),
+)
+"""Curve, the metric that is the area under it, title, and options of its chart."""
 
 
 def read_parts(folder: Path, results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -59,7 +72,7 @@ def write_evaluation_report(
 ) -> Path:
     """Write ``report.html`` into the folder of an evaluation: one file that needs nothing else.
 
-    Heat maps come from the raw maps where the evaluation wrote them, else from judging the few pictures shown again.
+    Heat maps come from the raw maps where the evaluation wrote them, else from scoring the few pictures again.
 
     Args:
         results: what ``results.json`` holds.
@@ -76,6 +89,7 @@ def write_evaluation_report(
         _check_same_model(model, results)
     items = {relative_name(item.path, dataset.root): item for item in dataset.items}
     source = _Source(folder, items, model, results)
+    seeds = _seeds(results)
     sections = [
         _section(number, name, category, parts[name], source, pictures)
         for number, (name, category) in enumerate(results["categories"].items(), start=1)
@@ -87,16 +101,16 @@ def write_evaluation_report(
         settings=_settings(results),
         table=make_table(results),
         sections=sections,
-        seed=results["seed"] if len(_seeds(results)) > 1 else None,
-        several_seeds=_seeds(results) if len(_seeds(results)) > 1 else None,
+        seed=results["seed"] if len(seeds) > 1 else None,
+        several_seeds=seeds if len(seeds) > 1 else None,
     )
 
 
 def _check_same_model(model: WinCLIP, results: Mapping[str, Any]) -> None:
     for name, got in (("weights_sha256", model.weights_sha256), ("recipe", model.recipe.name)):
-        if results.get(name) != got:
-            wanted = results.get(name)
-            raise SettingsError(f"got a model with {name} {got}, need that of the results, {wanted}; evaluate again")
+        expected = results.get(name)
+        if expected != got:
+            raise SettingsError(f"got a model with {name} {got}, need that of the results, {expected}; evaluate again")
 
 
 def _seeds(results: Mapping[str, Any]) -> list[int]:
@@ -137,8 +151,82 @@ def _plain(value: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A figure in percent, with its deviation over seeds; or why there is none, as the number of a note."""
+
+    figure: str | None
+    deviation: str | None = None
+    note: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A category. ``number`` is its section's; ``n_failed`` counts pictures, whatever the number of seeds."""
+
+    name: str
+    number: int
+    n_normal: int
+    n_anomalous: int
+    n_failed: int
+    alarm: str | None
+    cells: list[Cell]
+
+
+@dataclass
+class Table:
+    """The figures of all categories.
+
+    Attributes:
+        notes: reasons for what is undefined; the first is note 1.
+        published: title of a published table and its means, where they may be compared.
+        remarks: what to know of these.
+    """
+
+    columns: list[str]
+    rows: list[Row] = field(default_factory=list)
+    mean: list[Cell] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    published: list[tuple[str, list[str]]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def cells(
+        self, figures: Mapping[str, Any], deviations: Mapping[str, Any], reasons: Mapping[str, str]
+    ) -> list[Cell]:
+        return [self._cell(figures[metric], deviations.get(metric), reasons.get(metric)) for metric in METRICS]
+
+    def _cell(self, figure: float | None, deviation: float | None, reason: str | None) -> Cell:
+        if figure is not None:
+            return Cell(percent(figure), None if deviation is None else percent(deviation))
+        reason = reason or _NO_REASON
+        if reason not in self.notes:
+            self.notes.append(reason)
+        return Cell(None, note=self.notes.index(reason) + 1)
+
+
+def make_table(results: Mapping[str, Any]) -> Table:
+    """The table of a run, with the published means of every table that it may be put beside."""
+    table = Table(list(TITLES.values()))
+    for number, (name, category) in enumerate(results["categories"].items(), start=1):
+        cells = table.cells(category, category.get("std") or {}, category.get("reasons") or {})
+        counts = category["n_normal"], category["n_anomalous"], len(unique_failures(category))
+        table.rows.append(Row(name, number, *counts, category.get("alarm"), cells))
+    table.mean = table.cells(results["mean"], results.get("std") or {}, results.get("mean_reasons") or {})
+    for published, entry in matching_tables(results):
+        figures = [percent(entry.mean[metric]) if metric in entry.mean else "" for metric in METRICS]
+        table.published.append((published.title, figures))
+        table.remarks += [f"{published.title}: {remark}" for remark in remarks(published, entry, results)]
+    return table
+
+
+def unique_failures(category: Mapping[str, Any]) -> dict[str, str]:
+    """Each picture that failed, whatever the seed: its path in the data set, and why, without this machine's path."""
+    pairs = ((failure["path"], failure["message"]) for failure in category.get("failed") or ())
+    return {path: message.partition(f"{path}: ")[2] or message for path, message in pairs}
+
+
+@dataclass(frozen=True)
 class _Source:
-    """Where a category's pictures and maps are to be had."""
+    """Source of a category's pictures and maps."""
 
     folder: Path
     items: Mapping[str, Item]
@@ -157,7 +245,7 @@ class _Source:
         lost = [path for path in references if path not in self.items]
         if lost:
             raise ReferencesError(f"the data set no longer has the reference {lost[0]}")
-        return judge_again(self.model, class_of(self.results, category), [self.items[path].path for path in references])
+        return score_again(self.model, class_of(self.results, category), [self.items[path].path for path in references])
 
     def _raw_map(self, row: Mapping[str, Any]) -> Path | None:
         file = self.folder / Path(row["map"]).with_suffix(".npz") if row.get("map") else None
@@ -173,25 +261,6 @@ class Chart:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class _Section:
-    """One category of the page. ``gallery_problem``: why its pictures have no heat maps."""
-
-    name: str
-    number: int
-    counts: str
-    alarm: str | None
-    references: list[str]
-    failures: list[tuple[str, str]]
-    more_failures: int
-    copies: list[Mapping[str, str]]
-    mask_faults: list[Mapping[str, str]]
-    more_mask_faults: int
-    charts: list[Chart]
-    gallery: Gallery
-    gallery_problem: str | None
-
-
 def _section(
     number: int,
     name: str,
@@ -199,24 +268,25 @@ def _section(
     part: Mapping[str, Any],
     source: _Source,
     pictures: int,
-) -> _Section:
+) -> dict[str, Any]:
+    """One category of the page. ``gallery_problem``: why its pictures have no heat maps."""
     gallery, problem = _gallery(name, part, source, pictures)
     failures, mask_faults = list(unique_failures(category).items()), list(category.get("mask_faults") or ())
-    return _Section(
-        name=name,
-        number=number,
-        counts=f"{category['n_normal']} normal and {category['n_anomalous']} defective pictures",
-        alarm=category.get("alarm"),
-        references=list(part["references"]),
-        failures=failures[:_MOST_FAILURES],
-        more_failures=len(failures[_MOST_FAILURES:]),
-        copies=list(part.get("copies") or ()),
-        mask_faults=mask_faults[:_MOST_FAILURES],
-        more_mask_faults=len(mask_faults[_MOST_FAILURES:]),
-        charts=_charts(part),
-        gallery=gallery,
-        gallery_problem=problem,
-    )
+    return {
+        "name": name,
+        "number": number,
+        "counts": f"{category['n_normal']} normal and {category['n_anomalous']} defective pictures",
+        "alarm": category.get("alarm"),
+        "references": list(part["references"]),
+        "failures": failures[:_MOST_FAILURES],
+        "more_failures": len(failures[_MOST_FAILURES:]),
+        "copies": list(part.get("copies") or ()),
+        "mask_faults": mask_faults[:_MOST_FAILURES],
+        "more_mask_faults": len(mask_faults[_MOST_FAILURES:]),
+        "charts": [*(_curve(part, *curve) for curve in _CURVES), _histogram(part)],
+        "gallery": gallery,
+        "gallery_problem": problem,
+    }
 
 
 def _gallery(name: str, part: Mapping[str, Any], source: _Source, pictures: int) -> tuple[Gallery, str | None]:
@@ -234,29 +304,11 @@ def _gallery(name: str, part: Mapping[str, Any], source: _Source, pictures: int)
         return gallery, f"no heat maps: {error}"
 
 
-def _charts(part: Mapping[str, Any]) -> list[Chart]:
-    rates = {"x_label": "false positive rate", "y_label": "true positive rate"}
-    return [
-        _curve(part, "image_roc", "image_auroc", "Image ROC, area", **rates, chance=True),
-        _curve(part, "pixel_roc", "pixel_auroc", "Pixel ROC, area", **rates, chance=True),
-        _curve(
-            part,
-            "pro",
-            "pixel_aupro",
-            "PRO to FPR 0.3, area",
-            x_label="false positive rate",
-            y_label="per-region overlap",
-            x_max=0.3,
-        ),
-        _histogram(part),
-    ]
-
-
-def _curve(part: Mapping[str, Any], curve: str, metric: str, title: str, **options: Any) -> Chart:
+def _curve(part: Mapping[str, Any], curve: str, metric: str, title: str, options: Mapping[str, Any]) -> Chart:
     figure, points = part["figures"][metric], part["curves"].get(curve)
     if figure is None or points is None:
-        return Chart(title.partition(",")[0], None, part["reasons"].get(metric, "no reason was recorded"))
-    title = f"{title} {percent(figure)} %"
+        return Chart(title, None, part["reasons"].get(metric, _NO_REASON))
+    title = f"{title}, area {percent(figure)} %"
     return Chart(title, curve_chart(points, title=title, **options))
 
 

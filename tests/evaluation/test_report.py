@@ -16,8 +16,10 @@ from PIL import Image, ImageDraw
 
 from winspect.datasets import Dataset, open_dataset
 from winspect.errors import OutputError, SettingsError
-from winspect.evaluation import METRICS, evaluate, matching_tables
-from winspect.evaluation.evaluation_report import PICTURES_PER_LIST, read_parts, write_evaluation_report
+from winspect.evaluation.published import matching_tables
+from winspect.evaluation.report import PICTURES_PER_LIST, read_parts, write_evaluation_report
+from winspect.evaluation.results import METRICS
+from winspect.evaluation.run import evaluate
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.recipes import get_recipe
 

@@ -1,27 +1,21 @@
-"""Figures of two runs side by side, and of a run beside published ones; and what must not be compared."""
+"""A run beside its baseline: figures, and the scores of the same pictures; or a run beside published figures."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from winspect.errors import SettingsError, UsageError
-from winspect.evaluation.comparison.pictures import Pictures, look_at, matched
+from winspect.evaluation.compare_scores import Pictures, contradiction, different_pictures, look_at, matched
 from winspect.evaluation.published import Table, different_conditions, entry_for, remarks
 from winspect.evaluation.results import METRICS, Run
 from winspect.methods.identity import brief, differences
-from winspect.metrics import auroc
 
 SAME_KEYS = ("dataset", "recipe", "recipe_settings", "prompts", "class", "class_names", "shots", "seeds")
-"""What two runs must share to be compared, beside the pictures and references themselves."""
+"""Entries that two runs must share to be compared, beside the pictures and references themselves."""
 
-# The scores file holds every digit, so that the figure made from it again is the same up to summation.
-_SAME_FIGURE = 1e-9
 # Differences of decimal fractions are not exact in binary: 0.85 - 0.84 > 0.01.
 _ROUNDING = 1e-12
 
@@ -44,6 +38,10 @@ class Pair:
             return self.baseline is self.other
         return abs(self.difference) <= tolerance + _ROUNDING
 
+    def to_json(self) -> dict[str, float | None]:
+        """Both figures and their difference."""
+        return {"baseline": self.baseline, "other": self.other, "difference": self.difference}
+
 
 @dataclass(frozen=True)
 class Category:
@@ -59,8 +57,8 @@ class Comparison:
     """A run against its baseline.
 
     Attributes:
-        baseline, other: file or table; ``how``: what judged in each.
-        categories: name to what was found.
+        baseline, other: file or table; ``how``: model, engine, precision and device of each.
+        categories: by name.
         mean: metric to both means; ``mean_reasons`` say why they are not within the tolerance, and are empty between
             two runs, whose categories decide.
         remarks: what to know of published figures.
@@ -95,7 +93,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON."""
-        worst = self.worst and {"category": self.worst[0], "metric": self.worst[1], **_pair(self.worst[2])}
+        worst = self.worst and {"category": self.worst[0], "metric": self.worst[1], **self.worst[2].to_json()}
         return {
             "schema": 1,
             "baseline": self.baseline,
@@ -108,20 +106,16 @@ class Comparison:
                 name: {
                     "within": not category.reasons,
                     "reasons": list(category.reasons),
-                    "figures": {metric: _pair(pair) for metric, pair in category.figures.items()},
+                    "figures": {metric: pair.to_json() for metric, pair in category.figures.items()},
                     "pictures": category.pictures and asdict(category.pictures),
                 }
                 for name, category in self.categories.items()
             },
-            "mean": {metric: _pair(pair) for metric, pair in self.mean.items()},
+            "mean": {metric: pair.to_json() for metric, pair in self.mean.items()},
             "mean_reasons": list(self.mean_reasons),
             "remarks": list(self.remarks),
             "pictures": self.pictures and asdict(self.pictures),
         }
-
-
-def _pair(pair: Pair) -> dict[str, float | None]:
-    return {"baseline": pair.baseline, "other": pair.other, "difference": pair.difference}
 
 
 def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Comparison:
@@ -139,51 +133,28 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
     """
     _check_tolerance(tolerance)
     _refuse_different(baseline, other)
-    both = {name: matched(baseline, other, name) for name in baseline.results["categories"]}
+    ours, theirs = baseline.results["categories"], other.results["categories"]
+    runs = {"baseline": baseline, "other": other}
+    both = {name: matched(baseline, other, name) for name in ours}
     categories = {}
     for name, pairs in both.items():
-        own, others = baseline.results["categories"][name], other.results["categories"][name]
-        figures = _figures(own, others)
-        pictures = look_at([pairs])
-        reasons = [
-            f"{role}: alarm: {category['alarm']}"
-            for role, category in (("baseline", own), ("other", others))
-            if category.get("alarm")
-        ]
-        reasons += [
-            f"{role}: {contradiction}"
-            for role, run in (("baseline", baseline), ("other", other))
-            if (contradiction := _contradiction(run, name)) is not None
-        ]
+        figures, pictures = _figures(ours[name], theirs[name]), look_at([pairs])
+        alarms = {role: run.results["categories"][name].get("alarm") for role, run in runs.items()}
+        reasons = [f"{role}: alarm: {alarm}" for role, alarm in alarms.items() if alarm]
+        reasons += [f"{role}: {found}" for role, run in runs.items() if (found := contradiction(run, name)) is not None]
         if pictures.failed_in_one:
             reasons.append(f"{pictures.failed_in_one} pictures were judged in one run only")
         categories[name] = Category(figures, pictures, (*reasons, *_beyond(figures, tolerance)))
     _refuse_nothing(categories)
-    mean = _figures(baseline.results["mean"], other.results["mean"])
-    every = look_at(list(both.values()))
-    how = _judge(baseline), _judge(other)
-    return Comparison(str(baseline.path), str(other.path), how, tolerance, categories, mean, every)
-
-
-def _contradiction(run: Run, category: str) -> str | None:
-    """How a category's image AUROC and the scores file beside it contradict each other, or None.
-
-    A run with an alarm has no figure to hold its scores to.
-    """
-    recorded = run.results["categories"][category]["image_auroc"]
-    judged = [score for score in run.scores if score.category == category and score.score is not None]
-    by_seed = []
-    for seed in sorted({score.seed for score in judged}):
-        own = [score for score in judged if score.seed == seed]
-        scores = np.array([score.score for score in own], np.float64)
-        by_seed.append(auroc(scores, np.array([score.label == "anomalous" for score in own])))
-    defined = [figure for figure in by_seed if figure is not None]
-    if recorded is None or len(defined) != len(by_seed) or not defined:
-        return None
-    ours = sum(defined) / len(defined)
-    if abs(ours - recorded) <= _SAME_FIGURE:
-        return None
-    return f"its scores give an image AUROC of {ours:.4f}, its results {recorded:.4f}: the two files differ in origin"
+    return Comparison(
+        str(baseline.path),
+        str(other.path),
+        (_how(baseline), _how(other)),
+        tolerance,
+        categories,
+        _figures(baseline.results["mean"], other.results["mean"]),
+        look_at(list(both.values())),
+    )
 
 
 def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Comparison:
@@ -196,8 +167,8 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
     Raises:
         SettingsError: the tolerance is out of range.
         UsageError: the table was made with something else: model, weights, recipe, prompts, form of class names, data
-            set, number of shots (says which), or there is no
-            figure to compare: the mean needs the run to have all categories.
+            set, number of shots (says which), or there is no figure to compare: the mean needs the run to have all
+            categories.
     """
     _check_tolerance(tolerance)
     different = different_conditions(table, run.results)
@@ -211,33 +182,35 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
     rows = {name: _given(figures, ours[name]) for name, figures in published.items()}
     mean_reasons = _beyond(mean, tolerance) if rows else []
     rows = rows or {"mean": mean}
-    alarms = {name: category.get("alarm") for name, category in ours.items() if category.get("alarm")}
-    categories = {
-        name: Category(figures, None, (*_told(name, alarms), *_beyond(figures, tolerance)))
-        for name, figures in rows.items()
-    }
+    alarms = {name: category["alarm"] for name, category in ours.items() if category.get("alarm")}
+    categories = {}
+    for name, figures in rows.items():
+        concerned = [f"alarm: {alarm}" for category, alarm in alarms.items() if name in (category, "mean")]
+        categories[name] = Category(figures, None, (*concerned, *_beyond(figures, tolerance)))
     _refuse_nothing(categories)
-    how = f"{table.model}, {table.title}", _judge(run)
-    said = tuple(remarks(table, entry, run.results))
     return Comparison(
-        table.name, str(run.path), how, tolerance, categories, mean, None, tuple(mean_reasons), remarks=said
+        table.name,
+        str(run.path),
+        (f"{table.model}, {table.title}", _how(run)),
+        tolerance,
+        categories,
+        mean,
+        None,
+        mean_reasons=tuple(mean_reasons),
+        remarks=tuple(remarks(table, entry, run.results)),
     )
 
 
-def _judge(run: Run) -> str:
+def _how(run: Run) -> str:
     return "{model}, {engine} {precision} on {device}".format_map(run.results)
-
-
-def _told(name: str, alarms: Mapping[str, str]) -> Iterable[str]:
-    return (f"alarm: {alarm}" for category, alarm in alarms.items() if name in (category, "mean"))
 
 
 def _given(published: Mapping[str, float], ours: Mapping[str, Any]) -> dict[str, Pair]:
     return {metric: Pair(figure, ours.get(metric)) for metric, figure in published.items()}
 
 
-def _figures(own: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Pair]:
-    return {metric: Pair(own.get(metric), others.get(metric)) for metric in METRICS}
+def _figures(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Pair]:
+    return {metric: Pair(ours.get(metric), theirs.get(metric)) for metric in METRICS}
 
 
 def _beyond(figures: Mapping[str, Pair], tolerance: float) -> list[str]:
@@ -258,7 +231,7 @@ def _check_tolerance(tolerance: float) -> None:
 
 
 def _refuse_nothing(categories: Mapping[str, Category]) -> None:
-    defined = any(pair.difference is not None for own in categories.values() for pair in own.figures.values())
+    defined = any(pair.difference is not None for category in categories.values() for pair in category.figures.values())
     if not defined and not any(category.reasons for category in categories.values()):
         raise UsageError("no figure is defined in both: there is nothing to compare")
 
@@ -269,25 +242,7 @@ def _refuse_different(baseline: Run, other: Run) -> None:
     ours, theirs = baseline.results["categories"], other.results["categories"]
     if sorted(ours) != sorted(theirs):
         found.append(f"categories ({', '.join(ours)} and {', '.join(theirs)})")
-    elif not found:
-        found += _different_pictures(baseline, other)
+    elif not found and (different := different_pictures(baseline, other)):
+        found.append(different)
     if found:
         raise UsageError(f"{baseline.path} and {other.path} cannot be compared: different {'; different '.join(found)}")
-
-
-def _different_pictures(baseline: Run, other: Run) -> list[str]:
-    """Whether both runs judged the same pictures, with the same labels and references."""
-
-    def told(run: Run) -> Counter[tuple[object, ...]]:
-        return Counter((*score.key, score.label) for score in run.scores)
-
-    one, two = told(baseline), told(other)
-    extra = [*(one - two), *(two - one)]
-    if extra:
-        return [f"data ({len(extra)} pictures or labels, as {extra[0][2]} of {extra[0][1]})"]
-    categories = [(name, other.results["categories"][name]) for name in baseline.results["categories"]]
-    return [
-        f"references (of {name})"
-        for name, own in categories
-        if own.get("references") != baseline.results["categories"][name].get("references")
-    ]

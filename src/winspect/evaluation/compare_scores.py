@@ -1,0 +1,161 @@
+"""Scores of the same pictures in two runs: how far they differ, in size, in order, and in verdict."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from winspect.evaluation.results import Run, Score
+from winspect.metrics import auroc
+
+# The scores file holds every digit, so that the figure made from it again is the same up to summation.
+_SAME_FIGURE = 1e-9
+
+Matched = tuple[Score, Score]
+"""A picture in the baseline and in the other run."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The scores of the same pictures in both runs.
+
+    Attributes:
+        count: pictures scored in both runs.
+        failed_in_one: pictures that only one of the runs could score.
+        largest_difference: of two scores of one picture, 0 or more; ``where``: that picture. None without pictures.
+        spearman: rank correlation of the scores, -1 to 1; None when either run's scores are all equal.
+        flips: verdicts that differ, each run at its own threshold of the largest F1; None where that is undefined.
+    """
+
+    count: int
+    failed_in_one: int
+    largest_difference: float | None
+    where: str | None
+    spearman: float | None
+    flips: int | None
+
+
+def matched(baseline: Run, other: Run, category: str) -> list[Matched]:
+    """The pictures of a category, in the baseline's order. Both runs must have scored the same ones."""
+    others = {score.key: score for score in other.scores if score.category == category}
+    return [(score, others[score.key]) for score in baseline.scores if score.category == category]
+
+
+def different_pictures(baseline: Run, other: Run) -> str | None:
+    """In what two runs of the same categories differ: pictures, labels or references; None where they do not."""
+    first, second = (Counter((*score.key, score.label) for score in run.scores) for run in (baseline, other))
+    extra = [*(first - second), *(second - first)]
+    if extra:
+        return f"data ({len(extra)} pictures or labels, as {extra[0][2]} of {extra[0][1]})"
+    ours, theirs = baseline.results["categories"], other.results["categories"]
+    different = [name for name in ours if ours[name].get("references") != theirs[name].get("references")]
+    return "; different ".join(f"references (of {name})" for name in different) or None
+
+
+def contradiction(run: Run, category: str) -> str | None:
+    """How a category's image AUROC and the scores file beside it contradict each other, or None.
+
+    A run with an alarm has no figure to compare its scores with.
+    """
+    recorded = run.results["categories"][category]["image_auroc"]
+    scores = [score for score in run.scores if score.category == category and score.score is not None]
+    by_seed = [
+        auroc(*_arrays([score for score in scores if score.seed == seed]))
+        for seed in sorted({score.seed for score in scores})
+    ]
+    defined = [figure for figure in by_seed if figure is not None]
+    if recorded is None or len(defined) != len(by_seed) or not defined:
+        return None
+    figure = sum(defined) / len(defined)
+    if abs(figure - recorded) <= _SAME_FIGURE:
+        return None
+    return f"its scores give an image AUROC of {figure:.4f}, its results {recorded:.4f}: the two files differ in origin"
+
+
+def look_at(categories: Sequence[Sequence[Matched]]) -> Pictures:
+    """Differences of the scores of some categories' pictures; each category has thresholds of its own."""
+    pairs = [pair for category in categories for pair in category]
+    failed = sum((first.score is None) != (second.score is None) for first, second in pairs)
+    scored = _scored(pairs)
+    if not scored:
+        return Pictures(0, failed, None, None, None, None)
+    (ours, _), (theirs, _) = map(_arrays, zip(*scored, strict=True))
+    apart = np.abs(ours - theirs)
+    flips = [count for category in categories if (count := _flips(category)) is not None]
+    return Pictures(
+        count=len(scored),
+        failed_in_one=failed,
+        largest_difference=float(apart.max()),
+        where=scored[int(apart.argmax())][0].path,
+        spearman=spearman(ours, theirs),
+        flips=sum(flips) if flips else None,
+    )
+
+
+def _scored(pairs: Sequence[Matched]) -> list[Matched]:
+    return [pair for pair in pairs if pair[0].score is not None and pair[1].score is not None]
+
+
+def _arrays(scores: Sequence[Score]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores float64 (n,), and labels bool (n,), True is anomalous."""
+    values = np.array([score.score for score in scores], np.float64)
+    return values, np.array([score.label == "anomalous" for score in scores], bool)
+
+
+def _flips(pairs: Sequence[Matched]) -> int | None:
+    """Verdicts that differ in one category, over its seeds."""
+    flips = []
+    for seed in sorted({first.seed for first, _ in pairs}):
+        scored = _scored([pair for pair in pairs if pair[0].seed == seed])
+        if not scored:
+            continue
+        (ours, labels), (theirs, _) = map(_arrays, zip(*scored, strict=True))
+        thresholds = best_threshold(ours, labels), best_threshold(theirs, labels)
+        if thresholds[0] is not None and thresholds[1] is not None:
+            flips.append(int(((ours >= thresholds[0]) != (theirs >= thresholds[1])).sum()))
+    return sum(flips) if flips else None
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """The score from which on pictures are called anomalous, for the largest F1; the highest of several.
+
+    Args:
+        scores: float (n,); labels: bool (n,), True is anomalous.
+
+    Returns:
+        One of the scores, or None when there are not both normal and anomalous pictures.
+
+    >>> best_threshold(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    0.35
+    """
+    if labels.all() or not labels.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    falling = scores[order]
+    hits = np.cumsum(labels[order])
+    called = np.arange(1, len(scores) + 1)
+    f1 = 2 * hits / (called + labels.sum())
+    last_of_ties = np.append(falling[1:] != falling[:-1], True)
+    return float(falling[np.where(last_of_ties, f1, -1).argmax()])
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Spearman's rank correlation, -1 to 1; ties share their mean rank. None when either side is constant.
+
+    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 10.0, 100.0]))
+    1.0
+    """
+    ranks = [_ranks(values) for values in (first, second)]
+    centred = [rank - rank.mean() for rank in ranks]
+    lengths = math.sqrt(float(centred[0] @ centred[0]) * float(centred[1] @ centred[1]))
+    return None if lengths == 0 else min(1.0, max(-1.0, float(centred[0] @ centred[1]) / lengths))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[which]

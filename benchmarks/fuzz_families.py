@@ -296,9 +296,7 @@ def _calibration() -> Any:
 
 @cache
 def _calibration_document() -> str:
-    from winspect.calibration.file import to_document
-
-    return json.dumps(to_document(_calibration()))
+    return json.dumps(_calibration().document())
 
 
 def _make_calibration(rng: Random, folder: Path) -> Path:

@@ -32,7 +32,6 @@ from winspect.calibration.conformal import (
     p_value,
 )
 from winspect.calibration.defects import regions_of
-from winspect.calibration.file import to_document
 from winspect.calibration.judgement import check_threshold, verdict_of
 from winspect.calibration.regions import map_peak
 from winspect.errors import OutputError, PictureError, SettingsError
@@ -243,8 +242,8 @@ def test_a_calibration_holds_the_models_scores(small_model, goods, calibration):
     assert (calibration.threshold, calibration.pixel_threshold) == (calibration.scores[-1], calibration.map_maxima[-1])
     assert calibration.pictures == 9
     assert calibration.class_name == "metal nut"
-    assert calibration.made_by["weights_sha256"] == small_model.weights_sha256
-    assert calibration.made_by["references"] == []
+    assert calibration.identity.weights_sha256 == small_model.weights_sha256
+    assert calibration.identity.references == ()
     assert (calibration.left_out, calibration.held_out, calibration.defective) == ((), None, None)
 
 
@@ -306,7 +305,7 @@ def test_references_and_copies_are_left_out(fewshot, goods, tmp_path, caplog):
     ]
     assert calibration.pictures == 13
     assert f"left out (copy): {copy}: the same picture as {goods[3]}" in caplog.messages
-    assert calibration.made_by["references"] == [
+    assert calibration.document()["references"] == [
         {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in goods[:2]
     ]
 
@@ -384,7 +383,7 @@ def test_the_same_model_passes(small_model, calibration):
     ],
 )
 def test_something_else_is_refused_with_both_values(small_model, calibration, name, value, words):
-    other = replace(calibration, made_by={**calibration.made_by, name: value})
+    other = Calibration.read({**calibration.document(), name: value})
     with pytest.raises(SettingsError, match=words) as refused:
         other.check_model(small_model, "metal nut")
     assert str(refused.value).count("calibrated with") == 1
@@ -415,20 +414,13 @@ def test_references_are_compared_by_content(fewshot, goods, tmp_path):
 
 @pytest.mark.parametrize("name", ["engine", "device"])
 def test_another_engine_is_a_note_in_fp32_and_refused_in_other_precisions(small_model, calibration, caplog, name):
-    other = replace(calibration, made_by={**calibration.made_by, name: "abacus"})
+    other = replace(calibration, identity=replace(calibration.identity, **{name: "abacus"}))
     other.check_model(small_model)
     assert f"{name}: calibrated with 'abacus', now " in caplog.text
     assert "in fp32 scores agree within 1e-5" in caplog.text
-
-    class Rounded:
-        def describe(self):
-            return {**small_model.describe(), "precision": "bf16"}
-
-        references_of = small_model.references_of
-
-    in_bf16 = replace(calibration, made_by={**other.made_by, "precision": "bf16"})
+    in_bf16 = replace(other, identity=replace(other.identity, precision="bf16"))
     with pytest.raises(SettingsError, match=f"{name}: calibrated with 'abacus', now "):
-        in_bf16.check_model(Rounded())
+        in_bf16.check(replace(small_model.identity("metal nut"), precision="bf16"))
 
 
 def test_nothing_is_noted_where_nothing_differs(small_model, calibration, caplog):
@@ -520,7 +512,7 @@ def test_a_full_disk_leaves_the_earlier_file(calibration, tmp_path, monkeypatch)
 )
 def test_a_damaged_file_is_told_by_its_entry(calibration, tmp_path, changes, words):
     path = tmp_path / "nut.json"
-    path.write_text(json.dumps({**to_document(calibration), **changes}))
+    path.write_text(json.dumps({**calibration.document(), **changes}))
     with pytest.raises(SettingsError, match=words) as refused:
         Calibration.load(path)
     assert str(path) in str(refused.value)
@@ -528,7 +520,7 @@ def test_a_damaged_file_is_told_by_its_entry(calibration, tmp_path, changes, wor
 
 @pytest.mark.parametrize("name", ["scores", "map_maxima", "threshold", "date", "references", "class", "held_out"])
 def test_a_missing_entry_is_named(calibration, tmp_path, name):
-    document = to_document(calibration)
+    document = calibration.document()
     del document[name]
     (tmp_path / "nut.json").write_text(json.dumps(document))
     with pytest.raises(SettingsError, match=f"damaged calibration: no entry '{name}'"):

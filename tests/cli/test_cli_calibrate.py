@@ -19,7 +19,6 @@ from PIL import Image
 
 from winspect import WinCLIP
 from winspect.calibration import Calibration
-from winspect.calibration.file import to_document
 from winspect.cli.main import main
 from winspect.outputs.coco import run_lengths
 
@@ -98,7 +97,7 @@ def test_json_is_the_files_entries_without_its_lists(cli, goods, news, tmp_path)
     options = ("--out", out, "--json", "--held-out", news / "new0.png", "--defective", news / "new1.png")
     done = cli("calibrate", goods, *RATE, *options, "--scores-only")
     assert done.code == 0
-    document = to_document(Calibration.load(out))
+    document = Calibration.load(out).document()
     assert json.loads(done.out) == {
         "out": str(out),
         **{name: value for name, value in document.items() if name not in ("scores", "map_maxima")},
@@ -115,7 +114,7 @@ def test_references_labelled_pictures_and_what_is_left_out(cli, goods, news, tmp
     assert done.code == 0
     calibration = Calibration.load(out)
     assert [Path(one.path).name for one in calibration.left_out] == ["good0.png", "good1.png"]
-    assert [one["name"] for one in calibration.made_by["references"]] == ["good0.png", "good1.png"]
+    assert [sample.path for sample in calibration.identity.references] == ["good0.png", "good1.png"]
     assert "9 good pictures of 'object', 2 references" in done.out
     assert "of 1 good pictures flagged" in done.out
     assert f"at --threshold {calibration.defective.f1_threshold:.6g}" in done.out

@@ -11,8 +11,9 @@ import numpy as np
 
 from winspect.calibration import Calibration, needed_pictures
 from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.methods.identity import Identity
 from winspect.methods.result import Result
-from winspect.methods.winclip.recipes import RECIPES
+from winspect.methods.winclip.recipes import RECIPES, Recipe
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import heat_overlay
 from winspect.service.contract import (
@@ -221,16 +222,15 @@ class FakeBackend:
         scores = self.good.get(key, [])
         if len(scores) < needed_pictures(max_false_alarms):
             raise SettingsError(f"{len(scores)} good pictures are too few, need {needed_pictures(max_false_alarms)}")
-        made_by = dict.fromkeys(
-            ("model", "weights_sha256", "prompts_sha256", "precision", "engine", "device"), "fake"
-        ) | {"recipe": {}, "class": key, "references": []}
         self.calibrations[key] = Calibration(
-            made_by, max_false_alarms, tuple(sorted(scores)), tuple(sorted(scores)), "2026-01-01T00:00:00+00:00", "0"
+            Identity("fake", "00", Recipe("fake"), "fake", "fp32", "cpu", class_name=key),
+            max_false_alarms,
+            tuple(sorted(scores)),
+            tuple(sorted(scores)),
+            "2026-01-01T00:00:00+00:00",
         )
 
     async def calibration(self, category_name):
-        from winspect.calibration.file import to_document
-
         found = self.calibrations.get(self._check(category_name))
         if found is None:
             return CalibrationState()
@@ -240,7 +240,7 @@ class FakeBackend:
             threshold=found.threshold,
             pictures=found.pictures,
             date=found.date,
-            document=to_document(found),
+            document=found.document(),
         )
 
     async def delete_calibration(self, category_name):

@@ -549,9 +549,7 @@ def test_references_and_a_calibration_given_at_the_start(tmp_path):
         own.ask(own.backend.set_references("part", [("r.png", grey(60))]))
         own.ask(own.backend.add_good("part", [(f"{n}.png", grey(n)) for n in range(100, 119)]))
         document = calibrated(own, "part", 0.1).document
-    from winspect.calibration.file import from_document
-
-    calibration = from_document(document)
+    calibration = Calibration.read(document)
     assert isinstance(calibration, Calibration)
     own = Running(tmp_path / "two", spec())
     with pytest.raises(ReferencesError, match=r"bad\.png: not a picture"):
@@ -566,11 +564,9 @@ def test_references_and_a_calibration_given_at_the_start(tmp_path):
 @pytest.fixture
 def calibration(tmp_path):
     """Made with a model called "fake", without references."""
-    from winspect.calibration.file import from_document
-
     with Running(tmp_path / "made", spec()) as own:
         own.ask(own.backend.add_good("part", [(f"{n}.png", grey(n)) for n in range(20)]))
-        return from_document(calibrated(own, "part", 0.1).document)
+        return Calibration.read(calibrated(own, "part", 0.1).document)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 Decisions are made from results, outside the model: see :class:`Calibration`.
 """
 
-from winspect.calibration.calibration import Calibration, Defective, HeldOut, LeftOut
+from winspect.calibration.calibration import Calibration
 from winspect.calibration.conformal import needed_pictures
 from winspect.calibration.defects import Defects
+from winspect.calibration.findings import Defective, HeldOut, LeftOut
 from winspect.calibration.judgement import DecisionRule, Judgement
 from winspect.calibration.regions import RegionRule
 

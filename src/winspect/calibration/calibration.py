@@ -4,122 +4,37 @@ own, outside the model and outside every exported graph, so that a decision can 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 from winspect.calibration.conformal import check_enough, conformal_threshold, p_value
 from winspect.calibration.defects import Defects
+from winspect.calibration.file import KIND, SCHEMA, read_file
+from winspect.calibration.findings import Defective, Finding, HeldOut, LeftOut, read_finding
 from winspect.calibration.judgement import DecisionRule, Judgement
 from winspect.calibration.regions import RegionRule
 from winspect.errors import SettingsError
-from winspect.methods.winclip.prompts import check_class_name, class_key
-from winspect.methods.winclip.recipes import Recipe, all_settings
+from winspect.methods.identity import Identified, Identity, written_by
+from winspect.system.entries import entry
 from winspect.system.files import replacing
 from winspect.system.installation import is_installed
 
 if TYPE_CHECKING:
     from winspect.methods.result import Result
-    from winspect.pictures.fingerprints import Fingerprint
 
 logger = logging.getLogger(__name__)
 
-LeftOutBecause = Literal["unreadable", "reference", "copy"]
-MADE_BY = (
-    "model",
-    "weights_sha256",
-    "activation",
-    "recipe",
-    "prompts_sha256",
-    "precision",
-    "engine",
-    "device",
-    "class",
-    "references",
+_DERIVED = ("pictures", "threshold", "pixel_threshold")
+_IDENTITY = (
+    *("model", "weights_sha256", "activation", "recipe", "prompts_sha256", "precision", "engine", "device", "class"),
+    *("references", "bit_depth"),
 )
-"""What decides a score, and is compared before a calibration is used."""
-SINCE_LATER = ("activation",)
-"""Of these, what calibrations and bundles of earlier releases do not say, and is not compared then."""
-BIT_DEPTH = "bit_depth"
-"""Compared as well; no entry where the values are of their whole range, which is the rule."""
-_ROUNDING_ONLY = ("engine", "device")
-
-
-class Described(Protocol):
-    """A model as far as a calibration knows it."""
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the scores."""
-
-    def references_of(self, category_name: str) -> tuple[Fingerprint, ...]:
-        """Names and hashes of a class's good samples."""
-
-
-def made_by(model: Described, category_name: str) -> dict[str, Any]:
-    """What decides the scores of a class, as JSON has it; the keys are :data:`MADE_BY`."""
-    described = model.describe()
-    prompts = json.dumps(described["prompts"], sort_keys=True)
-    references = [
-        {"name": Path(shown.path).name, "sha256": shown.sha256} for shown in model.references_of(category_name)
-    ]
-    identity = {
-        **described,
-        "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
-        "class": check_class_name(category_name),
-        "references": references,
-    }
-    said = [name for name in (*MADE_BY, BIT_DEPTH) if name in identity or name not in (*SINCE_LATER, BIT_DEPTH)]
-    return json.loads(json.dumps({name: identity[name] for name in said}))
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A picture that was given and not used.
-
-    Attributes:
-        because: ``unreadable``; ``reference``, which the model has seen; or ``copy`` of a picture that is used, which
-            would count one part twice.
-        message: the reason in words.
-    """
-
-    path: str
-    because: LeftOutBecause
-    message: str
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """A check on further good pictures.
-
-    Attributes:
-        pictures: how many; ``alarms``: how many of them are flagged.
-        chance: of as many alarms or more, if these pictures are like those calibrated on; 0 to 1, small is bad.
-    """
-
-    pictures: int
-    alarms: int
-    chance: float
-
-
-@dataclass(frozen=True)
-class Defective:
-    """What labelled defective pictures say.
-
-    Attributes:
-        pictures: how many; ``found``: how many of them the calibrated threshold flags.
-        f1: the largest F1 of these and the good pictures, 0 to 1; ``f1_threshold``: where it is reached.
-    """
-
-    pictures: int
-    found: int
-    f1: float
-    f1_threshold: float
 
 
 @dataclass(frozen=True)
@@ -127,29 +42,30 @@ class Calibration:
     """Decisions with a guarantee, made from good pictures alone: see :mod:`winspect.calibration.conformal`.
 
     Attributes:
-        made_by: what decides the scores; see :data:`MADE_BY`.
+        identity: what decides the scores of the class; its ``release`` is the one that made the calibration.
         max_false_alarms: at most this share of new good pictures is flagged.
         scores: of the good pictures, ascending.
         map_maxima: the largest value of each one's map, ascending; None when calibrated on scores alone.
         left_out: pictures that were given and not used.
         held_out, defective: what further labelled pictures said, if there were any.
-        date: ISO 8601, UTC. ``winspect``: the release that made it.
+        date: ISO 8601, UTC.
 
     Raises:
         SettingsError: too few scores for the rate, or scores that are not finite, ascending numbers.
     """
 
-    made_by: Mapping[str, Any]
+    identity: Identity
     max_false_alarms: float
     scores: tuple[float, ...] = field(repr=False)
     map_maxima: tuple[float, ...] | None = field(repr=False)
     date: str
-    winspect: str
     left_out: tuple[LeftOut, ...] = ()
     held_out: HeldOut | None = None
     defective: Defective | None = None
 
     def __post_init__(self) -> None:
+        if self.identity.class_name is None:
+            raise SettingsError("a calibration needs the identity of a class")
         _check_scores("scores", self.scores)
         check_enough(len(self.scores), self.max_false_alarms)
         if self.map_maxima is not None:
@@ -160,7 +76,8 @@ class Calibration:
     @property
     def class_name(self) -> str:
         """The class it decides on, as it stands in prompts."""
-        return self.made_by["class"]
+        assert self.identity.class_name is not None  # checked when it was built
+        return self.identity.class_name
 
     @property
     def pictures(self) -> int:
@@ -229,54 +146,107 @@ class Calibration:
         """
         autos = [name for name in ("precision", "engine", "device") if given.get(name) == "auto"]
         chosen = {name: value for name, value in given.items() if name not in autos and value is not None}
-        made_with = {"precision": self.made_by["precision"]}
+        made = self.identity
+        made_with: dict[str, Any] = {"precision": made.precision}
         if not {"recipe", "settings"} & chosen.keys():
-            made_with["recipe"] = Recipe(**all_settings(self.made_by["recipe"]))
+            made_with["recipe"] = made.recipe
         # In fp32 another engine or device rounds alike; one that is not here is done without.
-        is_here = self.made_by["device"] == "cpu" and is_installed(self.made_by["engine"])
-        same_device = str(chosen.get("device", self.made_by["device"])).partition(":")[0] == self.made_by["device"]
-        if same_device and (is_here or made_with["precision"] != "fp32"):
-            made_with |= {name: self.made_by[name] for name in _ROUNDING_ONLY}
+        is_here = made.device == "cpu" and is_installed(made.engine)
+        same_device = str(chosen.get("device", made.device)).partition(":")[0] == made.device
+        if same_device and (is_here or made.precision != "fp32"):
+            made_with |= {"engine": made.engine, "device": made.device}
         return {**made_with, **chosen}
 
-    def check_model(self, model: Described, category_name: str | None = None) -> None:
-        """Refuse a model whose scores are not those calibrated on: other weights, recipe, precision, references.
+    def check_model(self, model: Identified, category_name: str | None = None) -> None:
+        """Refuse a model whose scores are not those calibrated on; see :meth:`check`.
+
+        Args:
+            model: what is to inspect.
+            category_name: the class it is to inspect; None for the calibration's.
+        """
+        self.check(model.identity(self.class_name if category_name is None else category_name))
+
+    def check(self, identity: Identity) -> None:
+        """Refuse an identity other than that calibrated with: other weights, recipe, precision, references.
 
         Engine and device are arithmetic in another order. In fp32 they agree within 1e-5, which is noted in the log; in
         other precisions each rounds in its own way, and another one is refused.
 
-        Args:
-            model: what is to judge.
-            category_name: the class it is to judge; None for the calibration's.
-
         Raises:
             SettingsError: names each difference with both values.
         """
-        theirs = made_by(model, self.class_name if category_name is None else category_name)
-        said = [name for name in MADE_BY if name in self.made_by and name in theirs] + [BIT_DEPTH]
-        different = [name for name in said if _comparable(name, self.made_by) != _comparable(name, theirs)]
-        rounding = [name for name in different if name in _ROUNDING_ONLY and theirs["precision"] == "fp32"]
-        told = [
-            _difference(name, self.made_by.get(name), theirs.get(name)) for name in different if name not in rounding
-        ]
-        if told:
+        different = self.identity.differences(identity, ignore=("winspect", "weights"))
+        rounding, deciding = (
+            "; ".join(each.in_words("{name}: calibrated with {first}, now {second}") for each in kind)
+            for kind in ([d for d in different if d.is_rounding], [d for d in different if not d.is_rounding])
+        )
+        if deciding:
             raise SettingsError(
-                f"the calibration was made with something else: {'; '.join(told)}. Use what it was made with, or "
-                "calibrate again"
+                f"the calibration was made with something else: {deciding}. Use what it was made with, or calibrate "
+                "again"
             )
         if rounding:
-            told = [_difference(name, self.made_by.get(name), theirs.get(name)) for name in rounding]
-            logger.warning("%s: in fp32 scores agree within 1e-5, verdicts that close may differ", "; ".join(told))
+            logger.warning("%s: in fp32 scores agree within 1e-5, verdicts that close may differ", rounding)
+
+    def document(self) -> dict[str, Any]:
+        """The calibration as JSON has it. The thresholds follow from the scores, and stand there for the reader."""
+        entries = self.identity.entries()
+        return {
+            "kind": KIND,
+            "schema": SCHEMA,
+            "winspect": self.identity.release,
+            "date": self.date,
+            **{name: entries[name] for name in _IDENTITY if name in entries},
+            "max_false_alarms": self.max_false_alarms,
+            **{name: getattr(self, name) for name in _DERIVED},
+            "held_out": self.held_out and asdict(self.held_out),
+            "defective": self.defective and asdict(self.defective),
+            "left_out": [asdict(left_out) for left_out in self.left_out],
+            "scores": list(self.scores),
+            "map_maxima": None if self.map_maxima is None else list(self.map_maxima),
+        }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Calibration:
+        """The inverse of :meth:`document`.
+
+        Raises:
+            SettingsError: an entry is missing, or is not what it should be; names the releases of another one's file.
+        """
+        try:
+            return cls._read(document)
+        except (SettingsError, TypeError, ValueError, OverflowError) as error:
+            raise SettingsError(f"damaged calibration: {error}; calibrate again{written_by(document)}") from error
+
+    @classmethod
+    def _read(cls, document: Mapping[str, Any]) -> Calibration:
+        def maybe(kind: Callable[..., Finding], name: str) -> Finding | None:
+            return None if (finding := entry(document, name, object)) is None else read_finding(kind, finding)
+
+        entry(document, "class", str)
+        maxima = entry(document, "map_maxima", object)
+        calibration = cls(
+            identity=replace(Identity.read(document), release=entry(document, "winspect", str)),
+            max_false_alarms=entry(document, "max_false_alarms", float),
+            scores=tuple(entry(document, "scores", list)),
+            map_maxima=None if maxima is None else tuple(entry(document, "map_maxima", list)),
+            date=entry(document, "date", str),
+            left_out=tuple(read_finding(LeftOut, finding) for finding in entry(document, "left_out", list)),
+            held_out=maybe(HeldOut, "held_out"),
+            defective=maybe(Defective, "defective"),
+        )
+        for name in _DERIVED:
+            if entry(document, name, object) != (value := getattr(calibration, name)):
+                raise SettingsError(f"{name} is {document[name]!r}, but {value!r} follows from scores and rate")
+        return calibration
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all.
+        """Write it as JSON, atomically.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        from winspect.calibration.file import to_document
-
-        text = json.dumps(to_document(self), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(self.document(), indent=1, ensure_ascii=False, allow_nan=False)
         with replacing(Path(path)) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -287,9 +257,11 @@ class Calibration:
         Raises:
             SettingsError: no such file, or it is damaged, foreign, or of a newer release; names file and entry.
         """
-        from winspect.calibration.file import read
-
-        return read(Path(path))
+        document = read_file(Path(path))
+        try:
+            return cls.read(document)
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from error
 
 
 def _check_scores(name: str, scores: Sequence[float]) -> None:
@@ -298,30 +270,3 @@ def _check_scores(name: str, scores: Sequence[float]) -> None:
             raise SettingsError(f"{name}: got {number!r}, need finite numbers")
     if list(scores) != sorted(scores):
         raise SettingsError(f"{name}: need ascending numbers")
-
-
-def _comparable(name: str, identity: Mapping[str, Any]) -> Any:
-    """References are a set of contents: neither their order nor their names decide a score. Settings that an earlier
-    release did not know are as it judged. A class is the same however it is typed."""
-    if name == "class":
-        return class_key(identity[name])
-    if name == "references":
-        return sorted(str(reference["sha256"]) for reference in identity[name])
-    return all_settings(identity[name]) if name == "recipe" else identity.get(name)
-
-
-def _difference(name: str, ours: Any, theirs: Any) -> str:
-    if name == "references":
-        return f"references: calibrated with {_names(ours)}, now {_names(theirs)}"
-    if name == "recipe":
-        ours, theirs = all_settings(ours), all_settings(theirs)
-        changed = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-        ours, theirs = ({key: recipe.get(key) for key in changed} for recipe in (ours, theirs))
-    return f"{name}: calibrated with {ours!r}, now {theirs!r}"
-
-
-def _names(references: Sequence[Mapping[str, Any]], most: int = 4) -> str:
-    if not references:
-        return "none (zero-shot)"
-    shown = [f"{reference['name']} ({str(reference['sha256'])[:8]})" for reference in references[:most]]
-    return ", ".join(shown) + (f" and {len(references) - most} more" if len(references) > most else "")

@@ -127,9 +127,7 @@ def _check_place(out: Path) -> None:
 
 def _summary(calibration: Calibration, out: str | None) -> dict[str, Any]:
     """The file's entries but for its lists of scores."""
-    from winspect.calibration.file import to_document
-
-    document = to_document(calibration)
+    document = calibration.document()
     return {"out": out, **{name: value for name, value in document.items() if name not in ("scores", "map_maxima")}}
 
 
@@ -137,7 +135,7 @@ def _lines(calibration: Calibration, out: str | None) -> list[str]:
     from winspect.calibration.conformal import rate_bound
 
     rate = f"{calibration.max_false_alarms:g}"
-    shots = len(calibration.made_by["references"])
+    shots = len(calibration.identity.references)
     lines = [
         f"{calibration.pictures} good pictures of {calibration.class_name!r}, "
         f"{f'{shots} references' if shots else 'zero-shot'}, at most {rate} of new ones flagged",

@@ -1,16 +1,17 @@
-"""Calibrating: good pictures go in, a calibration comes out."""
+"""Make calibrations from good pictures."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from winspect._version import __version__
-from winspect.calibration.calibration import Calibration, Defective, HeldOut, LeftOut, LeftOutBecause, made_by
-from winspect.calibration.conformal import best_f1, chance_of_alarms, check_enough, check_rate, conformal_threshold
-from winspect.calibration.judgement import verdict_of
+from winspect.calibration import Calibration, Defective, HeldOut, LeftOut
+from winspect.calibration.conformal import check_enough, check_rate
+from winspect.calibration.findings import LeftOutBecause
 from winspect.calibration.regions import map_peak
 from winspect.errors import SettingsError
 from winspect.pictures.fingerprints import fingerprint
@@ -18,7 +19,7 @@ from winspect.pictures.given import pictures_given
 from winspect.system.progress import progress_bar
 
 if TYPE_CHECKING:
-    from winspect.inspector.base import Predictor
+    from winspect.inspector.protocol import CalibratedScorer
     from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ SUSPICIOUS = 0.01
 
 
 def calibrate(
-    model: Predictor,
+    model: CalibratedScorer,
     pictures: Iterable[Any],
     category_name: str,
     *,
@@ -46,10 +47,10 @@ def calibrate(
     ``left_out``.
 
     Args:
-        model: with the references it will judge with.
+        model: with the references it will inspect with.
         pictures: good ones from the line that is to be inspected, as they come: not chosen, not sorted out. A folder,
             file or glob, or any number of pictures.
-        category_name: the class they are judged as.
+        category_name: the class they are scored as.
         max_false_alarms: above 0 and below 1.
         held_out: further good pictures, to see whether the promise holds for them.
         defective: pictures of defective parts, for an F1-optimal threshold, and to see how many are found.
@@ -65,60 +66,65 @@ def calibrate(
     check_rate(max_false_alarms)
     good, further, bad = (list(pictures_given(given, bgr=bgr)) for given in (pictures, held_out, defective))
     check_enough(len(good), max_false_alarms)
-    judging = _Judging(model, category_name, progress)
+    usable = _Usable(model, category_name, progress)
     scores, maxima = [], []
-    for result in judging.results(good, "good", maps=maps):
+    for result in usable.results(good, "good", maps=maps):
         scores.append(_score(result))
         if maps:
             maxima.append(map_peak(result))
     check_enough(len(scores), max_false_alarms)
     scores.sort()
-    threshold = conformal_threshold(scores, max_false_alarms)
-    further_scores = [_score(result) for result in judging.results(further, "held out")]
-    bad_scores = [_score(result) for result in judging.results(bad, "defective")]
+    further_scores, bad_scores = usable.scores(further, "held-out"), usable.scores(bad, "defective")
     return Calibration(
-        made_by=made_by(model, category_name),
+        identity=replace(model.identity(category_name), release=__version__),
         max_false_alarms=float(max_false_alarms),
         scores=tuple(scores),
         map_maxima=tuple(sorted(maxima)) if maps else None,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        winspect=__version__,
-        left_out=tuple(judging.left_out),
-        held_out=_held_out(further_scores, threshold, len(scores), max_false_alarms) if further else None,
-        defective=_defective(bad_scores, threshold, scores) if bad else None,
+        left_out=tuple(usable.left_out),
+        held_out=HeldOut.of(further_scores, scores, max_false_alarms) if further else None,
+        defective=Defective.of(bad_scores, scores, max_false_alarms) if bad else None,
     )
 
 
-class _Judging:
-    """Judges pictures once each, and notes those that are left out."""
+class _Usable:
+    """Scores each picture once, and notes those that are left out."""
 
-    def __init__(self, model: Predictor, category_name: str, progress: bool) -> None:
+    def __init__(self, model: CalibratedScorer, category_name: str, progress: bool) -> None:
         self.model, self.category_name, self.progress = model, category_name, progress
         self.left_out: list[LeftOut] = []
-        self._references = {key for shown in model.references_of(category_name) for key in shown.keys}
+        self._references = {key for reference in model.references_of(category_name) for key in reference.keys}
         self._used: dict[str, str] = {}
 
     def results(self, pictures: Sequence[Any], kind: str, *, maps: bool = False) -> Iterator[Result]:
-        """The results of those that can be used."""
+        """Results of the pictures that can be used."""
         usable = [picture for picture in pictures if self._is_new(picture)]
         results = self.model.predict_many(usable, self.category_name, maps=maps)
         for result in progress_bar(results, kind, len(usable), shown=self.progress):
-            if result.error is None:
-                if result.warning is not None:
-                    logger.warning("used for calibration, but %s: %s", result.path, result.warning)
-                yield result
-            else:
+            if result.error is not None:
                 self._leave_out(result.path, "unreadable", str(result.error))
+                continue
+            if result.warning is not None:
+                logger.warning("used for calibration, but %s: %s", result.path, result.warning)
+            yield result
+
+    def scores(self, pictures: Sequence[Any], kind: str) -> list[float]:
+        """Scores of the pictures that can be used, at least one where any are given."""
+        scores = [_score(result) for result in self.results(pictures, kind)]
+        if pictures and not scores:
+            raise SettingsError(f"none of the {kind} pictures can be used; see what was left out")
+        return scores
 
     def _is_new(self, picture: Any) -> bool:
-        own = fingerprint(picture)
-        original = next((self._used[key] for key in own.keys if key in self._used), None)
-        if self._references & own.keys:
-            self._leave_out(own.path, "reference", f"{own.path}: a reference picture, which the model has seen")
+        identity = fingerprint(picture)
+        original = next((self._used[key] for key in identity.keys if key in self._used), None)
+        if self._references & identity.keys:
+            message = f"{identity.path}: a reference picture, which the model has seen"
+            self._leave_out(identity.path, "reference", message)
         elif original is not None:
-            self._leave_out(own.path, "copy", f"{own.path}: the same picture as {original}")
+            self._leave_out(identity.path, "copy", f"{identity.path}: the same picture as {original}")
         else:
-            self._used.update(dict.fromkeys(own.keys, own.path))
+            self._used.update(dict.fromkeys(identity.keys, identity.path))
             return True
         return False
 
@@ -130,22 +136,3 @@ class _Judging:
 def _score(result: Result) -> float:
     assert result.anomaly_score is not None  # there is no error
     return float(result.anomaly_score)
-
-
-def _held_out(scores: Sequence[float], threshold: float, pictures: int, max_false_alarms: float) -> HeldOut:
-    if not scores:
-        raise SettingsError("none of the held-out pictures can be used; see what was left out")
-    alarms = _flagged(scores, threshold)
-    chance = chance_of_alarms(alarms, len(scores), pictures=pictures, max_false_alarms=max_false_alarms)
-    return HeldOut(len(scores), alarms, chance)
-
-
-def _defective(scores: Sequence[float], threshold: float, good: Sequence[float]) -> Defective:
-    if not scores:
-        raise SettingsError("none of the defective pictures can be used; see what was left out")
-    best = best_f1(good, scores)
-    return Defective(len(scores), _flagged(scores, threshold), best.f1, best.threshold)
-
-
-def _flagged(scores: Sequence[float], threshold: float) -> int:
-    return sum(verdict_of(score, threshold, anomalous_at=False) == "anomalous" for score in scores)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from winspect._version import __version__
 from winspect.errors import SettingsError
@@ -104,17 +104,9 @@ class Identity:
         """The identity in a document of this or an earlier release: a bundle, a calibration, or :meth:`document`.
 
         Raises:
-            SettingsError: an entry is missing or is not what it should be. Names both releases, if they are two.
+            SettingsError: an entry is missing or is not what it should be.
         """
-        try:
-            return cls._read(document)
-        except SettingsError as error:
-            if (release := document.get("winspect")) == __version__:
-                raise
-            raise SettingsError(f"{error} (written by winspect {release}, this is {__version__})") from error
 
-    @classmethod
-    def _read(cls, document: Mapping[str, Any]) -> Identity:
         def maybe(name: str, kind: type) -> Any:
             return None if document.get(name) is None else entry(document, name, kind)
 
@@ -155,6 +147,19 @@ class Identity:
             replace(difference, is_rounding=difference.name in rounding)
             for difference in differences(first, second, ignore={*ignore, *unsaid, "prompts"})
         ]
+
+
+class Identified(Protocol):
+    """A model as far as its identity matters."""
+
+    def identity(self, category_name: str | None = None) -> Identity:
+        """What decides the scores of a class; of the model as such for None."""
+
+
+def written_by(document: Mapping[str, Any]) -> str:
+    """Both releases, for the end of a message on a document of another one; empty for one of this release."""
+    release = document.get("winspect")
+    return "" if release == __version__ else f" (written by winspect {release}, this is {__version__})"
 
 
 @dataclass(frozen=True)

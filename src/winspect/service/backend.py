@@ -115,7 +115,6 @@ class Backend:
             ReferencesError: a picture cannot be used.
             SettingsError: the calibration is for another class.
         """
-        from winspect.calibration.file import to_document
         from winspect.pictures.decoding import read_rgb
 
         key = self._key(category_name)
@@ -130,7 +129,7 @@ class Backend:
             self._store.replace(key, "reference", [(clean_name(name), content) for name, content in references])
         if calibration is not None:
             self._given[key] = self._store.document(key)
-            self._store.set_document(key, to_document(calibration))
+            self._store.set_document(key, calibration.document())
 
     async def start(self) -> None:
         """Start the processes; returns at once. ``state`` is ``ready`` after load and warm-up."""

@@ -9,7 +9,7 @@ from winspect.errors import SettingsError
 
 
 def entry(document: Mapping[str, Any], name: str, kind: type) -> Any:
-    """An entry of a type; true and false are no whole numbers.
+    """An entry of a type. True and false are no numbers; a whole number is a ``float`` too.
 
     Raises:
         SettingsError: it is missing, or of another type.
@@ -17,6 +17,6 @@ def entry(document: Mapping[str, Any], name: str, kind: type) -> Any:
     if name not in document:
         raise SettingsError(f"no entry {name!r}")
     value = document[name]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         raise SettingsError(f"{name}: got {value!r}, need a {kind.__name__}")
     return value

@@ -13,9 +13,9 @@ from typing import Any
 
 from winspect.calibration import Calibration
 from winspect.calibration.conformal import check_enough
-from winspect.calibration.file import from_document, to_document
 from winspect.errors import PictureError, SettingsError, WinspectError
 from winspect.inspector.calibrating import calibrate
+from winspect.methods.identity import Identity
 from winspect.methods.result import Result
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.service.contract import CalibrationState, NotReady, Overloaded, ServiceError, StoredPicture, UnknownClass
@@ -63,9 +63,12 @@ class StandIn:
     ) -> None:
         self._described, self._references, self._judge = described, references, judge
 
-    def describe(self) -> dict[str, Any]:
-        """Of the model that runs."""
-        return self._described
+    def identity(self, category_name: str | None = None) -> Identity:
+        """Of the model that runs, and of the one class that this stands in for."""
+        identity = Identity.read(self._described)
+        if category_name is None:
+            return identity
+        return identity.of_class(category_name, self.references_of(category_name))
 
     def references_of(self, category_name: str) -> tuple[Fingerprint, ...]:
         """Of the one class that this stands in for."""
@@ -138,9 +141,9 @@ class Calibrations:
             self._kept.pop(category_name, None)
             if document is None or described is None:
                 return
-            calibration, stale = from_document(document), None
+            calibration, stale = Calibration.read(document), None
             try:
-                calibration.check_model(StandIn(described, references), category_name)  # type: ignore[arg-type]
+                calibration.check_model(StandIn(described, references), category_name)
             except SettingsError as error:
                 stale = str(error)
             self._kept[category_name] = _Kept(calibration, version, stale)
@@ -166,10 +169,9 @@ class Calibrations:
                 )
 
     def _is_of_another_model(self, calibration: Calibration) -> bool:
-        shown = [StoredPicture(one["name"], one["sha256"], 0) for one in calibration.made_by["references"]]
+        made = calibration.identity
         try:
-            model: Any = StandIn(self._described() or {}, shown)
-            calibration.check_model(model, calibration.class_name)
+            calibration.check(Identity.read(self._described() or {}).of_class(calibration.class_name, made.references))
         except SettingsError:
             return True
         return False
@@ -196,7 +198,7 @@ class Calibrations:
             threshold=kept.calibration.threshold,
             pictures=kept.calibration.pictures,
             date=kept.calibration.date,
-            document=to_document(kept.calibration),
+            document=kept.calibration.document(),
         )
 
     async def start(self, category_name: str, max_false_alarms: float) -> None:
@@ -243,7 +245,7 @@ class Calibrations:
             async with self._turn:
                 job.has_begun = True
                 calibration = await self._calibrate(category_name, job, pictures)
-                await asyncio.to_thread(self._store.set_document, category_name, to_document(calibration))
+                await asyncio.to_thread(self._store.set_document, category_name, calibration.document())
             await self.check(category_name)
             if self._jobs.get(category_name) is job:
                 del self._jobs[category_name]

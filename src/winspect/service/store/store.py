@@ -171,7 +171,7 @@ class Store:
         return content
 
     def document(self, category_name: str) -> dict[str, Any] | None:
-        """The calibration of a class, as :func:`winspect.calibration.file.to_document` made it."""
+        """The calibration of a class, as :meth:`winspect.calibration.Calibration.document` made it."""
         found = self._rows("SELECT document FROM calibrations WHERE class = ?", category_name)
         return json.loads(found[0][0]) if found else None
 

@@ -16,12 +16,13 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
-from winspect.errors import WeightsCorruptError, WeightsMismatchError, WeightsMissingError
+from winspect.errors import WeightsMismatchError
+from winspect.weights import TINY
 from winspect.weights.bundled import CONFIG_FILE, WEIGHTS_FILE, read_config
+from winspect.weights.checkpoint import fit, read_tensors
 
 TOKEN_WEIGHT = "token_embedding.weight"
 TOKEN_ROWS, TOKEN_INDEX = "token_embedding.rows", "token_embedding.index"
@@ -206,42 +207,19 @@ def load_tiny(folder: str | Path) -> open_clip.model.CLIP:
     """
     model = build_tiny(read_config(folder))
     path = Path(folder) / WEIGHTS_FILE
-    if not path.is_file():
-        raise WeightsMissingError(f"{path}: not found; a tiny model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsCorruptError(f"{path}: cannot be read ({error}); install the package again") from None
-    model.load_state_dict(_checked_state(tensors, model, path))
-    return model.eval()
-
-
-def _checked_state(tensors: dict[str, torch.Tensor], model: nn.Module, path: Path) -> dict[str, torch.Tensor]:
-    wanted = model.state_dict()
+    tensors = read_tensors(path)
     rows, index = tensors.pop(TOKEN_ROWS, None), tensors.pop(TOKEN_INDEX, None)
-    table = torch.zeros_like(wanted[TOKEN_WEIGHT])
     if rows is not None and index is not None:
-        fits = rows.shape == (len(index), table.shape[1]) and bool((index >= 0).all() & (index < len(table)).all())
-        if not fits:
+        table = torch.zeros_like(model.token_embedding.weight)
+        if rows.shape != (len(index), table.shape[1]) or not ((index >= 0) & (index < len(table))).all():
             raise WeightsMismatchError(
-                f"{path}: {TOKEN_ROWS} is {tuple(rows.shape)} for {len(index)} tokens and a "
-                f"{tuple(table.shape)} vocabulary; the file is not of this architecture"
+                f"{path}: {TOKEN_ROWS} is {tuple(rows.shape)} for {len(index)} tokens and a {tuple(table.shape)} "
+                "vocabulary; the file is not of this architecture"
             )
         table[index.long()] = rows.to(table.dtype)
         tensors[TOKEN_WEIGHT] = table
-    state = {name: tensor.to(wanted[name].dtype) if name in wanted else tensor for name, tensor in tensors.items()}
-    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & state.keys())
-        if state[name].shape != wanted[name].shape
-    ]
-    if missing or unexpected or reshaped:
-        raise WeightsMismatchError(
-            f"{path}: not the tensors of this architecture: missing {missing or 'none'}, "
-            f"unexpected {unexpected or 'none'}, of another shape {reshaped or 'none'}"
-        )
-    return state
+    fit(model, tensors, path=path, name=TINY, dtype=torch.float32)
+    return model.eval()
 
 
 def save_tiny(model: nn.Module, config: Mapping[str, Any], folder: str | Path) -> None:

@@ -71,7 +71,7 @@ def test_half_weights_can_be_loaded_in_full_precision(original, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "", "FP16"])
 def test_an_unknown_precision_is_refused(checkpoint, precision):
-    with pytest.raises(PrecisionError, match=f"'{precision}', wanted one of fp32, fp16, bf16"):
+    with pytest.raises(PrecisionError, match=f"'{precision}', need one of fp32, fp16, bf16"):
         load(SMALL, checkpoint, precision=precision)
 
 

@@ -163,7 +163,7 @@ def test_a_git_lfs_pointer_is_recognised(tmp_path):
 
 def test_an_unknown_ending_is_refused(tmp_path):
     (tmp_path / "w.onnx").write_bytes(b"x")
-    with pytest.raises(WeightsError, match=r"'\.onnx', wanted one of \.safetensors, \.pt"):
+    with pytest.raises(WeightsError, match=r"'\.onnx', need one of \.safetensors, \.pt"):
         load(SMALL, tmp_path / "w.onnx")
 
 

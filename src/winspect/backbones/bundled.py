@@ -159,7 +159,7 @@ class HybridPatchEmbed(nn.Module):
 
 
 def oddness_in_picture(tokens: torch.Tensor, grid: int) -> torch.Tensor:
-    """How little each patch looks like the rest of its own picture, at each level of the stem.
+    """How little each patch looks like the rest of its picture, at each level of the stem.
 
     The logarithm of the mean distance to the three nearest patches of the picture that are not neighbours. A few
     attention layers cannot easily find nearest patches themselves.

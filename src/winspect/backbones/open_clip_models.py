@@ -49,7 +49,7 @@ class LoadedCLIP:
         context_length: tokens per text.
         precision: "fp32", "fp16" or "bf16": dtype of every floating parameter and buffer.
         activation: "gelu" or "quick_gelu", of the image tower's MLPs; another one's name in lower case.
-        remarks: what the weights decided, to be said once.
+        remarks: decisions that the weights made, to be logged once.
         scoring: settings of scores that the model brings along, empty for models of open_clip: ``temperature``, and
             ``log_fusion`` (see :class:`winspect.methods.winclip.fusion.FusionSettings`).
     """
@@ -103,7 +103,7 @@ def load(
     """
     if precision not in DTYPES:
         raise PrecisionError(
-            f"got precision {precision!r}, wanted one of {', '.join(DTYPES)} (int8 is made by an engine, from fp32)"
+            f"got precision {precision!r}, need one of {', '.join(DTYPES)} (int8 is made by an engine, from fp32)"
         )
     source = resolve(model, weights, cache_dir=cache_dir, offline=offline, progress=progress)
     built = _bundled(source, precision) if source.kind == "bundled" else _from_checkpoint(source, precision)
@@ -173,7 +173,7 @@ def _from_checkpoint(source: Source, precision: str) -> _Built:
 
 
 def _quick_gelu(source: Source, tensors: Mapping[str, torch.Tensor]) -> tuple[bool | None, tuple[str, ...]]:
-    """Whether the weights are used with QuickGELU, None for what the architecture says; and what to say of it."""
+    """Whether the weights are used with QuickGELU (None: as the architecture states), and remarks about it."""
     if not is_openai(tensors):
         return source.quick_gelu, ()
     if source.quick_gelu is False:
@@ -209,7 +209,7 @@ def build_on_meta(config: dict[str, Any], *, quick_gelu: bool | None = None) -> 
 
     Args:
         config: from :func:`architecture`.
-        quick_gelu: build with OpenAI's ``x * sigmoid(1.702 x)``, or without; None for what the configuration says. It
+        quick_gelu: build with OpenAI's ``x * sigmoid(1.702 x)``, or without; None: as the configuration states. It
             must be what the weights were trained with: the other activation loads without complaint and is wrong.
 
     Raises:

@@ -3,7 +3,7 @@
 KINDS = "visa, mvtec, btad, mpdd, mvtec2, ksdd2, dagm, realiad, meta, folder, manifest, elpv or textile"
 
 DRAWINGS = """\
-what --root holds, for each kind of data set (docs/data.md says more):
+what --root holds, for each kind of data set (docs/data.md has more):
 
   folder    CATEGORY/good/*                  normal
             CATEGORY/TYPE OF DEFECT/*        defective

@@ -22,8 +22,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "prepare",
         help="make a data set ready for evaluation, or check it",
-        description="Convert a data set, count it against the official figures, and say what is missing. The source is "
-        "never changed; an interrupted run is gone on with by the same command.",
+        description="Convert a data set, count it against the official figures, and report what is missing. The source "
+        "is never changed; the same command goes on with an interrupted run.",
         epilog="elpv (solar cells, CC BY-NC-SA 4.0) and textile (MIT) install with the extra demo; "
         "visa (CC BY 4.0) and mvtec (CC BY-NC-SA 4.0) are downloaded from their makers.",
     )
@@ -87,12 +87,12 @@ def _print_troubles(summary: Summary) -> None:
     troubles += [f"left out: {name}: not where this data set has its pictures: move it" for name in summary.left_out]
     troubles += [f"failed: {row['path']}: {row['message']}" for row in summary.failed]
     for trouble in troubles[:_LINES_SHOWN]:
-        say(f"{trouble}")
+        say(trouble)
     if len(troubles) > _LINES_SHOWN:
         say(f"and {len(troubles) - _LINES_SHOWN} more; --json lists them all")
     done = f"{summary.written} files written, {summary.kept} were there" if summary.out else "nothing written"
     if others := left_out_in_words(summary.other_files):
-        say(f"{others}")
+        say(others)
     checked = f", {summary.verified} pictures decoded" if summary.verified else ""
     left_out = f", {len(summary.left_out)} left out" if summary.left_out else ""
     where = f"; {summary.dataset} is in {summary.out}" if summary.out else ""

@@ -45,11 +45,11 @@ def open_dataset(
     Args:
         kind: one of :data:`KINDS`; docs/data.md draws each one's layout.
         root: its folder, or the manifest's file. ``elpv`` and ``textile`` default to the installed package.
-        categories: only these; default: all. A root without categories of its own takes one name from here.
+        categories: only these; default: all. A root that is itself one category takes its name from here.
 
     Raises:
         SettingsError: an unknown kind, or no root where one is needed.
-        SourceError: no such data set there, or no such category (says which there are).
+        SourceError: no such data set there, or no such category (names those it has).
         MissingExtraError: the package with the pictures is not installed.
     """
     if kind not in KINDS:

@@ -105,7 +105,7 @@ class MaskFinder:
         return mask
 
     def _list(self, folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-        """Stem of the picture -> mask, for masks whose name says that they are, and for others."""
+        """Stem of the picture -> mask: of files with a mask's ending, and of others."""
         if folder not in self._listed:
             with_suffix: dict[str, Path] = {}
             plain: dict[str, Path] = {}

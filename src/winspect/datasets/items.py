@@ -27,7 +27,7 @@ class Item:
 
     Attributes:
         path: the picture. Whether it is there and readable shows when it is read.
-        category: the product, as in ``"candle"``; underscores stand for spaces in prompts.
+        category: the product, as in ``"candle"``; underscores become spaces in prompts.
         split: ``"train"`` (references may be drawn from it) or ``"test"`` (scored).
         label: ``"normal"`` or ``"anomalous"``.
         defect_type: ``"good"`` for normal pictures, else what the data set calls the defect.
@@ -66,7 +66,7 @@ class Dataset:
     Attributes:
         name: the kind it was opened as, as in ``"visa"``.
         root: the folder or file it was read from.
-        categories: in the data set's own order. A category that has no pictures stays in the list.
+        categories: in the data set's order. A category that has no pictures stays in the list.
         items: every picture, category after category.
     """
 
@@ -81,7 +81,7 @@ class Dataset:
         """The pictures that match everything given, in order.
 
         Raises:
-            SourceError: the data set has no such category; says which it has.
+            SourceError: the data set has no such category; names those it has.
             SettingsError: an unknown split or label.
         """
         if category is not None:
@@ -116,7 +116,7 @@ def choose_categories(exist: Sequence[str], chosen: Sequence[str] | None, root: 
     """The chosen categories in the data set's order; all of them when None.
 
     Raises:
-        SourceError: one does not exist; says which do.
+        SourceError: one does not exist; names those that do.
     """
     if chosen is None:
         return tuple(exist)

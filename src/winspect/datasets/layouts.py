@@ -40,7 +40,7 @@ class Layout:
     Attributes:
         needed: the layout in words, for errors.
         splits: folder in the category, in either case -> split; ``""`` is the category's folder itself.
-        label: what says whether a picture is defective: ``type``, the name of its folder; ``mask``, that it has one;
+        label: what decides whether a picture is defective: ``type``, the name of its folder; ``mask``, that it has one;
             ``marks``, that its mask marks something; what has no mask is left out.
         category: name of the data set's only category, where its root is the category's folder.
     """

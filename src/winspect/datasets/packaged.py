@@ -3,7 +3,7 @@
 ``elpv``: 2,624 solar cells in electroluminescence, 300x300 grey, package ``elpv-dataset`` (Deitsch et al., Solar Energy
 2019; CC BY-NC-SA 4.0). Experts gave each cell a probability of being defective: 0, 1/3, 2/3 or 1. Here a cell is
 anomalous from 0.5 on, of the type ``defective`` (1) or ``likely_defective`` (2/3). Mono- and polycrystalline cells are
-one category, ``solar_cell``; the manifest that ``prepare`` writes says which is which, and the probability.
+one category, ``solar_cell``; the manifest that ``prepare`` writes holds each one's kind and probability.
 
 ``textile``: 2,000 pictures of simulated fabric, package ``conformal-clip-data`` (Megahed et al., arXiv 2501.12596;
 MIT), of the types ``good`` (there: nominal), ``local`` and ``global``.

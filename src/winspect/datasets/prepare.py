@@ -99,7 +99,7 @@ def prepare_dataset(
         source: the data set's folder or, for visa and mvtec, its tar; elpv and textile default to the package.
         out: the folder to make. Without it nothing is written, and ``verify`` must be given.
         categories: only these; default: all.
-        link: ``"copy"``, or ``"hard"``: hard links to the source's pictures, which then need no space of their own.
+        link: ``"copy"``, or ``"hard"``: hard links to the source's pictures, which take no further space.
         verify: decode every picture and mask of the result (without ``out``: of the source).
         progress: draw bars on stderr.
 
@@ -202,7 +202,7 @@ def _open_made(kind: str, out: Path, jobs: Sequence[Job]) -> Dataset:
 
 
 def _write_manifest(dataset: Dataset, out: Path) -> None:
-    """Every picture with its label, and what the package says beyond that."""
+    """Write every picture with its label, and the further columns of the package."""
     extra: dict[Path, tuple[str, ...]] = {}
     names: tuple[str, ...] = ()
     if dataset.name == "elpv":

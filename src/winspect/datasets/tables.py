@@ -1,7 +1,7 @@
 """Tables in text files, CSV and JSON lines: the reader behind every manifest and list, whatever program saved it.
 
 UTF-8 with or without a byte order mark, or UTF-16. Columns separated by commas, semicolons or tabs, as the header or a
-first line ``sep=;`` says. Names of columns in either case.
+first line ``sep=;`` sets. Names of columns in either case.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class TextTable:
 
     def _csv_rows(self, text: IO[str]) -> Iterator[Record]:
         header, before = text.readline(), 0
-        said = _SEPARATOR_LINE.fullmatch(header)
-        if said:
+        stated = _SEPARATOR_LINE.fullmatch(header)
+        if stated:
             header, before = text.readline(), 1
-        delimiter = said[1] if said else max(_DELIMITERS, key=header.count)
+        delimiter = stated[1] if stated else max(_DELIMITERS, key=header.count)
         reader = csv.reader(chain([header], text), delimiter=delimiter, strict=True)
         rows = self._parsed(reader, before)
         names = [name.strip().lower() for name in next(rows, [])]
@@ -103,7 +103,7 @@ class TextTable:
 
     def _json_rows(self, text: IO[str]) -> Iterator[Record]:
         decode = json.JSONDecoder().decode
-        wanted = tuple(self.columns.values())
+        aliases = tuple(self.columns.values())
         files = [at for at, role in enumerate(self.columns) if role in FILE_COLUMNS]
         known: tuple[str | None, ...] = ()
         for number, line in enumerate(text, start=1):
@@ -113,7 +113,7 @@ class TextTable:
                 row = decode(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"{line.strip()[:40]} is no object, need one with {', '.join(self.columns)}")
-                keys = find_columns(tuple(row), wanted)
+                keys = find_columns(tuple(row), aliases)
                 if keys is not known:
                     known, self.names = keys, self.names or tuple(row)
                     self.found |= {role for role, key in zip(self.columns, keys, strict=True) if key is not None}
@@ -129,10 +129,10 @@ class TextTable:
 
 
 @lru_cache(maxsize=1024)
-def find_columns(names: tuple[str, ...], wanted: tuple[tuple[str, ...], ...]) -> tuple[str | None, ...]:
-    """Which of the names, in either case and with blanks around, is each of the columns wanted; None for none."""
+def find_columns(names: tuple[str, ...], columns: tuple[tuple[str, ...], ...]) -> tuple[str | None, ...]:
+    """Which of the names, in either case and with blanks around, is each of the columns; None for none."""
     plain = {name.strip().lower(): name for name in reversed(names)}
-    return tuple(next((plain[name] for name in aliases if name in plain), None) for aliases in wanted)
+    return tuple(next((plain[name] for name in aliases if name in plain), None) for aliases in columns)
 
 
 def _text(key: str, value: Any) -> str | None:
@@ -263,6 +263,6 @@ class Separators:
         return path
 
     def report(self) -> None:
-        """Say once in the log how many names were read so."""
+        """Log once how many names were read so."""
         if self.count:
             logger.warning("%s: \\ read as / in %d file names, as in %s", self.name, self.count, self.first)

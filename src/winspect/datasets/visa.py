@@ -1,4 +1,4 @@
-"""VisA, as it is downloaded and as its own script converts it.
+"""VisA, as it is downloaded and as its makers' script converts it.
 
 ::
 
@@ -119,7 +119,7 @@ def _open_raw(root: Path, categories: Sequence[str] | None) -> Dataset:
 
 
 def _defect_names(root: Path, category: str) -> dict[str, str]:
-    """Picture -> the names of its defects, where the data set's own annotation is there."""
+    """Picture -> the names of its defects, where the data set's annotation is there."""
     path = root / category / "image_anno.csv"
     if not path.is_file():
         return {}

@@ -29,7 +29,7 @@ def architecture(name: str) -> dict[str, Any]:
         close = [by_lower[match] for match in get_close_matches(spelled.lower(), by_lower, n=4)]
         hint = f"did you mean {' or '.join(close)}?" if close else "`winspect weights list --all` names them all"
         raise ArchitectureError(
-            f"unknown model {name!r}: wanted {TINY!r} or one of open_clip's {len(known)} architectures, "
+            f"unknown model {name!r}: need {TINY!r} or one of open_clip's {len(known)} architectures, "
             f"such as {DEFAULT_MODEL!r}; {hint}"
         )
     config: dict[str, Any] = open_clip.get_model_config(spelled)
@@ -41,7 +41,7 @@ def check_usable(name: str, config: dict[str, Any]) -> None:
     """Refuse a configuration that WinCLIP cannot use.
 
     Raises:
-        ArchitectureError: says what is in the way.
+        ArchitectureError: names the obstacle.
     """
     obstacle = _obstacle(config)
     if obstacle:
@@ -72,7 +72,7 @@ def image_size(config: dict[str, Any]) -> int:
     size = config["vision_cfg"].get("image_size", 224)
     height, width = size if isinstance(size, list | tuple) else (size, size)
     if height != width:
-        raise ArchitectureError(f"the architecture's input is {height} x {width}; wanted a square one")
+        raise ArchitectureError(f"the architecture's input is {height} x {width}; need a square one")
     return int(height)
 
 

@@ -80,7 +80,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def check_openable(path: Path) -> None:
     if not has_weights_suffix(path):
-        raise WeightsError(f"{path}: got a file ending in {path.suffix!r}, wanted one of {', '.join(SUFFIXES)}")
+        raise WeightsError(f"{path}: got a file ending in {path.suffix!r}, need one of {', '.join(SUFFIXES)}")
     try:
         with open_file(path) as file:
             start = file.read(64)
@@ -188,7 +188,7 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
         if tensors:
             return tensors
     raise WeightsMismatchError(
-        f"{path}: holds a {type(content).__name__} without named tensors; wanted a model's state_dict, or a "
+        f"{path}: holds a {type(content).__name__} without named tensors; need a model's state_dict, or a "
         f"checkpoint that has it under {' or '.join(map(repr, _WRAPPER_KEYS))}"
     )
 
@@ -209,29 +209,29 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], *, path: Path, name: st
     Raises:
         WeightsMismatchError: names are missing or unexpected, or shapes differ; lists them.
     """
-    wanted = model.state_dict()
-    given = {key: value for key, value in tensors.items() if key in wanted or not _HARMLESS.search(key)}
+    expected = model.state_dict()
+    given = {key: value for key, value in tensors.items() if key in expected or not _HARMLESS.search(key)}
     if "logit_scale" in given and given["logit_scale"].numel() == 1:  # a scalar in some versions, one element in others
-        given["logit_scale"] = given["logit_scale"].reshape(wanted["logit_scale"].shape)
-    if "logit_bias" in wanted:
+        given["logit_scale"] = given["logit_scale"].reshape(expected["logit_scale"].shape)
+    if "logit_bias" in expected:
         given.setdefault("logit_bias", torch.zeros(()))
-        given["logit_bias"] = given["logit_bias"].reshape(wanted["logit_bias"].shape)
-    problems = _differences(wanted, given)
+        given["logit_bias"] = given["logit_bias"].reshape(expected["logit_bias"].shape)
+    problems = _differences(expected, given)
     if problems:
         raise WeightsMismatchError(f"{path}: these are not weights of {name}: {'; '.join(problems)}. {_advice(given)}")
-    for key in wanted:
+    for key in expected:
         given[key] = given[key].to(dtype).contiguous()
     model.load_state_dict(given, strict=True, assign=True)
 
 
-def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    missing = [key for key in wanted if key not in given]
-    unexpected = [key for key in given if key not in wanted]
-    both = [key for key in wanted if key in given]
+def _differences(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    missing = [key for key in expected if key not in given]
+    unexpected = [key for key in given if key not in expected]
+    both = [key for key in expected if key in given]
     shapes = [
-        f"{key} (file {tuple(given[key].shape)}, model {tuple(wanted[key].shape)})"
+        f"{key} (file {tuple(given[key].shape)}, model {tuple(expected[key].shape)})"
         for key in both
-        if given[key].shape != wanted[key].shape
+        if given[key].shape != expected[key].shape
     ]
     dtypes = [f"{key} ({given[key].dtype})" for key in both if not given[key].dtype.is_floating_point]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "not floating-point": dtypes}

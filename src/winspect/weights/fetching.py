@@ -31,7 +31,7 @@ from winspect.weights.cache import hash_file
 
 TIMEOUT_S = 20.0
 RETRIES = 4
-RETRIES_UNREACHABLE = 1  # without a network, say so soon
+RETRIES_UNREACHABLE = 1  # without a network, report it soon
 BACKOFF_S = 1.0
 _CHUNK_BYTES = 1 << 20
 _RETRYABLE_STATUS = (408, 429, 500, 502, 503, 504)

@@ -139,7 +139,7 @@ def _list(model: str, cache_dir: _Folder) -> list[Source]:
 
 
 def _brings_weights(model: str) -> bool:
-    """Whether a model's name says where its weights are, instead of an architecture."""
+    """Whether a model's name is a place with weights, not an architecture."""
     return model == TINY or model.startswith((LOCAL, HUB))
 
 
@@ -176,7 +176,7 @@ def _in_repository(model: str, folder: Path) -> Source:
 
 
 def _with_model_config(source: Source, config_file: Path) -> Source:
-    """With what an ``open_clip_config.json`` says, which must describe the whole model."""
+    """The source with the settings of an ``open_clip_config.json``, which must describe the whole model."""
     parts = configs.read_config(config_file)
     config = configs.model_config(source.model, config_file, parts["model_cfg"])
     preprocess = configs.preprocess(config_file, Preprocess(image_size(config)), parts["preprocess_cfg"])

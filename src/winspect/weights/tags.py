@@ -22,7 +22,7 @@ from winspect.weights.fetching import Repository, Url, last_part
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names of the weights in a repository, the preferred one first."""
 _HASH_SUFFIX = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
-# open_clip before 2.29 does not say which tags were trained with QuickGELU. It lists them under a "-quickgelu"
+# open_clip before 2.29 does not state which tags were trained with QuickGELU. It lists them under a "-quickgelu"
 # architecture too, all but this one.
 _UNLISTED_QUICK_GELU_TAG = "dfn2b"
 
@@ -38,10 +38,10 @@ class Source:
         path: where the file is, or will be after it was fetched.
         preprocess: what the weights were trained to see.
         quick_gelu: trained with OpenAI's approximation of GELU, or without; None where neither a tag nor a
-            configuration beside the file tells: the file's format and the architecture do then.
+            configuration beside the file tells: the file's format and the architecture decide then.
         sha256_prefix: first digits the file's SHA-256 must have, or None where nothing states them.
         origin: where the file is fetched from; None for the user's files and the bundled model.
-        config: open_clip's configuration that came with the weights; None where the model's name stands for one.
+        config: open_clip's configuration that came with the weights; None where the model's name is an architecture's.
     """
 
     model: str
@@ -87,7 +87,7 @@ def find_tag(model: str, name: str, folder: Path) -> Source | None:
         return None
     config = open_clip.get_pretrained_cfg(model, name)
     origin = _origin(config)
-    # A tag that does not say so leaves the activation to the architecture, some of which have it in their name.
+    # A tag that does not state it leaves the activation to the architecture, some of which have it in their name.
     quick_gelu = _quick_gelu(model, name, config) or None
     settings = {key: config[key] for key in ("mean", "std", "interpolation") if config.get(key)}
     preprocess = Preprocess(image_size(architecture(model)), **settings)
@@ -96,10 +96,10 @@ def find_tag(model: str, name: str, folder: Path) -> Source | None:
 
 
 def _origin(config: Mapping[str, Any]) -> Url | Repository:
-    """The tag's own address where its hash is known from it, else the Hugging Face hub, which states every hash."""
+    """The tag's URL where its hash is known from it, else the Hugging Face hub, which states every hash."""
     url, hub = config.get("url") or None, config.get("hf_hub") or None
     prefix = hash_in_name(last_part(url)) if url else None
-    if url and "openaipublic" in url:  # OpenAI's own archives stand in a folder of their SHA-256
+    if url and "openaipublic" in url:  # OpenAI's archives lie in a folder named by their SHA-256
         prefix = None if hub else urlsplit(url).path.split("/")[-2]  # the hub has their tensors alone
     if hub and prefix is None:
         repo, _, file = hub.rpartition("/")

@@ -77,7 +77,7 @@ def test_rows_are_printed_and_written_until_sigterm(watch, incoming, tmp_path, s
     assert sorted(line.split()[-1] for line in lines) == [str(incoming / "a.png"), str(incoming / "b.png")]
     assert all(line.split()[1] == "anomalous" for line in lines)
     assert f"winspect: failed: {incoming / 'bad.png'}: not a picture" in done.err
-    assert "3 pictures judged, 2 anomalous, 1 failed" in done.err
+    assert "3 pictures inspected, 2 anomalous, 1 failed" in done.err
     assert "winspect: stopped after" in done.err
     rows = {row["file"]["name"]: row for row in rows_in(out)}
     expected = small_model.predict(incoming / "a.png", "bolt").anomaly_score

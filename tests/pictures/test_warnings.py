@@ -120,11 +120,11 @@ def test_the_batch_carries_them_to_its_results_and_summary(frames, tmp_path):
 
 def test_the_watch_counts_them(frames):
     lines: list[str] = []
-    status = Status(lines.append, behind=lambda: "")
+    status = Status(lines.append)
     for warning in ("a black picture", None):
         status.count({"error": None, "verdict": "normal", "warning": warning})
     status.last_line()
-    assert "2 pictures judged, 0 anomalous, 0 failed, 1 picture with a warning" in lines[-1]
+    assert "2 pictures inspected, 0 anomalous, 0 failed, 1 picture with a warning" in lines[-1]
 
 
 def test_watch_rows_and_service_rows_have_it(frames, tmp_path):
@@ -169,13 +169,13 @@ def test_a_small_defect_keeps_a_dark_field_picture_from_being_called_black(tmp_p
 def test_a_watch_of_black_frames_does_not_look_well():
     lines: list[str] = []
     now = [0.0]
-    status = Status(lines.append, every_s=10, behind=lambda: "", now=lambda: now[0])
+    status = Status(lines.append, every_s=10, now=lambda: now[0])
 
     def count(*warnings):
         for warning in warnings:
             status.count({"error": None, "verdict": "normal", "warning": warning})
         now[0] += 10
-        status.tick()
+        status.tick(lambda: "")
 
     count(None)
     count(None, "a black picture", "a black picture")

@@ -20,7 +20,7 @@ from winspect.pictures.given import source_name
 from winspect.watch.folder import WatchedFolder
 from winspect.watch.journal import Journal
 from winspect.watch.results import JOURNAL_FILE, WatchResults
-from winspect.watch.run import watch_folder
+from winspect.watch.run import Station
 from winspect.watch.status import Status
 
 SIZE_WH = (24, 16)
@@ -103,7 +103,7 @@ class Watch:
     def _run(self) -> None:
         results = WatchResults(self.out, stop=self.stop, clock=self.clock, **self.results_options)
         with results, Journal(self.out / JOURNAL_FILE, self.out, clock=self.clock) as journal:
-            folder = WatchedFolder(self.root, journal, stop=self.stop, ignore=results.own_folders, **self.options)
+            folder = WatchedFolder(self.root, journal, stop=self.stop, ignore=results.picture_folders, **self.options)
             if self.existing == "skip" and journal.is_new:
                 folder.leave_out_existing()
             self.folder, self.journal, self.results = folder, journal, results
@@ -114,8 +114,8 @@ class Watch:
                 self.listening.set()
 
             folder.listen = listen_and_tell
-            status = Status(self.said.append, every_s=0.3, behind=folder.behind_in_words)
-            watch_folder(self.model, folder, journal, results, category={}, show=self.show, status=status)
+            status = Status(self.said.append, every_s=0.3)
+            Station(self.model, results, status, self.show).watch_folder(folder, journal)
             status.last_line()
 
     def show(self, row: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from winspect.calibration import DecisionRule
 from winspect.errors import SettingsError, SourceError
 from winspect.watch.camera import Camera
 from winspect.watch.results import WatchResults
-from winspect.watch.run import watch_camera, watch_video
+from winspect.watch.run import Station
 from winspect.watch.status import Status
 from winspect.watch.video import Video, camera_source, frame_of, masked
 
@@ -205,8 +205,7 @@ def run_camera(url, out, model, count, **options):
     camera = Camera(url, stop=stop)
     every_s = options.pop("every_s", 0.1)
     with WatchResults(out, stop=stop, **options) as results:
-        status = Status(said.append, every_s=0.1, behind=lambda: f"{camera.skipped} skipped")
-        watch_camera(model, camera, results, category={}, every_s=every_s, show=show, status=status)
+        Station(model, results, Status(said.append, every_s=0.1), show).watch_camera(camera, every_s=every_s)
     (file,) = out.glob("predictions-*.jsonl")
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows
     return rows, said
@@ -265,7 +264,7 @@ def test_opencv_prints_no_password_when_the_camera_cannot_be_reached(server):
 
 def test_judging_that_takes_longer_than_every_is_said(server, tmp_path):
     _, said = run_camera(server.url, tmp_path, QuickModel(0.2), 3, every_s=0.05)
-    assert any("0 skipped" not in line for line in said)
+    assert any("frames skipped" in line for line in said)
 
 
 def test_a_video_file_is_judged_to_its_end(tmp_path):
@@ -276,8 +275,7 @@ def test_a_video_file_is_judged_to_its_end(tmp_path):
     writer.release()
     rows = []
     with WatchResults(tmp_path / "out", stop=threading.Event()) as results:
-        status = Status(print, every_s=0, behind=lambda: "")
-        watch_video(QuickModel(), Video(path), results, category={}, show=rows.append, status=status)
+        Station(QuickModel(), results, Status(print, every_s=0), rows.append).watch_video(Video(path))
     assert [row["second"] for row in rows] == [0, 1, 2, 3]
     assert [row["anomaly_score"] * 255 for row in rows] == pytest.approx([0, 50, 100, 150], abs=3)
     assert {row["source"] for row in rows} == {str(path)}

@@ -336,7 +336,7 @@ def test_a_backlog_is_judged_in_batches_in_order_and_said(incoming, out, monkeyp
     assert watch.names == [f"{number:03d}.png" for number in range(60)]
     assert max(model.batches) == 16
     assert any(re.search(r"pictures/s; \d+ behind(, the oldest for \d+\.\d s)?$", line) for line in watch.said)
-    assert watch.said[-1].endswith("60 pictures judged, 0 anomalous, 0 failed")
+    assert watch.said[-1].endswith("60 pictures inspected, 0 anomalous, 0 failed")
 
 
 def test_events_of_a_moment_come_in_no_order_and_are_put_in_order(incoming, out):

@@ -177,7 +177,7 @@ def test_a_folder_keeps_to_one_source_and_says_what_has_changed(tmp_path, caplog
         results.describe("/in", {"model": "a", "class": None})
         assert caplog.text == ""
         results.describe("/in", {"model": "b", "class": None})
-        assert "from now on judged with another model than before" in caplog.text
+        assert "from now on scored with another model than before" in caplog.text
         with pytest.raises(OutputError, match="holds the results of /in; choose another --out"):
             results.describe("/elsewhere", {"model": "b", "class": None})
     assert json.loads((tmp_path / "run.json").read_text())["model"] == "b"
@@ -186,19 +186,19 @@ def test_a_folder_keeps_to_one_source_and_says_what_has_changed(tmp_path, caplog
 
 def test_the_line_of_status():
     said, now = [], [0.0]
-    status = Status(said.append, every_s=10, behind=lambda: "3 behind", now=lambda: now[0])
+    status = Status(said.append, every_s=10, now=lambda: now[0])
     status.count({"error": None, "verdict": "anomalous", "warning": None})
     status.count({"error": {"type": "PictureError"}, "verdict": None, "warning": None})
-    status.tick()
+    status.tick(lambda: "3 behind")
     assert said == []
     now[0] = 10.0
-    status.tick()
-    status.tick()
+    status.tick(lambda: "3 behind")
+    status.tick(lambda: "3 behind")
     now[0] = 30.0
-    status.tick()
+    status.tick(lambda: "3 behind")
     assert said == [
-        "2 pictures judged, 1 anomalous, 1 failed, 0.20 pictures/s; 3 behind",
-        "2 pictures judged, 1 anomalous, 1 failed, 0.00 pictures/s; 3 behind",
+        "2 pictures inspected, 1 anomalous, 1 failed, 0.20 pictures/s; 3 behind",
+        "2 pictures inspected, 1 anomalous, 1 failed, 0.00 pictures/s; 3 behind",
     ]
 
 

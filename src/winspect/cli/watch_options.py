@@ -13,13 +13,23 @@ from winspect.errors import SettingsError
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
 
-FOLDER_OPTIONS = ("recursive", "poll", "settle_s", "patience_s", "scan_every_s", "existing")
-_FRAME_OPTIONS = ("every_s", "frames", "keep_frames")
-_CAMERA_OPTIONS = ("frozen_s",)
+KEPT = ("maps", "keep_maps", "frames", "keep_frames")
+FOLDER = ("recursive", "poll", "settle_s", "patience_s", "scan_every_s")
+_LEAST = {
+    **{"settle_s": 0, "patience_s": 0, "scan_every_s": 0.1, "every_s": 0.01, "frozen_s": 0},
+    **{"report": 0, "keep_maps": 1, "keep_frames": 1},
+}
+_FLAGS = {"scan_every_s": "--scan", "frames": "--keep-frames", "keep_frames": "--most-frames"}
 
 
-def add_picture_options(group: argparse._ArgumentGroup) -> None:
-    """What is kept beside the rows."""
+def add_watch_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is kept beside the rows, and the options of folders, of cameras and of videos."""
+    _add_kept(parser.add_argument_group("pictures kept in --out"))
+    _add_folder_options(parser.add_argument_group("folders"))
+    _add_camera_options(parser.add_argument_group("cameras and videos"))
+
+
+def _add_kept(group: argparse._ArgumentGroup) -> None:
     kinds = ("none", "anomalous", "all")
     group.add_argument("--maps", choices=kinds, help="which pictures get a heat map (default: none)")
     group.add_argument("--keep-maps", type=int, metavar="N", help="keep the newest N heat maps (default: 1000)")
@@ -31,13 +41,12 @@ def add_picture_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_folder_options(group: argparse._ArgumentGroup) -> None:
-    """What a watched folder can be told."""
+def _add_folder_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--recursive", action="store_true", default=None, help="also what is in folders below")
     group.add_argument(
         "--existing",
         choices=("judge", "skip"),
-        help="pictures that are there at the first start: judge those not judged before (default), or leave them alone",
+        help="pictures that are there at the first start: score those not scored before (default), or leave them alone",
     )
     group.add_argument(
         "--settle",
@@ -65,10 +74,9 @@ def add_folder_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_camera_options(group: argparse._ArgumentGroup) -> None:
-    """What a camera or a video can be told."""
+def _add_camera_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--every", dest="every_s", type=float, metavar="SECONDS", help="judge a frame so often (default: 1)"
+        "--every", dest="every_s", type=float, metavar="SECONDS", help="score a frame so often (default: 1)"
     )
     group.add_argument(
         "--frozen",
@@ -77,6 +85,11 @@ def add_camera_options(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="a camera that repeats one picture for so long is connected again (default: 30; 0: never)",
     )
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the named options that were given, as arguments of the library."""
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def check_options(args: argparse.Namespace, source: Any) -> None:
@@ -91,18 +104,16 @@ def check_options(args: argparse.Namespace, source: Any) -> None:
     check_decision_options(args)
     is_folder, is_video = (isinstance(source, Path) and check(source) for check in (Path.is_dir, Path.is_file))
     for names, fits, what in (
-        (FOLDER_OPTIONS, is_folder, "a folder"),
-        (_FRAME_OPTIONS, not is_folder, "a camera or a video"),
-        (_CAMERA_OPTIONS, not is_folder and not is_video, "a camera"),
+        ((*FOLDER, "existing"), is_folder, "a folder"),
+        (("every_s", "frames", "keep_frames"), not is_folder, "a camera or a video"),
+        (("frozen_s",), not is_folder and not is_video, "a camera"),
     ):
-        for name in names:
-            if getattr(args, name) is not None and not fits:
-                raise SettingsError(f"{_option(name)} is for {what}; leave it out")
-    for name, least in (("settle_s", 0), ("patience_s", 0), ("scan_every_s", 0.1), ("every_s", 0.01), ("frozen_s", 0)):
-        _check_number(args, name, least)
-    _check_number(args, "report", 0)
-    for name in ("keep_maps", "keep_frames"):
-        _check_number(args, name, 1)
+        for name in given(args, *names):
+            if not fits:
+                raise SettingsError(f"{_flag(name)} is for {what}; leave it out")
+    for name, number in given(args, *_LEAST).items():
+        if not _LEAST[name] <= number < math.inf:
+            raise SettingsError(f"{_flag(name)}: got {number}, need {_LEAST[name]} or more")
     if args.calibration is None and args.bundle is None:
         check_decides(args, None)
 
@@ -113,12 +124,5 @@ def check_decides(args: argparse.Namespace, calibration: Calibration | None) -> 
         raise SettingsError("to keep what is anomalous needs --threshold or --calibration: they say what is")
 
 
-def _check_number(args: argparse.Namespace, name: str, least: float) -> None:
-    number = getattr(args, name)
-    if number is not None and not least <= number < math.inf:
-        raise SettingsError(f"{_option(name)}: got {number}, need {least} or more")
-
-
-def _option(name: str) -> str:
-    known = {"scan_every_s": "--scan", "frames": "--keep-frames", "keep_frames": "--most-frames"}
-    return known.get(name) or "--" + name.removesuffix("_s").replace("_", "-")
+def _flag(name: str) -> str:
+    return _FLAGS.get(name) or "--" + name.removesuffix("_s").replace("_", "-")

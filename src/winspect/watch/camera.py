@@ -80,6 +80,12 @@ class Camera:
         since = self._silent_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def behind_in_words(self) -> str:
+        """What is wrong with the stream, or with the pace; empty for nothing."""
+        silent = f"no picture for {self.silent_s:.0f} s" if self.silent_s else ""
+        skipped = f"{self.skipped} frames skipped, scoring takes longer than --every" if self.skipped else ""
+        return ", ".join(filter(None, (silent, skipped)))
+
     def _read(self) -> None:
         pause, longest = self._pauses_s
         while not self.stop.is_set():

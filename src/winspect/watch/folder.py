@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from winspect.errors import PictureError, SourceError
 from winspect.watch.events import ADDED, DELETED, TICK_S, FolderEvents
@@ -55,6 +56,10 @@ class Arrival:
     is_replaced: bool = False
     failures: int = 0
     failing_since: float = 0.0
+
+    def entry(self) -> dict[str, Any]:
+        """The picture as rows have it: its name and what tells its content from another."""
+        return {"name": self.name, **self.identity._asdict()}
 
     def see(self, status: os.stat_result) -> None:
         """Take the content that is there now for the one to be judged."""

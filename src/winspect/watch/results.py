@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -44,10 +45,11 @@ class StoppedError(Exception):
 
 
 class KeptPictures:
-    """PNG files in a folder, the newest ones: for each that is too many, the oldest goes.
+    """The newest PNG files in a folder: for each that is too many, the oldest goes.
 
     Args:
         folder: made when the first is saved. Names sort by time.
+        most: number of files.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
@@ -102,17 +104,16 @@ class WatchResults:
                 raise SettingsError(f"{name}: got {value!r}, need one of {', '.join(KEPT)}")
         self.folder = make_folder(folder)
         self.stop, self.clock, self.retry_s = stop, clock, retry_s
-        self.rule = rule or DecisionRule()
-        self.maps, self.frames, self.score_range = maps, frames, score_range
-        self._keep_maps, self._keep_frames = keep_maps, keep_frames
+        self.rule, self.score_range = rule or DecisionRule(), score_range
+        self.maps, self.frames = maps, frames
+        self._most = {MAPS_FOLDER: keep_maps, FRAMES_FOLDER: keep_frames}
         self._lock = FolderLock(folder / LOCK_FILE, str(folder))
 
     def __enter__(self) -> WatchResults:
         self._lock.acquire()
         try:
             self._rows = DailyRows(self.folder, clock=self.clock)
-            self._map_files = KeptPictures(self.folder / MAPS_FOLDER, self._keep_maps)
-            self._frame_files = KeptPictures(self.folder / FRAMES_FOLDER, self._keep_frames)
+            self._files = {name: KeptPictures(self.folder / name, most) for name, most in self._most.items()}
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
@@ -124,22 +125,22 @@ class WatchResults:
         self._lock.release()
 
     @property
-    def wants_pictures(self) -> bool:
+    def needs_pictures(self) -> bool:
         """Whether results need their decoded pictures."""
         return self.maps != "none"
 
     @property
-    def wants_maps(self) -> bool:
+    def needs_maps(self) -> bool:
         """Whether results need their maps."""
-        return self.wants_pictures or self.rule.regions is not None
+        return self.needs_pictures or self.rule.regions is not None
 
     @property
-    def own_folders(self) -> tuple[Path, ...]:
+    def picture_folders(self) -> tuple[Path, ...]:
         """Where pictures are written: no watch may take them for arrivals."""
         return self.folder / MAPS_FOLDER, self.folder / FRAMES_FOLDER
 
     def describe(self, source: str, run: Mapping[str, Any]) -> None:
-        """Keep in ``run.json`` what is watched and what judges. What was there before is kept beside it.
+        """Keep in ``run.json`` what is watched and what scores. What was there before is kept beside it.
 
         Raises:
             OutputError: the folder holds the results of another source.
@@ -157,7 +158,7 @@ class WatchResults:
             # Written beside it first: at no time is there no run.json.
             begin(path.with_name(f"run-until-{self.clock():%Y-%m-%dT%H%M%SZ}.json"), earlier)
             if changed := differences(earlier, document):
-                logger.warning("%s: from now on judged with another %s than before", self.folder, listed(changed))
+                logger.warning("%s: from now on scored with another %s than before", self.folder, listed(changed))
         begin(path, document)
 
     def add(
@@ -176,15 +177,16 @@ class WatchResults:
         row = row_of(judgement)
         moment = self.clock()
         row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
-        if _is_kept(self.maps, row) and result.picture_rgb is not None and result.anomaly_map is not None:
-            overlay = overlay_of(judgement, self.score_range)
+        if _is_kept(self.maps, row) and result.picture_rgb is not None and result.tile_maps is not None:
             name = f"{stamp(moment)}_{short_stem(result.path)}.png"
-            row["map"] = self.patiently(lambda: self._map_files.save(name, overlay))
+            row["map"] = self._save(MAPS_FOLDER, name, overlay_of(judgement, self.score_range))
         if frame_rgb is not None:
-            row["frame"] = None
-            if _is_kept(self.frames, row):
-                row["frame"] = self.patiently(lambda: self._frame_files.save(f"{stamp(moment)}.png", frame_rgb))
+            is_kept = _is_kept(self.frames, row)
+            row["frame"] = self._save(FRAMES_FOLDER, f"{stamp(moment)}.png", frame_rgb) if is_kept else None
         return row, self.patiently(lambda: self._rows.append(row))
+
+    def _save(self, folder: str, name: str, rgb: np.ndarray) -> str:
+        return self.patiently(lambda: self._files[folder].save(name, rgb))
 
     def patiently(self, write: Callable[[], T]) -> T:
         """Write. Where that fails, as on a full disk, say so, wait, and try again for as long as it takes.
@@ -192,23 +194,22 @@ class WatchResults:
         Raises:
             StoppedError: told to end meanwhile.
         """
-        began = time.monotonic()
-        said = None
+        began, reminded = time.monotonic(), None
         while True:
             try:
                 value = write()
-            except Exception as error:
-                if not _is_a_matter_of_place(error):
-                    raise
+            except (OSError, OutputError, sqlite3.OperationalError) as error:  # the disk is full, the share is away
                 now = time.monotonic()
-                if said is None or now - said >= _REMINDER_S:
-                    said = now
-                    told = error if isinstance(error, OutputError) else output_error(self.folder, _as_os_error(error))
-                    logger.warning("%s; waiting until it can be written", told)
+                if reminded is None or now - reminded >= _REMINDER_S:
+                    reminded = now
+                    refusal = (
+                        error if isinstance(error, OutputError) else output_error(self.folder, _as_os_error(error))
+                    )
+                    logger.warning("%s; waiting until it can be written", refusal)
                 if self.stop.wait(self.retry_s):
                     raise StoppedError(str(error)) from error
             else:
-                if said is not None:
+                if reminded is not None:
                     logger.warning("%s: written after %.0f s; going on", self.folder, time.monotonic() - began)
                 return value
 
@@ -225,13 +226,6 @@ def stamp(moment: datetime) -> str:
 
 def _is_kept(which: str, row: Mapping[str, Any]) -> bool:
     return which == "all" or (which == "anomalous" and row["verdict"] == "anomalous")
-
-
-def _is_a_matter_of_place(error: Exception) -> bool:
-    """Whether the same can succeed later: the disk is full, the share with the results is away, ..."""
-    import sqlite3
-
-    return isinstance(error, (OSError, OutputError, sqlite3.OperationalError))
 
 
 def _as_os_error(error: Exception) -> OSError:

@@ -1,4 +1,4 @@
-"""Results as rows of JSON, one file a day. A row is on the disk, whole, before the next picture is judged.
+"""Rows on disk, one file a day. A row is on the disk, whole, before the next picture is scored.
 
 Days are days of UTC: none is an hour longer or shorter than another, none is entered twice when clocks go back, and
 the files of stations in different places agree.
@@ -6,7 +6,6 @@ the files of stations in different places agree.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from winspect.errors import OutputError
-from winspect.system.opening import open_file
+from winspect.outputs.rows import line_of, read_rows, remove_cut_line
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Position(NamedTuple):
 class DailyRows:
     """Appends rows to ``predictions-YYYY-MM-DD.jsonl`` in a folder that is there.
 
-    A last line that an earlier run left cut off is removed at once, and said.
+    A last line that an earlier run left cut off is removed at once, and logged.
 
     Args:
         clock: gives the time in UTC.
@@ -49,7 +48,8 @@ class DailyRows:
     def __init__(self, folder: Path, *, clock: Clock = utc_now) -> None:
         self.folder, self.clock = folder, clock
         for path in sorted(folder.glob(PATTERN)):
-            _remove_cut_line(path)
+            if size := remove_cut_line(path):
+                logger.warning("%s: removed a last line that was cut off (%d bytes)", path, size)
 
     def append(self, row: dict[str, Any]) -> Position:
         """Write a row through to the disk; where that fails, the file is as it was before.
@@ -57,8 +57,7 @@ class DailyRows:
         Raises:
             OSError: what the system says; the same row can be tried again.
         """
-        # A name may hold bytes that are no UTF-8: Python's stand-ins for them are written escaped, as JSON can.
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        line = line_of(row)
         path = self.folder / f"predictions-{self.clock():%Y-%m-%d}.jsonl"
         is_new = not path.exists()
         # Opened for each row: a file that was moved away or deleted meanwhile must not swallow what follows.
@@ -86,18 +85,13 @@ def rows_behind(folder: Path, known: dict[str, int]) -> Iterator[tuple[dict[str,
     """
     for path in sorted(folder.glob(PATTERN)):
         start = known.get(path.name, 0)
-        size = path.stat().st_size
-        if size == start:
+        if path.stat().st_size == start:
             continue
-        with open_file(path) as file:
-            end = file.seek(start if start < size else 0)
-            for line in file:
-                end += len(line)
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise OutputError(f"{path}: not a row of predictions at byte {end}; move the file away") from error
+        try:
+            for row, end in read_rows(path, start):
                 yield row, Position(path.name, end)
+        except ValueError as error:
+            raise OutputError(f"{path}: {error}; move the file away") from error
 
 
 def _write_all(file: int, line: bytes) -> None:
@@ -114,19 +108,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
-
-
-def _remove_cut_line(path: Path, block: int = 1 << 16) -> None:
-    with path.open("r+b") as file:
-        size = end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - block)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            logger.warning("%s: removed a last line that was cut off (%d bytes)", path, size - end)
-            file.truncate(end)

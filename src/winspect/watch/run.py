@@ -6,9 +6,10 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import PictureError
@@ -20,20 +21,18 @@ from winspect.watch.status import Status
 if TYPE_CHECKING:
     from winspect.inspector.protocol import Scorer
     from winspect.methods.result import Result
-    from winspect.watch.camera import Camera, Frame
-    from winspect.watch.video import Video
+    from winspect.watch.camera import Camera
+    from winspect.watch.video import Frame, Video
 
 MOST_AT_ONCE = 16
-"""Pictures of a backlog that are judged together. A picture that arrives alone is judged alone, at once."""
+"""Pictures of a backlog that are scored together. A picture that arrives alone is scored alone, at once."""
 # Listening waits for what is not there yet; while there is work, that would be lost time.
 _LISTEN_EVERY_S = 2.0
-
-Show = Callable[[dict[str, Any]], None]
 
 
 @contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set ``stop``. The first lets the current picture be finished, a second does not."""
+    """Let Ctrl-C and SIGTERM set ``stop``. The first lets the current picture be finished, a second does not."""
 
     def end(number: int, _: object) -> None:
         if stop.is_set():
@@ -48,49 +47,83 @@ def stopping(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def watch_folder(
-    model: Scorer,
-    folder: WatchedFolder,
-    journal: Journal,
-    results: WatchResults,
-    *,
-    category: dict[str, str],
-    show: Show,
-    status: Status,
-) -> None:
-    """Judge what arrives in a folder, in order of arrival."""
-    options: dict[str, Any] = {**category, "keep_pictures": results.wants_pictures, "maps": results.wants_maps}
+@dataclass(frozen=True)
+class Station:
+    """What scores, where results go, and who hears of them: the same for folders, cameras and videos.
 
-    def judge(batch: list[Arrival]) -> None:
-        judged = model.predict_many(_Reading(folder, batch), **options)
-        for arrival, result in zip(batch, judged, strict=True):
+    Attributes:
+        model: scores the pictures.
+        results: writes the rows, entered already; its ``stop`` ends every loop.
+        status: counts the rows.
+        show: takes each row once it is on the disk.
+        class_option: the class as an argument of the model's methods.
+    """
+
+    model: Scorer
+    results: WatchResults
+    status: Status
+    show: Callable[[dict[str, Any]], None]
+    class_option: Mapping[str, Any] = field(default_factory=dict)
+
+    def watch_folder(self, folder: WatchedFolder, journal: Journal) -> None:
+        """Score what arrives in a folder, in order of arrival."""
+        with folder, _without_growing_registry(), suppress(StoppedError):
+            batch: list[Arrival] = []
+            listened = 0.0
+            while not folder.stop.is_set():
+                if not batch or time.monotonic() - listened >= _LISTEN_EVERY_S:
+                    folder.listen()
+                    listened = time.monotonic()
+                if batch := folder.ready(MOST_AT_ONCE):
+                    self._score_batch(batch, folder, journal)
+                self.status.tick(folder.behind_in_words)
+
+    def _score_batch(self, batch: list[Arrival], folder: WatchedFolder, journal: Journal) -> None:
+        for arrival, result in zip(batch, self._scored(_Reading(folder, batch)), strict=True):
             if folder.is_final(arrival, result.error):
-                record(arrival, result)
-            status.tick()
+                row, position = self.results.add(result, extra={"file": arrival.entry()})
+                folder.done(arrival)
+                self.results.patiently(partial(journal.add, arrival.name, arrival.identity, position))
+                self._tell(row)
+            self.status.tick(folder.behind_in_words)
             if folder.stop.is_set():
                 return
 
-    def record(arrival: Arrival, result: Result) -> None:
-        row, position = results.add(result, extra={"file": {"name": arrival.name, **arrival.identity._asdict()}})
-        folder.done(arrival)
-        results.patiently(lambda: journal.add(arrival.name, arrival.identity, position))
-        show(row)
-        status.count(row)
+    def watch_camera(self, camera: Camera, *, every_s: float = 1.0) -> None:
+        """Score the newest frame of a camera every ``every_s`` seconds, or as often as scoring allows."""
+        with camera, _without_growing_registry(), suppress(StoppedError):
+            due = time.monotonic()
+            while not camera.stop.wait(max(0.0, due - time.monotonic())):
+                frame = camera.newest(wait_s=0.2)
+                if frame is not None:
+                    began = time.monotonic()
+                    due = max(due + every_s, began)
+                    self._score_frame(frame, {"source": camera.shown})
+                    camera.skipped += int((time.monotonic() - began) / every_s)
+                self.status.tick(camera.behind_in_words)
 
-    with folder, _without_growing_registry():
-        batch: list[Arrival] = []
-        listened = 0.0
-        while not folder.stop.is_set():
-            if not batch or time.monotonic() - listened >= _LISTEN_EVERY_S:
-                folder.listen()
-                listened = time.monotonic()
-            batch = folder.ready(MOST_AT_ONCE)
-            try:
-                if batch:
-                    judge(batch)
-            except StoppedError:
-                return
-            status.tick()
+    def watch_video(self, video: Video) -> None:
+        """Score the frames of a video file, to its end."""
+        with _without_growing_registry(), closing(video.frames()) as frames, suppress(StoppedError):
+            for frame, second in frames:
+                self._score_frame(frame, {"source": video.shown, "second": second})
+                self.status.tick(lambda: "")
+                if self.results.stop.is_set():
+                    return
+
+    def _score_frame(self, frame: Frame, extra: Mapping[str, Any]) -> None:
+        (result,) = self._scored([frame.rgb])
+        error = result.error and PictureError(frame.name, result.error.reason)
+        row, _ = self.results.add(replace(result, path=frame.name, error=error), extra=extra, frame_rgb=frame.rgb)
+        self._tell(row)
+
+    def _scored(self, pictures: Any) -> Iterator[Result]:
+        needs = {"keep_pictures": self.results.needs_pictures, "maps": self.results.needs_maps}
+        return self.model.predict_many(pictures, **{**self.class_option, **needs})
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        self.show(row)
+        self.status.count(row)
 
 
 class _Reading:
@@ -106,67 +139,9 @@ class _Reading:
         return (self.folder.reading(arrival) for arrival in self.batch)
 
 
-def watch_camera(
-    model: Scorer,
-    camera: Camera,
-    results: WatchResults,
-    *,
-    category: dict[str, str],
-    every_s: float = 1.0,
-    show: Show,
-    status: Status,
-) -> None:
-    """Judge the newest frame of a camera every ``every_s`` seconds, or as often as judging allows."""
-    with camera, _without_growing_registry():
-        due = time.monotonic()
-        while not camera.stop.wait(max(0.0, due - time.monotonic())):
-            frame = camera.newest(wait_s=0.2)
-            if frame is not None:
-                began = time.monotonic()
-                due = max(due + every_s, began)
-                try:
-                    _judge_frame(model, frame, results, category, {"source": camera.shown}, show, status)
-                except StoppedError:
-                    return
-                camera.skipped += int((time.monotonic() - began) / every_s)
-            status.tick()
-
-
-def watch_video(
-    model: Scorer, video: Video, results: WatchResults, *, category: dict[str, str], show: Show, status: Status
-) -> None:
-    """Judge the frames of a video file, to its end."""
-    with _without_growing_registry(), closing(video.frames()) as frames:
-        for frame, second in frames:
-            try:
-                _judge_frame(model, frame, results, category, {"source": video.shown, "second": second}, show, status)
-            except StoppedError:
-                return
-            status.tick()
-            if results.stop.is_set():
-                return
-
-
-def _judge_frame(
-    model: Scorer,
-    frame: Frame,
-    results: WatchResults,
-    category: dict[str, str],
-    extra: dict[str, Any],
-    show: Show,
-    status: Status,
-) -> None:
-    wanted: dict[str, Any] = {"keep_pictures": results.wants_pictures, "maps": results.wants_maps}
-    (result,) = model.predict_many([frame.rgb], **{**category, **wanted})
-    error = result.error and PictureError(frame.name, result.error.reason)
-    row, _ = results.add(replace(result, path=frame.name, error=error), extra=extra, frame_rgb=frame.rgb)
-    show(row)
-    status.count(row)
-
-
 @contextmanager
 def _without_growing_registry() -> Iterator[None]:
-    """Python remembers each text it has warned of; texts that name a picture would fill the memory over the days."""
+    """Keep no list of warnings given: Python's remembers each text, and texts that name a picture fill the memory."""
     with warnings.catch_warnings():
         warnings.filterwarnings("always", message="all anomaly maps of")  # ConstantMapWarning
         yield

@@ -3,7 +3,7 @@
 Product lines are generated that the bundled model was not trained on, and two of boards with traces and parts. Of each,
 100 good pictures are calibrated on, 40 further ones are good and 20 defective; zero-shot, and with four good samples.
 A defect is a region of the mask, its fragments nearer than a patch taken together. It is hit by a box with an
-intersection over union of at least 0.3. Written to benchmarks/boxes.json, before and after:
+intersection over union of at least 0.3. Written to results/boxes.json, before and after:
 
 before: the rule of 1.0, a box around everything above the pixel threshold, whatever the verdict
 after: :class:`winspect.calibration.RegionRule`
@@ -17,12 +17,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.measuring import RESULTS, machine, write_json
 from training.generator import HELDOUT
 from training.generator.pair import Line, make_line
 from winspect import Result, WinCLIP
@@ -30,7 +30,6 @@ from winspect.calibration.conformal import conformal_threshold
 from winspect.calibration.defects import Box, regions_of
 from winspect.calibration.judgement import verdict_of
 from winspect.calibration.regions import RegionRule, map_peak
-from winspect.system.machine import describe_machine
 
 BOARDS = ("circuit_board", "bare_board")
 SEED, SHOTS, CALIBRATED, GOOD, DEFECTIVE = 73, 4, 100, 40, 20
@@ -168,8 +167,8 @@ def main() -> None:
                     row[rule.__name__] = {key: round(value, 4) for key, value in counts.figures().items()}
                 rows.append(row)
                 print(json.dumps(row))
-    document = {"schema": 1, "machine": describe_machine("cpu"), "model": model.describe(), "seed": SEED, "rows": rows}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document = {"schema": 1, "machine": machine(), "model": model.describe(), "seed": SEED, "rows": rows}
+    write_json(RESULTS / "boxes.json", document, indent=1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ standard deviation over draws of the references, which are then left out), besid
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from benchmarks.measuring import write_json
 from training.measure import auroc
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
 from winspect.backbones.text_tower import TextTower
+from winspect.datasets.packaged import DEFECTIVE_FROM, open_textile, package_folder, read_cells
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import PictureError
 from winspect.inspector.text_encoder import TextEncoder
@@ -43,7 +44,6 @@ from winspect.weights import TINY
 from winspect.weights.bundled import BUNDLED_FOLDER, read_config
 
 SHOTS = (1, 4)
-DEFECTIVE_FROM = 0.5
 GRID_HW = (15, 15)
 Scores = dict[str, np.ndarray]
 
@@ -70,30 +70,24 @@ class Encoded:
 
 def textile() -> RealSet:
     """Package conformal-clip-data (MIT)."""
-    from conformal_clip_data import global_dir, local_dir, nominal_dir
-
-    folders = [sorted(folder().glob("*.jpg")) for folder in (nominal_dir, local_dir, global_dir)]
-    kind = np.repeat([0, 1, 2], [len(folder) for folder in folders])
-    subsets = {"all": kind >= 0, "local": kind != 2, "global": kind != 1}
-    return RealSet("textile", "textile", [path for paths in folders for path in paths], kind > 0, subsets)
+    items = open_textile().items
+    kind = np.array([item.defect_type for item in items])
+    subsets = {"all": kind != "", "local": kind != "global", "global": kind != "local"}
+    return RealSet("textile", "textile", [item.path for item in items], kind != "good", subsets)
 
 
 def solar_cells() -> RealSet:
     """Package elpv-dataset (pictures CC BY-NC-SA 4.0)."""
-    import elpv_dataset
-
-    folder = Path(elpv_dataset.__file__).parent / "data"
-    with open(folder / "labels.csv", encoding="utf-8") as file:
-        rows = [line.split() for line in file if line.strip()]
-    kind = np.array([row[2] for row in rows])
-    probability = np.array([float(row[1]) for row in rows])
+    folder = package_folder("elpv")
+    names, probabilities, kinds = zip(*read_cells(folder), strict=True)
+    probability, kind = np.array(probabilities), np.array(kinds)
     subsets = {
         "all": probability >= 0,
         "experts certain": (probability == 0) | (probability == 1),
         "mono": kind == "mono",
         "poly": kind == "poly",
     }
-    paths = [folder / row[0] for row in rows]
+    paths = [folder / name for name in names]
     return RealSet("solar cells", "solar cell", paths, probability >= DEFECTIVE_FROM, subsets)
 
 
@@ -238,8 +232,7 @@ def main() -> None:
     for pictures in (SETS[name]() for name in args.sets):
         figures[pictures.name] = measure(pictures, args.draws)
         print(table(pictures.name, figures[pictures.name]), end="\n\n", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_json(args.json, figures)
 
 
 if __name__ == "__main__":

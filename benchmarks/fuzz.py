@@ -28,6 +28,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.fuzz_families import FAMILIES
+from benchmarks.measuring import write_json
 
 LONGEST_S = 60
 MORE_BYTES = 4 << 30
@@ -145,10 +146,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE")
     args = parser.parse_args()
     found = fuzz(args.family, args.inputs, args.seed)
-    text = json.dumps(found, indent=2) + "\n"
-    if args.out:
-        args.out.write_text(text)
-    print(text, end="")
+    write_json(args.out, found)
+    print(json.dumps(found, indent=2))
     return int(found["wrong"] > 0)
 
 

@@ -1,6 +1,6 @@
 """Whether the metrics are fast enough, against the loop over 200 thresholds that is in common use.
 
-    python benchmarks/metrics.py [--rounds 3] [--json FILE]
+    python -m benchmarks.metrics [--rounds 3] [--json FILE]
 
 Measures AUPRO of 200 maps of 240 x 240 with 100 defect regions, and all pixel metrics of the same maps, in turn with
 two loops on the same input: the usual one, which labels the regions of every mask again at every threshold, and a tight
@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
-import scipy
 from scipy import ndimage
 
+from benchmarks.measuring import in_turn, machine, write_json
 from winspect.metrics import aupro, pixel_metrics
 
 PICTURES, SIDE, REGIONS, THRESHOLDS, MAX_FPR = 200, 240, 100, 200, 0.3
@@ -112,14 +109,10 @@ def measure(rounds: int) -> dict:
         "tight_loop": lambda: tight_loop(maps, masks),
         "usual_loop": lambda: usual_loop(maps, masks),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    figures = {}
-    for _ in range(rounds):
-        for name, job in jobs.items():
-            began = time.perf_counter()
-            figures[name] = round(job(), 6)
-            seconds[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    figures: dict[str, float] = {}
+    noted = {name: lambda name=name, job=job: figures.update({name: round(job(), 6)}) for name, job in jobs.items()}
+    seconds = in_turn(noted, rounds)
+    medians = {name: median(taken) for name, taken in seconds.items()}
     return {
         "input": {"maps": list(maps.shape), "dtype": str(maps.dtype), "regions": REGIONS, "maps_mb": maps.nbytes / 1e6},
         "median_s": {name: round(taken, 4) for name, taken in medians.items()},
@@ -133,11 +126,11 @@ def measure(rounds: int) -> dict:
 
 def missed_bars(report: dict) -> list[str]:
     """The bars that the measurement does not reach, in words."""
-    median = report["median_s"]
+    medians = report["median_s"]
     missed = [
-        f"{name} took {median[name]} s, the bar is {BARS[f'{name}_s']} s"
+        f"{name} took {medians[name]} s, the bar is {BARS[f'{name}_s']} s"
         for name in ("aupro", "pixel_metrics")
-        if median[name] > BARS[f"{name}_s"]
+        if medians[name] > BARS[f"{name}_s"]
     ]
     ratio = "times_faster_than_usual_loop"
     if report[ratio] < BARS[ratio]:
@@ -151,14 +144,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    machine: dict = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    machine |= {"load_average": [round(load, 1) for load in os.getloadavg()]}
-    machine |= {"numpy": np.__version__, "scipy": scipy.__version__}
-    report = {"machine": machine, **measure(args.rounds)}
+    report = {"machine": machine(), **measure(args.rounds)}
     report["missed"] = missed_bars(report)
     print(json.dumps(report, indent=2))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.json, report)
     return 1 if report["missed"] else 0
 
 

@@ -1,6 +1,6 @@
 """What the grid of pixel figures does to masks: regions lost, and figures, on generated defects and maps.
 
-    python benchmarks/pixel_grid.py
+    python -m benchmarks.pixel_grid
 
 Square defects in pictures of 4000x3000, at the 240x240 of the paper's model. The maps are made from the truth at full
 size: a smooth hot spot over each defect, blurred as a patch grid of 15x15 blurs, and noise.

@@ -1,36 +1,33 @@
 """Execution plans on recipe `tiles`, image-level scores: the best of them against `serial` in torch fp32.
 
-    python benchmarks/plans.py [--rounds 5] [--count 8] [--json FILE]
+    python -m benchmarks.plans [--rounds 5] [--count 8] [--json FILE]
 
-Runs `winspect benchmark` on ViT-B-16-plus-240 with random weights, which cost what trained ones cost, and holds the
-fastest run of each precision to a bar. Exits with 1 when a bar is missed or a combination fails.
+Runs `winspect benchmark` on ViT-B-16-plus-240 with random weights, which cost what trained ones cost, and compares the
+fastest run of each precision with a bar. Exits with 1 when a bar is missed or a combination fails.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import runpy
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import ROOT, machine, random_weights, write_json
 from winspect.cli.benchmark import print_benchmark
 from winspect.pictures.find import find_pictures
 from winspect.speed.benchmark import run_benchmark
 from winspect.speed.plans import combine
 
-ROOT = Path(__file__).parents[1]
 MODEL, SEED = "ViT-B-16-plus-240", 0
 FASTER = {"fp32": 2.4, "bf16": 5.0}
 """Times the images/s of `serial` in torch fp32 that the fastest run of a precision must reach."""
 BASELINE = {"plan": "serial", "engine": "torch", "precision": "fp32"}
 
 
-def held_to_bars(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def reached_bars(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The fastest run on recipe `tiles` of each precision that has a bar, and whether it reaches it.
 
     Of a precision that was not measured, or without the baseline, there is nothing to say.
@@ -61,15 +58,15 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     parser.add_argument("--weights", type=Path, help=f"of {MODEL}; default: random ones")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
-    told = {name: getattr(args, name) for name in ("plans", "engines", "precisions", "count", "rounds", "device")}
-    flags = [f"--{name} {value}" for name, value in told.items()] + ["--maps"] * args.maps
-    args.command = " ".join(["python benchmarks/plans.py", *flags])
+    given = {name: getattr(args, name) for name in ("plans", "engines", "precisions", "count", "rounds", "device")}
+    flags = [f"--{name} {value}" for name, value in given.items()] + ["--maps"] * args.maps
+    args.command = " ".join(["python -m benchmarks.plans", *flags])
     return args
 
 
 def measure(args: argparse.Namespace, weights: Path) -> dict[str, Any]:
     """The whole report."""
-    load = [round(own, 2) for own in os.getloadavg()] if hasattr(os, "getloadavg") else None
+    facts = machine(args.device)
     names = (getattr(args, name).split(",") for name in ("plans", "engines", "precisions"))
     results = run_benchmark(
         combine(*names),
@@ -81,31 +78,25 @@ def measure(args: argparse.Namespace, weights: Path) -> dict[str, Any]:
     )
     results["weights"] = results["weights"] if args.weights else f"random, seed {SEED}"
     return {
-        "machine": {**results.pop("machine"), "load_average_before": load},
+        "machine": results.pop("machine") | {"load_average_before": facts["load_average_before"]},
         "command": args.command,
-        "bars": held_to_bars(results),
+        "bars": reached_bars(results),
         "benchmark": results,
     }
-
-
-def random_weights(folder: Path) -> Path:
-    """A file of random weights of the real architecture, as the tests make them."""
-    return runpy.run_path(str(ROOT / "tests" / "checkpoints.py"))["save_checkpoint"](MODEL, folder, seed=SEED)
 
 
 def main() -> int:
     """Measure, print the table, write JSON if asked, and say which bar was missed."""
     args = read_arguments()
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(args, args.weights or random_weights(Path(folder)))
+        report = measure(args, args.weights or random_weights(MODEL, Path(folder), seed=SEED))
     print_benchmark(report["benchmark"])
     for precision, own in report["bars"].items():
         verdict = "reached" if own["reached"] else "MISSED"
         print(f"{precision}: {own['plan']} {own['engine']}, {own['speedup_vs_serial']}x, bar {own['bar']}x: {verdict}")
     for failure in report["benchmark"]["failed"]:
         print(f"failed: {failure['plan']} {failure['engine']} {failure['precision']}: {failure['error']['message']}")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.json, report)
     return 1 if report["benchmark"]["failed"] or not all(own["reached"] for own in report["bars"].values()) else 0
 
 

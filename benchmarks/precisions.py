@@ -1,7 +1,7 @@
 """Faster precisions against fp32 on pictures with labels: ``python -m benchmarks.precisions --json FILE``.
 
 The bundled model, zero-shot and 4-shot, on the two packaged sets of real pictures (see ``bundled_model``), and on pairs
-of the generator's held-out families, which alone have masks. Every precision judges the same pictures in the same run;
+of the generator's held-out families, which alone have masks. Every precision scores the same pictures in the same run;
 what is reported is the difference of its AUROC from fp32's, beside the bars.
 """
 
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bundled_model import SETS
+from benchmarks.measuring import machine, write_json
 from training.generator import HELDOUT, make_pair
 from winspect import WinCLIP
 from winspect.engines.gate.verdict import correlation
 from winspect.metrics import auroc
-from winspect.system.machine import describe_machine
 from winspect.weights import TINY
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="pictures of each real set at most")
     parser.add_argument("--products", type=int, default=150, help="generated products")
     options = parser.parse_args()
+    facts = machine()
     data = {"generated": generated(options.products), **{name: real(name, options.most) for name in SETS}}
     rows, fp32 = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -92,9 +93,8 @@ def main() -> None:
                     rows.append(_row(name, shots, precision, figures(model, pictures, shots), fp32))
                     print(json.dumps(rows[-1]), flush=True)
     missed = [row for row in rows if max(row["drop"].values(), default=0) > BARS.get(row["precision"], 1)]
-    if options.json:
-        report = {"machine": describe_machine("cpu"), "model": TINY, "bars": BARS, "rows": rows, "missed": len(missed)}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"machine": facts, "model": TINY, "bars": BARS, "rows": rows, "missed": len(missed)}
+    write_json(options.json, report, indent=1)
     raise SystemExit(1 if missed else 0)
 
 

@@ -1,6 +1,6 @@
 """What `winspect predict` spends beside the encoder, and whether its memory stays flat.
 
-    python benchmarks/predict_overhead.py [--pictures 200] [--json FILE]
+    python -m benchmarks.predict_overhead [--pictures 200] [--json FILE]
 
 Runs the image tower alone on prepared tiles, then the whole job (decode, encode, score, heat maps, rows) on the same
 pictures of the textile set, in turn; the difference is what everything beside the encoder costs.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -20,15 +19,11 @@ import conformal_clip_data
 import numpy as np
 import torch
 
+from benchmarks.measuring import machine, write_json
 from winspect import WinCLIP
 from winspect.outputs.recorder import Recorder
 from winspect.pictures.tiles import prepare
-
-
-def resident_mb() -> float:
-    """Memory of this process now, in MB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
+from winspect.system.machine import current_rss_mb
 
 
 def encode_alone(model: WinCLIP, tiles: torch.Tensor) -> float:
@@ -40,14 +35,14 @@ def encode_alone(model: WinCLIP, tiles: torch.Tensor) -> float:
 
 
 def whole_job(model: WinCLIP, pictures: list[Path]) -> tuple[float, list[float]]:
-    """Seconds for reading, judging and writing rows and heat maps, and the memory in MB every 50 pictures."""
+    """Seconds for reading, scoring and writing rows and heat maps, and the memory in MB every 50 pictures."""
     memory = []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder), model.describe()) as recorder:
         for number, result in enumerate(model.predict_many(pictures, "textile", keep_pictures=True)):
             recorder.add(result)
             if number % 50 == 49:
-                memory.append(round(resident_mb(), 1))
+                memory.append(round(current_rss_mb() or 0.0, 1))
     return time.perf_counter() - began, memory
 
 
@@ -78,12 +73,10 @@ def main() -> None:
     measure(model, pictures[:20], tiles[:20])
     rounds = [measure(model, pictures, tiles) for _ in range(args.rounds)]
     middle = sorted(rounds, key=lambda r: r["beside_encoder"])[len(rounds) // 2]
-    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-    report = {"machine": {**machine, "torch": torch.__version__}, "pictures": args.pictures, "median": middle}
-    report["rounds"] = rounds
+    facts = {**machine(), "threads": torch.get_num_threads()}
+    report = {"machine": facts, "pictures": args.pictures, "median": middle, "rounds": rounds}
     print(json.dumps(report, indent=2))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.json, report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many references: `python -m benchmarks.references --out benchmarks/references.json`.
+"""Many references: `python -m benchmarks.references --out benchmarks/results/references.json`.
 
 Time and peak memory of a model's start with 200, 600 and 1,000 good samples (one example part, each with noise of its
 own), first without and then with what the earlier start kept; and of scoring ten images with them. Each in a process
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.measuring import machine, write_json
 
 GOOD = Path("examples/hex_nut/train/good")
 QUESTIONS = Path("examples/hex_nut/test")
@@ -76,10 +78,7 @@ def main() -> None:
     for count in args.counts.split(","):
         rows.append(measure(int(count)))
         print(json.dumps(rows[-1]), flush=True)
-    if args.out:
-        from winspect.system.machine import describe_machine
-
-        args.out.write_text(json.dumps({"machine": describe_machine("cpu"), "rows": rows}, indent=2) + "\n")
+    write_json(args.out, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 A machine judges as many pictures as its slowest part lets through: its accelerators (``--pace``, pictures per second of
 one: measure yours with `winspect benchmark`), the cores that are left for decoding, or its link. The one driver hands
 out and collects rows. Decoding is measured here, now, on one core, on a JPEG picture of the size asked for; the rest
-is read from batch.json, versus_anomalib.json and plans.json beside this file.
+is read from batch.json, versus_anomalib.json and plans.json in results/.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import Image
 
 from winspect.pictures.tiles import Preprocess, resize_tiles
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).with_name("results")
 RUNS = (1e7, 1e9)
 
 
@@ -119,8 +119,8 @@ def decode_costs(width: int, height: int, rounds: int = 7) -> tuple[float, int]:
 
 def known_machines() -> list[Machine]:
     """The kinds whose pace was measured, or published."""
-    measured = json.loads((HERE / "batch.json").read_text())
-    speed = json.loads((HERE / "versus_anomalib.json").read_text())["medians"]
+    measured = json.loads((RESULTS / "batch.json").read_text())
+    speed = json.loads((RESULTS / "versus_anomalib.json").read_text())["medians"]
     tiny = measured["throughput"]["batch_pictures_per_s"]
     return [
         Machine("2 cores, winspect-tiny", "measured, throughput of batch.json", tiny),
@@ -138,7 +138,7 @@ def known_machines() -> list[Machine]:
 
 def costs_of(width: int, height: int) -> Costs:
     """What a picture of this size costs."""
-    measured = json.loads((HERE / "batch.json").read_text())
+    measured = json.loads((RESULTS / "batch.json").read_text())
     decode_ms, read = decode_costs(width, height)
     scaling = measured["scaling"]
     return Costs(

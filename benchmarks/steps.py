@@ -7,21 +7,16 @@ work; they are run in turn, round by round, and what is printed is the median of
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from checkpoints import save_checkpoint
-
+from benchmarks.measuring import ROOT, in_turn, machine, median_ratio, random_weights, write_json
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
 from winspect.backbones.text_tower import TextTower
@@ -32,10 +27,9 @@ from winspect.engines.tower_graph import Layout
 from winspect.inspector.text_encoder import TextCache, TextEncoder
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.pictures.tiles import prepare
-from winspect.system.machine import describe_machine
 
 MODEL, CLASS = "ViT-B-16-plus-240", "metal nut"
-PICTURE = Path(__file__).parents[1] / "examples" / "textile" / "local_0001.jpg"
+PICTURE = ROOT / "examples" / "textile" / "local_0001.jpg"
 WINDOWS = {"scales": (2, 3), "stride": 1, "patches": False}
 
 Pair = tuple[str, Callable[[], object], Callable[[], object]]
@@ -139,21 +133,12 @@ STEPS = {"text": text_steps, "image": image_steps, "compile": compiled_steps}
 def measure(pair: Pair, rounds: int) -> dict[str, Any]:
     """Medians in ms, and the median ratio: above 1 the step is faster."""
     name, without, with_step = pair
-    times: list[tuple[float, float]] = []
-    for number in range(rounds + 1):
-        order = (without, with_step) if number % 2 else (with_step, without)
-        taken = {}
-        for call in order:
-            began = time.perf_counter()
-            call()
-            taken[call] = 1000 * (time.perf_counter() - began)
-        times.append((taken[without], taken[with_step]))
-    times = times[1:]  # the first warms up
+    seconds = in_turn({"without": without, "with": with_step}, rounds, warm_up=1)
     found = {
         "step": name,
-        "without_ms": round(statistics.median(off for off, _ in times), 1),
-        "with_ms": round(statistics.median(on for _, on in times), 1),
-        "speedup": round(statistics.median(off / on for off, on in times), 3),
+        "without_ms": round(1000 * median(seconds["without"]), 1),
+        "with_ms": round(1000 * median(seconds["with"]), 1),
+        "speedup": round(median_ratio(seconds["without"], seconds["with"]), 3),
     }
     print(f"{found['speedup']:8.3f}x  {found['without_ms']:9.1f} -> {found['with_ms']:9.1f} ms  {name}", flush=True)
     return found
@@ -167,14 +152,14 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a checkpoint of the architecture; random ones otherwise")
     parser.add_argument("--parts", default="text,image", help="text, image, compile (takes minutes to build)")
     options = parser.parse_args()
+    facts = machine()
     with tempfile.TemporaryDirectory() as folder:
-        subject = Subject(options.weights or save_checkpoint(MODEL, Path(folder)))
+        subject = Subject(options.weights or random_weights(MODEL, Path(folder)))
         found = []
         for part in options.parts.split(","):
             found += [measure(pair, options.rounds) for pair in STEPS[part](subject)]
-    if options.json:
-        report = {"machine": describe_machine("cpu"), "model": MODEL, "rounds": options.rounds, "steps": found}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"machine": facts, "model": MODEL, "rounds": options.rounds, "steps": found}
+    write_json(options.json, report, indent=1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """winspect against anomalib's WinCLIP: full zero-shot maps, same random weights and pictures, whole processes in turn.
 
-    python benchmarks/versus_anomalib.py [--variants torch:fp32,openvino:bf16] [--json FILE]
+    python -m benchmarks.versus_anomalib [--variants torch:fp32,openvino:bf16] [--json FILE]
 
 anomalib lives in a virtual environment of its own, made once in the cache folder (some GB; or name the Python of one
 that you have: `--anomalib-python FILE`). In every round each contestant runs in a new process, in the same order, on
@@ -19,7 +19,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import runpy
 import statistics
 import subprocess
 import sys
@@ -31,10 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from winspect.system.machine import describe_machine
+from benchmarks.measuring import ROOT, machine, random_weights, write_json
 from winspect.weights import cache_folder
 
-ROOT = Path(__file__).parents[1]
 CHILD = Path(__file__).with_name("versus_child.py")
 MODEL, SEED = "ViT-B-16-plus-240", 0
 PEER, ORACLE = "anomalib", "anomalib-repaired"
@@ -245,10 +243,8 @@ def table(medians: dict[str, dict], agreed: dict[str, dict]) -> str:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The whole report."""
     python = args.anomalib_python or make_environment(cache_folder() / "benchmarks" / "anomalib")
-    weights = args.weights or random_weights(folder)
-    machine = describe_machine(args.device)
-    if hasattr(os, "getloadavg"):
-        machine["load_average_before"] = [round(load, 2) for load in os.getloadavg()]
+    weights = args.weights or random_weights(MODEL, folder, seed=SEED)
+    facts = machine(args.device)
     shared = {"model": MODEL, "weights": weights, "class": args.class_name, "device": args.device}
     rounds, failed = run_rounds(python, args.variants, args, shared, folder)
     variants = [variant for variant in args.variants if variant not in failed]
@@ -259,7 +255,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         agreed = compare(folder, variants)
     medians = {name: summarise(rounds, name) for name in [PEER, *variants]}
     return {
-        "machine": machine,
+        "machine": facts,
         "versions": {name: rounds[0][name]["versions"] for name in [PEER, *variants[:1]]},
         "command": args.command,
         "input": {
@@ -275,11 +271,6 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "missed": missed_bars(medians, agreed),
         "rounds": [{name: without_versions(found) for name, found in each.items()} for each in rounds],
     }
-
-
-def random_weights(folder: Path) -> Path:
-    """A file of random weights of the real architecture, as the tests make them."""
-    return runpy.run_path(str(ROOT / "tests" / "checkpoints.py"))["save_checkpoint"](MODEL, folder, seed=SEED)
 
 
 def without_versions(figures: dict) -> dict:
@@ -310,7 +301,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     told = {"variants": ",".join(args.variants), "rounds": args.rounds, "count": len(args.files)}
     told |= {"class": args.class_name, "threads": args.threads, "device": args.device}
     args.command = " ".join(
-        ["python benchmarks/versus_anomalib.py", *(f"--{key} {value}" for key, value in told.items())]
+        ["python -m benchmarks.versus_anomalib", *(f"--{key} {value}" for key, value in told.items())]
     )
     return args
 
@@ -334,8 +325,7 @@ def main() -> int:
         )
     for line in [*report["failed"].values(), *report["missed"]]:
         print(line)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.json, report)
     return 1 if report["missed"] or report["failed"] else 0
 
 

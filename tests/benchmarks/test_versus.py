@@ -109,7 +109,7 @@ def test_command_names_no_folder(tmp_path, textile) -> None:
     args = versus.read_arguments([*given, "--count", "3", "--pictures", str(textile[0].parent)])
     assert args.files == textile[:3]
     assert args.command == (
-        "python benchmarks/versus_anomalib.py --variants torch:bf16 --rounds 5 --count 3 --class textile --threads 2 "
+        "python -m benchmarks.versus_anomalib --variants torch:bf16 --rounds 5 --count 3 --class textile --threads 2 "
         "--device cpu"
     )
     with pytest.raises(SystemExit):

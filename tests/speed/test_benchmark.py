@@ -478,17 +478,17 @@ def test_the_bars_of_the_plans():
         measured("serial", "openvino", "bf16", [3]),
         measured("paper", "openvino", "bf16", [9]),
     ]
-    bars = plans_benchmark.held_to_bars(make_results(SURVEY, runs, [], [], asked=ASKED))
+    bars = plans_benchmark.reached_bars(make_results(SURVEY, runs, [], [], asked=ASKED))
     assert {name: (own["plan"], own["engine"], own["reached"]) for name, own in bars.items()} == {
         "fp32": ("tile-batch", "openvino", True),
         "bf16": ("tile-batch", "openvino", False),
     }
     assert bars["bf16"]["speedup_vs_serial"] == 4.9
-    assert plans_benchmark.held_to_bars(make_results(SURVEY, runs[1:], [], [], asked=ASKED)) == {}
-    assert list(plans_benchmark.held_to_bars(make_results(SURVEY, runs[:1], [], [], asked=ASKED))) == ["fp32"]
+    assert plans_benchmark.reached_bars(make_results(SURVEY, runs[1:], [], [], asked=ASKED)) == {}
+    assert list(plans_benchmark.reached_bars(make_results(SURVEY, runs[:1], [], [], asked=ASKED))) == ["fp32"]
 
 
 def test_the_command_of_the_plans_names_no_folder(tmp_path):
     args = plans_benchmark.read_arguments(["--rounds", "2", "--pictures", str(tmp_path), "--maps"])
-    assert args.command.startswith("python benchmarks/plans.py --plans serial,tile-batch --engines torch,openvino")
+    assert args.command.startswith("python -m benchmarks.plans --plans serial,tile-batch --engines torch,openvino")
     assert args.command.endswith("--rounds 2 --device cpu --maps")

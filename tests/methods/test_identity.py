@@ -8,6 +8,7 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
+from winspect._version import __version__
 from winspect.errors import ClassNameError, SettingsError
 from winspect.methods.identity import Identity, brief, differences, listed, written_by
 from winspect.methods.winclip.prompts import PromptEnsemble
@@ -199,7 +200,7 @@ def test_a_missing_entry_is_named(name):
 
 def test_both_releases_are_named_where_they_are_two():
     assert written_by(NUT.entries()) == ""
-    assert written_by({"winspect": "7.0"}) == " (written by winspect 7.0, this is 0.1.0)"
+    assert written_by({"winspect": "7.0"}) == f" (written by winspect 7.0, this is {__version__})"
 
 
 # Documents of runs

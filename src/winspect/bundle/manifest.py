@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import BundleError, SettingsError, WinspectError
-from winspect.methods.identity import Identity
+from winspect.methods.identity import Identity, written_by
 from winspect.pictures.formats import is_hidden
 from winspect.system.files import replacing
 from winspect.system.opening import read_text
@@ -108,12 +108,14 @@ class Manifest:
         if document.get("kind") != KIND:
             raise BundleError(f"{folder / MANIFEST}: not of a winspect bundle; write one with winspect export")
         if document.get("schema") != SCHEMA:
-            raise BundleError(f"{folder}: got schema {document.get('schema')!r}, this release reads {SCHEMA}")
+            got = f"got schema {document.get('schema')!r}, this release reads {SCHEMA}"
+            raise BundleError(f"{folder}: {got}{written_by(document)}")
         try:
             with refusing_damage(folder / MANIFEST):
                 manifest = _from_document(document)
         except SettingsError as error:
-            raise BundleError(f"{folder / MANIFEST}: damaged ({error}); copy it again, or export it again") from error
+            damage = f"damaged ({error}); copy it again, or export it again"
+            raise BundleError(f"{folder / MANIFEST}: {damage}{written_by(document)}") from error
         for file, sha256 in manifest.sha256.items():
             _check(folder, file, sha256)
         _check_nothing_else(folder, manifest.sha256)

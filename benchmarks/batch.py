@@ -9,7 +9,7 @@
 processes of its own; every score that both have is compared; memory of batch's driver and workers while it runs.
 ``startup``: whole processes of `winspect predict` and `winspect batch` on the same pictures, in turn.
 ``scaling``: one worker of all cores, two of half of them, and two local nodes of one CPU each; bytes of a picture.
-``faults``: two local nodes; workers, nodes and drivers are killed at random moments while pictures are judged, and the
+``faults``: two local nodes; workers, nodes and drivers are killed at random moments while pictures are scored, and the
 same command goes on with `--resume`, until it was as often as asked. Exits with 1 if a picture was lost, is there
 twice, has an error or another score than ``predict_many``'s, or a finished shard was not kept.
 
@@ -39,8 +39,8 @@ from typing import Any
 from benchmarks.batch_faults import (
     CLASS,
     MODEL,
-    STAGES,
     TOLERANCE,
+    WORKER,
     Batch,
     Nodes,
     all_ended,
@@ -126,7 +126,7 @@ def _anonymous_mb(pid: int) -> float:
 def _memory(samples: Sequence[tuple[int, Mapping[int, tuple[str, float]]]], total: int) -> dict[str, Any]:
     """Slopes after the first quarter, of the processes that lived from then to the last shard.
 
-    Those of the driver and of decoding and judging processes over time, those of Ray's own actors and agents apart.
+    Those of the driver and of workers over time, those of Ray's own actors and agents apart.
     """
     warm = [(done, here) for done, here in samples if total / 4 <= done < total]
     names: defaultdict[int, Counter[str]] = defaultdict(Counter)
@@ -140,7 +140,7 @@ def _memory(samples: Sequence[tuple[int, Mapping[int, tuple[str, float]]]], tota
         per_thousand = slope([(done / 1000, here[pid][1]) for done, here in warm])
         name = names[pid].most_common(1)[0][0]
         told = {"process": name, "slope_mb_per_1000_pictures": per_thousand and round(per_thousand, 3)}
-        if name in ("driver", "ray::IDLE") or any(map(name.count, STAGES)):
+        if name == "driver" or name.startswith(WORKER):
             ours.append(told | {"mb": [[done, round(here[pid][1], 1)] for done, here in thin if pid in here]})
         else:
             rays.append(told | {"mb": [round(here[pid][1], 1) for _, here in (warm[0], warm[-1])]})
@@ -209,7 +209,7 @@ def scaling(count: int) -> dict[str, Any]:
 
 
 def _picture(pictures: Sequence[Path]) -> dict[str, Any]:
-    """What a picture is between the stages, and what decoding it takes with nothing beside it, on one core."""
+    """The bytes of a picture's tiles, and what decoding it takes with nothing beside it, on one core."""
     from winspect import WinCLIP
     from winspect.pictures.tiles import resize_tiles
 

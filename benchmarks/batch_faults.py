@@ -22,15 +22,13 @@ CLASS, MODEL = "textile", "winspect-tiny"
 TOLERANCE = 1e-5
 KINDS = ("worker", "node", "driver")
 SHARD_ROWS = 64
-STAGES = ("_decode", "_Worker")
-"""A word of what Ray's processes call themselves when they decode, or judge."""
+WORKER = "ray::Worker"
+"""How the names of workers' processes begin."""
 # A kill comes so long after pictures were seen to be judged, a new node so long after the old one died.
 KILL_AFTER_S, MENDED_AFTER_S = (8.0, 20.0), (2.0, 6.0)
-_DECODES_WITHIN_S = 5.0
 _STUCK_S = 300.0
 _ENDED_S = 20.0
 _MOST_FAILURES = 5
-# Small, so that decoding goes on until the end of a run, and is there to be killed.
 _OBJECT_STORE_BYTES = 160 << 20
 _PREDICT_MANY = """
 import json, sys, time
@@ -138,7 +136,7 @@ def read_rows(out: Path) -> list[dict[str, Any]]:
 
 
 def compare(rows: Sequence[Mapping[str, Any]], expected: Mapping[str, float]) -> dict[str, Any]:
-    """Hold rows to the scores expected of each id: what is lost, twice, strange, an error; the largest difference."""
+    """Compare rows with the scores expected of each id: lost, twice, strange, errors; the largest difference."""
     times = Counter(row["id"] for row in rows)
     judged = [row for row in rows if row["error"] is None and row["id"] in expected]
     differences = [abs(row["anomaly_score"] - expected[row["id"]]) for row in judged]
@@ -222,17 +220,13 @@ class Nodes:
             options = {"num_cpus": self._cpus, "object_store_memory": _OBJECT_STORE_BYTES}
             self._working.append(self._cluster.add_node(**options))
 
-    def workers(self, stage: str = "") -> dict[int, str]:
-        """The processes that decode or judge now, or one of these stages, and what they call themselves."""
-        return {pid: name for node in self._working for pid, name in _at_work(node).items() if stage in name}
+    def workers(self) -> dict[int, str]:
+        """The workers' processes, and what they call themselves."""
+        return {pid: name for node in self._working for pid, name in _at_work(node).items()}
 
     def kill_worker(self) -> str | None:
-        """Kill a process that decodes, or one that judges; says which, None where there is none."""
-        stage, until = self.chance.choice(STAGES), time.monotonic() + _DECODES_WITHIN_S
-        while not (workers := self.workers(stage)) and time.monotonic() < until:
-            time.sleep(0.03)  # decoding comes in short bursts
-        workers = workers or self.workers()
-        if not workers:
+        """Kill a worker; says which, None where there is none."""
+        if not (workers := self.workers()):
             return None
         pid = self.chance.choice(sorted(workers))
         kill([pid])
@@ -267,7 +261,7 @@ def _raylet(node: Any) -> int:
 
 def _at_work(node: Any) -> dict[int, str]:
     titles = {pid: title(pid) for pid in descendants(_raylet(node))}
-    return {pid: name for pid, name in titles.items() if name.startswith("ray::") and any(map(name.count, STAGES))}
+    return {pid: name for pid, name in titles.items() if name.startswith(WORKER)}
 
 
 def faults(count: int, kills: int, seed: int) -> dict[str, Any]:

@@ -145,12 +145,13 @@ def test_what_is_given_is_passed_on(cli, called, textile):
         *("parts", "--out", "s3://bucket/results", "--class", "metal nut", "--address", "ray://head:10001"),
         *("--pool", "2-8", "--device", "cuda", "--reference", textile[0], "--shots", "1", "--threshold", "0.25"),
         *("--maps", "both", "--shard-rows", "500", "--resume", "--model", "winspect-tiny", "--batch-size", "4", "-v"),
-        "--dashboard",
+        *("--dashboard", "--decode-threads", "6"),
     )
     assert called.options == {
         "class_name": "metal nut",
         "address": "ray://head:10001",
         "workers": "2-8",
+        "decode_threads": 6,
         "device": "cuda",
         "references": [str(textile[0])],
         "shots": 1,
@@ -236,9 +237,9 @@ def machine(monkeypatch):
 
     from winspect.cluster.cluster import Cluster, Node
 
-    found = Cluster(True, False, None, (Node("1", "h", 2.0, 0.0, 0.0),))
+    found = Cluster(True, None, (Node("1", "h", 2.0, 0.0, 0.0),))
     monkeypatch.setattr(run, "connect", lambda *_, **__: nullcontext(found))
-    monkeypatch.setattr(run, "on_worker", lambda *_, **__: pytest.fail("a worker was started"))
+    monkeypatch.setattr(run, "Pool", lambda *_, **__: pytest.fail("a worker was started"))
 
 
 @pytest.mark.parametrize("option", ["--pool", "--workers"])  # the name of today, and the earlier one

@@ -72,16 +72,16 @@ def test_steady_pace_leaves_the_start_and_the_end_out():
 
 def test_memory_slopes_are_those_of_processes_that_lived_throughout():
     def sample(done):
-        judge = "ray::MapWorker(MapBatches(_Worker))" if done else "ray::IDLE"
-        here = {1: ("driver", 100 + done / 1000), 2: (judge, 50.0), 4: ("ray::_StatsActor", 10 + done / 100)}
-        return done, here | ({3: ("ray::MapBatches(_decode)", 9.0)} if done == 2000 else {})
+        worker = "ray::Worker.run" if done else "ray::Worker"
+        here = {1: ("driver", 100 + done / 1000), 2: (worker, 50.0), 4: ("ray::_StatsActor", 10 + done / 100)}
+        return done, here | ({3: ("ray::Worker.run", 9.0)} if done == 2000 else {})
 
     told = _memory([sample(done) for done in range(0, 5000, 1000)], 4000)
-    driver, judge = told["driver_and_workers"]
-    assert (driver["process"], judge["process"]) == ("driver", "ray::MapWorker(MapBatches(_Worker))")
+    driver, worker = told["driver_and_workers"]
+    assert (driver["process"], worker["process"]) == ("driver", "ray::Worker.run")
     assert told["steepest_mb_per_1000_pictures"] == driver["slope_mb_per_1000_pictures"] == pytest.approx(1)
-    assert judge["slope_mb_per_1000_pictures"] == pytest.approx(0)
-    assert judge["mb"] == [[done, 50.0] for done in range(0, 5000, 1000)]
+    assert worker["slope_mb_per_1000_pictures"] == pytest.approx(0)
+    assert worker["mb"] == [[done, 50.0] for done in range(0, 5000, 1000)]
     (stats,) = told["of_ray_itself"]
     assert (stats["slope_mb_per_1000_pictures"], stats["mb"]) == (pytest.approx(10), [20.0, 40.0])
     assert told["processes_not_alive_throughout"] == 1

@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-import random
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from checkpoints import SMALL
@@ -21,16 +18,13 @@ from miniature import make_mvtec
 import winspect
 from winspect import WinCLIP
 from winspect.cli import main as cli_main
-from winspect.cluster import evaluating
 from winspect.cluster.cluster import Cluster, Node, connect
-from winspect.cluster.evaluating import ClusterModel
-from winspect.cluster.filling import Filling
-from winspect.cluster.gathering import Gathering
+from winspect.cluster.evaluating import ClusterScorer, measure
+from winspect.cluster.pool import Lost, Worker
 from winspect.cluster.shared import Model
-from winspect.cluster.stages import JUDGED, Judge, decode
-from winspect.cluster.workers import Workers, plan_workers
+from winspect.cluster.workers import plan_workers
 from winspect.datasets import open_dataset
-from winspect.errors import ClusterError, SourceError
+from winspect.errors import ClusterError
 from winspect.evaluation.report import read_parts, write_evaluation_report
 from winspect.evaluation.results import METRICS
 from winspect.evaluation.run import evaluate
@@ -53,37 +47,32 @@ def parts(tmp_path, monkeypatch):
     return lambda: open_dataset("mvtec", "parts")
 
 
-class Rows(list):
-    """Tables of rows, as a pipeline gives them."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
 @pytest.fixture
 def workers(model, monkeypatch):
-    """What runs on workers runs here, without Ray. Rows come in any order; ``spoil`` changes a round's tables."""
-    seen = SimpleNamespace(rounds=[], spoil=lambda table: table)
-
-    def start(self, ordinals, rows, job):
-        seen.rounds.append(sum(map(len, ordinals)))
-        judge = Judge(job.model, lambda: job.shared)
-        tables = [
-            decoded for block in self.inputs.blocks(ordinals, rows) for decoded in decode(block, shared=job.shared)
-        ]
-        rows = pa.concat_tables([judge(table) for table in tables])
-        shuffled = rows.take(random.Random(7).sample(range(len(rows)), len(rows)))
-        return Rows(seen.spoil(shuffled.slice(first, 5)) for first in range(0, len(rows), 5))
-
+    """What runs on workers runs here, in another folder. ``deadly`` categories take their workers down."""
     monkeypatch.setattr(Model, "load", lambda self: model)
-    monkeypatch.setattr(Filling, "_start", start)
-    monkeypatch.setattr(evaluating, "on_worker", lambda function, *arguments, **options: function(*arguments))
-    monkeypatch.setattr(evaluating, "result_of", lambda result: result)
-    cluster = Cluster(True, False, None, (Node("0", "here", 2, 0, 0),))
-    seen.model = lambda: ClusterModel(cluster, Workers("cpu", 1, 1, cpus=1), Model())
+    seen = SimpleNamespace(asked=[], deadly=())
+
+    class Workers:
+        def __init__(self):
+            self.model, self._worker, self._here = Model(), Worker(Model()), os.getcwd()
+
+        def ask(self, function, *arguments):
+            os.chdir("/")
+            try:
+                return self._worker.run(function, *arguments)
+            finally:
+                os.chdir(self._here)
+
+        def run(self, units, call, look):
+            while units:
+                unit = units.popleft()
+                seen.asked.append((unit.category, unit.seed))
+                yield unit, Lost() if unit.category in seen.deadly else self.ask(*call(unit))
+                look(0)
+
+    cluster = Cluster(True, None, (Node("0", "here", 2, 0, 0),))
+    seen.model = lambda: ClusterScorer(cluster, Workers())
     return seen
 
 
@@ -130,7 +119,7 @@ def test_all_is_the_same_to_the_last_byte(options, parts, model, workers, tmp_pa
     maps = [path.relative_to(tmp_path / "here") for path in (tmp_path / "here/maps").rglob("*.*")]
     assert len(maps) == 2 * 11 * len(options.get("seeds", [0]))
     assert_same(tmp_path / "here", tmp_path / "there", ["results.json", "scores.csv", *maps])
-    assert workers.rounds == [12 * len(options.get("seeds", [0]))]
+    assert len(workers.asked) == 2 * len(options.get("seeds", [0]))
     ranges = {tuple(part["heat_range"]) for part in read_parts(tmp_path / "there", there).values()}
     assert (ranges == {(0.0, 1.0)}) == (options.get("shots", 1) < 2)  # several good samples have a scale
 
@@ -149,31 +138,32 @@ def test_a_reference_that_cannot_be_read_stops_its_part_alone(parts, model, work
     assert all(bolt["by_seed"]["0"][metric] is None for metric in METRICS)
     assert type(bolt["by_seed"][str(seed)]["image_auroc"]) is float
     assert bolt["failed"][0]["message"].startswith("cannot use a reference picture: parts/bolt/train/good/")
-    assert workers.rounds == [3 * 6]
 
 
-def test_nothing_to_judge_starts_no_pipeline(parts, model, workers, tmp_path):
+def test_nothing_is_left_for_workers(parts, model, workers, tmp_path):
     here = evaluate(model, parts(), tmp_path / "out")
     before = (tmp_path / "out/results.json").read_bytes()
     assert evaluate(workers.model(), parts(), tmp_path / "out") == here
-    assert ((tmp_path / "out/results.json").read_bytes(), workers.rounds) == (before, [])
+    assert ((tmp_path / "out/results.json").read_bytes(), workers.asked) == (before, [])
 
 
-def test_an_interrupted_run_goes_on_behind_its_whole_parts(parts, model, workers, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_behind_its_whole_parts(parts, model, workers, tmp_path):
     evaluate(model, parts(), tmp_path / "here", **FEW)
-    measured = ClusterModel._measured
+    scorer = workers.model()
+    run = scorer.pool.run
 
-    def interrupted(self, *arguments):
-        if len(list((tmp_path / "there/categories").iterdir())) == 3:
-            raise KeyboardInterrupt
-        return measured(self, *arguments)
+    def interrupted(*arguments):
+        for number, outcome in enumerate(run(*arguments)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield outcome
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ClusterModel, "_measured", interrupted)
-        evaluate(workers.model(), parts(), tmp_path / "there", **FEW)
+    scorer.pool.run = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(scorer, parts(), tmp_path / "there", **FEW)
     assert not (tmp_path / "there/results.json").exists()
     evaluate(workers.model(), parts(), tmp_path / "there", **FEW)
-    assert workers.rounds == [4 * 6, 6]
+    assert len(workers.asked) == 4 + 1
     assert_same(tmp_path / "here", tmp_path / "there")
 
 
@@ -181,7 +171,6 @@ def test_a_report_has_its_heat_maps_from_a_worker(parts, model, workers, tmp_pat
     judges, data = workers.model(), parts()
     results = evaluate(judges, data, tmp_path / "out", **FEW)
     assert (judges.recipe.name, judges.weights_sha256) == ("paper", model.weights_sha256)
-    judges._reviewer = SimpleNamespace(judge=SimpleNamespace(remote=evaluating._Reviewer(Model()).judge))
     written = read_parts(tmp_path / "out", results)
     there = write_evaluation_report(tmp_path / "out", results, written, data, judges).read_text(encoding="utf-8")
     here = write_evaluation_report(tmp_path / "out", results, written, data, model).read_text(encoding="utf-8")
@@ -189,82 +178,35 @@ def test_a_report_has_its_heat_maps_from_a_worker(parts, model, workers, tmp_pat
     (tmp_path / "parts/bolt/test/good/000.png").unlink()
     gone, fine = judges.predict_many([Path("parts/bolt/test/good") / name for name in ("000.png", "001.png")], "bolt")
     assert str(gone.error).startswith("parts/bolt/test/good/000.png: ")
-    assert (fine.path, fine.picture_rgb) == ("parts/bolt/test/good/001.png", None)
-
-
-def test_an_alarm_comes_from_the_worker(parts, workers, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(evaluating, "embedding_alarm", lambda model, probes: asked.append(probes) or "broken")
-    categories = evaluate(workers.model(), parts(), tmp_path / "out", **FEW)["categories"]
-    assert {category["alarm"] for category in categories.values()} == {"broken"}
-    assert len(asked) == 2 and all(len(probes) == 4 for probes in asked)  # once for all seeds
+    assert fine.path == "parts/bolt/test/good/001.png" and fine.anomaly_score is not None
 
 
 # What goes wrong
 
 
-def test_lost_pictures_are_tried_again_alone_and_then_fail(parts, model, workers, tmp_path):
-    def lose(table):
-        names = [os.path.basename(path) for path in table["path"].to_pylist()]
-        first = len(workers.rounds) == 1
-        return table.filter([name != "000.png" and (not first or name != "001.png") for name in names])
-
-    workers.spoil = lose
-    here = evaluate(model, parts(), tmp_path / "here")
-    there = evaluate(workers.model(), parts(), tmp_path / "there")
-    assert workers.rounds == [12, 8]
-    failed = there["categories"]["bolt"]["failed"]
-    assert [one["path"] for one in failed] == ["bolt/test/good/000.png", "bolt/test/scratch/000.png"]
-    assert "WorkerLost: the process that worked on this picture died" in failed[0]["message"]
-    assert here["categories"]["bolt"]["failed"] == []
-    for own, other in zip(*(rows_in(tmp_path / name) for name in ("here", "there")), strict=True):
-        assert other["score"] == ("" if own["path"].endswith("000.png") else own["score"])
+def test_a_part_that_takes_its_workers_down_ends_the_run_behind_the_others(parts, workers, model, tmp_path):
+    workers.deadly = ("bolt",)
+    words = r"the workers on bolt \(seed 0\) died twice .*: look at Ray's logs; what is done is kept"
+    with pytest.raises(ClusterError, match=words):
+        evaluate(workers.model(), parts(), tmp_path / "there")
+    (done,) = [path.name for path in (tmp_path / "there/categories").iterdir()]
+    assert done.endswith("-seed0.json") and "bolt" not in done
+    workers.deadly = ()
+    assert evaluate(workers.model(), parts(), tmp_path / "there") == evaluate(model, parts(), tmp_path / "here")
 
 
-def test_a_worker_that_refuses_ends_the_run(parts, workers, tmp_path):
-    def refuse(table):
-        return table.set_column(JUDGED.get_field_index("refusal"), "refusal", pa.array(["no"] * len(table)))
-
-    workers.spoil = refuse
-    with pytest.raises(ClusterError, match="a worker refuses to work: no"):
-        evaluate(workers.model(), parts(), tmp_path / "out")
+def test_a_worker_with_another_model_refuses(model, workers):
+    other = replace(model.identity(), weights_sha256="ff")
+    with pytest.raises(ClusterError, match=r"^a worker refuses to work: .*: the model there is another one \(weights"):
+        Worker(Model()).run(measure, None, "/", other)
 
 
-def test_a_name_that_is_no_text_is_refused(parts, workers, tmp_path):
-    os.rename("parts/bolt/test/good/000.png", b"parts/bolt/test/good/\xff.png")
-    with pytest.raises(SourceError, match=r"udcff\.png': a name that is no UTF-8 cannot be sent"):
-        evaluate(workers.model(), parts(), tmp_path / "out")
-
-
-def rows(*ordinals, key="part 0"):
-    error = {"type": "PictureError", "message": "a: broken"}
-    return pa.Table.from_pylist(
-        [
-            {"ordinal": number, "id": str(number), "path": str(number), "class": key, "model": "m"}
-            | {"weights_sha256": "w", "decode_s": 0.5, "judge_s": 1.0}
-            | ({"error": error} if number == 1 else {"anomaly_score": number / 10})
-            for number in ordinals
-        ],
-        schema=JUDGED,
-    )
-
-
-def test_rows_are_gathered_in_any_order_and_once():
-    whole, steps = [], []
-    gathering = Gathering(
-        {"part 0": 3, "none": 0, "part 1": 1}, lambda *part: whole.append(part), lambda: steps.append(1)
-    )
-    assert whole == [("none", [], 0.0)]
-    gathering.add(rows(2, 1))
-    gathering.add(rows(2))
-    assert (len(whole), gathering.lacking().tolist(), gathering.lacking().dtype) == (1, [0, 3], np.int64)
-    gathering.add(rows(3, key="part 1"))
-    gathering.add(rows(0))
-    assert [(key, [result.anomaly_score for result in results], s) for key, results, s in whole[1:]] == [
-        ("part 1", [0.3], 1.5),
-        ("part 0", [0.0, None, 0.2], 4.5),
-    ]
-    assert (gathering.rows_done, gathering.failed, len(steps), gathering.lacking().tolist()) == (4, 1, 4, [])
+def test_maps_need_a_folder_that_every_machine_sees(parts, workers, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("winspect.cluster.evaluating.check_nodes", lambda cluster, places: asked.append(places))
+    evaluate(workers.model(), parts(), tmp_path / "plain")
+    evaluate(workers.model(), parts(), tmp_path / "maps", raw_maps=True)
+    assert asked == [[str(tmp_path / "parts")], [str(tmp_path / "maps"), str(tmp_path / "parts")]]
 
 
 # The command line, and a cluster

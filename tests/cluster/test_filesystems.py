@@ -48,9 +48,13 @@ def fill(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(name.encode())
 
 
-def block_of(*sources: str) -> pa.Table:
+def inputs_of(*sources: str) -> list[dict]:
     inputs = find_inputs(sources)
-    return next(inputs.blocks([range(len(inputs))], len(inputs)))
+    return inputs.rows(range(len(inputs)))
+
+
+def column(rows: list[dict], name: str) -> list:
+    return [row[name] for row in rows]
 
 
 @pytest.mark.parametrize("text", ["s3://bucket/a", "gs://b", "abfs://c@a.net/x", "hdfs://h:8020/x", "FILE:///x"])
@@ -130,22 +134,22 @@ def test_a_folder_of_a_store(bucket):
     assert inputs.table.column("id").to_pylist() == names
     assert inputs.table.column("path").to_pylist() == [name + QUERY for name in names]
     pictures = [b"p/b9.png", b"p/b10.png", "p/é ?#%25.png".encode()]
-    assert list(pictures_of(next(inputs.blocks([range(3)], 3)))) == pictures
+    assert list(pictures_of(inputs.rows(range(3)))) == pictures
 
 
 def test_a_manifest_in_a_store(bucket):
     fill(bucket, "m/a b.png", "c.png")
     (bucket / "m" / "m.csv").write_text("path\na b.png\n../c.png\n./none.png\n/local.png\ns3://other/d.png\n")
-    block = block_of("s3://bucket/m/m.csv" + QUERY)
-    assert block.column("path").to_pylist() == [
+    rows = inputs_of("s3://bucket/m/m.csv" + QUERY)
+    assert column(rows, "path") == [
         "s3://bucket/m/a%20b.png" + QUERY,
         "s3://bucket/c.png" + QUERY,
         "s3://bucket/m/none.png" + QUERY,
         "/local.png",
         "s3://other/d.png",
     ]
-    assert block.column("id").to_pylist()[:2] == ["a b.png", "../c.png"]
-    first, second, missing, local, denied = pictures_of(block)
+    assert column(rows, "id")[:2] == ["a b.png", "../c.png"]
+    first, second, missing, local, denied = pictures_of(rows)
     assert (first, second, local) == (b"m/a b.png", b"c.png", "/local.png")
     assert str(missing) == "s3://bucket/m/none.png: no such file: check the path"
     assert str(denied).startswith("s3://other/d.png: access denied")
@@ -156,10 +160,10 @@ def test_parquet_files_in_a_store(bucket):
     for name in ("part-10", "part-9", "_metadata"):
         pq.write_table(pa.table({"bytes": [name.encode()]}), bucket / "d" / f"{name}.parquet")
     for source in ("s3://bucket/d", "s3://bucket/"):
-        block = block_of(source + QUERY)
-        assert block.column("id").to_pylist() == ["s3://bucket/d/part-9.parquet:0", "s3://bucket/d/part-10.parquet:0"]
-        assert block.column("file").to_pylist()[0] == "s3://bucket/d/part-9.parquet" + QUERY
-        assert list(pictures_of(block)) == [b"part-9", b"part-10"]
+        rows = inputs_of(source + QUERY)
+        assert column(rows, "id") == ["s3://bucket/d/part-9.parquet:0", "s3://bucket/d/part-10.parquet:0"]
+        assert column(rows, "file")[0] == "s3://bucket/d/part-9.parquet" + QUERY
+        assert list(pictures_of(rows)) == [b"part-9", b"part-10"]
 
 
 def test_results_in_a_store_are_no_inputs(bucket):
@@ -226,55 +230,63 @@ def test_embedded_pictures_each_row_group_once(parquet, monkeypatch):
         return plain(self, *arguments, row_groups=row_groups, columns=columns, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
-    block = next(inputs.blocks([range(3, 5), range(9, 12), range(29, 30)], 100))
-    assert list(pictures_of(block)) == [b"3", b"4", b"9", b"10", b"11", b"29"]
+    rows = [row for span in (range(3, 5), range(9, 12), range(29, 30)) for row in inputs.rows(span)]
+    assert list(pictures_of(rows)) == [b"3", b"4", b"9", b"10", b"11", b"29"]
     assert read == [(group, "image.bytes") for group in range(3)]
 
 
 def test_embedded_pictures_in_any_order_and_twice(parquet):
-    table = block_of(parquet).take([20, 3, 3, 9, 2, 11, 0])
-    assert list(pictures_of(table)) == [b"20", b"3", b"3", b"9", b"2", b"11", b"0"]
+    rows = inputs_of(parquet)
+    assert list(pictures_of([rows[at] for at in [20, 3, 3, 9, 2, 11, 0]])) == [
+        b"20",
+        b"3",
+        b"3",
+        b"9",
+        b"2",
+        b"11",
+        b"0",
+    ]
 
 
 def test_embedded_pictures_between_files(parquet, tmp_path):
     (tmp_path / "m.csv").write_text("path\n1.bmp\n")
-    block = block_of(parquet, str(tmp_path / "m.csv")).take([0, 30, 1])
-    assert list(pictures_of(block)) == [b"0", str(tmp_path / "1.bmp"), b"1"]
+    rows = inputs_of(parquet, str(tmp_path / "m.csv"))
+    assert list(pictures_of([rows[at] for at in [0, 30, 1]])) == [b"0", str(tmp_path / "1.bmp"), b"1"]
 
 
-def failures(block: pa.Table) -> list[str]:
-    pictures = list(pictures_of(block))
-    assert len(pictures) == len(block)
+def failures(rows: list[dict]) -> list[str]:
+    pictures = list(pictures_of(rows))
+    assert len(pictures) == len(rows)
     return [str(picture) if isinstance(picture, PictureError) else picture for picture in pictures]
 
 
 def test_a_file_that_is_gone_fails_row_by_row(parquet):
-    block = block_of(parquet).slice(0, 2)
+    rows = inputs_of(parquet)[:2]
     Path(parquet).unlink()
-    assert failures(block) == [f"{row}.png: {parquet}: no such file: check the path" for row in range(2)]
+    assert failures(rows) == [f"{row}.png: {parquet}: no such file: check the path" for row in range(2)]
 
 
 def test_a_file_that_has_changed_fails_row_by_row(parquet):
-    block = block_of(parquet).slice(8, 4)
+    rows = inputs_of(parquet)[8:12]
     pq.write_table(pa.table({"image": [{"bytes": b"new", "path": None}] * 10}), parquet)
-    assert failures(block)[:2] == [b"new", b"new"]
-    assert "has fewer rows than before" in failures(block)[3]
+    assert failures(rows)[:2] == [b"new", b"new"]
+    assert "has fewer rows than before" in failures(rows)[3]
     pq.write_table(pa.table({"other": [b"new"] * 30}), parquet)
-    assert all("has no column image.bytes" in failure for failure in failures(block))
+    assert all("has no column image.bytes" in failure for failure in failures(rows))
     Path(parquet).write_bytes(b"no Parquet")
-    assert all("10.png" in failure or "cannot be opened" in failure for failure in failures(block))
+    assert all("10.png" in failure or "cannot be opened" in failure for failure in failures(rows))
 
 
 def test_a_damaged_row_group_fails_alone(tmp_path):
     path = tmp_path / "m.parquet"
     pictures = [bytes([row]) * 1000 for row in range(30)]
     pq.write_table(pa.table({"bytes": pictures}), path, row_group_size=10, compression="none", use_dictionary=False)
-    block = block_of(str(path))
+    rows = inputs_of(str(path))
     start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
     content = bytearray(path.read_bytes())
     content[start : start + 30] = b"\xff" * 30
     path.write_bytes(content)
-    results = failures(block)
+    results = failures(rows)
     assert results[:10] == pictures[:10]
     assert results[20:] == pictures[20:]
     assert all(str(path) in failure for failure in results[10:20])
@@ -282,6 +294,6 @@ def test_a_damaged_row_group_fails_alone(tmp_path):
 
 def test_empty_pictures_fail_alone(tmp_path):
     pq.write_table(pa.table({"bytes": [b"1", b"", b"3"]}), tmp_path / "m.parquet")
-    first, empty, last = failures(block_of(str(tmp_path / "m.parquet")))
+    first, empty, last = failures(inputs_of(str(tmp_path / "m.parquet")))
     assert (first, last) == (b"1", b"3")
     assert "row 1: holds no picture" in empty

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from winspect.cluster.inputs import Inputs, find_inputs
-from winspect.errors import ClassNameError, SettingsError, SourceError
+from winspect.errors import ClassNameError, SourceError
 
 NAMES = ("p/img10.jpg", "p/img2.JPG", "p/sub/x y.png", "p/.hidden.png", "p/notes.txt")
 IN_ORDER = ["p/img2.JPG", "p/img10.jpg", "p/sub/x y.png"]
@@ -208,40 +208,19 @@ def test_the_hash_tells_inputs_apart_and_not_chunks(here):
     assert len({whole.sha256, *(other.sha256 for other in others)}) == 4
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 100])
-def test_blocks_hold_the_rows_asked_for(here, rows):
-    (here / "m.csv").write_text("path\n" + "".join(f"{row}.png\n" for row in range(10)))
+def test_rows_are_those_asked_for_with_their_ordinals(here):
+    (here / "m.csv").write_text("path,class\n" + "".join(f"{row}.png,nut\n" for row in range(10)))
     inputs = find_inputs(["m.csv"])
-    wanted = [range(0, 4), range(5, 5), range(6, 7), range(8, 10)]
-    blocks = list(inputs.blocks(wanted, rows))
-    ordinals = [ordinal for block in blocks for ordinal in block.column("ordinal").to_pylist()]
-    assert ordinals == [0, 1, 2, 3, 6, 8, 9]
-    assert [name for block in blocks for name in block.column("id").to_pylist()] == [f"{row}.png" for row in ordinals]
-    assert all(len(block) == rows for block in blocks[:-1])
-    assert 0 < len(blocks[-1]) <= rows
-    assert blocks[0].schema.field("ordinal").type == pa.int64()
-    assert list(inputs.blocks([], rows)) == []
-
-
-def test_a_block_shares_the_tables_texts(here):
-    inputs = find_inputs(["p"])
-    block = next(inputs.blocks([range(1, 3)], 2))
-    ours, theirs = (table.column("id").chunk(0).buffers()[2].address for table in (block, inputs.table))
-    assert ours == theirs
-
-
-@pytest.mark.parametrize(
-    ("ordinals", "rows"), [([range(0, 4)], 1), ([range(0, 3, 2)], 1), ([range(-1, 1)], 1), ([], 0)]
-)
-def test_blocks_that_are_not_there(here, ordinals, rows):
-    with pytest.raises(SettingsError, match="need"):
-        list(find_inputs(["p"]).blocks(ordinals, rows))
+    rows = inputs.rows(range(4, 7))
+    assert [(row["ordinal"], row["id"], row["class"]) for row in rows] == [(at, f"{at}.png", "nut") for at in (4, 5, 6)]
+    assert [row["file"] for row in rows] == [None] * 3
+    assert inputs.rows(range(10, 10)) == []
 
 
 def test_a_hundred_thousand_rows_take_a_moment(here):
     (here / "m.csv").write_text("path,class,id\n" + "".join(f"a/{row}.png,nut,{row}\n" for row in range(100_000)))
     start = time.perf_counter()
     inputs = find_inputs(["m.csv"])
-    assert sum(map(len, inputs.blocks([range(100_000)], 500))) == len(inputs) == 100_000
+    assert len(inputs.rows(range(99_500, 100_000))) == 500 and len(inputs) == 100_000
     assert time.perf_counter() - start < 5  # 0.3 s on an idle core
     assert column(inputs, "path")[-1] == str(here / "a" / "99999.png")

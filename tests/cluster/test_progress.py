@@ -7,12 +7,10 @@ import io
 import sys
 from types import SimpleNamespace
 
-import pyarrow as pa
 import pytest
 
 from winspect.cluster import progress
 from winspect.cluster.progress import Progress, Stages, duration
-from winspect.cluster.stages import JUDGED
 
 
 @pytest.fixture
@@ -81,60 +79,38 @@ def test_duration_by_hand():
     assert sum(len(test.examples) for test in tests) == 1  # pytest runs it with the package's other examples
 
 
-def judged(count, decode, judge, paint=None, *, decoder="a:1", worker="a:2"):
-    """Rows that took so many seconds each."""
-    row = {"decode_s": decode, "decoder": decoder, "judge_s": judge, "judge": worker}
-    row |= {"paint_s": paint, "painter": "a:3"} if paint is not None else {}
-    named = {"id": "a", "class": "object", "model": "tiny", "weights_sha256": ""}
-    return pa.Table.from_pylist([{"ordinal": number, **named, **row} for number in range(count)], schema=JUDGED)
+def test_pictures_of_unfinished_shards_are_shown_and_not_counted_twice(clock):
+    with Progress(100, shown=False) as shown:
+        clock.s += 10
+        shown.show(20)
+        assert shown.line() == "20 of 100 pictures, 2.0 pictures/s, 0 failed, 40 s left"
+        shown.add(25, 0)
+        assert (shown.done, shown.line()) == (25, "25 of 100 pictures, 2.5 pictures/s, 0 failed, 30 s left")
 
 
 def test_stages_by_hand():
     stages = Stages()
-    stages.add(judged(10, 0.25, 0.5), 1.0)
-    stages.add(judged(6, 0.25, 0.5, decoder="a:7", worker="b:2"), 1.0)
-    told = stages.summary(wall_s=10, decoders=4)
-    assert told == {
+    stages.add(10, "a:2", judge=5.0, paint=0.0, write=1.0)
+    stages.add(6, "b:2", judge=3.0, paint=0.0, write=1.0)
+    assert stages.summary(wall_s=10) == {
         "slowest_stage": "judge",
         "stages": {
-            "decode": {"seconds": 4.0, "ms_per_picture": 250.0, "processes": 2, "busy": 0.2},  # 4 s of 2 x 10 s
-            "judge": {"seconds": 8.0, "ms_per_picture": 500.0, "processes": 2, "busy": 0.4},
+            "judge": {"seconds": 8.0, "ms_per_picture": 500.0, "processes": 2, "busy": 0.4},  # 8 s of 2 x 10 s
             "write": {"seconds": 2.0, "ms_per_picture": 125.0, "processes": 1, "busy": 0.2},
         },
     }
 
 
-def test_no_more_processes_decode_than_may_at_once():
-    """A process may have ended and another taken its place: both did not work all the time."""
-    stages = Stages()
-    for worker in range(5):
-        stages.add(judged(1, 2.0, 0.5, 1.0, decoder=f"a:{worker}"), 0.0)
-    told = stages.summary(wall_s=10, decoders=1)["stages"]
-    assert told["decode"] == {"seconds": 10.0, "ms_per_picture": 2000.0, "processes": 1, "busy": 1.0}
-    assert told["paint"] == {"seconds": 5.0, "ms_per_picture": 1000.0, "processes": 1, "busy": 0.5}
-
-
 def test_the_busiest_stage_is_the_slowest_not_the_one_with_most_seconds():
     stages = Stages()
     for worker in range(4):
-        stages.add(judged(1, 1.5, 4.0, decoder="a:1", worker=f"b:{worker}"), 0.0)
-    told = stages.summary(wall_s=8, decoders=1)  # by hand: decoding 6 of 8 s, judging 16 of 32 s
-    assert (told["slowest_stage"], told["stages"]["decode"]["busy"], told["stages"]["judge"]["busy"]) == (
-        "decode",
-        0.75,
-        0.5,
-    )
+        stages.add(1, f"b:{worker}", judge=4.0, write=1.5)
+    summary = stages.summary(wall_s=8)  # by hand: writing 6 of 8 s, judging 16 of 32 s
+    assert (summary["slowest_stage"], summary["stages"]["judge"]["busy"]) == ("write", 0.5)
 
 
-def test_rows_of_nobody_count_as_rows_alone():
-    """Inputs that were lost with their workers."""
+def test_nothing_was_scored_or_no_time_has_passed():
+    assert Stages().summary(wall_s=1) == {"stages": {}, "slowest_stage": None}
     stages = Stages()
-    stages.add(judged(2, None, None, decoder=None, worker=None), 0.0)
-    assert stages.rows == 2
-    assert stages.summary(wall_s=1, decoders=1) == {"stages": {}, "slowest_stage": None}
-
-
-def test_no_time_has_passed():
-    stages = Stages()
-    stages.add(judged(1, 0.5, 0.0), 0.0)
-    assert stages.summary(wall_s=0, decoders=1)["stages"]["decode"]["busy"] is None
+    stages.add(1, "a:1", judge=0.5)
+    assert stages.summary(wall_s=0)["stages"]["judge"]["busy"] is None

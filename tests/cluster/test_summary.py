@@ -12,7 +12,7 @@ import pytest
 
 from winspect.cluster.destination import Destination
 from winspect.cluster.reading import read_results
-from winspect.cluster.shards import result_schema
+from winspect.cluster.shards import encode, result_schema
 from winspect.cluster.summary import MOST_CLASSES, QUANTILES, check, summarise
 from winspect.errors import OutputError, PictureError, SourceError
 from winspect.methods.result import Result
@@ -25,7 +25,6 @@ LOST = {"type": "WorkerLost", "message": "died each time"}
 def row(ordinal, *, name="screw", score=None, verdict=None, error=None, **arrays):
     error = error and {key: text.format(ordinal) for key, text in error.items()}
     return {
-        "ordinal": ordinal,
         "id": f"id-{ordinal}",
         "path": f"line/{ordinal}.png",
         "class": name,
@@ -42,13 +41,17 @@ def open_(place, count, *, shard_rows=4, **options):
     return Destination.open(str(place), {"model": "tiny"}, count=count, shard_rows=shard_rows, **options)
 
 
-def table(rows, *, arrays=False):
-    return pa.Table.from_pylist(rows, schema=pa.schema([("ordinal", pa.int64()), *result_schema(arrays=arrays)]))
+def add(destination, rows, first=0, *, arrays=False):
+    """Put the shards of these rows in place; the first is of this number."""
+    for at in range(0, len(rows), destination.plan.shard_rows):
+        some = rows[at : at + destination.plan.shard_rows]
+        table = pa.Table.from_pylist(some, schema=result_schema(arrays=arrays))
+        destination.add(encode(destination.plan, first + at // destination.plan.shard_rows, table))
 
 
 def summary_of(place, rows):
     with open_(place, len(rows)) as destination:
-        destination.add(table(rows))
+        add(destination, rows)
         return summarise(destination)
 
 
@@ -104,9 +107,9 @@ def test_classes_agree_with_pandas(tmp_path):
             else row(n, name=str(name), score=float(score), verdict="anomalous" if score > 0.8 else "normal")
             for n, (name, score) in enumerate(zip(names, scores, strict=True))
         ]
-        destination.add(table(made[:200]))
+        add(destination, made[:192])
     with open_(tmp_path, 500, shard_rows=64, resume=True) as destination:  # earlier shards count too
-        destination.add(table(made[192:]))
+        add(destination, made[192:], 3)
         summary = summarise(destination)
     json.dumps(summary, allow_nan=False)
     frame = pd.DataFrame(made)
@@ -139,7 +142,7 @@ def test_where_all_failed_there_are_no_scores(tmp_path):
 def test_an_unfinished_run_is_summed_up_too(tmp_path):
     with open_(tmp_path, 10) as destination:
         assert summarise(destination)["scores"] is None
-        destination.add(table([row(n, score=0.5) for n in range(6)]))
+        add(destination, [row(n, score=0.5) for n in range(4)])
         summary = summarise(destination)
     assert (summary["inputs"], summary["judged"], summary["shards"]) == (10, 4, 1)
 
@@ -157,7 +160,7 @@ def test_quantiles_are_named_after_their_levels():
 
 def test_a_damaged_shard_is_no_summary(tmp_path):
     with open_(tmp_path, 4) as destination:
-        destination.add(table([row(n, score=0.5) for n in range(4)]))
+        add(destination, [row(n, score=0.5) for n in range(4)])
         (tmp_path / "part-00000.parquet").write_bytes(b"PAR1")
         with pytest.raises(OutputError, match=r"part-00000\.parquet: cannot be read.*--resume"):
             summarise(destination)
@@ -185,7 +188,7 @@ def _shorten(place):
     [
         (_double, r"part-00009\.parquet is none of this run's shards"),
         (_swap, r"part-00001\.parquet is of another run"),
-        (_shorten, r"part-00001\.parquet holds 3 rows, 4 wanted"),
+        (_shorten, r"part-00001\.parquet holds 3 rows, need 4"),
         (
             lambda place: (place / "part-00001.parquet").write_bytes(b"PAR1"),
             r"part-00001\.parquet is not whole Parquet",
@@ -195,7 +198,7 @@ def _shorten(place):
 )
 def test_every_input_is_there_exactly_once(tmp_path, harm, told):
     with open_(tmp_path, 10) as destination:
-        destination.add(table([row(n, score=0.5) for n in range(10)]))
+        add(destination, [row(n, score=0.5) for n in range(10)])
         check(destination)
         harm(tmp_path)
         with pytest.raises(OutputError, match=f"not every input has exactly one row: {told}"):
@@ -242,8 +245,7 @@ def test_results_are_read_as_they_were_written(tmp_path, kept):
         Result("e.png", "screw", 1.0, maps_of(random, 1), ((0, 0, 5, 5),), (5, 5)),
     ]
     with open_(tmp_path, 5, shard_rows=2, arrays=kept) as destination:
-        for ordinal in (4, 1, 0, 3, 2):
-            destination.add(table([as_row(ordinal, written[ordinal])], arrays=kept))
+        add(destination, [as_row(ordinal, result) for ordinal, result in enumerate(written)], arrays=kept)
     read = list(read_results(str(tmp_path)))
     assert len(read) == 5
     for was, now in zip(written, read, strict=True):
@@ -263,14 +265,14 @@ def test_results_are_read_as_they_were_written(tmp_path, kept):
 
 def test_other_errors_and_pictures_without_a_path(tmp_path):
     with open_(tmp_path, 1) as destination:
-        destination.add(table([{**row(0, error=LOST), "path": None}]))
+        add(destination, [{**row(0, error=LOST), "path": None}])
     (result,) = read_results(str(tmp_path))
     assert str(result.error) == "id-0: WorkerLost: died each time" and result.path == "id-0"
 
 
 def test_a_uri_is_read(tmp_path):
     with open_(tmp_path, 1) as destination:
-        destination.add(table([row(0, score=0.5)]))
+        add(destination, [row(0, score=0.5)])
     assert [result.path for result in read_results(tmp_path.as_uri())] == ["line/0.png"]
 
 
@@ -278,11 +280,11 @@ def test_what_is_no_finished_run_is_not_read(tmp_path):
     with pytest.raises(SourceError, match="no results of winspect batch"):
         read_results(str(tmp_path))
     with open_(tmp_path, 6) as destination:
-        destination.add(table([row(n, score=0.5) for n in range(4)]))
+        add(destination, [row(n, score=0.5) for n in range(4)])
     with pytest.raises(SourceError, match="4 of 6 results; run the batch again with --resume"):
         read_results(str(tmp_path))
     with open_(tmp_path, 6, resume=True) as destination:
-        destination.add(table([row(n, score=0.5) for n in (4, 5)]))
+        add(destination, [row(n, score=0.5) for n in (4, 5)], 1)
     (tmp_path / "part-00001.parquet").write_bytes(b"PAR1")
     results = read_results(str(tmp_path))
     assert [next(results).path for _ in range(4)] == [f"line/{n}.png" for n in range(4)]

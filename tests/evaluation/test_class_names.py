@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from winspect.calibration import Calibration
-from winspect.cluster.shared import Judging, check_judging
+from winspect.cluster.shared import Inspection, check_inspection
 from winspect.errors import ClassNameError
 from winspect.methods.winclip.prompts import PromptEnsemble, check_class_name, class_key
 from winspect.service import contract
@@ -79,8 +79,7 @@ def test_rows_keep_the_name_and_a_calibration_is_found_by_any(tmp_path, small_mo
 
 
 def test_a_batch_of_one_class_in_two_spellings_takes_good_samples():
-    judging = Judging(classes=("Nut", "nut"), references=("a.png",))
-    check_judging(judging)
+    check_inspection(Inspection(classes=("Nut", "nut"), references=("a.png",)))
 
 
 def test_the_store_finds_what_an_older_release_kept(tmp_path, caplog):

@@ -91,27 +91,18 @@ def test_evaluate_counts_them_and_names_them_beside_the_scores(cli, tmp_path):
 
 
 def test_the_batch_carries_them_to_its_results_and_summary(frames, tmp_path):
-    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
     from winspect.cluster.inputs import find_inputs
     from winspect.cluster.reading import as_results
-    from winspect.cluster.shards import result_schema
-    from winspect.cluster.shared import Judging, Model, make_shared
-    from winspect.cluster.stages import Judge, decode
-
-    class Here(Model):
-        def load(self):
-            return model
+    from winspect.cluster.scoring import Scorer
+    from winspect.cluster.shared import Inspection, make_shared
 
     model = WinCLIP("winspect-tiny", device="cpu", engine="torch", precision="fp32")
-    inputs = find_inputs([str(frames)], "textile")
-    (block,) = inputs.blocks([range(3)], 3)
-    shared = make_shared(Here({}, 1), Judging(["textile"], maps=False))
-    judge = Judge(Here({}, 1), lambda: shared)
-    rows = pa.concat_tables([judge(table) for table in decode(block, shared=shared)])
-    kept = rows.select(result_schema(arrays=False).names)
-    pq.write_table(kept, tmp_path / "rows.parquet")
+    inputs = find_inputs([str(frames)], "textile").rows(range(3))
+    rows = Scorer(model, make_shared(model, Inspection(["textile"]))).rows(inputs)
+    pq.write_table(rows, tmp_path / "rows.parquet")
     (batch,) = pq.ParquetFile(tmp_path / "rows.parquet").iter_batches()
     warnings = [result.warning for result in as_results(batch)]
     assert warnings[0] is None
@@ -128,16 +119,15 @@ def test_the_watch_counts_them(frames):
 
 
 def test_watch_rows_and_service_rows_have_it(frames, tmp_path):
-    from winspect.calibration import DecisionRule
-    from winspect.service.contract import Answer
-    from winspect.service.http.inspecting import to_json
+    from winspect.service.contract import Judged
+    from winspect.service.http.judging import Question, _answer, to_json
     from winspect.watch.results import WatchResults
 
     result = Result("a.png", "bolt", anomaly_score=0.5, size_wh=(8, 8), warning="a black picture")
     with WatchResults(tmp_path / "out", stop=threading.Event()) as results:
         row, _ = results.add(result, extra={})
     assert row["warning"] == "a black picture"
-    answer = Answer(DecisionRule().decide(result))
+    answer = _answer("a.png", Judged(result, None, None, 0.0, 0.0, 1, 0), Question("bolt", 0.0))
     assert to_json(answer, overlay=False, map_pixels=None)["warning"] == "a black picture"
 
 

@@ -47,6 +47,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     # Its earlier name here; with every other verb --workers are threads that decode.
     cluster.add_argument("--workers", dest="pool", metavar="N|MIN-MAX", help="earlier name of --pool, still accepted")
     cluster.add_argument(
+        "--decode-threads",
+        type=int,
+        metavar="N",
+        help="threads of each process that decode and resize (default: one per core that it has, at most 8)",
+    )
+    cluster.add_argument(
         "--dashboard", action="store_true", help="without a cluster: start Ray's dashboard too, and print its address"
     )
     results = parser.add_argument_group("results")
@@ -84,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
             class_name=args.category_name,
             address=args.address,
             workers=args.pool,
+            decode_threads=args.decode_threads,
             device=options.pop("device", "auto"),
             references=references,
             shots=args.shots,

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 _CLIENT = "ray://"
 _REACHABLE_S = 10.0
 _CHECKED_S = 120.0
-# What passes through the object store is tiles under way; the default is a third of the machine's memory.
+# What passes through the object store is finished shards; the default is a third of the machine's memory.
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -47,12 +47,10 @@ class Cluster:
 
     Attributes:
         is_own: started by this process, on this machine, and gone with it.
-        is_client: connected through ``ray://``, which Ray Data does not run through.
         dashboard_url: None where there is none.
     """
 
     is_own: bool
-    is_client: bool
     dashboard_url: str | None
     nodes: tuple[Node, ...]
 
@@ -97,7 +95,7 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
 
     if ray.is_initialized():
         _check_connected(address)
-        yield _describe(ray.get_runtime_context(), is_own=False, is_client=_is_client(ray))
+        yield _describe(is_own=False)
         return
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
     if address is not None:
@@ -105,25 +103,13 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
     with nullcontext() if address else own_token(keep=dashboard):
         context = _init(address, dashboard, verbose)
         try:
-            url = getattr(context, "dashboard_url", None)
-            yield _describe(context, is_own=address is None, is_client=_is_client(ray), url=url)
+            yield _describe(is_own=address is None, url=getattr(context, "dashboard_url", None))
         finally:
             ray.shutdown()
 
 
-def on_worker(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Start a function once on the cluster, in a process that ends with it; gives Ray's reference to its result.
-
-    Args:
-        options: what Ray sets aside for it.
-    """
-    import ray
-
-    return ray.remote(max_calls=1, max_retries=3, **options)(function).remote(*arguments)
-
-
 def result_of(reference: Any) -> Any:
-    """Wait for what :func:`on_worker` started.
+    """Wait for what a call on the cluster returns.
 
     Raises:
         WinspectError: as the function raised it there.
@@ -160,8 +146,7 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
 
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
     if address is None:
-        # Two at least: something must decode while something judges.
-        options |= {"num_cpus": max(2, usable_cores()), "object_store_memory": _OBJECT_STORE_BYTES}
+        options |= {"num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE_BYTES}
         options["include_dashboard"] = dashboard
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -218,7 +203,7 @@ def _is_client(ray: Any) -> bool:
     return bool(ray.util.client.ray.is_connected())
 
 
-def _describe(context: Any, *, is_own: bool, is_client: bool, url: str | None = None) -> Cluster:
+def _describe(*, is_own: bool, url: str | None = None) -> Cluster:
     import ray
 
     nodes = tuple(
@@ -232,7 +217,7 @@ def _describe(context: Any, *, is_own: bool, is_client: bool, url: str | None = 
         for node in ray.nodes()
         if node["Alive"]
     )
-    return Cluster(is_own, is_client, f"http://{url}" if url else None, nodes)
+    return Cluster(is_own, f"http://{url}" if url else None, nodes)
 
 
 def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:

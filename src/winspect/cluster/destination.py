@@ -1,94 +1,55 @@
-"""Where results go: Parquet shards that are whole or not there, and going on with them after any kill.
+"""The place of a run's results: part files that appear whole, and going on with them after any kill.
 
-A shard is finished when its file has its name, and the file alone proves it: its footer names the run, the shard and
-the number of rows. ``shards.json`` lists the finished shards for people and programs. Written anew after each of n
-shards it would cost O(n²) bytes (10,000 shards: 5 GB of lists, which take longer than the shards), so it is written
-at the end, and before that at most once a second and for at most a fiftieth of the time; a shard that a killed run
-had no time to list is found by its footer. What the list is needed for: it tells of files that are gone or cut.
-
-At any instant a kill leaves one of these behind, and resuming does this:
+A part that is there is a shard that is done: resuming lists the parts and reads their footers, and everything else is
+work to do. At any instant a kill leaves one of these behind, and resuming does this:
 
 * a temporary file in ``_winspect``: removed;
-* a shard file that is not listed: taken, by its footer;
-* a list without the newest shards: the same;
+* a part file: taken, by its footer; done again where that is not whole;
 * nothing but the folder: a new run.
+
+``shards.json`` lists the finished shards for people and programs, when a run ends.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from winspect.cluster.shards import (
-    FOLDER,
-    RUN_FILE,
     SCHEMA_VERSION,
-    SHARDS_FILE,
-    SUMMARY_FILE,
-    FolderStore,
+    Part,
     Plan,
     Shard,
-    as_list,
-    finished_shards,
+    StrangeShardError,
     hash_of,
-    result_schema,
+    read_shards,
     rows_per_shard,
-    standing,
-    visible_names,
-    write_shard,
 )
+from winspect.cluster.store import FOLDER, RUN_FILE, SHARDS_FILE, SUMMARY_FILE, FolderStore
 from winspect.errors import OutputError, SettingsError
+from winspect.methods.identity import brief, differences
 from winspect.system.files import make_folder
 from winspect.system.run_folder import FolderLock
 
+logger = logging.getLogger(__name__)
+
 _LOCK_FILE = f"{FOLDER}/lock"
-# How often the list of shards is written, and for how much of the time at most.
-_LIST_EVERY_S, _LIST_SHARE = 1.0, 0.02
-
-
-@dataclass
-class _Part:
-    """The rows of an unfinished shard that are there."""
-
-    received: np.ndarray
-    left: int
-    ordinals: list[np.ndarray] = field(default_factory=list)
-    tables: list[pa.Table] = field(default_factory=list)
-
-    def whole(self) -> pa.Table:
-        order = np.argsort(np.concatenate(self.ordinals))
-        return pa.concat_tables(self.tables).combine_chunks().take(pa.array(order))
 
 
 class Destination:
     """The place of a run's results. Make it with :meth:`open`; use it in a with-block.
 
     Attributes:
-        place: as people read it. plan: which inputs lie in which shard. schema: of a shard.
+        plan: which inputs lie in which shard.
         shards: the finished shards by number.
-        rows_done: rows in finished shards; ``failed``: how many of them have an error.
-        repeated: rows that came although they were there already.
     """
 
-    def __init__(self, store: FolderStore, plan: Plan, shards: Mapping[int, Shard], *, arrays: bool) -> None:
-        self.store, self.plan, self.place = store, plan, store.shown
-        self.schema = result_schema(arrays=arrays)
-        self.shards = dict(shards)
-        self.rows_done = sum(shard.rows for shard in shards.values())
-        self.failed = sum(shard.failed for shard in shards.values())
-        self.repeated = 0
-        self._parts: dict[int, _Part] = {}
-        self._lock: FolderLock | None = None
-        self._is_listed, self._list_again = True, 0.0
+    def __init__(self, store: FolderStore, plan: Plan, shards: Mapping[int, Shard], lock: FolderLock | None) -> None:
+        self.store, self.plan, self.shards, self._lock = store, plan, dict(shards), lock
 
     @classmethod
     def open(
@@ -98,6 +59,7 @@ class Destination:
         *,
         count: int,
         shard_rows: int | None = None,
+        workers: int = 1,
         arrays: bool = False,
         resume: bool = False,
     ) -> Destination:
@@ -110,8 +72,8 @@ class Destination:
             place: a folder, made when it is not there, or a URI.
             run: what is run, as JSON: model, weights, settings, a hash of the inputs. Resuming compares it.
             count: of inputs, at least 1.
-            shard_rows: rows of a shard; None: the earlier run's, or :func:`rows_per_shard`.
-            arrays: rows come with their maps; see :func:`result_schema`.
+            shard_rows: rows of a shard; None: the earlier run's, or :func:`rows_per_shard` of ``workers``.
+            arrays: rows come with their maps; see :func:`winspect.cluster.shards.result_schema`.
             resume: keep the shards that are there. A new or empty folder simply starts.
 
         Raises:
@@ -122,23 +84,26 @@ class Destination:
         for name, value in (("count", count), ("shard_rows", shard_rows)):
             if value is not None and value < 1:
                 raise SettingsError(f"{name}: got {value}, need at least 1")
+        store = FolderStore(place)
         try:
-            store = FolderStore(place)
             if not store.sizes(FOLDER):  # nothing is left in a folder that is refused
                 _refuse_foreign(store)
             lock = _locked(store)
             try:
-                destination = _opened(store, run, count=count, shard_rows=shard_rows, arrays=arrays, resume=resume)
+                earlier = _earlier_run(store, resume=resume)
+                if shard_rows is None and earlier is not None:
+                    shard_rows = earlier["layout"]["rows_per_shard"]
+                shard_rows = shard_rows or rows_per_shard(count, workers)
+                layout = {"inputs": count, "rows_per_shard": shard_rows, "arrays": arrays}
+                run = json.loads(json.dumps({**run, "schema": SCHEMA_VERSION, "layout": layout}))
+                plan = Plan(count, shard_rows, hash_of(run if earlier is None else earlier))
+                return cls(store, plan, _begun(store, plan, run, earlier), lock)
             except BaseException:
                 if lock is not None:
                     lock.release()
                 raise
-        except OutputError:
-            raise
         except OSError as error:
             raise store.refusal(error) from error
-        destination._lock = lock
-        return destination
 
     def __enter__(self) -> Destination:
         return self
@@ -147,141 +112,53 @@ class Destination:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._list_shards()
+        except OutputError:
             if error is None:
-                self._list_shards()
-            else:  # found by their footers if this fails too
-                with suppress(OutputError):
-                    self._list_shards()
+                raise
         finally:
-            self._parts.clear()
             if self._lock is not None:
                 self._lock.release()
 
     @property
-    def finished(self) -> frozenset[int]:
-        """The numbers of the finished shards."""
-        return frozenset(self.shards)
+    def rows_done(self) -> int:
+        """Rows in finished shards."""
+        return sum(shard.rows for shard in self.shards.values())
 
-    def missing(self) -> list[range]:
-        """The ordinals of unfinished shards, in order, adjacent shards joined."""
-        ranges: list[range] = []
-        for span in self._unfinished():
-            if ranges and ranges[-1].stop == span.start:
-                ranges[-1] = range(ranges[-1].start, span.stop)
-            else:
-                ranges.append(span)
-        return ranges
+    @property
+    def failed(self) -> int:
+        """Rows in finished shards that have an error."""
+        return sum(shard.failed for shard in self.shards.values())
 
-    def lacking(self) -> np.ndarray:
-        """int64: the ordinals of unfinished shards that have not come yet, in order."""
-        lacks = [np.empty(0, np.int64)]
-        for span in self._unfinished():
-            part = self._parts.get(span.start // self.plan.shard_rows)
-            offsets = np.arange(len(span)) if part is None else np.flatnonzero(~part.received)
-            lacks.append(offsets + span.start)
-        return np.concatenate(lacks)
+    def missing(self) -> list[int]:
+        """The shards that are not done, in order."""
+        return [number for number in range(self.plan.number) if number not in self.shards]
 
-    def _unfinished(self) -> Iterator[range]:
-        return (self.plan.span(shard) for shard in range(self.plan.number) if shard not in self.shards)
-
-    def add(self, rows: pa.Table) -> int:
-        """Take result rows, and write the shards that become whole.
-
-        Args:
-            rows: ``ordinal`` (int64) and the columns of :func:`result_schema`, in any order and number. Rows that
-                came before, or belong to a finished shard, are dropped and counted in ``repeated``.
-
-        Returns:
-            How many shards were written.
+    def add(self, part: Part) -> None:
+        """Put a shard's file in place.
 
         Raises:
-            OutputError: a shard cannot be written. Finished shards are kept, and nothing half-written has a name.
-            SettingsError: a column is missing or of another type, or an ordinal is of no input.
+            OutputError: it cannot be written. Finished shards are kept, and nothing half-written has a name.
         """
-        ordinals, columns = self._columns(rows)
-        # Sorted, and where each came first.
-        ordinals, first = np.unique(ordinals, return_index=True)
-        self.repeated += len(rows) - len(ordinals)
-        shards, starts = np.unique(ordinals // self.plan.shard_rows, return_index=True)
-        written = 0
-        bounds = [*starts.tolist(), len(ordinals)]
-        for shard, start, stop in zip(shards.tolist(), bounds[:-1], bounds[1:], strict=True):
-            if shard in self.shards:
-                self.repeated += stop - start
-            elif self._take(shard, ordinals[start:stop], columns, first[start:stop]):
-                self._write(shard)
-                written += 1
-        return written
-
-    def _columns(self, rows: pa.Table) -> tuple[np.ndarray, pa.Table]:
-        if lacks := [name for name in ("ordinal", *self.schema.names) if name not in rows.column_names]:
-            raise SettingsError(f"result rows lack {', '.join(lacks)}; got {', '.join(rows.column_names)}")
-        try:
-            ordinals = rows["ordinal"].cast(pa.int64())
-            columns = rows.select(self.schema.names).cast(self.schema)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-            raise SettingsError(f"result rows are not of the result's types: {error}") from error
-        if ordinals.null_count:
-            raise SettingsError(f"result rows: {ordinals.null_count} have no ordinal")
-        numbers = ordinals.to_numpy()
-        if len(numbers) and (numbers.min() < 0 or numbers.max() >= self.plan.inputs):
-            raise SettingsError(
-                f"result rows: got ordinals {numbers.min()} to {numbers.max()}, need 0 to {self.plan.inputs - 1}"
-            )
-        return numbers, columns
-
-    def _take(self, shard: int, ordinals: np.ndarray, columns: pa.Table, indices: np.ndarray) -> bool:
-        """Keep a shard's new rows; whether it is whole now."""
-        span = self.plan.span(shard)
-        part = self._parts.get(shard)
-        if part is None:
-            part = self._parts[shard] = _Part(np.zeros(len(span), bool), len(span))
-        is_new = ~part.received[ordinals - span.start]
-        ordinals, indices = ordinals[is_new], indices[is_new]
-        self.repeated += len(is_new) - len(ordinals)
-        if len(ordinals):
-            part.received[ordinals - span.start] = True
-            part.left -= len(ordinals)
-            part.ordinals.append(ordinals)
-            # A copy: a slice would keep the whole block it came in, which may lie in Ray's shared memory.
-            part.tables.append(columns.take(pa.array(indices)))
-        return part.left == 0
-
-    def _write(self, number: int) -> None:
-        try:
-            shard = write_shard(self.store, self.plan, number, self._parts[number].whole())
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        del self._parts[number]
-        self.shards[number] = shard
-        self.rows_done += shard.rows
-        self.failed += shard.failed
-        self._is_listed = False
-        if time.monotonic() >= self._list_again:
-            self._list_shards()
-
-    def _list_shards(self) -> None:
-        if self._is_listed:
-            return
-        started = time.monotonic()
-        self._write_json(SHARDS_FILE, as_list(self.plan, self.shards))
-        self._is_listed, ended = True, time.monotonic()
-        self._list_again = ended + max(_LIST_EVERY_S, (ended - started) / _LIST_SHARE)
+        name = self.plan.file(part.shard)
+        self._write(name, part.content)
+        self.shards[part.shard] = Shard(part.shard, name, part.rows, part.failed, part.content.size)
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Write the list of shards and ``_winspect/summary.json``. Raises OutputError."""
-        self._list_shards()
-        self._write_json(SUMMARY_FILE, dict(summary))
+        """Write ``_winspect/summary.json``. Raises OutputError."""
+        self._write(SUMMARY_FILE, dict(summary))
 
-    def _write_json(self, name: str, value: object) -> None:
+    def _list_shards(self) -> None:
+        shards = [vars(self.shards[number]) for number in sorted(self.shards)]
+        counts = {"rows_per_shard": self.plan.shard_rows, "inputs": self.plan.inputs}
+        self._write(SHARDS_FILE, {"schema": SCHEMA_VERSION, **counts, "shards": shards})
+
+    def _write(self, name: str, content: Any) -> None:
         try:
-            self.store.write_json(name, value)
+            (self.store.write_json if isinstance(content, dict) else self.store.write)(name, content)
         except OSError as error:
-            raise self._cannot_write(error) from error
-
-    def _cannot_write(self, error: OSError) -> OutputError:
-        kept = f"finished shards are kept ({len(self.shards)} of {self.plan.number}), go on with --resume"
-        return OutputError(f"{self.store.refusal(error)}; {kept}")
+            kept = f"finished shards are kept ({len(self.shards)} of {self.plan.number}), go on with --resume"
+            raise OutputError(f"{self.store.refusal(error)}; {kept}") from error
 
 
 def refuse_used(place: str, *, resume: bool) -> None:
@@ -303,39 +180,41 @@ def _locked(store: FolderStore) -> FolderLock | None:
         store.make_folder(FOLDER)
         return None
     make_folder(Path(store.path(FOLDER)))
-    lock = FolderLock(Path(store.path(_LOCK_FILE)), store.shown)
+    lock = FolderLock(Path(store.path(_LOCK_FILE)), store.name)
     lock.acquire()
     return lock
 
 
-def _opened(
-    store: FolderStore, run: Mapping[str, Any], *, count: int, shard_rows: int | None, arrays: bool, resume: bool
-) -> Destination:
-    """The destination of a folder that nobody else writes."""
-    earlier = _earlier_run(store, resume=resume)
-    if shard_rows is None:
-        shard_rows = rows_per_shard(count) if earlier is None else earlier["layout"]["rows_per_shard"]
-    layout = {"inputs": count, "rows_per_shard": shard_rows, "arrays": arrays}
-    wanted = json.loads(json.dumps({**run, "schema": SCHEMA_VERSION, "layout": layout}))
-    if earlier is not None and earlier != wanted:
-        raise OutputError(f"{store.shown}: holds another run ({_differences(earlier, wanted)}); choose another --out")
+def _begun(
+    store: FolderStore, plan: Plan, run: Mapping[str, Any], earlier: Mapping[str, Any] | None
+) -> dict[int, Shard]:
+    """The finished shards of a folder that nobody else writes; parts that are not whole are removed."""
+    if earlier is not None and (different := differences(_flat(earlier), _flat(run))):
+        words = "; ".join(each.in_words("{name}: {first} there, {second} asked for", brief) for each in different)
+        raise OutputError(f"{store.name}: holds another run ({words}); choose another --out")
     store.remove_temporaries()
-    plan = Plan(count, shard_rows, hash_of(wanted))
     if earlier is None:
-        store.write_json(RUN_FILE, wanted)
-        return Destination(store, plan, {}, arrays=arrays)
-    destination = Destination(store, plan, finished_shards(store, plan), arrays=arrays)
-    destination._is_listed = False
-    destination._list_shards()
-    if len(destination.shards) < plan.number:
+        store.write_json(RUN_FILE, run)
+        return {}
+    shards: dict[int, Shard] = {}
+    for name, found in read_shards(store, plan).items():
+        if isinstance(found, Shard):
+            shards[found.shard] = found
+        elif isinstance(found, StrangeShardError):  # not ours to replace
+            fix = "move it away, or choose another --out"
+            raise OutputError(f"{store.name}: {name} is none of this run's shards; {fix}") from found
+        else:
+            logger.warning("%s/%s %s; it will be done again", store.name, name, found)
+            store.remove(name)
+    if len(shards) < plan.number:
         store.remove(SUMMARY_FILE)
-    return destination
+    return shards
 
 
 def _refuse_foreign(store: FolderStore) -> None:
-    if names := visible_names(store):
+    if names := store.visible_names():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise OutputError(f"{store.shown}: holds files of no winspect batch ({names[0]}{more}); choose another --out")
+        raise OutputError(f"{store.name}: holds files of no winspect batch ({names[0]}{more}); choose another --out")
 
 
 def _earlier_run(store: FolderStore, *, resume: bool) -> dict[str, Any] | None:
@@ -345,22 +224,21 @@ def _earlier_run(store: FolderStore, *, resume: bool) -> dict[str, Any] | None:
         if run is not None and not {"inputs", "rows_per_shard", "arrays"} <= run["layout"].keys():
             raise ValueError("its layout is not whole")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OutputError(f"{store.shown}/{RUN_FILE}: is not a batch's run ({error}); choose another --out") from error
+        raise OutputError(f"{store.name}/{RUN_FILE}: is not a batch's run ({error}); choose another --out") from error
     if run is None:
         _refuse_foreign(store)
     elif not resume:
-        raise OutputError(f"{store.shown}: {standing(store, run)}; add --resume, or choose another --out")
+        number = Plan(run["layout"]["inputs"], run["layout"]["rows_per_shard"], "").number
+        there = sum(name.startswith("part-") for name in store.visible_names())
+        state = "a finished" if there == number else "an unfinished"
+        raise OutputError(
+            f"{store.name}: holds {state} run of winspect batch ({there} of {number} shards); add --resume, or choose "
+            "another --out"
+        )
     return run
 
 
-def _differences(earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    def short(value: object) -> str:
-        text = json.dumps(value)
-        return text if len(text) <= 80 else "..."
-
-    earlier, wanted = (
-        {**run, "layout": None, **{f"layout.{name}": value for name, value in run["layout"].items()}}
-        for run in (earlier, wanted)
-    )
-    names = sorted(name for name in {*earlier, *wanted} if earlier.get(name) != wanted.get(name))
-    return "; ".join(f"{name}: {short(earlier.get(name))} there, {short(wanted.get(name))} asked for" for name in names)
+def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a run, those of its layout by a name of their own."""
+    layout = {f"layout.{name}": value for name, value in run["layout"].items()}
+    return {**{name: value for name, value in run.items() if name != "layout"}, **layout}

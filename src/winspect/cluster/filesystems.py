@@ -1,4 +1,4 @@
-"""Local paths and URIs through Arrow's file systems: opening, listing, and the pictures of a block of inputs.
+"""Local paths and URIs through Arrow's file systems: opening, listing, and the pictures of inputs.
 
 A URI is ``scheme://...`` as Arrow reads it, percent-encoded, with the store's settings as its query:
 ``s3://bucket/line%204/a.png?region=eu-central-1``. A picture found below it is named in the same way, query included,
@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -24,7 +25,6 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from winspect.errors import PictureError, SourceError
-from winspect.pictures.decoding import Source
 from winspect.pictures.find import natural_key
 from winspect.pictures.formats import (
     START_BYTES,
@@ -50,7 +50,7 @@ MAX_BYTES = 1 << 30
 FAILURES = (OSError, ValueError, pa.ArrowException)  # what Arrow raises where a place cannot be read
 _READ_AHEAD = 1 << 22  # bytes of a Parquet file held at a time, not a whole column of pictures
 _PICTURES_AT_A_TIME = 8
-_LOOKS_AT_ONCE = 16
+_LOOKS_AT_ONCE = _READS_AT_ONCE = 16
 _AS_THEY_ARE = "leave the files of a run as they are until it is done"
 _REASONS = (
     (r"Unrecognized filesystem type", f"its scheme is not one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"),
@@ -258,47 +258,61 @@ def read_picture(path: str) -> str | bytes:
         raise PictureError(named(path), reason_of(error)) from error
 
 
-def pictures_of(block: pa.Table) -> Iterator[Source | PictureError]:
-    """What ``winspect.pictures.tiles.prepare`` takes, for each row of a block of inputs, in order.
+def pictures_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[str | bytes | PictureError]:
+    """The picture of each row of inputs, in order: a local file's path, else its bytes; nothing is raised.
 
-    Pictures embedded in a Parquet file are read a few at a time, and each row group once where the block's rows are
-    in order. A picture that cannot be had is a ``PictureError`` in its place; nothing is raised.
+    Local files are left to the threads that decode. URIs are read several at a time, ahead; pictures embedded in a
+    Parquet file a few at a time, and each row group once where the rows are in order. A picture that cannot be had is
+    a ``PictureError`` in its place.
     """
-    rows = [block.column(name).to_pylist() for name in ("path", "file", "row", "column")]
-    for (file, column), group in groupby(zip(*rows, strict=True), key=lambda row: (row[1], row[3])):
+    for (file, column), group in groupby(rows, key=lambda row: (row["file"], row["column"])):
         if file is None:
-            for path, *_ in group:
-                yield _or_error(read_picture, path)
+            yield from _ahead(row["path"] for row in group)
         else:
-            yield from _embedded(file, column, [(row, path or f"{named(file)}:{row}") for path, _, row, _ in group])
+            yield from _embedded(file, column, [(row["row"], row["path"] or row["id"]) for row in group])
 
 
-def _or_error(read: Callable[[str], Source], path: str) -> Source | PictureError:
+def _ahead(paths: Iterable[str]) -> Iterator[str | bytes | PictureError]:
+    """Each path's picture, in order; some URIs are read while others are asked for."""
+    waiting: deque[Future[str | bytes | PictureError]] = deque()
+    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="winspect-reads") as pool:
+        for path in paths:
+            if not waiting and local_path(path) is not None:
+                yield _or_error(path)
+                continue
+            waiting.append(pool.submit(_or_error, path))
+            if len(waiting) == _READS_AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _or_error(path: str) -> str | bytes | PictureError:
     try:
-        return read(path)
+        return read_picture(path)
     except PictureError as error:
         return error
 
 
-def _embedded(file: str, column: str, wanted: Sequence[tuple[int, str]]) -> Iterator[bytes | PictureError]:
-    """The pictures in these rows of a Parquet file; ``wanted`` has (row, what the picture is called)."""
+def _embedded(file: str, column: str, items: Sequence[tuple[int, str]]) -> Iterator[bytes | PictureError]:
+    """The pictures in some rows of a Parquet file; ``items`` has (row, name)."""
     done = 0
     try:
         system, path = _open(file)
         with open_input(system, path) as opened:
             parquet = pq.ParquetFile(opened, buffer_size=_READ_AHEAD)
             starts = np.cumsum([0, *(parquet.metadata.row_group(at).num_rows for at in range(parquet.num_row_groups))])
-            for group, rows in groupby(wanted, key=lambda one: int(np.searchsorted(starts, one[0], side="right")) - 1):
+            for group, rows in groupby(items, key=lambda item: int(np.searchsorted(starts, item[0], side="right")) - 1):
                 for picture in _of_group(parquet, group, int(starts[group]), column, list(rows), named(file)):
                     done += 1
                     yield picture
     except FAILURES as error:
-        for _, name in wanted[done:]:
+        for _, name in items[done:]:
             yield PictureError(name, f"{named(file)}: {reason_of(error)}")
 
 
 def _of_group(
-    parquet: pq.ParquetFile, group: int, start: int, column: str, wanted: Sequence[tuple[int, str]], file: str
+    parquet: pq.ParquetFile, group: int, start: int, column: str, items: Sequence[tuple[int, str]], file: str
 ) -> Iterator[bytes | PictureError]:
     """As :func:`_embedded`, within one row group, whose first row is ``start``."""
     done, held, first, before = 0, pa.nulls(0), start, start
@@ -307,7 +321,7 @@ def _of_group(
         if group >= parquet.num_row_groups:
             raise _UnusableError(f"has fewer rows than before: {_AS_THEY_ARE}")
         values = _leaves(parquet, group, column)
-        for row, name in wanted:
+        for row, name in items:
             if row < before:  # not in order: from the front again
                 values, held, first = _leaves(parquet, group, column), pa.nulls(0), start
             before = row
@@ -320,7 +334,7 @@ def _of_group(
             done += 1
             yield picture or PictureError(name, f"{file}, row {row}: holds no picture: put one in, or leave it out")
     except FAILURES as error:
-        for _, name in wanted[done:]:
+        for _, name in items[done:]:
             yield PictureError(name, f"{file}: {reason_of(error)}")
 
 

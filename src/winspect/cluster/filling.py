@@ -1,28 +1,27 @@
-"""Rounds of the pipeline until all its rows are there: what is lost on the way is done again, in the end alone."""
+"""Units of work until every shard is there: shards, and one picture at a time of a shard that took workers down."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
+import ray
 
-from winspect.cluster.cluster import Cluster
+from winspect.cluster.destination import Destination
 from winspect.cluster.inputs import Inputs
-from winspect.cluster.pipeline import Job, Rows
+from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.progress import Progress, Stages
+from winspect.cluster.scoring import Scored, score
+from winspect.cluster.shards import encode, result_schema
 from winspect.cluster.shared import Shared
-from winspect.cluster.stages import JUDGED
-from winspect.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
-_MOST_ROWS_PER_BLOCK = 512
-_BLOCKS_PER_DECODER = 4
 _LOST = {
     "type": "WorkerLost",
     "message": "the process that worked on this picture died each time it was tried, alone with it too (out of memory, "
@@ -30,112 +29,71 @@ _LOST = {
 }
 
 
-class Sink(Protocol):
-    """What is filled: a :class:`winspect.cluster.destination.Destination`, or the like.
+class Unit(NamedTuple):
+    """What a worker is given: a shard, or one picture of it, by ordinal."""
 
-    Attributes:
-        schema: columns of :data:`winspect.cluster.stages.JUDGED` that it takes, besides ``ordinal``.
-        rows_done, failed: rows that are there, and how many of them have an error.
-    """
-
-    schema: pa.Schema
-    rows_done: int
-    failed: int
-
-    def add(self, rows: pa.Table) -> object:
-        """Take rows, in any order; what is there already is dropped."""
-
-    def lacking(self) -> np.ndarray:
-        """int64: the ordinals that have not come yet, in order."""
-        ...
+    shard: int
+    ordinal: int | None = None
 
 
-class Filling:
-    """The rounds of one run.
+def fill(
+    destination: Destination, inputs: Inputs, pool: Pool[Unit], shared: Shared, *, shown: bool = False
+) -> dict[str, Any]:
+    """Score what the destination lacks.
 
     Args:
-        inputs: all of them, those that an earlier run has judged too.
-        job: of the pipeline. cluster: where it runs.
+        shown: progress on stderr.
+
+    Returns:
+        What the stages took, and the pace, for the summary.
+
+    Raises:
+        ClusterError: a worker refuses to work, or none of them lives long enough to score anything.
+        OutputError: the destination cannot be written.
     """
+    began, stages, plan, now = time.monotonic(), Stages(), destination.plan, 0
+    units = deque(Unit(number) for number in destination.missing())
+    apart: dict[int, dict[int, pa.Table]] = {}  # the rows of shards that are tried picture by picture
+    fetch = partial(ray.get, ray.put(shared)) if units else None
 
-    def __init__(self, inputs: Inputs, job: Job, cluster: Cluster) -> None:
-        self.inputs, self.job, self.is_client = inputs, job, cluster.is_client
-        cpus = sum(node.cpus for node in cluster.nodes)
-        self.decoders = max(1, int((cpus - job.workers.cpus) / job.workers.decoder_cpus))
+    def call(unit: Unit) -> Sequence[Any]:
+        if unit.ordinal is None:
+            return score, fetch, inputs.rows(plan.span(unit.shard)), plan, unit.shard
+        return score, fetch, inputs.rows(range(unit.ordinal, unit.ordinal + 1))
 
-    def start(self, ordinals: Sequence[range]) -> Rows:
-        """Start the pipeline on these inputs, in blocks that keep all decoders busy."""
-        rows = sum(map(len, ordinals)) // (self.decoders * _BLOCKS_PER_DECODER)
-        return self._start(ordinals, min(max(rows, 1), _MOST_ROWS_PER_BLOCK), self.job)
-
-    def _start(self, ordinals: Sequence[range], rows: int, job: Job) -> Rows:
-        return Rows(list(self.inputs.blocks(ordinals, rows)), job, is_client=self.is_client)
-
-    def fill(self, destination: Sink, shared: Shared, first: Rows | None, *, shown: bool = False) -> dict[str, Any]:
-        """Judge what the destination lacks.
-
-        Args:
-            shared: what the workers share.
-            first: the pipeline, running on what the destination lacks; None where it lacks nothing.
-            shown: progress on stderr.
-
-        Returns:
-            What the stages took, and the pace, for the summary.
-
-        Raises:
-            ClusterError: the workers refuse, or none of them lives long enough to judge anything.
-            OutputError: the destination cannot be written.
-        """
-        began, done, stages = time.monotonic(), destination.rows_done, Stages()
-        with Progress(len(self.inputs), done=done, failed=destination.failed, shown=shown) as progress:
-
-            def keep(rows: Iterable[pa.Table]) -> None:
-                for table in rows:
-                    _check_refusal(table)
-                    started = time.perf_counter()
-                    destination.add(table.select(["ordinal", *destination.schema.names]))
-                    stages.add(table, time.perf_counter() - started)
-                    progress.add(len(table), len(table) - table["error"].null_count)
-
-            if first is not None:
-                with first:
-                    keep(first)
-            lost = destination.lacking()
-            if len(lost) and not stages.rows:
-                raise ClusterError("no worker judged anything: each died at its first pictures; look at Ray's logs")
-            if len(lost):
-                logger.warning("%d pictures were lost with their workers, and are tried one by one", len(lost))
-                with self._start(_ranges(lost), 1, replace(self.job, pictures_per_call=1)) as rows:
-                    keep(rows)
-            if len(lost := destination.lacking()):
-                keep([_lost_rows(self.inputs, lost, shared)])
-        seconds = time.monotonic() - began
-        judged = destination.rows_done - done
-        told = {"judged_now": judged, "pictures_per_s": round(judged / seconds, 2) if seconds else None}
-        return {**told, "pipeline_seconds": round(seconds, 2), **stages.summary(seconds, self.decoders)}
+    with Progress(len(inputs), done=destination.rows_done, failed=destination.failed, shown=shown) as progress:
+        for unit, outcome in pool.run(units, call, progress.show) if units else ():
+            if isinstance(outcome, Lost) and unit.ordinal is None:
+                logger.warning("the worker on shard %d died twice: its pictures are tried one by one", unit.shard)
+                apart[unit.shard] = {}
+                units.extend(Unit(unit.shard, ordinal) for ordinal in plan.span(unit.shard))
+                continue
+            part = None if isinstance(outcome, Lost) else outcome.rows
+            if unit.ordinal is not None:
+                rows = apart[unit.shard]
+                rows[unit.ordinal] = _lost_row(inputs, unit.ordinal, shared) if part is None else part
+                whole = len(rows) == len(plan.span(unit.shard))
+                part = encode(plan, unit.shard, pa.concat_tables(rows[at] for at in sorted(rows))) if whole else None
+            written = time.perf_counter()
+            if part is not None:
+                destination.add(part)
+                apart.pop(unit.shard, None)
+                now += part.rows
+                progress.add(part.rows, part.failed)
+            if isinstance(outcome, Scored):
+                spent = time.perf_counter() - written
+                stages.add(_count(outcome), outcome.worker, judge=outcome.seconds, paint=outcome.paint_s, write=spent)
+    seconds = time.monotonic() - began
+    pace = round(now / seconds, 2) if seconds else None
+    return {"judged_now": now, "pictures_per_s": pace, "pipeline_seconds": round(seconds, 2), **stages.summary(seconds)}
 
 
-def _check_refusal(table: pa.Table) -> None:
-    refusals = table["refusal"].drop_null()
-    if len(refusals):
-        raise ClusterError(f"a worker refuses to work: {refusals[0].as_py()}")
+def _count(scored: Scored) -> int:
+    return len(scored.rows) if isinstance(scored.rows, pa.Table) else scored.rows.rows
 
 
-def _ranges(ordinals: np.ndarray) -> list[range]:
-    """Ascending numbers as runs.
-
-    >>> _ranges(np.array([1, 2, 5]))
-    [range(1, 3), range(5, 6)]
-    """
-    parts = np.split(ordinals, np.flatnonzero(np.diff(ordinals) != 1) + 1)
-    return [range(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
-
-
-def _lost_rows(inputs: Inputs, lost: np.ndarray, shared: Shared) -> pa.Table:
-    """Rows of errors for inputs that cannot be judged by any means."""
-    rows = [
-        row | shared.made_by | {"error": _LOST}
-        for block in inputs.blocks(_ranges(lost), _MOST_ROWS_PER_BLOCK)
-        for row in block.to_pylist()
-    ]
-    return pa.Table.from_pylist(rows, schema=JUDGED)
+def _lost_row(inputs: Inputs, ordinal: int, shared: Shared) -> pa.Table:
+    """The row of an input that cannot be scored by any means."""
+    (row,) = inputs.rows(range(ordinal, ordinal + 1))
+    schema = result_schema(arrays=shared.inspection.arrays)
+    return pa.Table.from_pylist([row | shared.made_by | {"error": _LOST}], schema=schema)

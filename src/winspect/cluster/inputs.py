@@ -9,10 +9,11 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ from pyarrow import fs
 from winspect.cluster.filesystems import Uri, is_uri, kind_of, list_folder, local_path, named
 from winspect.cluster.manifests import MANIFESTS, read_manifest
 from winspect.cluster.rows import BATCH_ROWS, SCHEMA, SHOWN, Problems, place_in, placed, repeated
-from winspect.errors import SettingsError, SourceError
+from winspect.errors import SourceError
 from winspect.inspector.base import DEFAULT_CLASS
 from winspect.methods.winclip.prompts import check_class_name
 from winspect.pictures.find import find_pictures, natural_key
@@ -54,31 +55,10 @@ class Inputs:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def blocks(self, ordinals: Sequence[range], rows: int) -> Iterator[pa.Table]:
-        """The rows with these ordinals and a column ``ordinal``, at most ``rows`` to a table; texts are not copied.
-
-        Raises:
-            SettingsError: a range with steps or beyond the inputs, or ``rows`` below 1.
-        """
-        if rows < 1:
-            raise SettingsError(f"rows: got {rows}, need 1 or more")
-        for span in ordinals:
-            if span.step != 1 or span.start < 0 or span.stop > len(self):
-                raise SettingsError(f"ordinals: got {span}, need ranges without steps within 0 and {len(self)}")
-        parts: list[pa.Table] = []
-        room = rows
-        for span in ordinals:
-            start = span.start
-            while start < span.stop:
-                stop = min(span.stop, start + room)
-                part = self.table.slice(start, stop - start)
-                parts.append(part.append_column("ordinal", pa.array(np.arange(start, stop, dtype=np.int64))))
-                start, room = stop, room - (stop - start)
-                if not room:
-                    yield pa.concat_tables(parts)
-                    parts, room = [], rows
-        if parts:
-            yield pa.concat_tables(parts)
+    def rows(self, span: range) -> list[dict[str, Any]]:
+        """The inputs with these ordinals, by column; ``ordinal`` too."""
+        rows = self.table.slice(span.start, len(span)).to_pylist()
+        return [{"ordinal": ordinal, **row} for ordinal, row in zip(span, rows, strict=True)]
 
 
 def find_inputs(sources: Sequence[str], class_name: str | None = None, *, leave_out: str | None = None) -> Inputs:

@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from winspect.system.terminal import say
@@ -27,6 +25,7 @@ class Progress:
     def __init__(self, total: int, *, done: int = 0, failed: int = 0, shown: bool = True) -> None:
         self.total, self.done, self.failed, self.shown = total, done, failed, shown
         self._first, self._began, self._said = done, time.monotonic(), time.monotonic()
+        self._under_way = 0
         is_terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(
             total=total, initial=done, unit="picture", file=sys.stderr, disable=not is_terminal, smoothing=0.05
@@ -39,21 +38,26 @@ class Progress:
         self._bar.close()
 
     def add(self, done: int, failed: int) -> None:
-        """So many more pictures, and how many of them failed."""
+        """Count finished pictures, and how many of them failed."""
         self.done += done
         self.failed += failed
+        self.show(0)
+
+    def show(self, under_way: int) -> None:
+        """Show how far it is, with the pictures that are scored but not in a finished shard yet."""
+        self._under_way = under_way
         self._bar.set_postfix(failed=self.failed, refresh=False)
-        self._bar.update(done)
+        self._bar.update(self.done + under_way - self._bar.n)
         if self.shown and self._bar.disable and time.monotonic() - self._said >= _EVERY_S:
             self._said = time.monotonic()
             say(self.line())
 
     def line(self) -> str:
         """How far it is, in words."""
-        seconds = time.monotonic() - self._began
-        rate = (self.done - self._first) / seconds if seconds else 0.0
-        left = f", {duration((self.total - self.done) / rate)} left" if rate else ""
-        return f"{self.done:,} of {self.total:,} pictures, {rate:.1f} pictures/s, {self.failed:,} failed{left}"
+        seconds, done = time.monotonic() - self._began, self.done + self._under_way
+        rate = (done - self._first) / seconds if seconds else 0.0
+        left = f", {duration((self.total - done) / rate)} left" if rate else ""
+        return f"{done:,} of {self.total:,} pictures, {rate:.1f} pictures/s, {self.failed:,} failed{left}"
 
 
 def duration(seconds: float) -> str:
@@ -71,39 +75,35 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Stages:
-    """The seconds each stage worked, and where. What a stage did twice, after a failure, counts once."""
+    """The seconds each stage worked, and in which processes. Decoding is part of judging: its threads work beside."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "judge", "paint", "write"), 0.0))
-    workers: dict[str, set[str]] = field(default_factory=lambda: {"decode": set(), "judge": set(), "paint": set()})
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("judge", "paint", "write"), 0.0))
+    workers: set[str] = field(default_factory=set)
     rows: int = 0
 
-    def add(self, table: pa.Table, write_s: float) -> None:
-        """Rows of :data:`winspect.cluster.stages.JUDGED`, and the seconds it took to write them."""
-        self.rows += len(table)
-        self.seconds["write"] += write_s
-        for stage, worker in (("decode", "decoder"), ("judge", "judge"), ("paint", "painter")):
-            self.seconds[stage] += pc.sum(table[f"{stage}_s"]).as_py() or 0.0
-            self.workers[stage].update(pc.unique(table[worker].drop_null()).to_pylist())
+    def add(self, rows: int, worker: str, **seconds: float) -> None:
+        """Count rows that a worker scored, and the seconds of each stage."""
+        self.rows += rows
+        self.workers.add(worker)
+        for stage, spent in seconds.items():
+            self.seconds[stage] += spent
 
-    def summary(self, wall_s: float, decoders: int) -> dict[str, Any]:
+    def summary(self, wall_s: float) -> dict[str, Any]:
         """Each stage's seconds, milliseconds per picture, processes, and how busy these were; and the busiest stage.
 
         Args:
-            wall_s: of the whole pipeline.
-            decoders: at most so many processes decode, or paint, at once.
+            wall_s: of the whole run.
         """
-        told: dict[str, Any] = {}
+        stages: dict[str, Any] = {}
         for stage, seconds in self.seconds.items():
             if not seconds:
                 continue
-            processes = len(self.workers.get(stage, ())) or 1
-            if stage in ("decode", "paint"):
-                processes = min(processes, decoders)
-            told[stage] = {
+            processes = 1 if stage == "write" else len(self.workers)
+            stages[stage] = {
                 "seconds": round(seconds, 2),
                 "ms_per_picture": round(1000 * seconds / max(1, self.rows), 3),
                 "processes": processes,
                 "busy": round(min(1.0, seconds / (processes * wall_s)), 3) if wall_s else None,
             }
-        slowest = max(told, key=lambda stage: told[stage]["busy"] or 0, default=None)
-        return {"stages": told, "slowest_stage": slowest}
+        slowest = max(stages, key=lambda stage: stages[stage]["busy"] or 0, default=None)
+        return {"stages": stages, "slowest_stage": slowest}

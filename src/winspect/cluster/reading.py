@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from winspect.cluster.filesystems import open_input
-from winspect.cluster.shards import RUN_FILE, SHARDS_FILE, FolderStore
+from winspect.cluster.shards import Plan
+from winspect.cluster.store import RUN_FILE, FolderStore
 from winspect.errors import OutputError, PictureError, SourceError
 from winspect.methods.result import Result
 
@@ -51,20 +52,21 @@ def read_results(place: str, *, maps: bool = True) -> Iterator[Result]:
 def _finished_files(store: FolderStore) -> tuple[list[str], bool]:
     """The shards in order, and whether they hold arrays."""
     try:
-        run, listed = store.read_json(RUN_FILE), store.read_json(SHARDS_FILE)
+        run, sizes = store.read_json(RUN_FILE), store.sizes()
     except (OSError, ValueError) as error:
-        raise SourceError(f"{store.shown}: cannot be read ({error})") from error
+        raise SourceError(f"{store.name}: cannot be read ({error})") from error
     if run is None:
-        raise SourceError(f"{store.shown}: holds no results of winspect batch; name the folder or URI of its --out")
+        raise SourceError(f"{store.name}: holds no results of winspect batch; name the folder or URI of its --out")
     try:
-        layout, shards = run["layout"], (listed or {"shards": []})["shards"]
-        files, done = [shard["file"] for shard in shards], sum(shard["rows"] for shard in shards)
-        has_arrays, inputs = layout["arrays"], layout["inputs"]
+        layout = run["layout"]
+        plan, has_arrays = Plan(layout["inputs"], layout["rows_per_shard"], ""), layout["arrays"]
     except (KeyError, TypeError) as error:
-        raise SourceError(f"{store.shown}/{RUN_FILE}: is not a batch's run ({error!r})") from error
-    if done != inputs:
-        raise SourceError(f"{store.shown}: holds {done} of {inputs} results; run the batch again with --resume")
-    return files, has_arrays
+        raise SourceError(f"{store.name}/{RUN_FILE}: is not a batch's run ({error!r})") from error
+    files = {name: number for name, number in plan.files().items() if name in sizes}
+    if len(files) < plan.number:
+        done = sum(len(plan.span(number)) for number in files.values())
+        raise SourceError(f"{store.name}: holds {done} of {plan.inputs} results; run the batch again with --resume")
+    return list(files), has_arrays
 
 
 def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterator[Result]:
@@ -76,10 +78,11 @@ def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterat
                 for rows in parquet.iter_batches(_ROWS_AT_A_TIME, columns=there):
                     yield from as_results(rows)
         except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{store.shown}/{name}: cannot be read ({error}); run the batch with --resume") from error
+            raise SourceError(f"{store.name}/{name}: cannot be read ({error}); run the batch with --resume") from error
 
 
 def as_results(rows: pa.RecordBatch) -> Iterator[Result]:
+    """The results that some rows were written from, in order."""
     plain = rows.select([name for name in rows.schema.names if name != "tile_maps"])
     for number, row in enumerate(plain.to_pylist()):
         path = row["path"] if row["path"] is not None else row["id"]

@@ -1,4 +1,4 @@
-"""What is made once and sent to every worker: text embeddings, good samples, how pictures are cut, what decides."""
+"""What is made once and sent to every worker: text embeddings, good samples, the rule; and how a model is loaded."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from winspect.calibration import DecisionRule
 from winspect.calibration.judgement import check_threshold
-from winspect.errors import SettingsError
+from winspect.errors import ClusterError, SettingsError
+from winspect.methods.identity import Identity
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.pictures.heatmaps import ScoreRange, run_range
-from winspect.pictures.tiles import Cut, Preprocess
 from winspect.system.preferences import default_precision
 from winspect.weights import LOCAL
 
 if TYPE_CHECKING:
-    from winspect.calibration import Calibration, RegionRule
+    from winspect.cluster.workers import Workers
     from winspect.inspector.base import Predictor
     from winspect.inspector.state import ClassState
 
@@ -29,10 +30,18 @@ class Model:
     Attributes:
         options: of :class:`winspect.WinCLIP`; or ``bundle`` alone, the folder of an edge bundle.
         threads: of its mathematics on a CPU; None for the machine's.
+        decode_threads: that decode and resize its pictures; None for one per core, at most 8.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
+    decode_threads: int | None = None
+
+    @classmethod
+    def on(cls, workers: Workers, options: Mapping[str, Any]) -> Model:
+        """The model of each of some workers."""
+        device = {} if "bundle" in options else {"device": workers.device}
+        return cls({**options, **device}, workers.threads, workers.decode_threads)
 
     def load(self) -> Predictor:
         """Load it in this process."""
@@ -40,14 +49,22 @@ class Model:
         if bundle is not None:
             from winspect.inspector.edge import load_bundle
 
-            return load_bundle(bundle)
-        import torch
+            predictor: Predictor = load_bundle(bundle)
+        else:
+            from winspect.inspector.winclip import WinCLIP
 
-        from winspect.inspector.winclip import WinCLIP
+            self.set_threads()
+            predictor = WinCLIP(**self.options)
+        if self.decode_threads is not None:
+            predictor.workers = self.decode_threads
+        return predictor
 
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)  # the engines take their number of threads from here
-        return WinCLIP(**self.options)
+    def set_threads(self) -> None:
+        """Limit this thread's mathematics; the engines take their number of threads from here."""
+        if self.threads is not None and "bundle" not in self.options:
+            import torch
+
+            torch.set_num_threads(self.threads)
 
 
 def portable(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,112 +85,109 @@ def portable(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Judging:
-    """What is asked of the model.
+class Inspection:
+    """What the model is asked for.
 
     Attributes:
         classes: all classes of the inputs.
         references: good samples, for each class; ``shots``: the first so many of them.
-        threshold: scores from here on are anomalous; ``calibration``: decides where it is None.
-        regions: which defects get boxes; None for none.
-        maps: whether maps are kept, for arrays or overlays.
+        rule: what decides on results, and which defects get boxes.
+        arrays: keep each picture's map on the patch grid.
+        overlays: the folder or URI for heat maps over the pictures; None for none.
         stretch: the colours of heat maps to each picture.
     """
 
     classes: Sequence[str]
     references: Sequence[str] = ()
     shots: int | None = None
-    threshold: float | None = None
-    calibration: Calibration | None = None
-    regions: RegionRule | None = None
-    maps: bool = False
+    rule: DecisionRule = field(default_factory=DecisionRule)
+    arrays: bool = False
+    overlays: str | None = None
     stretch: bool = False
 
     @property
     def needs_maps(self) -> bool:
         """Whether the model makes maps."""
-        return self.maps or self.regions is not None
+        return self.arrays or self.overlays is not None or self.rule.regions is not None
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What every worker needs, and what their scores are held to.
+    """What every worker needs, and what their models are checked against.
 
     Attributes:
-        described: of the model that made this; a worker whose model differs is refused.
-        preprocess, cut: pictures to tiles.
+        identity: of the model that made this; a worker whose model differs refuses to work.
         states: of each class.
-        judging: what was asked.
+        inspection: what the model is asked for.
         ranges: the scale of each class' heat maps; None stretches them.
     """
 
-    described: Mapping[str, Any]
-    preprocess: Preprocess
-    cut: Cut
+    identity: Identity
     states: Mapping[str, ClassState]
-    judging: Judging
+    inspection: Inspection
     ranges: Mapping[str, ScoreRange | None] = field(default_factory=dict)
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """What every row says of the model."""
-        return {name: self.described[name] for name in ("model", "weights_sha256")}
+        """The columns of every row that name the model."""
+        return {"model": self.identity.model, "weights_sha256": self.identity.weights_sha256}
 
 
-def make_shared(model: Model, judging: Judging) -> Shared:
-    """Load the model here, encode every class, and show it its good samples.
+def make_shared(predictor: Predictor, inspection: Inspection) -> Shared:
+    """Encode every class, and its good samples.
 
     Raises:
-        WinspectError: the model cannot be loaded, a class or a reference cannot be used, or the calibration is
-            another model's.
+        WinspectError: a class or a reference cannot be used, or the calibration is another model's.
     """
-    predictor = model.load()
-    check_threshold(judging.threshold, predictor.recipe.score_range)
-    for name in judging.classes:
-        if judging.references:
-            predictor.reference(list(judging.references), name, shots=judging.shots)
+    check_threshold(inspection.rule.threshold, predictor.recipe.score_range)
+    for name in inspection.classes:
+        if inspection.references:
+            predictor.reference(list(inspection.references), name, shots=inspection.shots)
         predictor.prepare_class(name)
-    if judging.calibration is not None:
-        judging.calibration.check_model(predictor, judging.classes[0])
-    predictor.prepare_engine(judging.classes[0], maps=judging.needs_maps)  # from then on it says what runs
+    if inspection.rule.calibration is not None:
+        inspection.rule.calibration.check_model(predictor, inspection.classes[0])
+    # From then on it says what runs.
+    predictor.prepare_engine(inspection.classes[0], maps=inspection.needs_maps)
     return Shared(
-        described=predictor.describe(),
-        preprocess=predictor.preprocess,
-        cut=predictor.cut,
-        states={name: predictor.state_of(name) for name in judging.classes},
-        judging=judging,
-        ranges={name: _range_of(predictor, name, judging) for name in judging.classes} if judging.maps else {},
+        identity=predictor.identity(),
+        states={name: predictor.state_of(name) for name in inspection.classes},
+        inspection=inspection,
+        ranges={name: _range_of(predictor, name, inspection) for name in inspection.classes}
+        if inspection.overlays is not None
+        else {},
     )
 
 
-def _range_of(predictor: Predictor, name: str, judging: Judging) -> ScoreRange | None:
-    if judging.stretch:
+def _range_of(predictor: Predictor, name: str, inspection: Inspection) -> ScoreRange | None:
+    if inspection.stretch:
         return None
-    calibration, threshold = judging.calibration, None if judging.regions is None else judging.regions.pixel_threshold
+    calibration, regions = inspection.rule.calibration, inspection.rule.regions
+    threshold = None if regions is None else regions.pixel_threshold
     if calibration is not None and calibration.map_maxima is not None:
         return run_range(calibration.map_maxima, threshold or calibration.pixel_threshold)
     return run_range(predictor.good_levels(name), threshold)
 
 
-def check_judging(judging: Judging) -> None:
+def check_inspection(inspection: Inspection) -> None:
     """Refuse good samples, or a calibration, of one class for inputs of several.
 
     Raises:
         SettingsError: names the classes.
     """
-    if len(set(map(class_key, judging.classes))) > 1 and (judging.references or judging.calibration is not None):
-        what = "--reference" if judging.references else "--calibration"
-        shown = ", ".join(judging.classes[:5]) + (", ..." if len(judging.classes) > 5 else "")
+    if len(set(map(class_key, inspection.classes))) > 1 and (inspection.references or inspection.rule.calibration):
+        what = "--reference" if inspection.references else "--calibration"
+        shown = ", ".join(inspection.classes[:5]) + (", ..." if len(inspection.classes) > 5 else "")
         raise SettingsError(
-            f"{what} is for one class, but the inputs have {len(judging.classes)} ({shown}); run batch once a class"
+            f"{what} is for one class, but the inputs have {len(inspection.classes)} ({shown}); run batch once a class"
         )
 
 
-def differences(expected: Mapping[str, Any], described: Mapping[str, Any]) -> str | None:
-    """In what a model's description differs from the one expected, in words; None where it does not."""
-    told = [
-        f"{name}: {described.get(name)!r}, not {value!r}"
-        for name, value in expected.items()
-        if described.get(name) != value
-    ]
-    return "; ".join(told) or None
+def check_same(predictor: Predictor, identity: Identity) -> None:
+    """Refuse a model of another identity.
+
+    Raises:
+        ClusterError: says in what it differs.
+    """
+    if different := identity.differences(predictor.identity()):
+        words = "; ".join(each.in_words("{name}: {second}, not {first}") for each in different)
+        raise ClusterError(f"the model there is another one ({words})")

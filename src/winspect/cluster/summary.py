@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from winspect.cluster.destination import Destination
-from winspect.cluster.shards import READERS, read_columns, read_shard
+from winspect.cluster.shards import read_columns, read_shards
 from winspect.errors import OutputError
 
 QUANTILES = {"min": 0.0, **{str(level): level for level in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)}, "max": 1.0}
@@ -55,38 +54,22 @@ def summarise(destination: Destination) -> dict[str, Any]:
 
 
 def check(destination: Destination) -> None:
-    """Hold the place to its promise: by the footers of the files that are there, every input has exactly one row.
+    """Prove by the footers of the files that are there that every input has exactly one row.
 
     Raises:
         OutputError: a shard is missing, damaged or not of this run, or there is a Parquet file too many.
     """
     store, plan = destination.store, destination.plan
     try:
-        sizes = store.sizes()
+        found = read_shards(store, plan)
     except OSError as error:
-        raise OutputError(f"{store.shown}: cannot be listed ({error})") from error
-    files = {plan.file(number): number for number in range(plan.number)}
-    wrong = [
-        f"{name} is none of this run's shards" for name in sizes if name.endswith(".parquet") and name not in files
-    ]
-
-    def fault(name: str) -> str | None:
-        try:
-            if name not in sizes:
-                raise ValueError("is not there")
-            read_shard(store, plan, files[name], sizes[name])
-        except ValueError as error:
-            return f"{name} {error}"
-        except OSError as error:
-            return f"{name} cannot be read ({error})"
-        return None
-
-    with ThreadPoolExecutor(READERS, thread_name_prefix="winspect-footers") as readers:
-        wrong += filter(None, readers.map(fault, files))
+        raise OutputError(f"{store.name}: cannot be listed ({error})") from error
+    wrong = [f"{name} {fault}" for name, fault in found.items() if isinstance(fault, ValueError)]
+    wrong += [f"{name} is not there" for name in plan.files() if name not in found]
     if wrong:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise OutputError(
-            f"{store.shown}: not every input has exactly one row: {'; '.join(wrong[:3])}{more}; "
+            f"{store.name}: not every input has exactly one row: {'; '.join(wrong[:3])}{more}; "
             "move away what does not belong there, and run again with --resume"
         )
 

@@ -1,4 +1,4 @@
-"""What a judging worker takes of a cluster, and how many there are."""
+"""How many workers a cluster has room for, and what each takes of it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from typing import Any
 from winspect.cluster.cluster import Cluster
 from winspect.errors import DeviceError, SettingsError
 
+_MOST_DECODE_THREADS = 8
+
 
 @dataclass(frozen=True)
 class Workers:
-    """The pool of judging workers.
+    """How a cluster is shared out among workers.
 
     Attributes:
         device: that each of them sees, as :class:`winspect.WinCLIP` takes it.
-        fewest, most: the pool's size follows the work between the two.
-        cpus, gpus, npus: what Ray sets aside for each; ``decoder_cpus``: for each decoding task.
+        fewest, most: so many are started at once, and so many as there is work for.
+        cpus, gpus, npus: what Ray sets aside for each.
         threads: of a worker's mathematics on a CPU; None where it runs elsewhere.
+        decode_threads: that decode and resize for a worker.
     """
 
     device: str
@@ -29,61 +32,56 @@ class Workers:
     cpus: float
     gpus: float = 0
     npus: float = 0
-    decoder_cpus: float = 1
     threads: int | None = None
+    decode_threads: int = 1
 
     def options(self) -> dict[str, Any]:
-        """For Ray, of a judging worker."""
+        """What Ray sets aside for a worker, as Ray's options."""
         npus = {"resources": {"NPU": self.npus}} if self.npus else {}
         gpus = {"num_gpus": self.gpus} if self.gpus else {}
         return {"num_cpus": self.cpus, **gpus, **npus}
 
-    @property
-    def on_accelerator(self) -> bool:
-        """Whether each has a device of its own."""
-        return bool(self.gpus or self.npus)
 
-    def options_beside(self) -> dict[str, Any]:
-        """For Ray, of what is done once, before: beside the first worker, where they need not take turns."""
-        return self.options() if self.on_accelerator else {"num_cpus": 0}
-
-
-def plan_workers(cluster: Cluster, device: str = "auto", wanted: str | None = None) -> Workers:
+def plan_workers(
+    cluster: Cluster, device: str = "auto", number: str | None = None, decode_threads: int | None = None
+) -> Workers:
     """Share a cluster out.
 
-    A GPU or an NPU has one worker, and one core beside it. On CPUs a machine has one worker, which computes on all
-    cores, as ``predict`` does; Ray sets all but one core aside for it, so that one decodes. (A core set aside is a
-    number in Ray's books, not a wall: the two share the machine as decoding threads and engine do in ``predict``.)
+    A GPU or an NPU has one worker, with its share of its machine's cores to decode. On CPUs a machine has one worker,
+    which computes on all cores and decodes between, as ``predict`` does.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``npu``, for each worker; auto takes what the cluster has.
-        wanted: ``N`` workers, or ``MIN-MAX``; None for one up to one per accelerator or machine.
+        number: ``N`` workers, or ``MIN-MAX``; None for one up to one per accelerator or machine.
+        decode_threads: of each worker; None for one per core that it has, at most 8.
 
     Raises:
         DeviceError: the cluster has no such device.
-        SettingsError: ``wanted`` is neither.
+        SettingsError: ``number`` is neither, or ``decode_threads`` less than 1.
     """
     kind = _kind(cluster, device)
-    fewest, most = _range(wanted)
+    fewest, most = _range(number)
+    if decode_threads is not None and decode_threads < 1:
+        raise SettingsError(f"decode threads: got {decode_threads}, need 1 or more")
     if kind != "cpu":
-        have = sum(node.gpus if kind == "cuda" else node.npus for node in cluster.nodes)
-        most = most or max(1, int(have))
+        counts = [(node.gpus if kind == "cuda" else node.npus, node.cpus) for node in cluster.nodes]
+        most = most or max(1, int(sum(devices for devices, _ in counts)))
+        share = min(cpus / devices for devices, cpus in counts if devices)
         one = {"gpus": 1} if kind == "cuda" else {"npus": 1}
-        return Workers("cuda" if kind == "cuda" else "npu:0", min(fewest, most), most, cpus=1, **one)
-    machines = [node for node in cluster.nodes if node.cpus > 0]
-    most = most or max(1, len(machines))
-    cores = min((node.cpus for node in machines), default=1.0)
-    each = math.ceil(most / max(1, len(machines)))
-    # Less than half: else two workers fit on one small machine, and another has none.
-    decoder = min(1.0, 0.4 * cores)
-    threads = os.environ.get("OMP_NUM_THREADS", "") if cluster.is_own else ""
+        cpus = math.floor(share) if share >= 1 else share
+    else:
+        cores = [node.cpus for node in cluster.nodes if node.cpus > 0] or [1.0]
+        most = most or len(cores)
+        one, cpus = {}, min(cores) / math.ceil(most / len(cores))
+        threads = os.environ.get("OMP_NUM_THREADS", "") if cluster.is_own else ""
     return Workers(
-        "cpu" if device == "auto" else device,
+        {"cuda": "cuda", "npu": "npu:0"}.get(kind, "cpu" if device == "auto" else device),
         min(fewest, most),
         most,
-        cpus=(cores - decoder) / each,
-        decoder_cpus=decoder,
-        threads=int(threads) if threads.isdigit() and int(threads) else max(1, int(cores) // each),
+        cpus=cpus,
+        **one,
+        threads=None if one else int(threads) if threads.isdigit() and int(threads) else max(1, int(cpus)),
+        decode_threads=decode_threads or min(max(1, int(cpus)), _MOST_DECODE_THREADS),
     )
 
 
@@ -106,12 +104,12 @@ def _kind(cluster: Cluster, device: str) -> str:
     return kind
 
 
-def _range(wanted: str | None) -> tuple[int, int]:
+def _range(number: str | None) -> tuple[int, int]:
     """Fewest and most; 0 for most is open."""
-    if wanted is None:
+    if number is None:
         return 1, 0
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", wanted.strip())
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", number.strip())
     fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= fewest <= most:
-        raise SettingsError(f"got {wanted!r} workers: need a number from 1, or two, as in 2-8")
+        raise SettingsError(f"got {number!r} workers: need a number from 1, or two, as in 2-8")
     return fewest, most

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import sys
-from dataclasses import replace
-from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,19 +15,17 @@ import pytest
 from PIL import Image
 
 from winspect.cli.main import main
-from winspect.cluster import batch, pipeline, read_results, run
-from winspect.cluster.cluster import Cluster, Node
+from winspect.cluster import batch, filling, read_results, run
 from winspect.cluster.destination import Destination
-from winspect.cluster.filling import Filling
+from winspect.cluster.filling import Unit, fill
 from winspect.cluster.inputs import find_inputs
-from winspect.cluster.pipeline import Job
+from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.progress import Progress
-from winspect.cluster.shards import FolderStore
-from winspect.cluster.shared import Judging, Model, Shared
-from winspect.cluster.stages import JUDGED
-from winspect.cluster.workers import Workers
-from winspect.errors import ClusterError, MissingExtraError, OutputError, SettingsError, SourceError
-from winspect.pictures.tiles import Preprocess
+from winspect.cluster.scoring import Scored
+from winspect.cluster.shards import encode, result_schema
+from winspect.cluster.shared import Inspection, Shared
+from winspect.cluster.store import FolderStore
+from winspect.errors import MissingExtraError, OutputError, SettingsError, SourceError
 
 pytestmark = [
     pytest.mark.ray,
@@ -72,21 +67,14 @@ def finished(ray_cluster, manifest, tiny_options, tmp_path_factory):
     """The run that most tests look at: a model loaded by workers, both kinds of maps, and a picture that kills."""
     place = tmp_path_factory.mktemp("finished") / "out"
     options = {"shard_rows": SHARD_ROWS, "maps": "both", "threshold": THRESHOLD, **tiny_options}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_RETRIES", 1)  # each death costs the start of a process
-        summary = batch(manifest, place, **options)
+    summary = batch(manifest, place, **options)
     return SimpleNamespace(place=place, summary=summary, options=options, table=pd.read_parquet(place))
 
 
 @pytest.fixture
-def loaded_here(ray_cluster, monkeypatch):
-    """What workers share is made in this process, not by a worker that loads a model for it alone: seconds less."""
-    import ray
-
-    def start(function, model, judging, **_):
-        return ray.put(function(replace(model, threads=None), judging))
-
-    monkeypatch.setattr(run, "on_worker", start)
+def no_units(monkeypatch):
+    """Nothing is left for workers to score."""
+    monkeypatch.setattr(Pool, "run", lambda *_: pytest.fail("workers were given work"))
 
 
 # One run, looked at from all sides
@@ -156,7 +144,7 @@ def test_summary_counts_what_is_there(finished):
     assert summary["scores"]["0.5"] == pytest.approx(table["anomaly_score"].median())
     assert {kind: told["count"] for kind, told in summary["errors"].items()} == {"PictureError": 2, "WorkerLost": 1}
     assert {name: told["failed"] for name, told in summary["classes"].items()} == {"textile": 3, "metal nut": 0}
-    assert set(summary["stages"]) == {"decode", "judge", "paint", "write"}
+    assert set(summary["stages"]) == {"judge", "paint", "write"}
     assert json.loads((finished.place / "_winspect/summary.json").read_text()) == summary
 
 
@@ -175,8 +163,7 @@ def written(place):
     return {file.name: file.stat().st_mtime_ns for file in place.glob("*.parquet")}
 
 
-def test_going_on_with_a_finished_run_judges_nothing(finished, manifest, loaded_here, monkeypatch):
-    monkeypatch.setattr(Filling, "start", lambda *_: pytest.fail("a pipeline was started"))
+def test_going_on_with_a_finished_run_judges_nothing(finished, manifest, no_units):
     before = written(finished.place)
     summary = batch(manifest, finished.place, resume=True, **finished.options)
     assert (summary["judged_now"], summary["judged"], summary["failed"]) == (0, COUNT - 3, 3)
@@ -185,7 +172,7 @@ def test_going_on_with_a_finished_run_judges_nothing(finished, manifest, loaded_
 
 
 @pytest.mark.parametrize(("name", "value"), [("threshold", 0.75), ("maps", "arrays"), ("class_name", "brick")])
-def test_another_run_is_not_gone_on_with(finished, manifest, loaded_here, name, value):
+def test_another_run_is_not_gone_on_with(finished, manifest, no_units, name, value):
     before = written(finished.place)
     source = manifest if name != "class_name" else manifest.parent / "part1.png"
     told = {"threshold": r"threshold: 0\.5 there, 0\.75 asked for", "maps": "maps:", "class_name": "inputs:"}[name]
@@ -194,7 +181,7 @@ def test_another_run_is_not_gone_on_with(finished, manifest, loaded_here, name, 
     assert written(finished.place) == before
 
 
-def test_the_command_line_on_a_finished_run(finished, manifest, loaded_here, capsys, process_as_before):
+def test_the_command_line_on_a_finished_run(finished, manifest, no_units, capsys, process_as_before):
     command = ["batch", manifest, "--out", finished.place, "--resume", "--maps", "both", "--threshold", THRESHOLD]
     command += ["--model", "winspect-tiny", "--device", "cpu", "--engine", "torch"]
     assert main([*map(str, command), "--json"]) == 3
@@ -209,7 +196,7 @@ def test_the_command_line_on_a_finished_run(finished, manifest, loaded_here, cap
 
 
 def test_a_full_disk_keeps_what_is_finished_and_the_rest_follows(
-    finished, manifest, tiny_options, tmp_path, loaded_here, monkeypatch
+    finished, manifest, tiny_options, tmp_path, monkeypatch
 ):
     """And what is judged does not depend on the number of workers, the size of shards, or what came before."""
     rows = pd.read_csv(manifest).drop(POISON)[:24]
@@ -278,131 +265,70 @@ def test_bad_calls_are_refused_first(no_ray, tmp_path, textile, manifest):
     assert not out.exists()
 
 
-# Rounds, without Ray: what its pipeline gives is made up
+# Units of work, without Ray: what workers give back is made up
 
 
-def judged(ordinals, *, refusal=None):
-    """Rows as workers give them."""
-    rows = [
-        {
-            **{"ordinal": number, "id": f"part{number}", "class": "object", "anomaly_score": number / 10},
-            **{"model": "tiny", "weights_sha256": "ab", "judge_s": 0.5, "judge": "h:1", "refusal": refusal},
-        }
-        for number in ordinals
-    ]
-    return pa.Table.from_pylist(rows, schema=JUDGED)
+class Workers:
+    """A pool whose workers score by the ordinal, and die on some units; remembers what it was asked for."""
+
+    def __init__(self, inputs, plan, shared, *, deadly=()):
+        self.inputs, self.plan, self.shared, self.deadly, self.asked = inputs, plan, shared, deadly, []
+
+    def run(self, units, call, look):
+        while units:
+            unit = units.popleft()
+            self.asked.append(unit)
+            _, _, inputs, *whole = call(unit)
+            is_deadly = any(row["ordinal"] in self.deadly for row in inputs)
+            yield unit, Lost() if is_deadly else self.scored(inputs, *whole)
+
+    def scored(self, inputs, *whole):
+        rows = [row | self.shared.made_by | {"anomaly_score": row["ordinal"] / 10} for row in inputs]
+        table = pa.Table.from_pylist(rows, schema=result_schema(arrays=False))
+        return Scored(encode(*whole, table) if whole else table, 0.5, 0.0, "h:1")
 
 
-class Given(list):
-    """A pipeline's rows, as given."""
+@pytest.fixture
+def six(tmp_path, tiny, monkeypatch):
+    """Six inputs in three shards; ``run`` fills a destination with what the workers give back."""
+    for number in range(6):
+        Image.new("RGB", (10, 10)).save(tmp_path / f"part{number}.png")
+    inputs, shared = find_inputs([str(tmp_path)]), Shared(tiny.identity(), {}, Inspection(["object"]))
+    monkeypatch.setattr(filling.ray, "put", lambda value: value)
+    seen = SimpleNamespace(out=tmp_path / "out")
 
-    def __enter__(self):
-        return self
+    def run(*, resume=False, deadly=()):
+        with Destination.open(str(seen.out), {}, count=6, shard_rows=2, resume=resume) as destination:
+            workers = Workers(inputs, destination.plan, shared, deadly=deadly)
+            seen.asked = workers.asked
+            return fill(destination, inputs, workers, shared)
 
-    def __exit__(self, *_):
-        pass
-
-
-class Rounds(Filling):
-    """Each round gives what it is told to; remembers what was asked for."""
-
-    def __init__(self, folder, rounds):
-        for number in range(6):
-            Image.new("RGB", (10, 10)).save(folder / f"part{number}.png")
-        node = Node("1", "h", 2.0, 0.0, 0.0)
-        job = Job(Model(), None, Workers("cpu", 1, 1, cpus=1), pictures_per_call=64)
-        super().__init__(find_inputs([str(folder)]), job, Cluster(False, False, None, (node,)))
-        self.rounds, self.asked = iter(rounds), []
-
-    def _start(self, ordinals, rows, job):
-        self.asked.append((list(ordinals), rows, job.pictures_per_call))
-        return Given(next(self.rounds))
-
-    def run(self, place, *, resume=False):
-        described = {"model": "tiny", "weights_sha256": "ab"}
-        shared = Shared(described, Preprocess(16), {}, {}, Judging(["object"]))
-        with Destination.open(str(place), {}, count=6, shard_rows=2, resume=resume) as destination:
-            return self.fill(destination, shared, self.start(destination.missing()))
+    seen.run = run
+    return seen
 
 
-def test_what_is_lost_is_tried_alone_and_then_told(tmp_path):
-    rounds = Rounds(tmp_path, [[judged([5, 0]), judged([4])], [judged([2]), judged([1])]])
-    told = rounds.run(tmp_path / "out")
-    assert rounds.asked == [([range(6)], 1, 64), ([range(1, 4)], 1, 1)]
-    read = pd.read_parquet(tmp_path / "out")
+def test_a_shard_that_kills_is_tried_picture_by_picture_and_the_one_that_kills_is_a_row(six):
+    summary = six.run(deadly={3})
+    assert six.asked == [Unit(0), Unit(1), Unit(2), Unit(1, 2), Unit(1, 3)]
+    read = pd.read_parquet(six.out)
     assert read["error"].dropna().map(lambda error: error["type"]).to_dict() == {3: "WorkerLost"}
     np.testing.assert_allclose(read["anomaly_score"], [0, 0.1, 0.2, np.nan, 0.4, 0.5])
-    assert (read["id"][3], read["path"][3]) == (str(tmp_path / "part3.png"),) * 2
-    assert (told["judged_now"], told["stages"]["judge"]["seconds"]) == (6, 2.5)
+    assert (read["id"][3], read["path"][3]) == (str(six.out.parent / "part3.png"),) * 2
+    assert (summary["judged_now"], summary["stages"]["judge"]["seconds"]) == (6, 1.5)
 
 
-def test_nothing_is_told_lost_where_no_worker_lives(tmp_path):
-    with pytest.raises(ClusterError, match="no worker judged anything: each died at its first pictures"):
-        Rounds(tmp_path, [[]]).run(tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.parquet"))
-
-
-def test_a_worker_that_refuses_ends_the_run(tmp_path):
-    with pytest.raises(ClusterError, match=r"^a worker refuses to work: h:1: the model there is another one$"):
-        Rounds(tmp_path, [[judged([0, 1]), judged([2, 3], refusal="h:1: the model there is another one")]]).run(
-            tmp_path / "out"
-        )
-    assert written(tmp_path / "out").keys() == {"part-00000.parquet"}
-
-
-def test_an_interruption_keeps_finished_shards(tmp_path, monkeypatch):
+def test_an_interruption_keeps_finished_shards(six, monkeypatch):
     add = Progress.add
 
     def interrupted(self, done, failed):
         add(self, done, failed)
-        if self.done == 3:
+        if self.done == 4:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Progress, "add", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            Rounds(tmp_path, [[judged([1]), judged([4]), judged([0]), judged([5])]]).run(tmp_path / "out")
-    assert written(tmp_path / "out").keys() == {"part-00000.parquet"}
-    rounds = Rounds(tmp_path, [[judged([2, 3, 4, 5])]])
-    assert rounds.run(tmp_path / "out", resume=True)["judged_now"] == 4
-    assert rounds.asked == [([range(2, 6)], 1, 64)]
-    assert len(pd.read_parquet(tmp_path / "out")) == 6
-
-
-# Rows that come beside the one who reads them
-
-
-@pytest.fixture
-def endless(monkeypatch):
-    """A pipeline that never ends of itself; tells when it was ended."""
-    ended = Event()
-
-    def tables(blocks, job):
-        try:
-            for number in itertools.count():
-                yield judged([number])
-        finally:
-            ended.set()
-
-    monkeypatch.setattr(pipeline, "_run", tables)
-    return ended
-
-
-def test_leaving_the_block_ends_the_pipeline(endless):
-    with pipeline.Rows([], None) as rows:
-        assert [table["ordinal"][0].as_py() for table in itertools.islice(rows, 3)] == [0, 1, 2]
-        assert not endless.wait(0.1)
-    assert endless.wait(10)
-
-
-def test_rows_end_and_fail_as_their_pipeline_does(monkeypatch):
-    def tables(blocks, job):
-        yield from blocks
-        if job == "fails":
-            raise ClusterError("gone")
-
-    monkeypatch.setattr(pipeline, "_run", tables)
-    with pipeline.Rows([judged([0])], None) as rows:
-        assert [len(table) for table in rows] == [1]
-    with pipeline.Rows([judged([0])], "fails") as rows, pytest.raises(ClusterError, match="gone"):
-        list(rows)
+        six.run()
+    assert written(six.out).keys() == {"part-00000.parquet", "part-00001.parquet"}
+    assert six.run(resume=True)["judged_now"] == 2
+    assert six.asked == [Unit(2)]
+    assert len(pd.read_parquet(six.out)) == 6

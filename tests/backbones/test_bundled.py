@@ -70,9 +70,9 @@ def test_bundled_stem_is_the_pretrained_one(bundled: torch.nn.Module, pixels: to
 
 def test_same_padding_puts_the_odd_pixel_last() -> None:
     # 240 pixels, kernel 3, stride 2: 119 * 2 + 3 = 241, one more than there are.
-    assert tiny._same_padding(240, 3, 2) == (0, 1)
-    assert tiny._same_padding(60, 5, 2) == (1, 2)
-    assert tiny._same_padding(15, 3, 2) == (1, 1)
+    assert tiny.same_padding(240, 3, 2) == (0, 1)
+    assert tiny.same_padding(60, 5, 2) == (1, 2)
+    assert tiny.same_padding(15, 3, 2) == (1, 1)
 
 
 @torch.no_grad()

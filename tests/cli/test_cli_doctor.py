@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -409,11 +409,11 @@ def test_the_model_by_option_and_by_variable(examined, monkeypatch):
 
 
 def test_a_package_without_its_model(examined, monkeypatch, tmp_path):
-    from winspect.weights import find, sources
+    from winspect.weights import bundled
 
-    lost = dataclasses.replace(find("winspect-tiny"), path=tmp_path / "lost.safetensors")
-    monkeypatch.setattr(sources, "_bundled", lambda: lost)
-    assert "lost.safetensors: not found; the package is not complete" in only_problem(
+    shutil.copy(bundled.BUNDLED_FOLDER / bundled.CONFIG_FILE, tmp_path)
+    monkeypatch.setattr(bundled, "BUNDLED_FOLDER", tmp_path)
+    assert "model.safetensors: not found; the package is not complete" in only_problem(
         examined("--json", "--model", "winspect-tiny")
     )
 

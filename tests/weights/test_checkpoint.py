@@ -26,7 +26,6 @@ from winspect.errors import (
     WeightsMissingError,
 )
 from winspect.system import opening
-from winspect.weights import checkpoint as module
 from winspect.weights.checkpoint import check_zip, read_tensors
 
 SMALL = "ViT-small-test"
@@ -144,14 +143,9 @@ def test_a_broken_archive_is_damaged(checkpoint, monkeypatch):
         raise zipfile.BadZipFile("bad magic")
 
     monkeypatch.setattr(zipfile, "ZipFile", broken)
-    for check in (check_zip, module._read_pickled):
+    for check in (check_zip, read_tensors):
         with pytest.raises(WeightsCorruptError, match="bad magic"):
             check(checkpoint)
-
-
-def test_an_error_without_words_still_has_a_reason():
-    with pytest.raises(WeightsCorruptError, match=r"w\.pt.*EOFError"), module._refusing_damage(Path("w.pt")):
-        raise EOFError
 
 
 def test_a_git_lfs_pointer_is_recognised(tmp_path):
@@ -293,5 +287,6 @@ def test_whatever_torch_raises_is_a_message(tmp_path, monkeypatch):
     torch.save({"a": torch.ones(2)}, tmp_path / "w.pt")
     for error in (AssertionError("storage key not found"), MemoryError(), zlib.error("bad"), KeyError("x")):
         monkeypatch.setattr(torch, "load", Mock(side_effect=error))
-        with pytest.raises(WeightsCorruptError, match=r"w\.pt: is damaged"):
+        reason = str(error) or type(error).__name__
+        with pytest.raises(WeightsCorruptError, match=rf"w\.pt: is damaged .*\({reason}\)"):
             read_tensors(tmp_path / "w.pt")

@@ -21,7 +21,7 @@ from winspect.errors import (
     WeightsMissingError,
 )
 from winspect.pictures.tiles import Preprocess
-from winspect.weights import bundled, tags
+from winspect.weights import bundled
 from winspect.weights.fetching import Repository, Url
 from winspect.weights.tags import find_tag, hash_in_name, tag_names
 
@@ -285,7 +285,7 @@ def test_old_open_clip_lists_openai_s_archive_under_its_hash(small_tag):
 def test_old_open_clip_tells_quick_gelu_by_the_twin_architecture(
     small_tag, monkeypatch, tmp_path, name, twin_url, quick
 ):
-    monkeypatch.setattr(tags, "_knows_quick_gelu", lambda: False)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-B-32", {"openai": {"url": ""}})  # no "quick_gelu"
     small_tag(name, url="https://example.org/e31.pt")
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, f"{SMALL}-quickgelu", {name: {"url": twin_url}})
     assert bool(find_tag(SMALL, name, tmp_path).quick_gelu) is quick

@@ -56,13 +56,14 @@ class _Conv(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.stride[0] > 1:
-            pad_h, pad_w = (_same_padding(n, self.kernel_size[0], self.stride[0]) for n in x.shape[-2:])
+            pad_h, pad_w = (same_padding(n, self.kernel_size[0], self.stride[0]) for n in x.shape[-2:])
             x = F.pad(x, (*pad_w, *pad_h))
         x = super().forward(x)
         return x if self.linear else F.relu6(x, inplace=not torch.is_grad_enabled())
 
 
-def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding, in pixels before and after, of one axis."""
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from winspect.datasets.items import GOOD, Dataset, choose_categories
+from winspect.datasets.items import Dataset, choose_categories, dataset_of
 from winspect.datasets.layouts import LAYOUTS, MASKS_FOLDER
 from winspect.datasets.masks import decode_mask, encode_mask, is_binary_mask
 from winspect.datasets.tables import decode_text
@@ -53,16 +53,14 @@ def plan_visa(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
         except SourceError as error:
             raise SourceError(f"{error}; or VisA as it is downloaded, with {SPLIT_FILE}") from error
     where = f"{tree.root}/{prefix}{SPLIT_FILE}"
-    rows = read_split(decode_text(tree.read(prefix + SPLIT_FILE), where), where)
-    chosen = choose_categories(list(dict.fromkeys(row.category for row in rows)), categories, tree.root)
+    split = read_split(decode_text(tree.read(prefix + SPLIT_FILE), where), where)
     jobs = []
-    for row in (row for row in rows if row.category in chosen):
-        picture = PurePosixPath(row.image)
-        type_folder = GOOD if row.label == "normal" else BAD
-        jobs.append(Job(prefix + row.image, f"{row.category}/{row.split}/{type_folder}/{picture.name}"))
-        if row.mask:
-            target = f"{row.category}/{MASKS_FOLDER}/{BAD}/{picture.stem}.png"
-            jobs.append(Job(prefix + row.mask, target, is_mask=True))
+    for item in dataset_of("visa", tree.root, split, categories).items:
+        target = f"{item.category}/{item.split}/{item.defect_type}/{item.path.name}"
+        jobs.append(Job(prefix + item.path.as_posix(), target))
+        if item.mask:
+            target = f"{item.category}/{MASKS_FOLDER}/{BAD}/{item.path.stem}.png"
+            jobs.append(Job(prefix + item.mask.as_posix(), target, is_mask=True))
     return _without_repeats(jobs, where)
 
 

@@ -15,12 +15,12 @@ VisA: Zou et al., "SPot-the-Difference", ECCV 2022 (arXiv 2207.14315); CC BY 4.0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from winspect.datasets.folders import check_root, subfolders
-from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, check_some_there, choose_categories, dataset_of
+from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, check_some_there, dataset_of
 from winspect.datasets.layouts import LAYOUTS, open_layout
 from winspect.datasets.tables import read_text, table_rows
 from winspect.errors import SourceError
@@ -28,19 +28,8 @@ from winspect.errors import SourceError
 SPLIT_FILE = "split_csv/1cls.csv"
 BAD = "bad"
 """The name of every defect in the converted layout."""
-_LABELS = {"normal": "normal", "anomaly": "anomalous"}
 _SPLIT_COLUMNS = {name: (name,) for name in ("object", "split", "label", "image", "mask")}
 _ANNOTATION_COLUMNS = {name: (name,) for name in ("image", "label")}
-
-
-class SplitRow(NamedTuple):
-    """One line of the split file; paths with ``/``, from the data set's root, never leading out of it."""
-
-    category: str
-    split: str
-    label: str
-    image: str
-    mask: str | None
 
 
 def open_visa(root: Path, categories: Sequence[str] | None = None) -> Dataset:
@@ -66,8 +55,8 @@ def open_visa(root: Path, categories: Sequence[str] | None = None) -> Dataset:
     )
 
 
-def read_split(text: str, name: str) -> list[SplitRow]:
-    """The rows of a split file.
+def read_split(text: str, name: str) -> list[Item]:
+    """The pictures of a split file; their paths count from the data set's root and never lead out of it.
 
     Args:
         text: its contents.
@@ -76,9 +65,9 @@ def read_split(text: str, name: str) -> list[SplitRow]:
     Raises:
         SourceError: a column is missing, or a line is wrong or names a file outside the data set.
     """
-    rows = []
+    items = []
     for where, row in table_rows(text, name, ".csv", _SPLIT_COLUMNS, need=_SPLIT_COLUMNS):
-        if row["split"] not in SPLITS or row["label"] not in _LABELS:
+        if row["split"] not in SPLITS or row["label"] not in ("normal", "anomaly"):
             got = f"{row['split']!r} and {row['label']!r}"
             raise SourceError(f"{where}: got split and label {got}, need train or test, and normal or anomaly")
         for path in (row["object"], row["image"], row["mask"] or "none"):
@@ -86,12 +75,14 @@ def read_split(text: str, name: str) -> list[SplitRow]:
                 raise SourceError(f"{where}: got the path {path!r}, need one inside the data set: mend the file")
         if "/" in row["object"]:
             raise SourceError(f"{where}: got the category {row['object']!r}, need a plain name: mend the file")
-        label = _LABELS[row["label"]]
-        mask = row["mask"] if row["mask"] and label == "anomalous" else None
-        rows.append(SplitRow(row["object"], row["split"], label, row["image"], mask))
-    if not rows:
+        if row["label"] == "normal":
+            items.append(Item(Path(row["image"]), row["object"], row["split"], "normal"))
+        else:
+            mask = Path(row["mask"]) if row["mask"] else None
+            items.append(Item(Path(row["image"]), row["object"], row["split"], "anomalous", BAD, mask))
+    if not items:
         raise SourceError(f"{name}: no rows: get the data set again")
-    return rows
+    return items
 
 
 def is_safe(path: str) -> bool:
@@ -101,27 +92,24 @@ def is_safe(path: str) -> bool:
 
 
 def _open_raw(root: Path, categories: Sequence[str] | None) -> Dataset:
-    rows = read_split(read_text(root / SPLIT_FILE), str(root / SPLIT_FILE))
-    chosen = choose_categories(list(dict.fromkeys(row.category for row in rows)), categories, root)
-    defects = {image: defect for category in chosen for image, defect in _defect_names(root, category).items()}
-    items = [
-        Item(
-            root / row.image,
-            row.category,
-            row.split,
-            row.label,
-            defects.get(row.image, BAD) if row.label == "anomalous" else GOOD,
-            root / row.mask if row.mask else None,
+    split = read_split(read_text(root / SPLIT_FILE), str(root / SPLIT_FILE))
+    listed = dataset_of("visa", root, split, categories)
+    defects = {image: defect for category in listed.categories for image, defect in _defect_names(root, category)}
+    items = tuple(
+        replace(
+            item,
+            path=root / item.path,
+            mask=root / item.mask if item.mask else None,
+            defect_type=defects.get(item.path.as_posix(), BAD) if item.is_anomalous else GOOD,
         )
-        for row in rows
-    ]
-    return check_some_there(dataset_of("visa", root, items, categories))
+        for item in listed.items
+    )
+    return check_some_there(replace(listed, items=items))
 
 
-def _defect_names(root: Path, category: str) -> dict[str, str]:
-    """Picture -> the names of its defects, where the data set's annotation is there."""
+def _defect_names(root: Path, category: str) -> Iterator[tuple[str, str]]:
+    """Pictures and the names of their defects, where the data set's annotation is there."""
     path = root / category / "image_anno.csv"
-    if not path.is_file():
-        return {}
-    rows = table_rows(read_text(path), str(path), ".csv", _ANNOTATION_COLUMNS, need=_ANNOTATION_COLUMNS)
-    return {row["image"]: row["label"] or BAD for _, row in rows}
+    if path.is_file():
+        for _, row in table_rows(read_text(path), str(path), ".csv", _ANNOTATION_COLUMNS, need=_ANNOTATION_COLUMNS):
+            yield row["image"], row["label"] or BAD

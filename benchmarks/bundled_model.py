@@ -41,7 +41,7 @@ from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.scoring import class_score, combine, few_shot_map, zero_shot_map
 from winspect.pictures.pool import prepare_many
 from winspect.weights import TINY
-from winspect.weights.bundled import BUNDLED_FOLDER, read_config
+from winspect.weights.configs import BUNDLED_FOLDER, read_bundled
 
 SHOTS = (1, 4)
 GRID_HW = (15, 15)
@@ -171,7 +171,7 @@ def subset_aurocs(scores: np.ndarray, pictures: RealSet, left_out: Sequence[int]
 
 def measure(pictures: RealSet, draws: int) -> dict[str, Any]:
     """Every figure of one set: method -> shots -> subset -> [mean, standard deviation over draws]."""
-    config = read_config(BUNDLED_FOLDER)
+    config = read_bundled(BUNDLED_FOLDER)
     settings = FusionSettings(**config["log_fusion"])
     encoded = encode(pictures)
     zero = zero_shot(encoded, config["temperature"])

@@ -31,7 +31,7 @@ from winspect.inspector.text_encoder import TextEncoder
 from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.scoring import class_score, zero_shot_map
-from winspect.weights.bundled import BUNDLED_FOLDER, CONFIG_FILE, read_config
+from winspect.weights.configs import BUNDLED_CONFIG, BUNDLED_FOLDER, read_bundled
 
 FIRST_SEED = 8_000_000
 GOOD_TESTED, MOST_SHOTS = 4, 4
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=120)
     parser.add_argument("--model", type=Path, default=BUNDLED_FOLDER, help="folder whose config.json is completed")
     args = parser.parse_args()
-    config = read_config(args.model)
+    config = read_bundled(args.model)
     model = load_tiny(args.model)
     tower = ImageTower(model.visual).eval()
     text_tower = TextTower(model, open_clip.SimpleTokenizer()).eval()
@@ -170,7 +170,7 @@ def main() -> None:
     products = [judge_product(tower, text, config["temperature"], n, settings) for n in range(args.products)]
     fitted, measured = products[: len(products) // 2], products[len(products) // 2 :]
     config["log_fusion"] = asdict(fit(fitted, settings))
-    (args.model / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (args.model / BUNDLED_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(config["log_fusion"], indent=2))
     print("| method | references | image AUROC, one product | all products | pixel AUROC |\n|---|---|---|---|---|")
     for method, by_shots in figures(measured).items():

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from winspect.backbones.bundled import load_tiny, save_tiny
-from winspect.weights.bundled import BUNDLED_FOLDER, read_config
+from winspect.weights.configs import BUNDLED_FOLDER, read_bundled
 
 
 def best_seed(runs: Path) -> Path:
@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = best_seed(args.runs)
     trained = folder / "winspect-tiny"
-    config = read_config(trained)
+    config = read_bundled(trained)
     config["training"] = {
         "seed": int(folder.name.removeprefix("seed-")),
         **json.loads((folder / "figures.json").read_text()),

@@ -16,8 +16,8 @@ from training.model import CONFIG
 from winspect.backbones import bundled as tiny
 from winspect.errors import WeightsCorruptError, WeightsMismatchError, WeightsMissingError
 from winspect.methods.winclip.prompts import PromptEnsemble
-from winspect.weights.bundled import BUNDLED_FOLDER as BUNDLED
-from winspect.weights.bundled import CONFIG_FILE, WEIGHTS_FILE, read_config
+from winspect.weights.configs import BUNDLED_CONFIG, BUNDLED_WEIGHTS, read_bundled
+from winspect.weights.configs import BUNDLED_FOLDER as BUNDLED
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +122,13 @@ def test_oddness_equals_a_loop_over_patches(bundled: torch.nn.Module, pixels: to
 
 def test_file_is_small_and_half_precision() -> None:
     assert sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 12 * 1024 * 1024
-    tensors = load_file(BUNDLED / WEIGHTS_FILE)
+    tensors = load_file(BUNDLED / BUNDLED_WEIGHTS)
     assert {value.dtype for name, value in tensors.items() if name != tiny.TOKEN_INDEX} == {torch.float16}
     assert all(value.isfinite().all() for value in tensors.values())
 
 
 def test_config_carries_the_preprocessing() -> None:
-    config = read_config(BUNDLED)
+    config = read_bundled(BUNDLED)
     assert config["model_cfg"] == CONFIG["model_cfg"]
     assert config["preprocess"]["size"] == 240
     # (x / 255 - mean) / std is (x - 127) / 128, what the stem was trained with.
@@ -143,7 +143,7 @@ def test_only_prompt_words_have_rows(bundled: torch.nn.Module) -> None:
     normal, anomalous = PromptEnsemble().prompts("x")
     used = set(tokenize(normal + anomalous).unique().tolist()) - {0, int(tokenize(["x"])[0, 1])}
     assert set(table.any(dim=1).nonzero()[:, 0].tolist()) == used
-    assert len(used) == len(load_file(BUNDLED / WEIGHTS_FILE)[tiny.TOKEN_INDEX])
+    assert len(used) == len(load_file(BUNDLED / BUNDLED_WEIGHTS)[tiny.TOKEN_INDEX])
 
 
 @torch.no_grad()
@@ -174,7 +174,7 @@ def test_save_and_load_round_trip(tmp_path: Path, pixels: torch.Tensor) -> None:
     model.token_embedding.weight.data[[5, 49407]] = 0.5
     tiny.save_tiny(model, CONFIG, tmp_path)
     loaded = tiny.load_tiny(tmp_path)
-    assert read_config(tmp_path) == json.loads(json.dumps(CONFIG))
+    assert read_bundled(tmp_path) == json.loads(json.dumps(CONFIG))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float(), rtol=0, atol=0)
     assert not loaded.training
@@ -184,21 +184,21 @@ def test_save_and_load_round_trip(tmp_path: Path, pixels: torch.Tensor) -> None:
 def test_missing_folder_and_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissingError, match=r"config\.json: not found"):
         tiny.load_tiny(tmp_path)
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(CONFIG))
+    (tmp_path / BUNDLED_CONFIG).write_text(json.dumps(CONFIG))
     with pytest.raises(WeightsMissingError, match=r"model\.safetensors: cannot be read \(No such file"):
         tiny.load_tiny(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / CONFIG_FILE).write_text(text)
+    (tmp_path / BUNDLED_CONFIG).write_text(text)
     with pytest.raises(WeightsCorruptError, match=r"config\.json"):
-        read_config(tmp_path)
+        read_bundled(tmp_path)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / CONFIG_FILE).write_text((BUNDLED / CONFIG_FILE).read_text())
-    (tmp_path / WEIGHTS_FILE).write_bytes((BUNDLED / WEIGHTS_FILE).read_bytes()[:5000])
+    (tmp_path / BUNDLED_CONFIG).write_text((BUNDLED / BUNDLED_CONFIG).read_text())
+    (tmp_path / BUNDLED_WEIGHTS).write_bytes((BUNDLED / BUNDLED_WEIGHTS).read_bytes()[:5000])
     with pytest.raises(WeightsCorruptError, match="is damaged or truncated"):
         tiny.load_tiny(tmp_path)
 
@@ -216,12 +216,12 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_architecture_is_refused(
     tmp_path: Path, name: str, change: torch.Tensor | None, message: str
 ) -> None:
-    tensors = load_file(BUNDLED / WEIGHTS_FILE)
+    tensors = load_file(BUNDLED / BUNDLED_WEIGHTS)
     if change is None:
         del tensors[name]
     else:
         tensors[name] = change
-    (tmp_path / CONFIG_FILE).write_text((BUNDLED / CONFIG_FILE).read_text())
-    save_file(tensors, tmp_path / WEIGHTS_FILE)
+    (tmp_path / BUNDLED_CONFIG).write_text((BUNDLED / BUNDLED_CONFIG).read_text())
+    save_file(tensors, tmp_path / BUNDLED_WEIGHTS)
     with pytest.raises(WeightsMismatchError, match=message):
         tiny.load_tiny(tmp_path)

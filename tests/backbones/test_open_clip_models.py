@@ -16,7 +16,7 @@ from torch import nn
 from winspect.backbones import open_clip_models
 from winspect.backbones.open_clip_models import build_on_meta, fill_buffers, load
 from winspect.errors import ArchitectureError, PrecisionError, WeightsMissingError
-from winspect.weights import bundled
+from winspect.weights import configs
 from winspect.weights.architectures import architecture
 
 SMALL = "ViT-small-test"
@@ -147,7 +147,7 @@ def test_a_bundled_model_comes_with_its_own_preprocessing(original, monkeypatch,
     settings = {"size": 64, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
     (tmp_path / "config.json").write_text(json.dumps({"model_cfg": {}, "preprocess": settings}))
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(bundled, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(configs, "BUNDLED_FOLDER", tmp_path)
     monkeypatch.setattr(open_clip_models, "load_tiny", lambda folder: original if folder == tmp_path else None)
     loaded = load("winspect-tiny", precision="bf16")
     assert (loaded.name, loaded.tag) == ("winspect-tiny", "bundled")

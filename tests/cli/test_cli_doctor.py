@@ -409,10 +409,10 @@ def test_the_model_by_option_and_by_variable(examined, monkeypatch):
 
 
 def test_a_package_without_its_model(examined, monkeypatch, tmp_path):
-    from winspect.weights import bundled
+    from winspect.weights import configs
 
-    shutil.copy(bundled.BUNDLED_FOLDER / bundled.CONFIG_FILE, tmp_path)
-    monkeypatch.setattr(bundled, "BUNDLED_FOLDER", tmp_path)
+    shutil.copy(configs.BUNDLED_FOLDER / configs.BUNDLED_CONFIG, tmp_path)
+    monkeypatch.setattr(configs, "BUNDLED_FOLDER", tmp_path)
     assert "model.safetensors: not found; the package is not complete" in only_problem(
         examined("--json", "--model", "winspect-tiny")
     )

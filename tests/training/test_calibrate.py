@@ -15,7 +15,7 @@ from training import calibrate
 from winspect.backbones.bundled import load_tiny
 from winspect.backbones.image_tower import ImageTower
 from winspect.methods.winclip.fusion import FusionSettings
-from winspect.weights.bundled import BUNDLED_FOLDER as PACKAGED
+from winspect.weights.configs import BUNDLED_FOLDER as PACKAGED
 
 
 def test_logistic_of_two_bells_is_known() -> None:

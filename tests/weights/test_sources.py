@@ -21,7 +21,7 @@ from winspect.errors import (
     WeightsMissingError,
 )
 from winspect.pictures.tiles import Preprocess
-from winspect.weights import bundled
+from winspect.weights import configs
 from winspect.weights.fetching import Repository, Url
 from winspect.weights.tags import find_tag, hash_in_name, tag_names
 
@@ -315,7 +315,7 @@ def test_weights_for_another_architecture_do_not_load(checkpoint):
 
 def test_the_bundled_model_is_described_by_its_own_file(tmp_path, monkeypatch):
     settings = {"size": 48, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}
-    monkeypatch.setattr(bundled, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(configs, "BUNDLED_FOLDER", tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_cfg": {}, "preprocess": settings}))
     assert weights.find("winspect-tiny").preprocess == Preprocess(48, (0.5,) * 3, (0.2,) * 3, "bilinear")

@@ -21,8 +21,8 @@ from torch import nn
 
 from winspect.errors import WeightsMismatchError
 from winspect.weights import TINY
-from winspect.weights.bundled import CONFIG_FILE, WEIGHTS_FILE, read_config
 from winspect.weights.checkpoint import fit, read_tensors
+from winspect.weights.configs import BUNDLED_CONFIG, BUNDLED_WEIGHTS, read_bundled
 
 TOKEN_WEIGHT = "token_embedding.weight"
 TOKEN_ROWS, TOKEN_INDEX = "token_embedding.rows", "token_embedding.index"
@@ -206,8 +206,8 @@ def load_tiny(folder: str | Path) -> open_clip.model.CLIP:
         WeightsCorruptError: a file cannot be read.
         WeightsMismatchError: the tensors are not those of the architecture in ``config.json``; names them.
     """
-    model = build_tiny(read_config(folder))
-    path = Path(folder) / WEIGHTS_FILE
+    model = build_tiny(read_bundled(folder))
+    path = Path(folder) / BUNDLED_WEIGHTS
     tensors = read_tensors(path)
     rows, index = tensors.pop(TOKEN_ROWS, None), tensors.pop(TOKEN_INDEX, None)
     if rows is not None and index is not None:
@@ -234,5 +234,5 @@ def save_tiny(model: nn.Module, config: Mapping[str, Any], folder: str | Path) -
     table = state.pop(TOKEN_WEIGHT)
     index = table.any(dim=1).nonzero()[:, 0]
     state[TOKEN_INDEX], state[TOKEN_ROWS] = index.int(), table[index].contiguous()
-    (folder / WEIGHTS_FILE).write_bytes(save(state, metadata={"format": "pt"}))
-    (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+    (folder / BUNDLED_WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
+    (folder / BUNDLED_CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")

@@ -22,7 +22,6 @@ from winspect.errors import ArchitectureError, PrecisionError, WeightsMissingErr
 from winspect.pictures.tiles import Preprocess
 from winspect.weights import LOCAL, Source, resolve
 from winspect.weights.architectures import architecture, context_length
-from winspect.weights.bundled import read_config
 from winspect.weights.cache import sha256_of
 from winspect.weights.checkpoint import fit, is_openai, read_tensors
 from winspect.weights.configs import CONFIG_FILE
@@ -108,6 +107,7 @@ def load(
     source = resolve(model, weights, cache_dir=cache_dir, offline=offline, progress=progress)
     built = _bundled(source, precision) if source.kind == "bundled" else _from_checkpoint(source, precision)
     network, tokenizer, tokens, remarks = built
+    settings = (source.config or {}) if source.kind == "bundled" else {}
     return LoadedCLIP(
         model=network.eval().requires_grad_(False),
         name=source.model,
@@ -120,15 +120,8 @@ def load(
         precision=precision,
         activation=activation_of(network),
         remarks=remarks,
-        scoring=_scoring(source),
+        scoring={name: settings[name] for name in ("temperature", "log_fusion") if name in settings},
     )
-
-
-def _scoring(source: Source) -> dict[str, Any]:
-    if source.kind != "bundled":
-        return {}
-    config = read_config(source.path.parent)
-    return {name: config[name] for name in ("temperature", "log_fusion") if name in config}
 
 
 def activation_of(network: nn.Module) -> str:

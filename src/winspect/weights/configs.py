@@ -1,4 +1,4 @@
-"""``open_clip_config.json``: how a model is built, beside its weights, in a folder or on the hub."""
+"""Configurations beside weights: ``open_clip_config.json`` in a folder or on the hub, and the bundled model's file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingEr
 from winspect.pictures.tiles import Preprocess
 from winspect.system.files import expanded
 from winspect.system.opening import read_text
-from winspect.weights import HUB, LOCAL
+from winspect.weights import HUB, LOCAL, TINY
 from winspect.weights.architectures import check_usable, image_size
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "open_clip_config.json"
+BUNDLED_FOLDER = Path(__file__).parent / TINY
+BUNDLED_CONFIG, BUNDLED_WEIGHTS = "config.json", "model.safetensors"
 # open_clip's order of preference in a folder.
 _LOCAL_FILES = (
     "open_clip_model.safetensors",
@@ -133,6 +135,27 @@ def preprocess(path: Path, default: Preprocess, settings: dict[str, Any]) -> Pre
 def stated_quick_gelu(config: dict[str, Any]) -> bool | None:
     """The activation a ``model_cfg`` states; None where it states none."""
     return None if config.get("quick_gelu") is None else bool(config["quick_gelu"])
+
+
+def read_bundled(folder: str | Path) -> dict[str, Any]:
+    """``config.json`` in the folder of a model such as the bundled one.
+
+    Raises:
+        WeightsMissingError: the file is not there.
+        WeightsCorruptError: it is not JSON, or lacks ``model_cfg``.
+    """
+    path = Path(folder) / BUNDLED_CONFIG
+    try:
+        config = json.loads(read_text(path))
+    except FileNotFoundError:
+        raise WeightsMissingError(
+            f"{path}: not found; a tiny model is a folder with {BUNDLED_CONFIG} and {BUNDLED_WEIGHTS}"
+        ) from None
+    except ValueError as error:
+        raise WeightsCorruptError(f"{path}: not a JSON file ({error}); install the package again") from None
+    if not isinstance(config, dict) or "model_cfg" not in config:
+        raise WeightsCorruptError(f'{path}: no "model_cfg" in it; install the package again')
+    return config
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsCorruptError:

@@ -11,7 +11,7 @@ from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingEr
 from winspect.pictures.tiles import Preprocess
 from winspect.system.files import expanded
 from winspect.system.opening import check_file
-from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY, bundled, configs
+from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY, configs
 from winspect.weights.architectures import architecture, image_size, list_architectures
 from winspect.weights.cache import cache_folder, remember_sha256, remembered_sha256, sha256_of
 from winspect.weights.checkpoint import check_openable, check_zip, has_weights_suffix
@@ -144,12 +144,13 @@ def _brings_weights(model: str) -> bool:
 
 
 def _bundled() -> Source:
-    folder = bundled.BUNDLED_FOLDER
-    settings, path = bundled.read_config(folder).get("preprocess"), folder / bundled.CONFIG_FILE
+    folder, path = configs.BUNDLED_FOLDER, configs.BUNDLED_FOLDER / configs.BUNDLED_CONFIG
+    config = configs.read_bundled(folder)
+    settings = config.get("preprocess")
     if not settings or "size" not in settings:
         raise WeightsCorruptError(f'{path}: has no "preprocess"; install the package again')
     preprocess = configs.preprocess(path, Preprocess(settings["size"]), settings)
-    return Source(TINY, "bundled", "bundled", folder / bundled.WEIGHTS_FILE, preprocess)
+    return Source(TINY, "bundled", "bundled", folder / configs.BUNDLED_WEIGHTS, preprocess, config=config)
 
 
 def _in_folder(model: str) -> Source:

@@ -41,7 +41,7 @@ class Source:
             configuration beside the file tells: the file's format and the architecture decide then.
         sha256_prefix: first digits the file's SHA-256 must have, or None where nothing states them.
         origin: where the file is fetched from; None for the user's files and the bundled model.
-        config: open_clip's configuration that came with the weights; None where the model's name is an architecture's.
+        config: the configuration that came with the weights; None where the model's name is an architecture's.
     """
 
     model: str

@@ -86,7 +86,6 @@ def test_imports_point_down_only():
     assert upward(PACKAGE, rooms) == []
 
 
-@pytest.mark.xfail(strict=True, reason="pictures.decoding starts the process that imports it")
 def test_modules_do_not_import_each_other_in_a_circle():
     assert circle(PACKAGE) == []
 

@@ -55,7 +55,7 @@ def test_defects_follow_the_verdict():
 
 
 def test_another_class_is_refused():
-    with pytest.raises(SettingsError, match="judged as 'bolt', but the calibration is for 'nut'"):
+    with pytest.raises(SettingsError, match="scored as 'bolt', but the calibration is for 'nut'"):
         DecisionRule(0.5, CALIBRATION).decide(result(0.5, "bolt"))
 
 

@@ -269,7 +269,7 @@ def test_decisions_by_hand(calibration):
         ("normal", 0.3, 0.8),
         (None, None, 0.8),
     ]
-    with pytest.raises(SettingsError, match="judged as 'bolt', but the calibration is for 'metal nut'"):
+    with pytest.raises(SettingsError, match="scored as 'bolt', but the calibration is for 'metal nut'"):
         tenths.decide(result_of(0.5, name="bolt"))
 
 

@@ -119,15 +119,16 @@ def test_the_watch_counts_them(frames):
 
 
 def test_watch_rows_and_service_rows_have_it(frames, tmp_path):
-    from winspect.service.contract import Judged
-    from winspect.service.http.judging import Question, _answer, to_json
+    from winspect.calibration import DecisionRule
+    from winspect.service.contract import Answer
+    from winspect.service.http.inspecting import to_json
     from winspect.watch.results import WatchResults
 
     result = Result("a.png", "bolt", anomaly_score=0.5, size_wh=(8, 8), warning="a black picture")
     with WatchResults(tmp_path / "out", stop=threading.Event()) as results:
         row, _ = results.add(result, extra={})
     assert row["warning"] == "a black picture"
-    answer = _answer("a.png", Judged(result, None, None, 0.0, 0.0, 1, 0), Question("bolt", 0.0))
+    answer = Answer(DecisionRule().decide(result))
     assert to_json(answer, overlay=False, map_pixels=None)["warning"] == "a black picture"
 
 

@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import time
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 
-from winspect.calibration import Calibration, needed_pictures
+from winspect.calibration import Calibration, DecisionRule, needed_pictures
+from winspect.calibration.judgement import chosen_regions
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.methods.identity import Identity
 from winspect.methods.result import Result
@@ -17,13 +19,14 @@ from winspect.methods.winclip.recipes import RECIPES, Recipe
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import heat_overlay
 from winspect.service.contract import (
+    Answer,
     BatchRecord,
     CalibrationState,
     ClassInfo,
     DeadlineExceeded,
-    Judged,
     NotReady,
     Overloaded,
+    Status,
     StoredPicture,
     UnknownClass,
     class_key,
@@ -51,7 +54,8 @@ class FakeBackend:
     """Judges one picture at a time. ``gate`` holds the model back; ``error`` is raised by it; ``lag_s`` slows it."""
 
     def __init__(self, settings):
-        self.settings, self.on_batch, self.restarts = settings, None, 0
+        self.settings, self.restarts = settings, 0
+        self.batcher = SimpleNamespace(on_batch=lambda record: None)
         self.now = "loading"
         self.is_ready = asyncio.Event()
         self.load_error = None
@@ -81,16 +85,8 @@ class FakeBackend:
             await asyncio.sleep(0.01)
 
     @property
-    def state(self):
-        return self.now
-
-    @property
-    def queued(self):
-        return self._waiting
-
-    @property
-    def in_flight(self):
-        return self._running
+    def status(self):
+        return Status(self.now, self._waiting, self._running, self.restarts)
 
     def _check(self, category_name):
         key = class_key(category_name)
@@ -100,29 +96,17 @@ class FakeBackend:
             raise NotReady(f"the model is {self.now}")
         return key
 
-    async def predict(
-        self,
-        picture,
-        *,
-        name,
-        category_name,
-        deadline,
-        overlay=False,
-        threshold=None,
-        maps=True,
-        boxes=False,
-        zero_shot=False,
-    ):
-        key = self._check(category_name)
+    async def predict(self, question):
+        key = self._check(question.category_name)
         if self._waiting + self._running >= self.settings.max_queue:
             raise Overloaded(f"{self.settings.max_queue} pictures wait already", 1.5)
         started = time.monotonic()
         self._waiting += 1
         try:
-            rgb = self._decoded(name, picture)
+            rgb = self._decoded(question.name, question.picture)
             if self.gate is not None:
                 try:
-                    await asyncio.wait_for(self.gate.wait(), deadline - time.monotonic())
+                    await asyncio.wait_for(self.gate.wait(), question.deadline - time.monotonic())
                 except asyncio.TimeoutError:
                     raise DeadlineExceeded("the deadline passed in the queue") from None
         except asyncio.CancelledError:
@@ -137,12 +121,11 @@ class FakeBackend:
             self._running -= 1
         if self.error is not None:
             raise self.error
-        if time.monotonic() > deadline:
+        if time.monotonic() > question.deadline:
             raise DeadlineExceeded("the deadline passed under way")
         self.judged += 1
-        if self.on_batch:
-            self.on_batch(BatchRecord(1, 0.01))
-        return self._judgement(rgb, name, key, overlay, maps, boxes, zero_shot, time.monotonic() - started)
+        self.batcher.on_batch(BatchRecord(1, 0.01))
+        return self._answer(replace(question, category_name=key), rgb, time.monotonic() - started)
 
     def _decoded(self, name, picture):
         try:
@@ -150,26 +133,29 @@ class FakeBackend:
         except PictureError as error:
             raise PictureError(name, error.reason) from error
 
-    def _judgement(self, rgb, name, key, overlay, maps, boxes, zero_shot, seconds):
+    def _answer(self, question, rgb, seconds):
+        key = question.category_name
         height, width = rgb.shape[:2]
         rows, columns = (np.linspace(0, length - 1, GRID).astype(int) for length in (height, width))
         grid = (rgb.mean(axis=2)[np.ix_(rows, columns)] / 255).astype(np.float32)
         result = Result(
-            path=name,
+            path=question.name,
             category_name=key,
             anomaly_score=score_of(rgb),
             tile_maps=grid[None],
             tile_boxes=((0, 0, width, height),),
             size_wh=(width, height),
         )
-        calibration = None if zero_shot else self.calibrations.get(key)
-        decision = calibration.decide(result) if calibration else None
-        png = png_bytes(heat_overlay(rgb, result.anomaly_map)) if overlay else None
-        regions = calibration.regions if calibration else None
-        if not (maps or (boxes and regions)):
+        calibration = None if question.zero_shot else self.calibrations.get(key)
+        png = png_bytes(heat_overlay(rgb, result.anomaly_map)) if question.overlay else None
+        regions = chosen_regions(
+            question.boxes, question.pixel_threshold, question.min_area, calibration and calibration.regions
+        )
+        if not (question.maps or question.overlay or regions):
             result = replace(result, tile_maps=None, tile_boxes=())
-        shots = 0 if zero_shot else len(self.stored.get(key, ()))
-        return Judged(result, decision, png, seconds, 0.01, 1, shots, regions)
+        judgement = DecisionRule(question.threshold, calibration, regions).decide(result)
+        shots = 0 if question.zero_shot else len(self.stored.get(key, ()))
+        return Answer(judgement, png, 1, shots, queue_seconds=seconds, compute_seconds=0.01, batch_size=1)
 
     async def info(self):
         if self.now == "loading":

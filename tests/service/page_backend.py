@@ -25,18 +25,19 @@ class PageBackend(FakeBackend):
         self.now, self.busy, self.asked, self.under_way = "ready", 0, [], None
         self.stored, self.good, self.calibrations = {}, {}, {}
 
-    async def predict(self, picture, **options):
+    async def predict(self, question):
         if self.busy:
             self.busy -= 1
             raise Overloaded("64 pictures wait already", 1.0)
-        return await super().predict(picture, **options)
+        return await super().predict(question)
 
-    def _judgement(self, rgb, name, key, overlay, maps, boxes, zero_shot, seconds):
-        judged = super()._judgement(rgb, name, key, overlay, maps, boxes, zero_shot, seconds)
-        self.asked.append((name, key, judged.shots, maps))
-        if not judged.shots:
-            return judged
-        return replace(judged, result=replace(judged.result, anomaly_score=judged.result.anomaly_score / 2))
+    def _answer(self, question, rgb, seconds):
+        answer = super()._answer(question, rgb, seconds)
+        self.asked.append((question.name, question.category_name, answer.shots, question.maps))
+        if not answer.shots:
+            return answer
+        halved = replace(answer.result, anomaly_score=answer.result.anomaly_score / 2)
+        return replace(answer, judgement=replace(answer.judgement, result=halved))
 
     async def add_good(self, category_name, pictures):
         await super().add_good(category_name, pictures)

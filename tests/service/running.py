@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from winspect.service.backend import Backend
+from winspect.service.contract import Question
 from winspect.service.settings import ServiceSettings
 
 
@@ -41,27 +42,28 @@ class Running:
     def ask(self, coroutine, timeout=60):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
-    def predict(self, content, category_name="part", *, within=20.0, name="part.png", **options):
-        deadline = time.monotonic() + within
-        return self.ask(
-            self.backend.predict(content, name=name, category_name=category_name, deadline=deadline, **options)
-        )
+    def predict(self, content, category_name="part", *, within=20.0, name="part.png", maps=True, **options):
+        question = Question(name, content, category_name, time.monotonic() + within, maps=maps, **options)
+        return self.ask(self.backend.predict(question))
 
     def together(self, asked):
         """Predictions of (picture, class, options), all at once; exceptions as values."""
 
         async def all_of_them():
-            return await asyncio.gather(
-                *(
-                    self.backend.predict(
-                        content, name="part.png", category_name=key, deadline=time.monotonic() + 20, **options
-                    )
-                    for content, key, options in asked
-                ),
-                return_exceptions=True,
-            )
+            deadline = time.monotonic() + 20
+            questions = [
+                Question("part.png", content, key, deadline, **{"maps": True, **options})
+                for content, key, options in asked
+            ]
+            return await asyncio.gather(*map(self.backend.predict, questions), return_exceptions=True)
 
         return self.ask(all_of_them())
+
+    @property
+    def model_pid(self):
+        """The process of the first device's model; None while there is none."""
+        process = self.backend.fleet.keepers[0].process
+        return None if process is None else process.pid
 
     def until(self, condition, seconds=20.0):
         """Wait for a condition on the backend."""

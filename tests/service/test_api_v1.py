@@ -25,7 +25,7 @@ from winspect.methods.result import Result
 from winspect.outputs.recorder import COLUMNS
 from winspect.service.backend import Backend
 from winspect.service.contract import Overloaded
-from winspect.service.http.judging import small_map
+from winspect.service.http.inspecting import small_map
 
 GOOD = encoded(picture(100))
 
@@ -471,7 +471,7 @@ def test_one_that_fails_takes_the_others_out_of_the_queue(service):
         service.backend.gate = asyncio.Event()
         object.__setattr__(service.settings, "max_queue", 2)
         answer = await service.client.post("/v1/predict", files=[("pictures", ("a.png", GOOD))] * 3)
-        return answer, service.backend.queued
+        return answer, service.backend.status.queued
 
     answer, queued = service.run(scene())
     error_of(answer, 429)
@@ -540,7 +540,7 @@ def test_references_deleted_under_way(service):
         service.backend.gate = asyncio.Event()
         files = {"pictures": ("a.png", GOOD)}
         waiting = asyncio.ensure_future(service.client.post("/v1/predict", files=files, data={"class": "nut"}))
-        while not service.backend.queued:
+        while not service.backend.status.queued:
             await asyncio.sleep(0.001)
         deleted = await service.client.delete("/v1/references", params={"class": "nut"})
         service.backend.gate.set()
@@ -630,7 +630,7 @@ def test_overload_is_told_at_once(tmp_path):
         service.backend.gate = asyncio.Event()
         files = {"pictures": ("a.png", GOOD)}
         waiting = asyncio.ensure_future(service.client.post("/v1/predict", files=files))
-        while not service.backend.queued:
+        while not service.backend.status.queued:
             await asyncio.sleep(0.001)
         seconds = []
         for _ in range(32):

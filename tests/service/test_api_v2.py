@@ -127,13 +127,14 @@ def test_maps_come_on_request(client, binary):
 
 
 def test_warnings_come_on_request(live, client, monkeypatch):
-    judge = live.backend._judgement
+    predict = live.backend.predict
 
-    def suspicious(rgb, *arguments):
-        judged = judge(rgb, *arguments)
-        return replace(judged, result=replace(judged.result, warning="a black picture" if not rgb.any() else None))
+    async def suspicious(question):
+        answer = await predict(question)
+        warning = None if question.picture.any() else "a black picture"
+        return replace(answer, judgement=replace(answer.judgement, result=replace(answer.result, warning=warning)))
 
-    monkeypatch.setattr(live.backend, "_judgement", suspicious)
+    monkeypatch.setattr(live.backend, "predict", suspicious)
     batch = np.stack([np.zeros((20, 30, 3), np.uint8), np.full((20, 30, 3), 9, np.uint8)])
     answer = client.infer("winspect", pixels_input(batch), outputs=outputs("warning", binary=False))
     assert list(answer.as_numpy("warning")) == ["a black picture", ""]

@@ -12,7 +12,7 @@ from service.running import Running, grey, score_of
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
 from winspect.errors import PictureError, ReferencesError
-from winspect.service.contract import DeadlineExceeded, Overloaded
+from winspect.service.contract import DeadlineExceeded, Overloaded, Question
 from winspect.service.pool import demanding
 from winspect.service.settings import ServiceSettings
 
@@ -29,7 +29,7 @@ async def ask(backend, name, picture, done, **options):
     """The answer, or the error; ``done`` gets the name when it is there."""
     deadline = time.monotonic() + WITHIN_S
     try:
-        return await backend.predict(picture, name=name, category_name="part", deadline=deadline, **options)
+        return await backend.predict(Question(name, picture, "part", deadline, **options))
     except Exception as error:
         return error
     finally:
@@ -92,15 +92,15 @@ def test_turns_end_with_their_deadline_and_are_not_endless(monkeypatch):
     async def run():
         decoded = []
 
-        async def decode(name, picture, overlay):
-            decoded.append(name)
+        async def decode(question):
+            decoded.append(question.name)
             await asyncio.sleep(0.2)
-            return name
+            return question.name
 
         turns = demanding.Turns(decode)
 
         def one(name, within):
-            return turns.decode(name, b"", False, deadline=time.monotonic() + within)
+            return turns.decode(Question(name, b"", "part", time.monotonic() + within))
 
         outcomes = await asyncio.gather(
             one("first", 5), one("late", 0.1), one("third", 5), one("too many", 5), return_exceptions=True

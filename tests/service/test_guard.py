@@ -175,7 +175,7 @@ def test_a_request_under_way_is_never_taken_for_a_still_one(live, held):
     body, headers = form()
     with live.connect() as connection:
         connection.sendall(request(body, headers=headers))
-        wait_until(lambda: live.backend.queued == 1, 5)
+        wait_until(lambda: live.backend.status.queued == 1, 5)
         time.sleep(PATIENCE_S + 1.5)
         live.do(held.set)
         assert split(read_answer(connection))[0] == 200
@@ -209,7 +209,7 @@ def held(live):
     yield gate
     live.do(gate.set)
     live.do(setattr, live.backend, "gate", None)
-    wait_until(lambda: not live.backend.queued, 5)
+    wait_until(lambda: not live.backend.status.queued, 5)
 
 
 def test_a_client_that_hangs_up_takes_its_picture_with_it(live, held):
@@ -217,8 +217,8 @@ def test_a_client_that_hangs_up_takes_its_picture_with_it(live, held):
     body, headers = form()
     with live.connect() as connection:
         connection.sendall(request(body, headers=headers))
-        wait_until(lambda: live.backend.queued == 1, 5)
-    wait_until(lambda: live.backend.queued == 0, 5)
+        wait_until(lambda: live.backend.status.queued == 1, 5)
+    wait_until(lambda: live.backend.status.queued == 0, 5)
     assert (live.backend.cancelled, live.backend.judged) == (cancelled + 1, judged)
     live.do(held.set)
     still_answers(live)

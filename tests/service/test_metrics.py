@@ -62,7 +62,7 @@ def test_a_request_is_counted_where_it_belongs(service):
 
 def test_an_execution_is_counted_by_its_batch(service):
     for record in (BatchRecord(4, 0.2), BatchRecord(6, 0.3), BatchRecord(1, 1.0, error="RuntimeError")):
-        service.backend.on_batch(record)
+        service.backend.batcher.on_batch(record)
     assert service.metric("winspect_executions_total") == 3
     assert service.metric("winspect_execution_errors_total") == 1
     up_to = {size: service.metric("winspect_batch_size_bucket", le=size) for size in ("1.0", "3.0", "4.0", "6.0")}

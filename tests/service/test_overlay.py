@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from winspect.calibration import DecisionRule
 from winspect.errors import PictureError
-from winspect.methods.result import Result
+from winspect.methods.result import Result, shrunk
 from winspect.pictures.heatmaps import annotated_overlay
 from winspect.pictures.tiles import tile_boxes
-from winspect.service.backend import _look
-from winspect.service.contract import Judged
-from winspect.service.http.judging import Question, _judge
-from winspect.service.pool.overlay import Look, overlay_png, shrink_picture, shrunk, smaller_size
+from winspect.service.pool.overlay import overlay_png, shrink_picture
 
 
 def judged(size_wh, *, tiles=True, seed=0):
     boxes = tuple(tile_boxes(*size_wh)) if tiles else ((0, 0, *size_wh),)
     maps = np.random.default_rng(seed).random((len(boxes), 5, 5), np.float32)
     return Result("a.png", "part", 0.5, maps, boxes, size_wh)
+
+
+def smaller_size(size_wh, longest):
+    return shrink_picture(np.zeros((size_wh[1], size_wh[0], 3), np.uint8), longest).shape[1::-1]
 
 
 @pytest.mark.parametrize(
@@ -56,41 +58,24 @@ def test_at_its_own_size_nothing_changes():
 def test_a_result_without_maps_stays_as_it_is():
     failed = Result("a.png", "part", error=PictureError("a.png", "bad"))
     assert shrunk(failed, (10, 10)) is failed
-    with pytest.raises(ValueError, match="without maps"):
-        overlay_png(Result("a.png", "part", 0.5, size_wh=(9, 9)), np.zeros((9, 9, 3), np.uint8), (0, 1), Look())
+    with pytest.raises(ValueError, match="without"):
+        overlay_png(DecisionRule().decide(Result("a.png", "part", 0.5, size_wh=(9, 9))), (0, 1))
 
 
-def test_an_overlay_is_the_judged_heat_map():
+def overlay(result, rgb, score_range, **rule):
+    png = overlay_png(DecisionRule(**rule).decide(replace(result, picture_rgb=rgb)), score_range)
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_an_overlay_is_the_annotated_heat_map():
     whole = judged((160, 120), tiles=False)
     rgb = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
-    look = {"score": whole.anomaly_score, "verdict": "anomalous"}
-    np.testing.assert_array_equal(
-        np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0.2, 0.9), Look(threshold=0.0))))),
-        annotated_overlay(rgb, whole.anomaly_map, (0.2, 0.9), **look),
-    )
+    for threshold, verdict in ((0.0, "anomalous"), (whole.anomaly_score, "anomalous"), (0.9, "normal"), (None, None)):
+        np.testing.assert_array_equal(
+            overlay(whole, rgb, (0.2, 0.9), threshold=threshold),
+            annotated_overlay(rgb, whole.anomaly_map, (0.2, 0.9), score=whole.anomaly_score, verdict=verdict),
+        )
     small = shrink_picture(rgb, 60)
     assert small.shape == (45, 60, 3)
-    assert Image.open(io.BytesIO(overlay_png(whole, small, (0, 1), Look()))).size == (60, 45)
+    assert overlay(whole, small, (0, 1)).shape == small.shape
     assert shrink_picture(rgb, 160) is rgb
-
-
-def test_an_overlay_shows_the_verdict_by_the_threshold_of_the_request():
-    looks = []
-
-    class Backend:
-        async def predict(self, picture, *, name, category_name, threshold, overlay, **_):
-            assert overlay
-            looks.append(_look(None, threshold))
-            return Judged(judged((160, 120), tiles=False), None, None, 0.0, 0.0, 1, 0)
-
-    score = judged((160, 120), tiles=False).anomaly_score
-    for threshold in (score, None):
-        question = Question("part", 0.0, threshold=threshold, overlay=True)
-        asyncio.run(_judge(Backend(), "a.png", b"", question))
-    assert looks == [Look(None, score, anomalous_at=True), Look()]
-    rgb = np.zeros((120, 160, 3), np.uint8)
-    whole = judged((160, 120), tiles=False)
-    np.testing.assert_array_equal(
-        np.asarray(Image.open(io.BytesIO(overlay_png(whole, rgb, (0, 1), looks[0])))),
-        annotated_overlay(rgb, whole.anomaly_map, (0, 1), score=score, verdict="anomalous"),
-    )

@@ -16,13 +16,9 @@ from service.fake_models import spec
 from service.running import Running, grey, score_of
 
 from winspect.errors import DeviceError, WeightsMissingError
-from winspect.service.backend import NotReady
+from winspect.service.contract import NotReady
 
 TESTS = Path(__file__).parents[1]
-
-
-def model_pid(own):
-    return own.backend._fleet._keepers[0].process.pid
 
 
 def is_alive(pid):
@@ -44,7 +40,7 @@ def wait_until(condition, seconds=15.0):
 def test_a_killed_process_is_not_ready_for_what_it_had_and_comes_back_with_its_references(tmp_path):
     with Running(tmp_path, spec(seconds=0.02)) as own:
         own.ask(own.backend.set_references("part", [("a.png", grey(51))]))
-        first = model_pid(own)
+        first = own.model_pid
         outcomes = []
 
         def caller(level):
@@ -62,17 +58,17 @@ def test_a_killed_process_is_not_ready_for_what_it_had_and_comes_back_with_its_r
         for thread in callers:
             thread.join(30)
         assert len(outcomes) == 60 and set(outcomes) <= {True, "NotReady"} and "NotReady" in outcomes
-        own.until(lambda backend: backend.state == "ready" and backend.restarts == 1)
+        own.until(lambda backend: backend.status.state == "ready" and backend.status.restarts == 1)
         judged = own.predict(grey(102))
         assert judged.result.anomaly_score == pytest.approx(score_of(102, [51]))
         assert judged.shots == 1
-        assert model_pid(own) != first
+        assert own.model_pid != first
 
 
 def test_while_it_is_started_again_the_answer_is_not_ready(tmp_path):
     with Running(tmp_path, spec(), backoff_s=1.0) as own:
-        os.kill(model_pid(own), signal.SIGKILL)
-        own.until(lambda backend: backend.state == "unavailable")
+        os.kill(own.model_pid, signal.SIGKILL)
+        own.until(lambda backend: backend.status.state == "unavailable")
         began = time.monotonic()
         for ask in (
             lambda: own.predict(grey(5)),
@@ -91,10 +87,10 @@ def test_a_picture_that_kills_the_process_is_not_tried_again(tmp_path):
     with Running(tmp_path, spec(log=str(log))) as own:
         with pytest.raises(NotReady, match="ended by SIGKILL"):
             own.predict(grey(5), "dies")
-        own.until(lambda backend: backend.state == "ready")
+        own.until(lambda backend: backend.status.state == "ready")
         assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
         time.sleep(0.3)
-        assert own.backend.restarts == 1 and log.read_text().count("load") == 2
+        assert own.backend.status.restarts == 1 and log.read_text().count("load") == 2
 
 
 def test_a_process_that_hangs_is_ended_and_started_again(tmp_path):
@@ -103,19 +99,19 @@ def test_a_process_that_hangs_is_ended_and_started_again(tmp_path):
         with pytest.raises(NotReady, match="no answer for"):
             own.predict(grey(5), "hangs")
         assert time.monotonic() - began < 5
-        own.until(lambda backend: backend.state == "ready")
+        own.until(lambda backend: backend.status.state == "ready")
         assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
 
 
 def test_a_stopped_process_is_ended_and_started_again(tmp_path):
     """SIGSTOP: alive, its pipe open, and deaf. Pictures larger than the pipe must not block the event loop."""
     with Running(tmp_path, spec(), hang_s=0.5) as own:
-        first = model_pid(own)
+        first = own.model_pid
         os.kill(first, signal.SIGSTOP)
         large = bytes(3_000_000)
         answers = own.together([(large, "part", {})] * 5)
         assert all(isinstance(one, NotReady) for one in answers)
-        own.until(lambda backend: backend.state == "ready")
+        own.until(lambda backend: backend.status.state == "ready")
         assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
         assert not is_alive(first)
 
@@ -124,7 +120,7 @@ def test_an_idle_process_is_not_taken_for_a_hanging_one(tmp_path):
     with Running(tmp_path, spec(), hang_s=0.2) as own:
         time.sleep(1.0)
         assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
-        assert own.backend.restarts == 0
+        assert own.backend.status.restarts == 0
 
 
 @pytest.mark.parametrize(("what", "error"), [("missing", WeightsMissingError), ("device", DeviceError)])
@@ -134,9 +130,9 @@ def test_a_model_that_cannot_be_loaded_says_why_and_is_tried_again(tmp_path, wha
     with Running(tmp_path, spec(broken=str(broken)), wait=False) as own:
         with pytest.raises(error, match=f"the fake is {what}"):
             own.ask(own.backend.wait_ready())
-        assert own.backend.state == "unavailable"
+        assert own.backend.status.state == "unavailable"
         broken.unlink()
-        own.until(lambda backend: backend.state == "ready")
+        own.until(lambda backend: backend.status.state == "ready")
         assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
 
 
@@ -147,18 +143,18 @@ def test_a_process_that_dies_while_loading(tmp_path):
         with pytest.raises(NotReady, match="exit code 7"):
             own.ask(own.backend.wait_ready())
         broken.unlink()
-        own.until(lambda backend: backend.state == "ready")
+        own.until(lambda backend: backend.status.state == "ready")
 
 
 def test_a_process_that_hangs_while_loading(tmp_path):
     broken = tmp_path / "broken"
     broken.write_text("hangs")
     with Running(tmp_path, spec(broken=str(broken)), wait=False, load_s=1.5, hang_s=0.4) as own:
-        assert own.backend.state == "loading"
+        assert own.backend.status.state == "loading"
         with pytest.raises(NotReady, match="no answer for"):
             own.ask(own.backend.wait_ready())
         broken.unlink()
-        own.until(lambda backend: backend.state == "ready")
+        own.until(lambda backend: backend.status.state == "ready")
 
 
 def test_waiting_between_starts_grows_up_to_its_limit(tmp_path):
@@ -167,7 +163,7 @@ def test_waiting_between_starts_grows_up_to_its_limit(tmp_path):
     with Running(tmp_path, spec(broken=str(broken), log=str(log)), wait=False, backoff_s=0.4, most_backoff_s=60) as own:
         time.sleep(4.0)
         # at 0, about 0.4, 1.2 and 2.8 s, and the time of starting each
-        assert 1 <= own.backend.restarts <= 4
+        assert 1 <= own.backend.status.restarts <= 4
 
 
 def test_ending_while_it_is_loading_leaves_no_process(tmp_path):
@@ -175,9 +171,8 @@ def test_ending_while_it_is_loading_leaves_no_process(tmp_path):
     broken.write_text("hangs")
     own = Running(tmp_path, spec(broken=str(broken)), wait=False)
     with own:
-        wait_until(lambda: own.backend._fleet._keepers[0].process is not None)
-        wait_until(lambda: model_pid(own) is not None)
-        pid = model_pid(own)
+        wait_until(lambda: own.model_pid is not None)
+        pid = own.model_pid
         began = time.monotonic()
     assert time.monotonic() - began < 3
     wait_until(lambda: not is_alive(pid))
@@ -185,37 +180,38 @@ def test_ending_while_it_is_loading_leaves_no_process(tmp_path):
 
 def test_one_process_per_device(tmp_path):
     with Running(tmp_path, spec(devices=("left", "right"), seconds=0.02), max_batch=1) as own:
-        own.until(lambda backend: len(backend._fleet._lanes) == 2)
+        own.until(lambda backend: len(backend.fleet.lanes) == 2)
         own.ask(own.backend.set_references("part", [("a.png", grey(51))]))
         answers = own.together((grey(level), "part", {}) for level in range(40))
         assert [one.result.anomaly_score for one in answers] == pytest.approx([score_of(n, [51]) for n in range(40)])
         own.ask(own.backend.add_good("part", [(f"{n}.png", grey(n)) for n in range(20)]))
         own.ask(own.backend.start_calibration("part", 0.1))
         own.until(lambda backend: own.ask(backend.calibration("part")).state != "running")
-        first = model_pid(own)
+        first = own.model_pid
         os.kill(first, signal.SIGKILL)
-        own.until(lambda backend: len(backend._fleet._lanes) == 1)
-        assert own.backend.state == "ready"
+        own.until(lambda backend: len(backend.fleet.lanes) == 1)
+        assert own.backend.status.state == "ready"
         assert own.predict(grey(102)).shots == 1, "the other one goes on"
-        own.until(lambda backend: len(backend._fleet._lanes) == 2)
+        own.until(lambda backend: len(backend.fleet.lanes) == 2)
         answers = own.together((grey(level), "part", {}) for level in range(40))
         assert [one.result.anomaly_score for one in answers] == pytest.approx([score_of(n, [51]) for n in range(40)])
-        assert all(one.decision is not None for one in answers), "all know the same set of references"
+        assert all(one.judgement.p_value is not None for one in answers), "all know the same set of references"
 
 
 def test_ctrl_c_and_a_polite_kill_reach_the_parent_alone(tmp_path):
     with Running(tmp_path, spec()) as own:
         for one in (signal.SIGINT, signal.SIGTERM):
-            os.kill(model_pid(own), one)
+            os.kill(own.model_pid, one)
         time.sleep(0.2)
         assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
-        assert own.backend.restarts == 0
+        assert own.backend.status.restarts == 0
 
 
 PARENT = """
 import asyncio, sys, time
 from pathlib import Path
 from winspect.service.backend import Backend
+from winspect.service.contract import Question
 from winspect.service.settings import ServiceSettings
 from service.fake_models import spec
 
@@ -223,10 +219,10 @@ async def main():
     backend = Backend(ServiceSettings(Path(sys.argv[1])), spec())
     await backend.start()
     await backend.wait_ready()
-    print(backend._fleet._keepers[0].process.pid, flush=True)
+    print(backend.fleet.keepers[0].process.pid, flush=True)
     if sys.argv[2] == "busy":
         asyncio.ensure_future(
-            backend.predict(b"", name="a", category_name="hangs", deadline=time.monotonic() + 1000)
+            backend.predict(Question("a", b"", "hangs", time.monotonic() + 1000))
         )
     if sys.argv[2] != "ends":
         await asyncio.sleep(1000)

@@ -15,8 +15,8 @@ from service.running import Running, grey
 from winspect import WinCLIP
 from winspect.errors import ClassNameError, PictureError
 from winspect.pictures.tiles import WHOLE
-from winspect.service.contract import ServiceError
-from winspect.service.pool.worker import Question, Worker
+from winspect.service.contract import Question, ServiceError
+from winspect.service.pool.worker import Worker, decoders
 from winspect.service.settings import ModelSpec, ServiceSettings
 
 OPTIONS = {"model": "winspect-tiny", "device": "cpu", "engine": "openvino"}
@@ -90,29 +90,26 @@ def worker(tmp_path):
     own = Worker(far, ServiceSettings(tmp_path), ModelSpec(), None)
     own.model = Broken()
     yield own, near
-    own._pool.shutdown()
-    own._painters.shutdown()
     near.close()
     far.close()
 
 
 def test_what_nobody_raised_on_purpose_stays_in_the_log(worker, caplog):
     own, near = worker
-    own._do(7, "load_nothing", ())
+    own.do(7, "nothing", ())
     number, done, error = near.recv()
     assert (number, done, type(error)) == (7, False, ServiceError)
-    assert "load_nothing" not in str(error) and "load_nothing" in caplog.text
+    assert "nothing" not in str(error) and "nothing" in caplog.text
 
 
 def test_an_error_while_preparing_is_the_picture_s_own(worker, caplog):
-    own, _ = worker
-    item, _ = own._prepare(Question(1, "a.png", grey(5), False))
-    assert isinstance(item, ServiceError) and "NoneType" in caplog.text
-    item, _ = own._prepare(Question(1, "a.png", b"bad", False))
-    assert isinstance(item, PictureError) and item.path == "a.png"
+    own, near = worker
+    own.do(1, "check", ([Question("a.png", grey(5), "", 0.0), Question("b.png", b"bad", "", 0.0)],))
+    _, _, (broken, bad) = near.recv()
+    assert isinstance(broken, ServiceError) and "NoneType" in caplog.text
+    assert isinstance(bad, PictureError) and bad.path == "b.png"
 
 
-def test_it_uses_as_many_threads_as_the_options_say(tmp_path):
-    assert Worker(None, ServiceSettings(tmp_path), ModelSpec({"workers": 3}), None)._pool._max_workers == 3
-    own = Worker(None, ServiceSettings(tmp_path), ModelSpec(), None)
-    assert own._pool._max_workers == min(8, len(os.sched_getaffinity(0)))
+def test_it_uses_as_many_threads_as_the_options_say():
+    assert decoders(ModelSpec({"workers": 3})) == 3
+    assert decoders(ModelSpec()) == min(8, len(os.sched_getaffinity(0)))

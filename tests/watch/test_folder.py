@@ -244,7 +244,7 @@ def test_a_picture_deleted_before_it_was_judged_is_said_and_forgotten(incoming, 
         (incoming / "a.png").unlink()
         watch.until(lambda: watch.folder.gone == 1)
         assert watch.folder.behind == 0
-    assert f"{incoming / 'a.png'}: gone before it was judged" in caplog.text
+    assert f"{incoming / 'a.png'}: gone before it was scored" in caplog.text
     assert rows_in(out) == []
 
 

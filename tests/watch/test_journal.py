@@ -8,10 +8,10 @@ import pytest
 
 from tests.watch.fakes import Clock
 from winspect.errors import OutputError
-from winspect.watch.journal import FORGET_DAYS, Identity, Journal
+from winspect.watch.journal import FORGET_DAYS, Content, Journal
 from winspect.watch.rows import DailyRows
 
-ONE, OTHER = Identity(10, 1_700_000_000_123_456_789), Identity(10, 1_700_000_000_123_456_790)
+ONE, OTHER = Content(10, 1_700_000_000_123_456_789), Content(10, 1_700_000_000_123_456_790)
 
 
 @pytest.fixture

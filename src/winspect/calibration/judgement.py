@@ -154,7 +154,7 @@ class DecisionRule:
 def _check_class(calibration: Calibration, result: Result) -> None:
     if class_key(result.category_name) != class_key(calibration.class_name):
         raise SettingsError(
-            f"{result.path}: judged as {result.category_name!r}, but the calibration is for {calibration.class_name!r}"
+            f"{result.path}: scored as {result.category_name!r}, but the calibration is for {calibration.class_name!r}"
         )
 
 

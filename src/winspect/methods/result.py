@@ -1,4 +1,4 @@
-"""What a prediction gives: a score, a map, or the reason why there is neither."""
+"""Result of a prediction: a score, a map, or the reason why there is neither."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def map_spread(tile_maps: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The judgement of one picture. Reads as an object or as a mapping: ``result["anomaly_score"]``.
+    """What the model says of a picture. Reads as an object or as a mapping: ``result["anomaly_score"]``.
 
     Attributes:
         path: the picture's name, as it was given.
-        category_name: the class it was judged as.
-        anomaly_score: 1 is most anomalous, 0 least; None when the picture could not be judged.
+        category_name: the class it was scored as.
+        anomaly_score: 1 is most anomalous, 0 least; None when the picture could not be scored.
         tile_maps: float32 (tiles, rows, columns), the anomaly map of each tile on the patch grid, 0 to 1.
         tile_boxes: (x0, y0, x1, y1) of each tile in pixels, x1 and y1 exclusive.
         size_wh: width and height of the picture in pixels, upright.
         picture_rgb: uint8 (height, width, 3), only when the prediction was asked to keep it.
-        error: why the picture could not be judged, else None.
+        error: why the picture could not be scored, else None.
         warning: what is suspicious about the picture (damaged, black, a constant colour, ...), else None. Several are
             joined by ``"; "``.
     """

@@ -39,11 +39,11 @@ def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None
 
     Colour starts where half of the good pictures reach somewhere, and the pixel threshold is half-way up or below: what
     is plainly coloured is more than good pictures show, in every picture of the run. Good samples that differ much
-    reach high when each is judged with the few others; colour then starts at :data:`HIGHEST_START`, so that no map is
+    reach high when each is scored with the few others; colour then starts at :data:`HIGHEST_START`, so that no map is
     blank.
 
     Args:
-        good_maxima: the largest map values of good pictures: of a calibration, or of good samples each judged with the
+        good_maxima: the largest map values of good pictures: of a calibration, or of good samples each scored with the
             others; fewer than two say nothing, and the scale is that of all scores, 0 to 1.
         pixel_threshold: None for the largest of them.
 
@@ -120,7 +120,7 @@ def annotated_overlay(
     verdict: str | None = None,
     boxes: Sequence[Sequence[int]] | None = None,
 ) -> np.ndarray:
-    """A heat map with what was judged: boxes of defects; below, score, verdict and a bar of the colours.
+    """A heat map with what was decided: boxes of defects; below, score, verdict and a bar of the colours.
 
     Args:
         picture_rgb, anomaly_map: as of :func:`heat_overlay`.
@@ -154,15 +154,15 @@ def _draw_strip(
     draw.rectangle((0, top, image.width, image.height), fill=(24, 24, 24))
     font = ImageFont.load_default(size=round(tall * 0.7))
     middle = top + tall / 2
-    told = " ".join(filter(None, (None if score is None else f"{score:.3f}", verdict)))
+    caption = " ".join(filter(None, (None if score is None else f"{score:.3f}", verdict)))
     colour = (255, 150, 120) if verdict == "anomalous" else (235, 235, 235)
-    draw.text((pad, middle), told, fill=colour, font=font, anchor="lm")
+    draw.text((pad, middle), caption, fill=colour, font=font, anchor="lm")
     low, high = (f"{value:.2f}" for value in score_range)
     right = image.width - pad
     draw.text((right, middle), high, fill=(235, 235, 235), font=font, anchor="rm")
     right -= round(draw.textlength(high, font=font)) + pad
     left = right - image.width // 5
-    if left - pad - draw.textlength(low, font=font) < 2 * pad + draw.textlength(told, font=font):
+    if left - pad - draw.textlength(low, font=font) < 2 * pad + draw.textlength(caption, font=font):
         return  # a narrow picture has room for the score alone
     colours, opacity = _steps()
     steps = np.linspace(0, 255, right - left).astype(int)

@@ -16,7 +16,7 @@ from winspect.pictures.budget import DECODE_LIMIT_S
 _START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from winspect.pictures.process import main
+from winspect.pictures.process_child import main
 main(sys.argv[2])
 """
 CAN_START = bool(sys.executable) and not getattr(sys, "frozen", False)
@@ -61,20 +61,3 @@ def decode_elsewhere(
     if answer["error"] is not None:
         raise PictureError(name, answer["error"])
     return Image.frombytes("RGB", tuple(answer["size"]), pixels), answer["warning"]
-
-
-def main(options: str) -> None:
-    """Run the other process: a file on stdin, a line of JSON and the pixels on stdout."""
-    from winspect.pictures.decoding import decode_picture
-
-    answer: dict[str, Any] = {"error": None, "size": None, "warning": None}
-    pixels = b""
-    try:
-        decoded = decode_picture(sys.stdin.buffer.read(), **json.loads(options), demanding="here")
-        answer |= {"size": decoded.image.size, "warning": decoded.warning}
-        pixels = decoded.image.tobytes()
-    except PictureError as error:
-        answer["error"] = error.reason
-    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-    sys.stdout.buffer.write(pixels)
-    sys.stdout.buffer.flush()

@@ -1,18 +1,26 @@
 # ruff: noqa: N818  (the errors are named for what they say)
-"""What the backend answers with, and the errors it refuses with."""
+"""What the backend is asked, what it answers, and the errors it refuses with."""
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from winspect.calibration.judgement import Boxes, DecisionRule, Judgement
 from winspect.errors import ClassNameError, WinspectError
 from winspect.methods.winclip import prompts
+from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange
 
 if TYPE_CHECKING:
-    from winspect.calibration import Judgement, RegionRule
+    import numpy as np
+
     from winspect.methods.result import Result
+    from winspect.pictures.tiles import Prepared
+
+_NAME_LENGTH = 100
 
 State = Literal["loading", "ready", "unavailable", "draining"]
 
@@ -50,38 +58,111 @@ class UnknownClass(ServiceError):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The judgement of one picture.
+class Question:
+    """A picture and what is asked about it; the same from a request to the model process.
 
     Attributes:
-        result: with the maps of its tiles where they were asked for; without the picture.
-        decision: by the class' calibration; None without one that fits the references and the model.
-        overlay_png: the heat map over the picture, its longer side at most ``overlay_side``.
-        queue_seconds: from the call to the start of the model; ``compute_seconds``: of the whole batch.
-        batch_size: pictures judged together.
-        shots: references it was judged with, 0 for zero-shot.
-        score_range: of the colours of heat maps.
-        regions: which defects get boxes by that calibration; None without one that knows a pixel threshold.
+        name: the client's file name.
+        picture: a file's bytes, or uint8 (height, width[, 3]), RGB; where it was decoded before, what the model takes.
+        category_name: what the part is called.
+        deadline: on :func:`time.monotonic`'s clock. ``asked``: when the question came, on the same.
+        threshold: scores from here on are anomalous, in place of the calibration's.
+        overlay: also paint the heat map. ``maps``: False for scores alone where nothing but the score is needed; much
+            less work for some recipes.
+        boxes: which pictures get boxes of defects; None for ``anomalous`` where the calibration says which pixels are
+            defects.
+        pixel_threshold, min_area: in place of the calibration's; see :class:`winspect.calibration.RegionRule`.
+        zero_shot: without the class' references, and without a calibration made with them.
+        rule, score_range: verdict and colours of the overlay, as the backend has found them; None for the colours of
+            the class' good samples.
     """
 
-    result: Result
-    decision: Judgement | None
-    overlay_png: bytes | None = field(repr=False)
-    queue_seconds: float
-    compute_seconds: float
-    batch_size: int
-    shots: int
-    regions: RegionRule | None = None
+    name: str
+    picture: bytes | np.ndarray | Prepared = field(repr=False)
+    category_name: str
+    deadline: float
+    threshold: float | None = None
+    overlay: bool = False
+    maps: bool = False
+    boxes: Boxes | None = None
+    pixel_threshold: float | None = None
+    min_area: float | None = None
+    zero_shot: bool = False
+    rule: DecisionRule = field(default_factory=DecisionRule)
+    score_range: ScoreRange | None = None
+    asked: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> tuple[str, bool, bool]:
+        """What the pictures of one batch have in common: class, zero-shot, maps."""
+        return self.category_name, self.zero_shot, self.maps
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a question.
+
+    Attributes:
+        judgement: of a result with the maps of its tiles where they were asked for, without the picture.
+        overlay_png: the heat map over the picture, its longer side at most ``overlay_side``.
+        references: number of the set of references it was scored with; 0 for none. ``shots``: how many they are.
+        score_range: of the colours of heat maps.
+        queue_seconds: from the question to the start of the model; ``compute_seconds``: of the whole batch.
+        batch_size: pictures scored together; 0 for one that never came to the model.
+    """
+
+    judgement: Judgement
+    overlay_png: bytes | None = field(default=None, repr=False)
+    references: int = 0
+    shots: int = 0
     score_range: ScoreRange = UNIT_RANGE
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    batch_size: int = 0
+
+    @property
+    def result(self) -> Result:
+        """Score and maps."""
+        return self.judgement.result
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the backend is.
+
+    Attributes:
+        state: ``loading`` until first ready; ``unavailable`` while no process can work; ``draining`` to the end.
+        queued: pictures that wait for the model; ``in_flight``: that are with a model process.
+        restarts: how often a model process was started again.
+    """
+
+    state: State
+    queued: int
+    in_flight: int
+    restarts: int
+
+
+class StoredFingerprint(Fingerprint):
+    """By content alone: two files of one name may be different pictures."""
+
+    @property
+    def keys(self) -> set[str]:
+        """See :class:`Fingerprint`."""
+        return {self.sha256} if self.sha256 else set()
 
 
 @dataclass(frozen=True)
 class StoredPicture:
-    """A reference. ``name`` is the client's, cleaned; ``size`` in bytes."""
+    """A stored picture without its content. ``name`` is the client's, cleaned; ``size`` in bytes."""
 
     name: str
     sha256: str
-    size: int
+    size: int = 0
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What tells copies and references."""
+        return StoredFingerprint(self.name, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -109,7 +190,7 @@ class CalibrationState:
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """What is known of a class. ``category_name`` is the name as it stands in prompts."""
+    """A class. ``category_name`` is the name as it stands in prompts."""
 
     category_name: str
     shots: int
@@ -124,6 +205,17 @@ class BatchRecord:
     size: int
     compute_seconds: float
     error: str | None = None
+
+
+def clean_name(name: str, default: str = "picture") -> str:
+    """A client's file name as it may stand in rows, messages and logs: no folders, nothing unprintable, not too long.
+
+    >>> clean_name("C:\\\\parts\\\\a.jpg"), clean_name("../../etc/passwd"), clean_name("..", "picture-3")
+    ('a.jpg', 'passwd', 'picture-3')
+    """
+    last = "".join(letter for letter in re.split(r"[/\\]", name)[-1] if letter.isprintable())
+    last = last.strip()[:_NAME_LENGTH]
+    return last if last.strip(".") else default
 
 
 def class_key(category_name: str) -> str:

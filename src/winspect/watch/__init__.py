@@ -1,8 +1,8 @@
-"""Judging pictures as they arrive: in a folder, or from a camera. For days, in constant memory.
+"""Scoring pictures as they arrive, in a folder or from a camera, for days and in constant memory.
 
-* ``folder``: what is in the folder and has not been judged, in order of arrival, each file once it is complete.
+* ``folder``: the queue of what has arrived in the folder, each file once it is complete.
 * ``camera``: the newest frame of a stream, connected again for as long as it takes.
-* ``journal``: what has been judged, across restarts.
+* ``journal``: what has been scored, across restarts.
 * ``rows``, ``results``: the results on disk, a file a day; a full disk is waited for.
 * ``run``: the loops that join them to a model.
 """

@@ -27,13 +27,13 @@ class Camera:
         source: a URL, or the number of a device.
         stop: ends everything.
         frozen_s: a stream that has repeated one picture, bit by bit, for so long is taken for dead: its picture is not
-            judged any more, and it is connected again. 0 for never.
+            scored any more, and it is connected again. 0 for never.
         connect: opens a source, as :func:`winspect.watch.video.open_capture` does.
         pauses_s: see :data:`PAUSES_S`.
 
     Attributes:
         shown: the source without its password.
-        skipped: times at which a frame was due, but an earlier one was still being judged.
+        skipped: times at which a frame was due, but an earlier one was still being scored.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""A watched folder: which pictures have arrived and are complete, in order of arrival.
+"""Watched folder: a queue of the pictures that have arrived and are complete, in order of arrival.
 
 The system's events say where to look; because events get lost (on network shares always, anywhere when there are very
-many), the whole folder is also looked through from time to time. A file counts as complete when its size and time of
-change have stayed the same for a while; whether it really is, decoding it tells. A name that is written over again and
-again never comes to rest: it is judged after a few such whiles, as it is then.
+many), the whole folder is also scanned from time to time. A file counts as complete when its size and time of change
+have stayed the same for ``settle_s``; whether it really is, decoding it tells. A name that is written over again and
+again never comes to rest: it is scored after :data:`MOST_SETTLES` times as long, as it is then.
 """
 
 from __future__ import annotations
@@ -15,66 +15,30 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from winspect.errors import PictureError, SourceError
+from winspect.watch.arrivals import Arrival, content_of
 from winspect.watch.events import ADDED, DELETED, TICK_S, FolderEvents
-from winspect.watch.journal import Identity, Journal
+from winspect.watch.journal import Journal
 from winspect.watch.tree import Tree, may_be_picture
 
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
-"""Pictures held in line at a time; where more wait, they are found again in the folder when there is room."""
+"""Length of the queue; where more wait, they are found again in the folder when there is room."""
 MOST_SETTLES = 3
-"""A name that is replaced all the time is judged after so many times ``settle_s``."""
+"""A name that is replaced all the time is scored after so many times ``settle_s``."""
 _LONGEST_PAUSE_S = 5.0
 _REMINDER_S = 600.0
 
 
-@dataclass(slots=True)
-class Arrival:
-    """A picture in line.
-
-    Attributes:
-        name: below the folder. ``path``: with the folder.
-        identity: of the content seen last; ``inode``: of the file that holds it.
-        arrived: when it was noticed, ``time.monotonic()``.
-        due: when to look at it again.
-        is_replaced: another file came by this name, or the file became shorter: it is not one that slowly grows.
-        failures: how often this content could not be decoded; ``failing_since``: the first time.
-    """
-
-    name: str
-    path: str
-    identity: Identity
-    inode: int
-    arrived: float
-    due: float
-    is_replaced: bool = False
-    failures: int = 0
-    failing_since: float = 0.0
-
-    def entry(self) -> dict[str, Any]:
-        """The picture as rows have it: its name and what tells its content from another."""
-        return {"name": self.name, **self.identity._asdict()}
-
-    def see(self, status: os.stat_result) -> None:
-        """Take the content that is there now for the one to be judged."""
-        self.is_replaced = self.is_replaced or status.st_ino != self.inode or status.st_size < self.identity.bytes
-        self.identity, self.inode = _identity(status), status.st_ino
-        if not self.is_replaced:
-            self.failures, self.failing_since = 0, 0.0
-
-
 class WatchedFolder:
-    """The pictures that arrive in a folder. Use it in a with-block, from one thread.
+    """Queue of the pictures that arrive in a folder. Use it in a with-block, from a single thread.
 
     Args:
         root: the folder, which is there.
-        journal: what was judged.
+        journal: what was scored.
         stop: ends waiting.
         recursive: also everything below it; see :class:`~winspect.watch.tree.Tree`.
         poll: compare listings every second, for network shares, which send no events.
@@ -82,11 +46,11 @@ class WatchedFolder:
             renamed into place is taken at once, where that can be told; a name that is replaced all the time after
             :data:`MOST_SETTLES` times as long.
         patience_s: how long a file that cannot be decoded is tried again.
-        scan_every_s: how often the whole folder is looked through, or less often where that takes long.
-        ignore: folders whose contents are not pictures to be judged: where the results go.
+        scan_every_s: how often the whole folder is scanned, or less often where that takes long.
+        ignore: folders whose contents are no arrivals: where the results go.
 
     Attributes:
-        gone: pictures that were deleted before they were judged.
+        gone: number of pictures that were deleted before they were scored.
 
     Raises:
         SourceError: no such folder. MissingExtraError: watchfiles is not installed.
@@ -112,8 +76,8 @@ class WatchedFolder:
         self.gone = 0
         self._tree = Tree(root, recursive=recursive, ignore=ignore, complain=self._complain)
         self._events = FolderEvents(root, recursive=recursive, poll=poll, stop=stop)
-        self._line: dict[str, Arrival] = {}
-        self._more = 0  # in the folder, but not in line
+        self._queue: dict[str, Arrival] = {}
+        self._more = 0  # in the folder, but not in the queue
         self._next_scan = 0.0
         self._complaint = ("", 0.0)
 
@@ -126,34 +90,34 @@ class WatchedFolder:
     @property
     def behind(self) -> int:
         """Pictures that have arrived and wait; where they are very many, about."""
-        return len(self._line) + self._more
+        return len(self._queue) + self._more
 
     def behind_in_words(self) -> str:
         """How far behind the watch is; empty where nothing waits."""
-        unreadable = sum(arrival.failures > 0 for arrival in self._line.values())
-        waiting = (arrival.arrived for arrival in self._line.values() if not arrival.failures)
+        unreadable = sum(arrival.failures > 0 for arrival in self._queue.values())
+        waiting = (arrival.arrived for arrival in self._queue.values() if not arrival.failures)
         words = [f"{unreadable} cannot be read so far"] if unreadable else []
         if (oldest := next(waiting, None)) is not None:
             words.insert(0, f"{self.behind - unreadable} behind, the oldest for {time.monotonic() - oldest:.1f} s")
-        elif self._more:  # they wait in the folder alone, and are taken into the line in a moment
+        elif self._more:  # they wait in the folder alone, and are queued in a moment
             words.insert(0, f"{self._more} behind")
         return ", ".join(words)
 
     def leave_out_existing(self) -> int:
-        """Never judge what is there now; returns how many pictures that are."""
-        return self.journal.leave_out((name, _identity(status)) for name, status in self._tree.walk())
+        """Never score what is there now; returns the number of these pictures."""
+        return self.journal.leave_out((name, content_of(status)) for name, status in self._tree.walk())
 
     def listen(self) -> None:
-        """Take in what has happened: waits a moment where nothing has."""
+        """Take in what has happened. Waits a moment where nothing has."""
         if not self._events.is_there():
             self.stop.wait(TICK_S)
             return
         try:
             self._take_in(self._events.wait())
-            if len(self._line) <= MOST_WAITING // 2 and self._is_time_to_scan():
+            if len(self._queue) <= MOST_WAITING // 2 and self._is_time_to_scan():
                 self._scan()
         except OSError as error:
-            self._complain(f"{self.root}: cannot be looked through ({error.strerror or error})")
+            self._complain(f"{self.root}: cannot be scanned ({error.strerror or error})")
             self._events.close()
             self.stop.wait(TICK_S)
         except sqlite3.OperationalError as error:  # the share with the results is away
@@ -163,10 +127,10 @@ class WatchedFolder:
             self.stop.wait(TICK_S)
 
     def ready(self, most: int) -> list[Arrival]:
-        """The first in line that are complete as far as can be seen. They stay in line until :meth:`done`."""
+        """The first pictures that are complete as far as can be seen. They stay in the queue until :meth:`done`."""
         found: list[Arrival] = []
         now = time.monotonic()
-        for arrival in list(self._line.values()) if self._events.is_there() else ():
+        for arrival in list(self._queue.values()) if self._events.is_there() else ():
             if len(found) == most:
                 break
             if arrival.due <= now and self._is_unchanged(arrival, now):
@@ -174,21 +138,21 @@ class WatchedFolder:
         return found
 
     def reading(self, arrival: Arrival) -> str:
-        """Note which file is read now, and return its path: what was replaced since it was ready is judged as it is."""
+        """Note which file is read now, and return its path: what was replaced since it was ready is read as it is."""
         status = self._tree.status(arrival.name)
         if status is not None and status.st_ino != arrival.inode:
             arrival.see(status)
         return arrival.path
 
     def is_final(self, arrival: Arrival, error: PictureError | None) -> bool:
-        """Whether a judgement stands. If not, because the file has changed or may still be completed, it waits again.
+        """Whether a result stands. If not, because the file has changed or may still be completed, it waits again.
 
         Args:
-            error: why the picture could not be judged, or None.
+            error: why the picture could not be scored, or None.
         """
         now = time.monotonic()
         status = self._tree.status(arrival.name)
-        is_there = status is not None and _identity(status) == arrival.identity
+        is_there = status is not None and content_of(status) == arrival.content
         if error is None and (status is None or is_there or self._was_whole(arrival, status, now)):
             return True  # deleted or replaced meanwhile, but read before
         if error is not None and status is not None and (is_there or arrival.is_replaced):
@@ -196,7 +160,7 @@ class WatchedFolder:
             if now - arrival.failing_since >= self.patience_s:
                 return True
         if not is_there:
-            self._is_unchanged(arrival, now)  # it waits again, or leaves the line
+            self._is_unchanged(arrival, now)  # it waits again, or leaves the queue
             return False
         arrival.failures += 1
         pause = min(_LONGEST_PAUSE_S, 0.1 * 2**arrival.failures)
@@ -204,10 +168,10 @@ class WatchedFolder:
         return False
 
     def done(self, arrival: Arrival) -> None:
-        """The picture has its row. Where its name has another content by now, that one gets in line."""
-        self._line.pop(arrival.name, None)
+        """Remove a picture that has its row. Where its name has another content by now, that is queued."""
+        self._queue.pop(arrival.name, None)
         status = self._tree.status(arrival.name)
-        if status is not None and _identity(status) != arrival.identity:
+        if status is not None and content_of(status) != arrival.content:
             self._offer(arrival.name, status, renamed=False)
 
     def _was_whole(self, arrival: Arrival, status: os.stat_result, now: float) -> bool:
@@ -217,15 +181,15 @@ class WatchedFolder:
         return arrival.is_replaced and now >= arrival.arrived + MOST_SETTLES * self.settle_s
 
     def _is_unchanged(self, arrival: Arrival, now: float) -> bool:
-        """Whether the file is as it was, or need not settle. If not, it waits again, or leaves the line, if gone."""
+        """Whether the file is as it was, or need not settle. If not, it waits again, or leaves the queue, if gone."""
         status = self._tree.status(arrival.name)
         if status is None:
             if self._events.is_there():  # else it is the folder that is gone
-                self._line.pop(arrival.name, None)
+                self._queue.pop(arrival.name, None)
                 self.gone += 1
-                logger.warning("%s: gone before it was judged", arrival.path)
+                logger.warning("%s: gone before it was scored", arrival.path)
             return False
-        if _identity(status) == arrival.identity:
+        if content_of(status) == arrival.content:
             return True
         renamed = status.st_ino != arrival.inode and self._was_renamed(status)
         arrival.see(status)
@@ -235,7 +199,7 @@ class WatchedFolder:
         return arrival.due <= now
 
     def _take_in(self, changes: set[tuple[int, str]]) -> None:
-        """Events come in no order: those of a moment are put in order of their time of change."""
+        """Queue what changed. Events come in no order: those of a moment are sorted by time of change."""
         vacated = {os.path.dirname(name) for change, name in changes if change == DELETED and not may_be_picture(name)}
         found: dict[str, os.stat_result] = {}
         came: set[str] = set()  # files by these names: new ones, or others than before
@@ -253,27 +217,27 @@ class WatchedFolder:
             self._offer(name, status, renamed=name in came and os.path.dirname(name) in vacated)
 
     def _offer(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
-        if (waiting := self._line.get(name)) is not None:
+        if (waiting := self._queue.get(name)) is not None:
             if renamed and not self.poll:  # its inode may well be the number that the last file but one gave up
                 waiting.see(status)
                 waiting.is_replaced, waiting.due = True, time.monotonic()
             return
-        if self.journal.knows(name, _identity(status)):
+        if self.journal.knows(name, content_of(status)):
             return
-        if self._more or len(self._line) >= MOST_WAITING:
-            self._more += 1  # behind those that are not in line yet
+        if self._more or len(self._queue) >= MOST_WAITING:
+            self._more += 1  # behind those that are not in the queue yet
             return
         self._put(name, status, renamed=renamed)
 
     def _put(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
-        """Get in line. What was renamed into place need not settle: it came as a hidden or temporary name went, or its
-        times differ, because writing changes both at once and renaming the second alone.
+        """Append to the queue. What was renamed into place need not settle: it came as a hidden or temporary name went,
+        or its times differ, because writing changes both at once and renaming the second alone.
         """
         now = time.monotonic()
         renamed = (renamed and not self.poll) or self._was_renamed(status)
         due = now if renamed else now + self.settle_s
         path = os.path.join(self.root, name)
-        self._line[name] = Arrival(name, path, _identity(status), status.st_ino, now, due)
+        self._queue[name] = Arrival(name, path, content_of(status), status.st_ino, now, due)
 
     def _was_renamed(self, status: os.stat_result) -> bool:
         """Whether a file's times say that it was; those of servers, which are polled, have ways of their own."""
@@ -283,19 +247,19 @@ class WatchedFolder:
         return bool(self._more) or self._events.lost or time.monotonic() >= self._next_scan
 
     def _scan(self) -> None:
-        """Look through the whole folder; of what is new there, the oldest get in line."""
+        """Scan the whole folder; of what is new there, the oldest are queued."""
         began = time.monotonic()
         count = 0
 
         def unknown() -> Iterator[tuple[int, str, os.stat_result]]:
             nonlocal count
             for name, status in self._tree.walk():
-                if name not in self._line and not self.journal.knows(name, _identity(status)):
+                if name not in self._queue and not self.journal.knows(name, content_of(status)):
                     count += 1
                     yield status.st_mtime_ns, name, status
 
         self._events.lost = False
-        oldest = heapq.nsmallest(MOST_WAITING - len(self._line), unknown(), key=lambda found: found[:2])
+        oldest = heapq.nsmallest(MOST_WAITING - len(self._queue), unknown(), key=lambda found: found[:2])
         for _, name, status in oldest:
             self._put(name, status, renamed=False)
         self._more = count - len(oldest)
@@ -304,12 +268,8 @@ class WatchedFolder:
         self._next_scan = now + max(self.scan_every_s, 10 * (now - began))
 
     def _complain(self, text: str) -> None:
-        """Say it, but not at every look."""
+        """Log a warning, but not at every look."""
         now = time.monotonic()
         if text != self._complaint[0] or now - self._complaint[1] >= _REMINDER_S:
             self._complaint = (text, now)
             logger.warning("%s", text)
-
-
-def _identity(status: os.stat_result) -> Identity:
-    return Identity(status.st_size, status.st_mtime_ns)

@@ -1,11 +1,11 @@
-"""What has been judged of a watched folder, across restarts: an SQLite file, one entry per name.
+"""Journal of what has been scored of a watched folder, across restarts: an SQLite file, an entry per name.
 
 The results are the truth, and the journal follows them: with each picture it notes how far each results file goes. What
 lies behind that at the next start was written by a run that was killed in between, and is read again. So a picture is
-neither lost nor judged twice, and a damaged journal is made anew.
+neither lost nor scored twice, and a damaged journal is made anew.
 
 Names that have not been in the folder for :data:`FORGET_DAYS` are forgotten; so the journal does not grow for ever, and
-a share that is away over a long weekend is not judged again.
+a share that is away over a long weekend is not scored again.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ CREATE TABLE written (file TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID;
 _PUT = "INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?)"
 
 
-class Identity(NamedTuple):
-    """What tells one content of a file from another: its length and when it was last changed."""
+class Content(NamedTuple):
+    """Length and last change of a file: they tell its contents apart."""
 
     bytes: int
     modified_ns: int
 
 
 class Journal:
-    """The journal of the results in a folder. Use it in a with-block, from one thread.
+    """The journal of the results in a folder. Use it in a with-block, from a single thread.
 
     Args:
         path: the SQLite file.
@@ -82,28 +82,28 @@ class Journal:
         if database is not None:
             database.close()
 
-    def knows(self, name: str, identity: Identity) -> bool:
-        """Whether this content of this file was judged. The name counts as still being there."""
+    def knows(self, name: str, content: Content) -> bool:
+        """Whether this content of this file was scored. The name counts as still being there."""
         database = self._opened()
         row = database.execute("SELECT bytes, modified_ns, seen FROM judged WHERE name = ?", (_key(name),)).fetchone()
-        if row is None or row[:2] != identity:
+        if row is None or row[:2] != content:
             return False
         if row[2] != self._today():
             with suppress(sqlite3.OperationalError):  # a full disk; the next look notes it
                 database.execute("UPDATE judged SET seen = ? WHERE name = ?", (self._today(), _key(name)))
         return True
 
-    def add(self, name: str, identity: Identity, position: Position) -> None:
-        """A picture was judged, and its row ends there."""
+    def add(self, name: str, content: Content, position: Position) -> None:
+        """Note a picture that was scored, and where its row ends."""
         with self._opened() as database:
-            database.execute(_PUT, (_key(name), *identity, self._today()))
+            database.execute(_PUT, (_key(name), *content, self._today()))
             database.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", position)
 
-    def leave_out(self, pictures: Iterable[tuple[str, Identity]]) -> int:
-        """Pictures that are not to be judged; returns their number."""
+    def leave_out(self, pictures: Iterable[tuple[str, Content]]) -> int:
+        """Note pictures that are not to be scored; returns their number."""
         today = self._today()
         with self._opened() as database:
-            return database.executemany(_PUT, ((_key(name), *identity, today) for name, identity in pictures)).rowcount
+            return database.executemany(_PUT, ((_key(name), *content, today) for name, content in pictures)).rowcount
 
     def forget_absent(self) -> None:
         """After all of the folder was looked at: drop the names that have long been gone."""
@@ -138,8 +138,8 @@ class Journal:
             known: dict[str, int] = dict(database.execute("SELECT file, bytes FROM written"))
             for row, position in rows_behind(self.results, known):
                 if isinstance(file := row.get("file"), dict):
-                    identity = Identity(file["bytes"], file["modified_ns"])
-                    database.execute(_PUT, (_key(file["name"]), *identity, self._today()))
+                    content = Content(file["bytes"], file["modified_ns"])
+                    database.execute(_PUT, (_key(file["name"]), *content, self._today()))
                 database.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", position)
             database.executemany(
                 "DELETE FROM written WHERE file = ?",

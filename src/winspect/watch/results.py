@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """The watch was told to end while something could not be written."""
+    """The watch was asked to end while something could not be written."""
 
 
 class KeptPictures:
@@ -192,7 +192,7 @@ class WatchResults:
         """Write. Where that fails, as on a full disk, say so, wait, and try again for as long as it takes.
 
         Raises:
-            StoppedError: told to end meanwhile.
+            StoppedError: asked to end meanwhile.
         """
         began, reminded = time.monotonic(), None
         while True:

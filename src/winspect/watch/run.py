@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import PictureError
-from winspect.watch.folder import Arrival, WatchedFolder
+from winspect.watch.arrivals import Arrival
+from winspect.watch.folder import WatchedFolder
 from winspect.watch.journal import Journal
 from winspect.watch.results import StoppedError, WatchResults
 from winspect.watch.status import Status
@@ -83,7 +84,7 @@ class Station:
             if folder.is_final(arrival, result.error):
                 row, position = self.results.add(result, extra={"file": arrival.entry()})
                 folder.done(arrival)
-                self.results.patiently(partial(journal.add, arrival.name, arrival.identity, position))
+                self.results.patiently(partial(journal.add, arrival.name, arrival.content, position))
                 self._tell(row)
             self.status.tick(folder.behind_in_words)
             if folder.stop.is_set():

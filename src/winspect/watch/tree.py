@@ -36,13 +36,13 @@ def may_be_picture(name: str) -> bool | None:
 class Tree:
     """A folder as a place of pictures. Names are paths below it.
 
-    Links to files are pictures under their own name, also those that lead nowhere, which is said of them later. Links
-    to folders are not followed: what they lead to would be judged under two names.
+    Links to files are pictures under the link's name, also those that lead nowhere, which is reported when they are
+    read. Links to folders are not followed: what they lead to would be scored under two names.
 
     Args:
         recursive: with everything below it.
         ignore: folders whose contents are left out.
-        complain: called with what is left out: folders that cannot be looked through, files that are no pictures.
+        complain: called with what is left out: folders that cannot be scanned, files that are no pictures.
     """
 
     def __init__(self, root: Path, *, recursive: bool, ignore: Iterable[Path], complain: Callable[[str], None]) -> None:
@@ -79,7 +79,7 @@ class Tree:
                 if not folder:
                     raise
                 if not isinstance(error, FileNotFoundError):
-                    self._complain(f"{self.root / folder}: cannot be looked through ({error.strerror})")
+                    self._complain(f"{self.root / folder}: cannot be scanned ({error.strerror})")
         counts = count_left_out(left_out)
         if not self._known_endings.issuperset(counts):
             self._known_endings.update(counts)
@@ -117,8 +117,8 @@ class Tree:
     def enters(self, folder: str) -> bool:
         """Whether what is in a folder below belongs here, as far as its name says."""
         hidden = any(map(is_hidden, folder.split(os.sep)))
-        own = any(folder == ignored or folder.startswith(ignored + os.sep) for ignored in self._ignored)
-        return self.recursive and not hidden and not own
+        is_ignored = any(folder == ignored or folder.startswith(ignored + os.sep) for ignored in self._ignored)
+        return self.recursive and not hidden and not is_ignored
 
     def reaches(self, name: str) -> bool:
         """Whether :meth:`walk` would come to a file, or folder, by this name."""

@@ -83,7 +83,7 @@ def camera_source(given: str) -> str | int | Path:
 
 
 def need_opencv() -> Any:
-    """OpenCV, told to be silent: its messages can hold URLs with their passwords.
+    """OpenCV, silenced: its messages can hold URLs with their passwords.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -113,7 +113,7 @@ class Video:
     """A video file.
 
     Args:
-        every_s: seconds of the video from one frame that is judged to the next.
+        every_s: seconds of the video from one frame that is scored to the next.
     """
 
     def __init__(self, path: Path, *, every_s: float = 1.0, clock: Clock = utc_now) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
-from winspect.service.contract import UnknownClass, class_key
+from winspect.service.contract import Answer, Question, UnknownClass, class_key
 from winspect.service.http import models, openapi
 from winspect.service.http.forms import read_form
-from winspect.service.http.judging import MAP_PIXELS, REPLY_PIXELS, Answer, Question, judge_all, to_json
+from winspect.service.http.inspecting import MAP_PIXELS, REPLY_PIXELS, inspect_all, to_json
 from winspect.service.http.metrics import Metrics
 from winspect.service.http.refusals import JSONAnswer, Refused
 from winspect.service.settings import ServiceSettings
@@ -42,16 +42,16 @@ def add_v1(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
     )
     async def predict(request: Request) -> Response:
         form: models.PredictForm = await _pictures_form(request, models.PredictForm, settings)
-        question = Question(
-            category_name=form.class_name,
-            deadline=deadline_of(form.deadline_ms, 1e-3, settings),
-            **form.model_dump(include={"threshold", "overlay", "boxes", "pixel_threshold", "min_area", "zero_shot"}),
-            maps=form.map,
-        )
-        answers = await judge_all(backend, metrics, form.pictures, question)
-        if question.overlay or question.maps:  # megabytes to encode: not in the thread that answers everyone
-            return await asyncio.to_thread(_rows, answers, question)
-        return _rows(answers, question)
+        asked = form.model_dump(include={"threshold", "overlay", "boxes", "pixel_threshold", "min_area", "zero_shot"})
+        deadline = deadline_of(form.deadline_ms, 1e-3, settings)
+        questions = [
+            Question(name, content, form.class_name, deadline, maps=form.map, **asked)
+            for name, content in form.pictures
+        ]
+        answers = await inspect_all(backend, metrics, questions)
+        if form.overlay or form.map:  # megabytes to encode: not in the thread that answers everyone
+            return await asyncio.to_thread(_rows, answers, form)
+        return _rows(answers, form)
 
     @app.post(
         "/v1/references",
@@ -182,8 +182,6 @@ def deadline_of(asked: float | None, unit_s: float, settings: ServiceSettings) -
     return time.monotonic() + seconds
 
 
-def _rows(answers: list[Answer], question: Question) -> Response:
-    map_pixels = min(MAP_PIXELS, REPLY_PIXELS // len(answers)) if question.maps else None
-    return JSONAnswer(
-        {"results": [to_json(answer, overlay=question.overlay, map_pixels=map_pixels) for answer in answers]}
-    )
+def _rows(answers: list[Answer], form: models.PredictForm) -> Response:
+    map_pixels = min(MAP_PIXELS, REPLY_PIXELS // len(answers)) if form.map else None
+    return JSONAnswer({"results": [to_json(answer, overlay=form.overlay, map_pixels=map_pixels) for answer in answers]})

@@ -11,10 +11,11 @@ from fastapi import FastAPI, Path, Request
 from starlette.responses import Response
 
 from winspect._version import __version__
+from winspect.service.contract import Answer, Question
 from winspect.service.http import models_v2 as models
 from winspect.service.http import openapi
 from winspect.service.http.api_v1 import deadline_of
-from winspect.service.http.judging import MAP_PIXELS, REPLY_PIXELS, Answer, Question, judge_all, small_map
+from winspect.service.http.inspecting import MAP_PIXELS, REPLY_PIXELS, inspect_all, row_with_p_value, small_map
 from winspect.service.http.metrics import Metrics
 from winspect.service.http.models_v2 import ENCODED, MAP, PIXELS, InferRequest
 from winspect.service.http.refusals import JSONAnswer, Refused
@@ -43,7 +44,7 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
             raise Refused(404, f"there is no model {name[:80]!r}; this service has {MODEL!r}")
 
     def ready(entries: dict[str, Any]) -> Response:
-        state = backend.state
+        state = backend.status.state
         if state == "ready":
             return JSONAnswer({**entries, "ready": True})
         return JSONAnswer({**entries, "ready": False, "error": f"the model is {state}"}, 503, {"Retry-After": "1"})
@@ -107,18 +108,23 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
         header_length = request.headers.get(HEADER_LENGTH)
         asked, pictures = await _off_thread(len(body), parse, body, header_length, settings.max_pictures)
         del body
-        outputs = outputs_of(asked)
-        question = Question(
-            category_name=asked.parameters.class_name,
-            deadline=deadline_of(asked.parameters.timeout, 1e-6, settings),
-            threshold=asked.parameters.threshold,
-            maps=MAP in outputs,
-            boxes="none",
-            zero_shot=asked.parameters.zero_shot,
-        )
-        named = [(f"{ENCODED}[{number}]", picture) for number, picture in enumerate(pictures)]
-        answers = await judge_all(backend, metrics, named, question)
-        content, json_length = await _off_thread(_SMALL + 1 if question.maps else 0, _reply, asked.id, answers, outputs)
+        outputs, parameters = outputs_of(asked), asked.parameters
+        deadline, needs_maps = deadline_of(parameters.timeout, 1e-6, settings), MAP in outputs
+        questions = [
+            Question(
+                f"{ENCODED}[{number}]",
+                picture,
+                parameters.class_name,
+                deadline,
+                threshold=parameters.threshold,
+                maps=needs_maps,
+                boxes="none",
+                zero_shot=parameters.zero_shot,
+            )
+            for number, picture in enumerate(pictures)
+        ]
+        answers = await inspect_all(backend, metrics, questions)
+        content, json_length = await _off_thread(_SMALL + 1 if needs_maps else 0, _reply, asked.id, answers, outputs)
         if json_length is None:
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(json_length)})
@@ -140,7 +146,7 @@ async def _off_thread(size: int, function: Any, *arguments: Any) -> Any:
 
 def _reply(identifier: str | None, answers: list[Answer], outputs: Mapping[str, bool]) -> tuple[bytes, int | None]:
     """The tensors; of a picture that could not be judged they hold NaN, no verdict, and the error."""
-    rows = [answer.row for answer in answers]
+    rows = [row_with_p_value(answer) for answer in answers]
     tensors: dict[str, Any] = {
         "anomaly_score": [row["anomaly_score"] for row in rows],
         "verdict": [row["verdict"] or "" for row in rows],
@@ -155,10 +161,10 @@ def _reply(identifier: str | None, answers: list[Answer], outputs: Mapping[str, 
 
 def _maps(answers: list[Answer]) -> np.ndarray:
     """float32 (pictures, height, width)."""
-    sizes = {answer.result.size_wh for answer in answers if answer.judged is not None}
+    sizes = {answer.result.size_wh for answer in answers if answer.result.error is None}
     if len(sizes) > 1:
         raise Refused(400, f"got pictures of {len(sizes)} sizes, whose maps are no tensor; ask for one at a time")
     pixels = min(MAP_PIXELS, REPLY_PIXELS // len(answers))
-    maps = [small_map(answer.result, pixels) if answer.judged is not None else None for answer in answers]
-    shape = next((one.shape for one in maps if one is not None), (0, 0))
-    return np.stack([np.full(shape, np.nan, np.float32) if one is None else one for one in maps])
+    maps = [small_map(answer.result, pixels) if answer.result.error is None else None for answer in answers]
+    shape = next((each.shape for each in maps if each is not None), (0, 0))
+    return np.stack([np.full(shape, np.nan, np.float32) if each is None else each for each in maps])

@@ -48,7 +48,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await backend.start()
         yield
-        if backend.state != "draining":
+        if backend.status.state != "draining":
             await backend.drain(settings.drain_s)
 
     app = FastAPI(
@@ -62,7 +62,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     metrics = Metrics(backend)
-    backend.on_batch = metrics.batch
+    backend.batcher.on_batch = metrics.batch
     add_v1(app, backend, settings, metrics)
     add_v2(app, backend, settings, metrics)
     if settings.page:

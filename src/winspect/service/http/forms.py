@@ -17,6 +17,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from winspect.service.contract import clean_name
 from winspect.service.http.refusals import Refused
 
 MAX_FIELD_BYTES = 4096
@@ -24,9 +25,7 @@ MAX_FIELD_BYTES = 4096
 MAX_FIELDS = 32
 FILE_FIELDS = ("pictures", "picture")
 
-_NAME_LENGTH = 100
 _EXTENDED_NAME = re.compile(rb';\s*filename\*\s*=\s*("[^"]*"|[^;]*)', re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Upload(NamedTuple):
@@ -112,7 +111,7 @@ async def _sorted(form: FormData) -> dict[str, Any]:
             message = f"part {part} of the form ({name[:80]!r}): got {got}"
             raise Refused(422, f"{message}; files are called {' or '.join(FILE_FIELDS)}")
         if isinstance(value, UploadFile):
-            files.append(Upload(clean_name(value.filename or "", len(files)), await value.read()))
+            files.append(Upload(clean_name(value.filename or "", f"picture-{len(files) + 1}"), await value.read()))
         else:
             texts.append((name, value))
     return {**_once(texts), **({"pictures": files} if files else {})}
@@ -167,13 +166,3 @@ def _with_plain_name(disposition: bytes) -> bytes:
             "plain filename"
         ) from error
     return disposition + b'; filename="' + plain.replace('"', "").encode("utf-8", "replace") + b'"'
-
-
-def clean_name(name: str, number: int) -> str:
-    """A client's file name without folders and control characters; a word of ours where nothing is left.
-
-    >>> clean_name("C:\\\\parts\\\\a.jpg", 0), clean_name("../../etc/passwd", 0), clean_name("", 2)
-    ('a.jpg', 'passwd', 'picture-3')
-    """
-    last = _CONTROL.sub("", re.split(r"[/\\]", name)[-1]).strip()[:_NAME_LENGTH]
-    return last if last.strip(".") else f"picture-{number + 1}"

@@ -1,4 +1,4 @@
-"""What Prometheus reads: counts and times in base units, with few labels - never a class name or a raw path."""
+"""Metrics for Prometheus: counts and times in base units, with few labels - never a class name or a raw path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from winspect.service.contract import BatchRecord, Judged
+from winspect.service.contract import Answer, BatchRecord
 from winspect.service.http.guard import Visit
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ class Metrics:
             "winspect_batch_size", "Pictures of a run.", registry=registry, buckets=BATCH_SIZES
         )
         gauges = {
-            "winspect_queue_length": ("Pictures that wait for the model.", lambda: backend.queued),
-            "winspect_pictures_in_flight": ("Pictures that are with the model.", lambda: backend.in_flight),
-            "winspect_ready": ("1 when pictures are judged, else 0.", lambda: backend.state == "ready"),
-            "winspect_model_restarts": ("Model processes started again.", lambda: backend.restarts),
+            "winspect_queue_length": ("Pictures that wait for the model.", lambda: backend.status.queued),
+            "winspect_pictures_in_flight": ("Pictures that are with the model.", lambda: backend.status.in_flight),
+            "winspect_ready": ("1 when pictures are judged, else 0.", lambda: backend.status.state == "ready"),
+            "winspect_model_restarts": ("Model processes started again.", lambda: backend.status.restarts),
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=registry).set_function(value)
@@ -77,23 +77,21 @@ class Metrics:
             self._pictures.labels(outcome)
 
     def visit(self, visit: Visit, endpoint: str) -> None:
-        """A request is over. ``endpoint`` is its route, as in ``/v2/models/{name}/infer``."""
+        """Count a request. ``endpoint`` is its route, as in ``/v2/models/{name}/infer``."""
         self._requests.labels(endpoint, visit.status).inc()
         self._request_seconds.labels(endpoint).observe(visit.seconds)
         if visit.status in REJECTS and not endpoint.endswith("/ready"):  # a probe that hears "no" is answered
             self._rejects.labels(REJECTS[visit.status]).inc()
 
-    def judged(self, judged: Judged, verdict: str | None) -> None:
-        """A picture was judged; without a threshold there is no verdict."""
-        self._pictures.labels(verdict or "unjudged").inc()
-        self._queue_seconds.observe(judged.queue_seconds)
-
-    def failed(self) -> None:
-        """A picture could not be judged."""
-        self._pictures.labels("failed").inc()
+    def answered(self, answer: Answer) -> None:
+        """Count a picture; without a threshold there is no verdict."""
+        is_failed = answer.result.error is not None
+        self._pictures.labels("failed" if is_failed else answer.judgement.verdict or "unjudged").inc()
+        if not is_failed:
+            self._queue_seconds.observe(answer.queue_seconds)
 
     def batch(self, record: BatchRecord) -> None:
-        """The model has run."""
+        """Count a run of the model."""
         self._executions.inc()
         self._batch_size.observe(record.size)
         self._compute_seconds.observe(record.compute_seconds)

@@ -1,10 +1,10 @@
 """A bounded queue in front of the model: batches as large as pay, in order, each answer to its own question.
 
-Pure asyncio: what judges is a coroutine (:data:`Run`), so that the queue can be tested without a model.
+Pure asyncio: what scores is a coroutine (:data:`Run`), so that the queue can be tested without a model.
 
 * Oldest first: each batch starts with the item that has waited longest, and takes along the next ones of the same
   key. So no key starves another.
-* The size follows measured time (:mod:`winspect.service.pool.batch_times`): the smallest within 5 % of the best rate.
+* The size follows measured time (:mod:`winspect.service.pool.policy`): the smallest within 5 % of the best rate.
 * An idle model is never kept waiting for a fuller batch. While it is busy, a batch that is not full yet is handed
   over only just in time to be prepared (decoded) before the model is free.
 * An item whose caller has gone, or whose deadline has passed, leaves the queue at once.
@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
-from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded
-from winspect.service.pool.batch_times import BatchTimes
+from winspect.service.contract import BatchRecord, DeadlineExceeded, NotReady, Overloaded
+from winspect.service.pool.policy import BatchTimes
 
 logger = logging.getLogger(__name__)
 
 _REST = 1.5  # times the best size: so many go together rather than as a batch and a rest
 _LONGEST_SHARE = 0.25  # of what its most urgent item has left: a batch may take no longer
+_WEIGHT = 0.2  # of the last batch in running means
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,15 @@ class Ran:
     Attributes:
         answers: item number -> answer, or the exception that is that item's own.
         prepare_seconds: until the model could start, had it been idle; ``compute_seconds``: of the model.
-        started: when the model started, on :func:`time.monotonic`'s clock.
     """
 
     answers: Mapping[int, Any]
     prepare_seconds: float
     compute_seconds: float
-    started: float
-
-
-@dataclass(frozen=True)
-class Answered:
-    """An item's answer. ``queue_seconds`` until the model started, ``compute_seconds`` of its whole batch."""
-
-    value: Any
-    queue_seconds: float
-    compute_seconds: float
-    batch_size: int
 
 
 Run = Callable[[Hashable, Sequence[tuple[int, Any]]], Awaitable[Ran]]
-"""Judges numbered items of one key. What it raises is every item's answer."""
+"""Scores numbered items of one key. What it raises is every item's answer."""
 
 
 @dataclass(eq=False)
@@ -68,14 +57,7 @@ class _Item:
     payload: Any
     deadline: float
     put_at: float
-    answer: asyncio.Future[Answered]
-
-
-@dataclass(eq=False)
-class _Flight:
-    items: list[_Item]
-    seconds: float  # of the model, as estimated
-    starts: float  # when it may start on it, were it idle
+    answer: asyncio.Future[Any]
 
 
 @dataclass(eq=False)
@@ -84,20 +66,18 @@ class Lane:
 
     run: Run
     ahead: int
-    flights: list[_Flight] = field(default_factory=list)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    batches: dict[asyncio.Task[None], tuple[int, float]] = field(default_factory=dict)  # sizes, estimated seconds
+    free_at: float = 0.0  # when it may be done with all it has been given
 
     @property
     def load(self) -> int:
         """Items it has been given and not answered."""
-        return sum(len(flight.items) for flight in self.flights)
+        return sum(size for size, _ in self.batches.values())
 
-    def free_at(self, now: float) -> float:
-        """When it may be done with all it has been given."""
-        at = now
-        for number, flight in enumerate(self.flights):
-            at = (flight.starts if number == 0 else max(at, flight.starts)) + flight.seconds
-        return max(at, now)
+    @property
+    def lies_ahead(self) -> int:
+        """Those of them that it does not work on yet."""
+        return sum(size for size, _ in islice(self.batches.values(), 1, None))
 
 
 class Batcher:
@@ -108,7 +88,10 @@ class Batcher:
         max_batch: items of a batch at most.
         kind_of: keys whose batches take the same time share their measurements; there should be few kinds.
         clock: what deadlines are on; the event loop's own goes as fast.
-        on_ran: called with size, seconds and the error's class name or None after each batch.
+
+    Attributes:
+        on_batch: called after each batch; must not block or raise.
+        waiting: items in the queue.
     """
 
     def __init__(
@@ -117,20 +100,18 @@ class Batcher:
         max_queue: int,
         max_batch: int,
         kind_of: Callable[[Any], Hashable] = lambda key: None,
-        on_ran: Callable[[int, float, str | None], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self.max_queue, self.max_batch, self.kind_of, self.on_ran = max_queue, max_batch, kind_of, on_ran
+        self.max_queue, self.max_batch, self.kind_of = max_queue, max_batch, kind_of
+        self.on_batch: Callable[[BatchRecord], None] = lambda record: None
         self.waiting = 0
         self._queues: dict[Hashable, dict[int, _Item]] = {}
         self._lanes: list[Lane] = []
         self._numbers = count(1)
         self._times: dict[Hashable, BatchTimes] = {}
-        self._prepare_s = 0.0
-        self._item_s = 0.0  # seconds of a model per item, whatever its kind
-        self._next_pump: asyncio.Handle | None = None
-        self._next_pump_is_soon = False
+        self._prepare_s = self._item_s = 0.0  # running means; the second of a model per item, whatever its kind
+        self._next_pump: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -140,14 +121,14 @@ class Batcher:
         return sum(lane.load for lane in self._lanes)
 
     def attach(self, run: Run, *, ahead: int = 4) -> Lane:
-        """A model is there: give it work."""
+        """Give a model work from now on."""
         lane = Lane(run, ahead)
         self._lanes.append(lane)
-        self._pump_soon()
+        self._pump_in(0.0)
         return lane
 
     def detach(self, lane: Lane, reason: str) -> None:
-        """A model has gone. What it was given its ``run`` answers; what waits is refused when no other model is there.
+        """Give a model no more work. What waits is refused when there is no other; what it had its ``run`` answers.
 
         Its times are forgotten: it may come back as another one.
         """
@@ -158,11 +139,11 @@ class Batcher:
                 self._take_out(item)
                 _fail(item, NotReady(reason))
 
-    async def submit(self, payload: Any, *, key: Hashable, deadline: float) -> Answered:
+    async def submit(self, payload: Any, *, key: Hashable, deadline: float) -> Any:
         """Queue an item and wait for its answer. Cancelling takes it out.
 
         Args:
-            deadline: on :func:`time.monotonic`'s clock.
+            deadline: on the batcher's clock.
 
         Raises:
             Overloaded: at once: the queue is full, or the item would not come up before its deadline.
@@ -178,7 +159,7 @@ class Batcher:
         self.waiting += 1
         self._idle.clear()
         expiry = loop.call_later(deadline - now, self._expire, item)
-        self._pump_soon()
+        self._pump_in(0.0)
         try:
             return await item.answer
         finally:
@@ -197,7 +178,7 @@ class Batcher:
             raise DeadlineExceeded("the deadline had passed when the picture arrived; allow more time")
         if not self._lanes:
             raise NotReady("no model is running; ask again in a few seconds")
-        if self.waiting >= self.max_queue and self._next_pump_is_soon:
+        if self.waiting >= self.max_queue:
             self._pump()  # what arrived just now may be on its way already
         wait_s = self._item_s * (self.waiting + self.in_flight) / len(self._lanes)
         if self.waiting >= self.max_queue:
@@ -219,38 +200,38 @@ class Batcher:
         return True
 
     def _note_idle(self) -> None:
-        if not self.waiting and not any(lane.flights for lane in self._lanes):
+        if not self.waiting and not any(lane.batches for lane in self._lanes):
             self._idle.set()
 
     def _expire(self, item: _Item) -> None:
         where = "in the queue" if self._take_out(item) else "under way"
         waited = self._clock() - item.put_at
-        _fail(item, DeadlineExceeded(f"not judged within its deadline ({waited:.1f} s, {where}); allow more time"))
+        _fail(item, DeadlineExceeded(f"not scored within its deadline ({waited:.1f} s, {where}); allow more time"))
 
-    def _pump_soon(self, delay_s: float = 0.0) -> None:
-        """Hand out work when the loop has taken in what arrives together, or in a while."""
+    # -- handing out work
+
+    def _pump_in(self, delay_s: float) -> None:
+        """Hand out work in a while; after 0 s, when the loop has taken in what arrives together."""
+        loop = asyncio.get_running_loop()
         if self._next_pump is not None:
-            if delay_s or self._next_pump_is_soon:
+            if self._next_pump.when() <= loop.time() + delay_s:
                 return
             self._next_pump.cancel()
-        loop = asyncio.get_running_loop()
-        self._next_pump_is_soon = not delay_s
-        self._next_pump = loop.call_later(delay_s, self._pump) if delay_s else loop.call_soon(self._pump)
+        self._next_pump = loop.call_later(delay_s, self._pump)
 
     def _pump(self) -> None:
         if self._next_pump is not None:
             self._next_pump.cancel()
-        self._next_pump, self._next_pump_is_soon = None, False
+            self._next_pump = None
         now = self._clock()
-        later = math.inf
+        later_s = math.inf
         for lane in sorted(self._lanes, key=lambda lane: lane.load):
             while self._queues:
-                wait_s = self._hand_over(lane, now)
-                if wait_s:
-                    later = min(later, wait_s)
+                if wait_s := self._hand_over(lane, now):
+                    later_s = min(later_s, wait_s)
                     break
-        if self._queues and later < math.inf:
-            self._pump_soon(later)
+        if self._queues and later_s < math.inf:
+            self._pump_in(later_s)
 
     def _hand_over(self, lane: Lane, now: float) -> float:
         """Give a lane the next batch and return 0; or seconds until it should have one, ``inf``: when one is done."""
@@ -259,10 +240,10 @@ class Batcher:
         times = self._times.setdefault(self.kind_of(oldest.key), BatchTimes())
         within_s = _LONGEST_SHARE * (oldest.deadline - now)
         full = times.best(self.max_batch, within_s, there=len(queue))
-        if lane.flights:
-            if lane.load - len(lane.flights[0].items) >= max(full, lane.ahead):
+        if lane.batches:
+            if lane.lies_ahead >= max(full, lane.ahead):
                 return math.inf
-            early_s = lane.free_at(now) - self._prepare_s - now
+            early_s = lane.free_at - self._prepare_s - now
             if len(queue) < full and early_s > 0.001:
                 return early_s
         # A small rest would make a poor batch of its own.
@@ -270,19 +251,15 @@ class Batcher:
         items = list(islice(queue.values(), most))
         for item in items:
             self._take_out(item)
-        self._send(lane, items, times, now)
+        seconds = times.seconds(len(items))
+        lane.free_at = max(lane.free_at if lane.batches else now, now + self._prepare_s) + seconds
+        task = asyncio.get_running_loop().create_task(self._run(lane, items, times))
+        lane.batches[task] = len(items), seconds
+        self._idle.clear()
         return 0.0
 
-    def _send(self, lane: Lane, items: list[_Item], times: BatchTimes, now: float) -> None:
-        self._idle.clear()
-        flight = _Flight(items, times.seconds(len(items)), now + self._prepare_s)
-        lane.flights.append(flight)
-        task = asyncio.get_running_loop().create_task(self._run(lane, flight, times))
-        lane.tasks.add(task)
-        task.add_done_callback(lane.tasks.discard)
-
-    async def _run(self, lane: Lane, flight: _Flight, times: BatchTimes) -> None:
-        items, seconds, error = flight.items, 0.0, None
+    async def _run(self, lane: Lane, items: list[_Item], times: BatchTimes) -> None:
+        seconds, error = 0.0, None
         try:
             ran = await lane.run(items[0].key, [(item.number, item.payload) for item in items])
             seconds = ran.compute_seconds
@@ -295,19 +272,18 @@ class Batcher:
             if not isinstance(failure, Exception):
                 raise
         finally:
-            lane.flights.remove(flight)
-            if lane.flights:
-                lane.flights[0].starts = max(lane.flights[0].starts, self._clock())
-            if self.on_ran is not None:
-                self.on_ran(len(items), seconds, error)
+            task = asyncio.current_task()
+            assert task is not None
+            del lane.batches[task]
+            lane.free_at = self._clock() + sum(estimate for _, estimate in lane.batches.values())
+            self.on_batch(BatchRecord(len(items), seconds, error))
             self._note_idle()
             if self._queues:
-                self._pump_soon()
+                self._pump_in(0.0)
 
     def _learn(self, size: int, ran: Ran, times: BatchTimes) -> None:
-        first = not self._item_s
+        weight = _WEIGHT if self._item_s else 1.0
         times.add(size, ran.compute_seconds)
-        weight = 1.0 if first else 0.2
         self._item_s += weight * (ran.compute_seconds / size - self._item_s)
         self._prepare_s += weight * (ran.prepare_seconds - self._prepare_s)
 
@@ -319,8 +295,7 @@ def _hand_out(items: Sequence[_Item], ran: Ran) -> None:
         if isinstance(value, Exception):
             _fail(item, value)
         elif not item.answer.done():
-            queued = ran.started - item.put_at
-            item.answer.set_result(Answered(value, max(0.0, queued), ran.compute_seconds, len(items)))
+            item.answer.set_result(value)
     unknown = set(ran.answers) - {item.number for item in items}
     if unknown:
         logger.error("dropped %d answers for pictures nobody asked for: %s", len(unknown), sorted(unknown)[:5])

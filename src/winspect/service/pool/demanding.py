@@ -7,8 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from winspect.pictures.tiles import Prepared
-from winspect.service.contract import DeadlineExceeded, Overloaded
-from winspect.service.pool.overlay import Look
+from winspect.service.contract import DeadlineExceeded, Overloaded, Question
 
 MOST_WAITING = 32
 """Pictures that wait for their turn, at most."""
@@ -18,22 +17,19 @@ class Turns:
     """Decodes one picture after the other.
 
     Args:
-        decode: from name, file and whether its picture is kept, to what the model takes.
+        decode: from a question to what the model takes.
     """
 
-    def __init__(self, decode: Callable[[str, bytes, Look | None], Awaitable[Prepared]]) -> None:
+    def __init__(self, decode: Callable[[Question], Awaitable[Prepared]]) -> None:
         self._decode = decode
         self._turn, self._waiting = asyncio.Semaphore(1), 0
 
-    async def decode(self, name: str, picture: bytes, overlay: Look | None, *, deadline: float) -> Prepared:
+    async def decode(self, question: Question) -> Prepared:
         """Wait for the turn of a picture and decode it.
-
-        Args:
-            deadline: on :func:`time.monotonic`'s clock.
 
         Raises:
             Overloaded: at once: too many wait.
-            DeadlineExceeded: it has passed.
+            DeadlineExceeded: the question's deadline has passed.
             PictureError: the picture cannot be used.
         """
         if self._waiting >= MOST_WAITING:
@@ -42,7 +38,7 @@ class Turns:
         async def turn() -> Prepared | None:
             try:
                 async with self._turn:
-                    return await self._decode(name, picture, overlay) if time.monotonic() < deadline else None
+                    return await self._decode(question) if time.monotonic() < question.deadline else None
             finally:
                 self._waiting -= 1
 
@@ -50,8 +46,10 @@ class Turns:
         # Never cancelled: the process would be at it all the same, and the next one's turn would come too early.
         task = asyncio.get_running_loop().create_task(turn())
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
+        await asyncio.wait([task], timeout=max(0.0, question.deadline - time.monotonic()))
         prepared = task.result() if task.done() else None
         if prepared is None:
-            raise DeadlineExceeded(f"{name}: not decoded within its deadline; allow more time, or send a smaller one")
+            raise DeadlineExceeded(
+                f"{question.name}: not decoded within its deadline; allow more time, or send a smaller one"
+            )
         return prepared

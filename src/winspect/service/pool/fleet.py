@@ -1,20 +1,19 @@
-"""The model processes together: what they load, which references they know, and whether any of them can judge."""
+"""The model processes together: what they load, which references they know, and whether any of them can work."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from winspect.errors import ReferencesError, WinspectError
 from winspect.pictures.tiles import Prepared
-from winspect.service.contract import NotReady, State, class_key
-from winspect.service.pool.batcher import Batcher, Lane, Ran
-from winspect.service.pool.overlay import Look
+from winspect.service.contract import NotReady, Question, State, class_key
+from winspect.service.pool.batcher import Batcher, Lane
 from winspect.service.pool.processes import Keeper, ModelProcess
-from winspect.service.pool.worker import BatchAnswer, Question, decoders
+from winspect.service.pool.worker import decoders
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.service.store.store import Picture, Store
 
@@ -23,24 +22,20 @@ Value = TypeVar("Value")
 _DEFAULT_CLASS = "object"
 
 
-class Key(NamedTuple):
-    """What the pictures of one batch have in common."""
-
-    category_name: str
-    zero_shot: bool
-    maps: bool
-
-
 class Fleet:
     """See the module. Belongs to one event loop.
 
     Args:
         store: where references lie. Every process that starts is shown them before it is given work.
-        batcher: what gives work to processes that can judge.
+        batcher: what gives work to processes that can work.
         before_ready: awaited with the classes that anything is stored of, when a model is loaded.
 
     Attributes:
         described: what the model says of itself; None before one was loaded.
+        draining: whether the service ends.
+        keepers: one per device.
+        lanes: of the processes that can work.
+        changing: held while references change.
     """
 
     def __init__(
@@ -55,15 +50,15 @@ class Fleet:
         self._before_ready = before_ready
         self.described: dict[str, Any] | None = None
         self.draining = False
-        self._keepers = [
+        self.keepers = [
             Keeper(settings, spec, device, prepare=self._prepare, ready=self._ready, gone=self._gone)
             for device in spec.devices or (None,)
         ]
-        self._lanes: dict[ModelProcess, Lane] = {}
+        self.lanes: dict[ModelProcess, Lane] = {}
         self._shown_to: set[ModelProcess] = set()  # processes that know the references, and must hear of new ones
         self._versions: dict[str, int] = {}  # class -> number of its set of references
         self._numbers = itertools.count(1)
-        self._changing = asyncio.Lock()
+        self.changing = asyncio.Lock()
         self._was_ready = False
         self._first: asyncio.Future[None] | None = None
 
@@ -72,46 +67,41 @@ class Fleet:
     def start(self) -> None:
         """Start the processes, in the background."""
         self._first = asyncio.get_running_loop().create_future()
-        for keeper in self._keepers:
+        for keeper in self.keepers:
             keeper.start()
 
     async def wait_ready(self) -> None:
-        """Return when a process can judge for the first time; raise what the first one ended with instead."""
+        """Return when a process can work for the first time; raise what the first one ended with instead."""
         if self._first is None:
             raise NotReady("the service has not been started")
         await asyncio.shield(self._first)
 
     async def stop(self) -> None:
         """End the processes; a change under way is gone through with before."""
-        async with self._changing:
-            await asyncio.gather(*(keeper.stop() for keeper in self._keepers))
+        async with self.changing:
+            await asyncio.gather(*(keeper.stop() for keeper in self.keepers))
 
     @property
     def state(self) -> State:
-        """See :attr:`winspect.service.backend.Backend.state`."""
+        """See :class:`winspect.service.contract.Status`."""
         if self.draining:
             return "draining"
-        if any(not process.is_silent for process in self._lanes):
+        if any(not process.is_silent for process in self.lanes):
             return "ready"
-        return "unavailable" if self._was_ready or any(keeper.failure for keeper in self._keepers) else "loading"
-
-    @property
-    def restarts(self) -> int:
-        """How often a process was started again."""
-        return sum(keeper.restarts for keeper in self._keepers)
+        return "unavailable" if self._was_ready or any(keeper.failure for keeper in self.keepers) else "loading"
 
     def check_ready(self) -> None:
-        """Raise NotReady unless a process can judge."""
+        """Raise NotReady unless a process can work."""
         if self.state != "ready":
             reasons = {"loading": "the model is loading", "draining": "the service is ending"}
-            other = "the model does not answer" if self._lanes else "the model is being started again"
+            other = "the model does not answer" if self.lanes else "the model is being started again"
             raise NotReady(f"{reasons.get(self.state, other)}; ask again later")
 
     async def _prepare(self, process: ModelProcess) -> None:
-        """Bring a process that has started to where it can judge."""
+        """Bring a process that has started to where it can work."""
         try:
             self.described = await process.ask("load")
-            async with self._changing:
+            async with self.changing:
                 stored = await asyncio.to_thread(self._store.classes)
                 for category_name in stored:
                     await self._tell(category_name, [process], changed=False)
@@ -129,26 +119,15 @@ class Fleet:
     def _ready(self, process: ModelProcess) -> None:
         self._was_ready = True
         # So many are prepared ahead in `predict_many`, too.
-        self._lanes[process] = self._batcher.attach(partial(self._run, process), ahead=2 * decoders(self._spec))
+        self.lanes[process] = self._batcher.attach(
+            lambda _, items: process.ask("score", items), ahead=2 * decoders(self._spec)
+        )
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
 
     def _gone(self, process: ModelProcess, reason: str) -> None:
         self._shown_to.discard(process)
-        self._batcher.detach(self._lanes.pop(process), f"the model process has ended ({reason}); ask again")
-
-    async def _run(self, process: ModelProcess, key: Any, items: Sequence[tuple[int, Any]]) -> Ran:
-        """Judge a batch; an answer's value: result, overlay, references it was judged with, and the colours' scale."""
-        answer: BatchAnswer = await process.ask(
-            "judge", *key, [Question(number, *payload) for number, payload in items]
-        )
-        values = {
-            number: value
-            if isinstance(value, Exception)
-            else (*value, answer.references, answer.shots, answer.score_range)
-            for number, value in answer.answers.items()
-        }
-        return Ran(values, answer.prepare_seconds, answer.compute_seconds, answer.started)
+        self._batcher.detach(self.lanes.pop(process), f"the model process has ended ({reason}); ask again")
 
     # -- references
 
@@ -164,19 +143,20 @@ class Fleet:
             NotReady: there is no process to try them.
         """
         self.check_ready()
-        errors = await next(iter(self._lanes)).ask("check", pictures)
+        questions = [Question(name, content, "", time.monotonic()) for name, content in pictures]
+        errors = await next(iter(self.lanes)).ask("check", questions)
         if error := next((error for error in errors if error is not None), None):
             raise error
 
-    async def decode(self, name: str, picture: bytes, overlay: Look | None) -> Prepared:
-        """Decode a demanding picture, apart from all others, for :meth:`_run`.
+    async def decode(self, question: Question) -> Prepared:
+        """Decode a demanding picture, apart from all others.
 
         Raises:
             PictureError: it cannot be used, or takes too long.
             NotReady: there is no process to decode it.
         """
         self.check_ready()
-        return await next(iter(self._lanes)).ask("decode", name, picture, overlay)
+        return await next(iter(self.lanes)).ask("decode", question)
 
     async def change_references(self, category_name: str, pictures: Sequence[Picture], *, add: bool) -> None:
         """Store references and show them to all processes; both, or neither, even where the caller goes away.
@@ -188,7 +168,7 @@ class Fleet:
         await whole(self._change(category_name, pictures, add))
 
     async def _change(self, category_name: str, pictures: Sequence[Picture], add: bool) -> None:
-        async with self._changing:
+        async with self.changing:
             known = await asyncio.to_thread(self._store.pictures, category_name, "reference")
             if len(pictures) + (len(known) if add else 0) > self.settings.max_references:
                 raise ReferencesError(
@@ -213,11 +193,11 @@ class Fleet:
             if changed or category_name not in self._versions:
                 self._versions[category_name] = next(self._numbers)
             shown = self._versions[category_name], contents
-            told = [process.send("show", category_name, *shown) for process in processes]
+            answers = [process.ask("show", category_name, *shown) for process in processes]
         else:
             self._versions.pop(category_name, None)
-            told = [process.send("forget", category_name) for process in processes]
-        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            answers = [process.ask("forget", category_name) for process in processes]
+        for outcome in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, NotReady):
                 raise outcome
 

@@ -71,17 +71,11 @@ class ModelProcess:
         for work in (self._read, self._write):
             threading.Thread(target=work, name=f"winspect-{work.__name__}", daemon=True).start()
 
-    async def ask(self, job: str, *arguments: Any) -> Any:
-        """Send a job and wait for its answer. Jobs are done in the order in which they are asked for.
+    def ask(self, job: str, *arguments: Any) -> asyncio.Future[Any]:
+        """Send a job; its answer comes later. Jobs are done in the order in which they are asked for.
 
-        Raises:
-            NotReady: the process has gone, or goes.
-            WinspectError: what the job raised.
+        The future raises NotReady when the process has gone, or goes; or what the job raised.
         """
-        return await self.send(job, *arguments)
-
-    def send(self, job: str, *arguments: Any) -> asyncio.Future[Any]:
-        """As :meth:`ask`: sent when this returns, answered later."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self.ended.done():
             answer.set_exception(_gone(self.ended.result()))

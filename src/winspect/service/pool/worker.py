@@ -1,7 +1,7 @@
-"""The model process: pictures are decoded in threads when they arrive, the main thread judges batch after batch.
+"""The model process: pictures are decoded in threads when they arrive, the main thread scores batch after batch.
 
 Asked over a pipe: ``(number, job, arguments)``; answers ``(number, done, value)``, where ``value`` is an exception
-when not done. Jobs are done in order, but for ``check``. The process ends when its pipe does, whatever it is doing.
+when not done. Jobs are done in order, but for ``check`` and ``decode``. The process ends when its pipe does.
 """
 
 from __future__ import annotations
@@ -15,63 +15,35 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from winspect.errors import PictureError, WinspectError
+from winspect.methods.result import Result
 from winspect.pictures.decoding import Demanding
-from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, run_range
+from winspect.pictures.heatmaps import UNIT_RANGE, run_range
 from winspect.pictures.pool import default_workers
 from winspect.pictures.tiles import Prepared, prepare
-from winspect.service.contract import ServiceError
-from winspect.service.pool.overlay import Look, overlay_png, shrink_picture
+from winspect.service.contract import Answer, Question, ServiceError
+from winspect.service.pool.batcher import Ran
+from winspect.service.pool.overlay import overlay_png, shrink_picture
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.system.terminal import log_to_stderr
-
-if TYPE_CHECKING:
-    from winspect.methods.result import Result
 
 logger = logging.getLogger(__name__)
 
 _PAINTERS = 2
 _WARM_UP_SIDE = 256
 
-
-@dataclass(frozen=True)
-class Question:
-    """A picture to judge, or one decoded before. ``number`` comes back with its answer; ``name`` is for results."""
-
-    number: int
-    name: str
-    picture: bytes | np.ndarray | Prepared
-    overlay: Look | None
-
-
-@dataclass(frozen=True)
-class BatchAnswer:
-    """What became of a batch.
-
-    Attributes:
-        answers: number -> result and overlay, or the exception that is this picture's own.
-        references: which set of references it was judged with, as numbered by ``show``; 0 for none.
-        shots: how many they are.
-        prepare_seconds: from arrival to prepared; ``compute_seconds``: of the model.
-        score_range: of the colours of heat maps, by the class' good samples.
-        started: when the model started, on :func:`time.monotonic`'s clock, which processes share.
-    """
-
-    answers: dict[int, tuple[Result, bytes | None] | Exception]
-    references: int
-    shots: int
-    prepare_seconds: float
-    compute_seconds: float
-    started: float
-    score_range: ScoreRange = UNIT_RANGE
+Batch = Sequence[tuple[int, Question]]
+_Prepared = tuple[Prepared | Exception, float]
+"""A picture ready for the model, or what is wrong with it; and when that was done."""
 
 
 def load_model(spec: ModelSpec, device: str | None) -> Any:
@@ -89,8 +61,8 @@ def decoders(spec: ModelSpec) -> int:
 
 def serve(pipe: Connection, settings: ServiceSettings, spec: ModelSpec, device: str | None, log_level: int) -> None:
     """Work until told to stop, or until the pipe is closed."""
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)  # they reach all processes of a service; the parent drains, then ends this
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they reach all processes; the parent drains, then ends this
     os.dup2(2, 1)  # stdout belongs to the parent, whatever a library prints
     log_to_stderr(log_level)
     # Python keeps a note of every warning it has shown once, and these name pictures: the notes would pile up.
@@ -105,19 +77,19 @@ class Worker:
         self._pipe, self.settings, self.spec, self.device = pipe, settings, spec, device
         self._sending = threading.Lock()
         self._warmed_up: frozenset[str] = frozenset()  # those of the settings or the default, and stored ones
-        self._inbox: queue.SimpleQueue[tuple[int, str, tuple[Any, ...]] | None] = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(decoders(spec), thread_name_prefix="winspect-pictures")
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._decoders = ThreadPoolExecutor(decoders(spec), thread_name_prefix="winspect-pictures")
         self._apart = ThreadPoolExecutor(1, thread_name_prefix="winspect-demanding")
         self._painters = ThreadPoolExecutor(_PAINTERS, thread_name_prefix="winspect-overlays")
-        self._passing: OrderedDict[str, None] = OrderedDict()  # judged, and nothing else: oldest first
+        self._passing: OrderedDict[str, None] = OrderedDict()  # scored, and nothing else: oldest first
         self._shown: dict[str, tuple[int, int]] = {}  # class -> number of its set of references, how many they are
         self.model: Any = None
 
     def run(self) -> None:
-        """Answer jobs until told to stop."""
+        """Do jobs until told to stop."""
         threading.Thread(target=self._listen, name="winspect-listener", daemon=True).start()
-        while (message := self._inbox.get()) is not None:
-            self._do(*message)
+        while (job := self._inbox.get()) is not None:
+            job()
         self._painters.shutdown(wait=True)
 
     def _listen(self) -> None:
@@ -129,32 +101,30 @@ class Worker:
                 elif job == "ping":
                     self._send(number, True, None)
                 elif job == "check":
-                    self._pool.submit(self._do, number, job, arguments)
+                    self._decoders.submit(self.do, number, job, arguments)
                 elif job == "decode":  # takes long: no thread that others' pictures need
-                    self._apart.submit(self._do, number, job, arguments)
+                    self._apart.submit(self.do, number, job, arguments)
                 else:
-                    if job == "judge":
-                        *options, questions = arguments
-                        arguments = (*options, time.monotonic(), [(one, self._start(one)) for one in questions])
-                    self._inbox.put((number, job, arguments))
+                    if job == "score":
+                        arguments = self._start(*arguments)
+                    self._inbox.put(partial(self.do, number, job, arguments))
         except (EOFError, OSError):
             os._exit(0)  # nobody is left to answer to
 
-    def _start(self, question: Question) -> Future[tuple[Prepared | Exception, float]]:
-        return self._pool.submit(self._prepare, question, demanding="refuse")
+    def do(self, number: int, job: str, arguments: Sequence[Any]) -> None:
+        """Do a job and send what comes of it."""
+        self._answer(number, lambda: getattr(self, f"_{job}")(*arguments))
 
-    def _do(self, number: int, job: str, arguments: tuple[Any, ...]) -> None:
+    def _answer(self, number: int, make: Callable[[], Any]) -> None:
         try:
-            value = getattr(self, f"_job_{job}")(*arguments)
+            value = make()
         except Exception as error:
-            self._send(number, False, _own(error))
+            self._send(number, False, _public(error))
         else:
-            if job != "judge":
-                self._send(number, True, value)
-            elif any(question.overlay for question in value[0]):
-                self._painters.submit(self._finish, number, *value)  # takes its time: the model goes on meanwhile
+            if callable(value):  # what is left to do takes its time: the model goes on meanwhile
+                self._painters.submit(self._answer, number, value)
             else:
-                self._finish(number, *value)
+                self._send(number, True, value)
 
     def _send(self, number: int, done: bool, value: Any) -> None:
         with self._sending:
@@ -165,33 +135,32 @@ class Worker:
 
     # -- jobs
 
-    def _job_load(self) -> dict[str, Any]:
+    def _load(self) -> dict[str, Any]:
         module, _, name = self.spec.loader.partition(":")
         self.model = getattr(importlib.import_module(module), name)(self.spec, self.device)
         return self.model.describe()
 
-    def _job_show(self, category_name: str, version: int, pictures: Sequence[bytes]) -> None:
+    def _show(self, category_name: str, version: int, pictures: Sequence[bytes]) -> None:
         self.model.reference(pictures, category_name)
         self._shown[category_name] = (version, len(pictures))
 
-    def _job_forget(self, category_name: str) -> None:
+    def _forget(self, category_name: str) -> None:
         self.model.forget(category_name)
         self._shown.pop(category_name, None)
 
-    def _job_check(self, pictures: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
+    def _check(self, questions: Sequence[Question]) -> list[Exception | None]:
         """What is wrong with each picture. What is kept must not be demanding: it is decoded at every start."""
-        questions = [Question(0, name, content, None) for name, content in pictures]
         checked = [self._prepare(question, demanding="refuse")[0] for question in questions]
         return [item if isinstance(item, Exception) else None for item in checked]
 
-    def _job_decode(self, name: str, picture: bytes, overlay: Look | None) -> Prepared:
-        """A demanding picture, ready for :class:`Question`."""
-        item, _ = self._prepare(Question(0, name, picture, overlay))
+    def _decode(self, question: Question) -> Prepared:
+        """A demanding picture, ready for the model."""
+        item, _ = self._prepare(question)
         if isinstance(item, Exception):
             raise item
         return item
 
-    def _job_warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
+    def _warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
         """Build and run once what the first pictures of these classes need."""
         noise = np.random.default_rng(0).integers(0, 256, (_WARM_UP_SIDE, _WARM_UP_SIDE, 3), np.uint8)
         self._warmed_up = frozenset(classes)
@@ -204,35 +173,49 @@ class Worker:
             self.model.predict_prepared([item], classes[0], maps=maps)
         return self.model.describe()  # engines are made when first needed, and may have been replaced
 
-    def _job_judge(
-        self,
-        category_name: str,
-        zero_shot: bool,
-        maps: bool,
-        arrived: float,
-        batch: Sequence[tuple[Question, Future[tuple[Prepared | Exception, float]]]],
-    ) -> tuple[list[Question], list[Result | Exception], BatchAnswer]:
-        prepared = [future.result() for _, future in batch]
+    def _start(self, batch: Batch) -> tuple[Batch, list[Future[_Prepared]], float]:
+        """Arguments of :meth:`_score`: decoding begins when a batch arrives."""
+        prepared = [self._decoders.submit(self._prepare, question, demanding="refuse") for _, question in batch]
+        return batch, prepared, time.monotonic()
+
+    def _score(self, batch: Batch, futures: Sequence[Future[_Prepared]], arrived: float) -> Ran | Callable[[], Ran]:
+        """Score a batch of one key; where overlays are to be painted, what is left to do."""
+        category_name, zero_shot, maps = batch[0][1].key
+        prepared = [future.result() for future in futures]
         started = time.monotonic()
         version, shots = (0, 0) if zero_shot else self._shown.get(category_name, (0, 0))
         usable = [item for item, _ in prepared if not isinstance(item, Exception)]
-        judged = iter(self._judge(usable, category_name, zero_shot, maps))
-        results = [item if isinstance(item, Exception) else next(judged) for item, _ in prepared]
+        scored = iter(self._results(usable, category_name, zero_shot, maps))
+        results = [item if isinstance(item, Exception) else next(scored) for item, _ in prepared]
         if usable:
             self._note_use(category_name)
-        answer = BatchAnswer(
-            answers={},
-            references=version,
-            shots=shots,
-            prepare_seconds=max(at for _, at in prepared) - arrived,
-            compute_seconds=time.monotonic() - started,
-            started=started,
-            score_range=run_range(self.model.good_levels(category_name)) if maps and version else UNIT_RANGE,
-        )
-        return [question for question, _ in batch], results, answer
+        seconds = time.monotonic() - started
+        score_range = run_range(self.model.good_levels(category_name)) if maps and version else UNIT_RANGE
+
+        def answer(question: Question, result: Result | Exception) -> Answer | Exception:
+            if isinstance(result, Exception):
+                return result
+            answer = Answer(
+                question.rule.decide(result),
+                references=version,
+                shots=shots,
+                score_range=question.score_range or score_range,
+                queue_seconds=max(0.0, started - question.asked),
+                compute_seconds=seconds,
+                batch_size=len(batch),
+            )
+            return _painted(answer) if question.overlay else answer
+
+        def ran() -> Ran:
+            answers = {
+                number: answer(question, result) for (number, question), result in zip(batch, results, strict=True)
+            }
+            return Ran(answers, max(at for _, at in prepared) - arrived, seconds)
+
+        return ran if any(question.overlay for _, question in batch) else ran()
 
     def _note_use(self, category_name: str) -> None:
-        """Let the class not judged for longest go, where there are too many; those with references stay, and ours."""
+        """Drop the class not scored for longest, where there are too many; those with references stay, and ours."""
         if category_name in self._shown or category_name in self._warmed_up:
             self._passing.pop(category_name, None)
             return
@@ -241,10 +224,9 @@ class Worker:
         if len(self._passing) > self.settings.max_classes:
             self.model.drop_class(self._passing.popitem(last=False)[0])
 
-    # -- judging
+    # -- scoring
 
-    def _prepare(self, question: Question, demanding: Demanding = "elsewhere") -> tuple[Prepared | Exception, float]:
-        """A picture ready for the model, or what is wrong with it; and when it was done."""
+    def _prepare(self, question: Question, demanding: Demanding = "elsewhere") -> _Prepared:
         item: Prepared | Exception
         if isinstance(question.picture, Prepared):
             return question.picture, time.monotonic()
@@ -253,7 +235,7 @@ class Worker:
                 question.picture,
                 self.model.preprocess,
                 replace(self.model.cut, max_pixels=self.settings.max_pixels),
-                keep_rgb=bool(question.overlay),
+                keep_rgb=question.overlay,
                 demanding=demanding,
             )
             rgb = None if item.rgb is None else shrink_picture(item.rgb, self.settings.overlay_side)
@@ -261,13 +243,13 @@ class Worker:
         except PictureError as error:
             item = type(error)(question.name, error.reason)
         except Exception as error:
-            item = _own(error)
+            item = _public(error)
         return item, time.monotonic()
 
-    def _judge(
+    def _results(
         self, items: Sequence[Prepared], category_name: str, zero_shot: bool, maps: bool
     ) -> list[Result | Exception]:
-        """Results in order. Where a batch fails its pictures are judged one by one, so that one cannot fail others."""
+        """Results in order. Where a batch fails its pictures are scored one by one, so that one cannot fail others."""
         if not items:
             return []
         try:
@@ -277,30 +259,21 @@ class Worker:
             return [error] * len(items)  # of the class, or of the machine
         except Exception as error:
             if len(items) == 1:
-                return [_own(error)]
-            return [one for item in items for one in self._judge([item], category_name, zero_shot, maps)]
-
-    def _finish(
-        self, number: int, questions: Sequence[Question], results: Sequence[Result | Exception], answer: BatchAnswer
-    ) -> None:
-        for question, result in zip(questions, results, strict=True):
-            look = question.overlay
-            painted = result if isinstance(result, Exception) else _painted(result, look, answer.score_range)
-            answer.answers[question.number] = painted
-        self._send(number, True, answer)
+                return [_public(error)]
+            return [result for item in items for result in self._results([item], category_name, zero_shot, maps)]
 
 
-def _painted(result: Result, look: Look | None, own: ScoreRange) -> tuple[Result, bytes | None] | Exception:
-    if result.picture_rgb is None or look is None:
-        return result, None
-    score_range = look.score_range or own
+def _painted(answer: Answer) -> Answer | Exception:
+    """An answer with its overlay, in place of its picture."""
     try:
-        return replace(result, picture_rgb=None), overlay_png(result, result.picture_rgb, score_range, look)
+        png = overlay_png(answer.judgement, answer.score_range)
     except Exception as error:
-        return _own(error)
+        return _public(error)
+    judgement = replace(answer.judgement, result=replace(answer.result, picture_rgb=None))
+    return replace(answer, judgement=judgement, overlay_png=png)
 
 
-def _own(error: Exception) -> Exception:
+def _public(error: Exception) -> Exception:
     """An error that callers may see. What nobody raised on purpose goes to the log, and is named there only."""
     if isinstance(error, WinspectError):
         return error

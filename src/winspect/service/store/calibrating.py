@@ -6,10 +6,10 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from winspect.calibration import Calibration
 from winspect.calibration.conformal import check_enough
@@ -18,78 +18,69 @@ from winspect.inspector.calibrating import calibrate
 from winspect.methods.identity import Identity
 from winspect.methods.result import Result
 from winspect.pictures.fingerprints import Fingerprint
-from winspect.service.contract import CalibrationState, NotReady, Overloaded, ServiceError, StoredPicture, UnknownClass
+from winspect.service.contract import (
+    Answer,
+    CalibrationState,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    StoredPicture,
+    UnknownClass,
+)
 from winspect.service.store.store import Store
+
+if TYPE_CHECKING:
+    from winspect.service.pool.fleet import Fleet
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 4  # pictures of a calibration in the queue: callers come first
 _MOST_DEATHS = 3  # of the model under one picture
 
-JudgeOne = Callable[[str, str, bytes, bool], Awaitable[tuple[Result, int]]]
-"""(class, name, file, maps) to its result and the number of the set of references it was judged with."""
+ScoreOne = Callable[[str, str, bytes, bool], Awaitable[Answer]]
+"""(class, name, file, maps) to an answer."""
 
 
-class StoredFingerprint(Fingerprint):
-    """By content alone: two files of one name may be different pictures."""
+class QueuedModel:
+    """The model behind the queue, as calibrating needs it: a :class:`winspect.inspector.protocol.CalibratedScorer`.
 
-    @property
-    def keys(self) -> set[str]:
-        """See :class:`Fingerprint`."""
-        return {self.sha256} if self.sha256 else set()
-
-
-@dataclass(frozen=True)
-class GoodPicture:
-    """A stored good picture; its file is read when it is its turn. ``fingerprint`` tells copies and references."""
-
-    name: str
-    sha256: str
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Its identity."""
-        return StoredFingerprint(self.name, self.sha256)
-
-
-class StandIn:
-    """What :func:`winspect.calibration.calibrate` asks of a model, answered by the service."""
+    Args:
+        identity: of the class that is calibrated.
+        references: of that class.
+        score: begins with a stored picture, with maps or without.
+    """
 
     def __init__(
         self,
-        described: dict[str, Any],
+        identity: Identity,
         references: Sequence[StoredPicture],
-        judge: Callable[[GoodPicture, bool], Future[Result]] | None = None,
+        score: Callable[[StoredPicture, bool], Future[Result]],
     ) -> None:
-        self._described, self._references, self._judge = described, references, judge
+        self._identity, self._references, self._score = identity, references, score
 
     def identity(self, category_name: str | None = None) -> Identity:
-        """Of the model that runs, and of the one class that this stands in for."""
-        identity = Identity.read(self._described)
-        if category_name is None:
-            return identity
-        return identity.of_class(category_name, self.references_of(category_name))
+        """What decides the scores of the class."""
+        return self._identity
 
-    def references_of(self, category_name: str) -> tuple[Fingerprint, ...]:
-        """Of the one class that this stands in for."""
-        return tuple(GoodPicture(one.name, one.sha256).fingerprint for one in self._references)
+    def references_of(self, category_name: str = "") -> tuple[Fingerprint, ...]:
+        """Names and hashes of the good samples of the class."""
+        return tuple(picture.fingerprint for picture in self._references)
 
     def predict_many(
-        self, pictures: Sequence[GoodPicture], category_name: str, *, maps: bool = True
+        self, pictures: Iterable[StoredPicture], category_name: str = "", *, maps: bool = True, **_: Any
     ) -> Iterator[Result]:
         """Results in order, a few pictures at a time."""
-        assert self._judge is not None  # given where pictures are to be judged
         waiting: deque[Future[Result]] = deque()
         try:
             for picture in pictures:
-                waiting.append(self._judge(picture, maps))
+                waiting.append(self._score(picture, maps))
                 if len(waiting) >= _AT_ONCE:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for one in waiting:
-                one.cancel()
+            for future in waiting:
+                future.cancel()
 
 
 @dataclass(frozen=True)
@@ -115,19 +106,12 @@ class Calibrations:
 
     Args:
         store: where documents and good pictures lie.
-        judge: judges a picture through the queue.
-        described: what the running model says of itself, None before one has run.
-        version_of: the number of the set of references of a class, 0 for none.
+        score: scores a picture through the queue.
+        fleet: knows the running model, and the sets of references.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        judge: JudgeOne,
-        described: Callable[[], dict[str, Any] | None],
-        version_of: Callable[[str], int],
-    ) -> None:
-        self._store, self._judge, self._described, self._version_of = store, judge, described, version_of
+    def __init__(self, store: Store, score: ScoreOne, fleet: Fleet) -> None:
+        self._store, self._score, self._fleet = store, score, fleet
         self._kept: dict[str, _Kept] = {}
         self._jobs: dict[str, _Job] = {}  # that run or have failed
         self._turn, self._checking = asyncio.Lock(), asyncio.Lock()
@@ -135,15 +119,15 @@ class Calibrations:
     async def check(self, category_name: str) -> None:
         """Look again whether the calibration of a class fits its references and the model."""
         async with self._checking:  # else an earlier look could overwrite a later one
-            described, version = self._described(), self._version_of(category_name)
+            version = self._fleet.version_of(category_name)
             document = await asyncio.to_thread(self._store.document, category_name)
             references = await asyncio.to_thread(self._store.pictures, category_name, "reference")
             self._kept.pop(category_name, None)
-            if document is None or described is None:
+            if document is None or self._fleet.described is None:
                 return
             calibration, stale = Calibration.read(document), None
             try:
-                calibration.check_model(StandIn(described, references), category_name)
+                calibration.check(self._identity(category_name, [picture.fingerprint for picture in references]))
             except SettingsError as error:
                 stale = str(error)
             self._kept[category_name] = _Kept(calibration, version, stale)
@@ -169,12 +153,17 @@ class Calibrations:
                 )
 
     def _is_of_another_model(self, calibration: Calibration) -> bool:
-        made = calibration.identity
         try:
-            calibration.check(Identity.read(self._described() or {}).of_class(calibration.class_name, made.references))
+            calibration.check(self._identity(calibration.class_name, calibration.identity.references))
         except SettingsError:
             return True
         return False
+
+    def _identity(self, category_name: str, references: Sequence[Fingerprint]) -> Identity:
+        """Of a class of the running model."""
+        if self._fleet.described is None:
+            raise NotReady("no model has been loaded yet; start again when the service is ready")
+        return Identity.read(self._fleet.described).of_class(category_name, references)
 
     def fitting(self, category_name: str, references: int) -> Calibration | None:
         """The calibration of a class that is judged with this set of references; None without one that fits."""
@@ -212,7 +201,7 @@ class Calibrations:
         if self.state(category_name).state == "running":
             raise SettingsError(f"a calibration of {category_name!r} is running; wait for it, or delete it")
         state = CalibrationState("running", max_false_alarms=max_false_alarms, total=len(pictures))
-        job = _Job(state, self._version_of(category_name), threading.Event())
+        job = _Job(state, self._fleet.version_of(category_name), threading.Event())
         self._jobs[category_name] = job
         job.task = asyncio.get_running_loop().create_task(self._run(category_name, job, pictures))
 
@@ -257,26 +246,24 @@ class Calibrations:
 
     async def _calibrate(self, category_name: str, job: _Job, pictures: Sequence[StoredPicture]) -> Calibration:
         loop = asyncio.get_running_loop()
-        described = self._described()
-        if described is None:
-            raise NotReady("no model has been loaded yet; start again when the service is ready")
 
-        def judge(picture: GoodPicture, maps: bool) -> Future[Result]:
+        def score(picture: StoredPicture, maps: bool) -> Future[Result]:
             return asyncio.run_coroutine_threadsafe(self._patiently(category_name, job, picture, maps), loop)
 
         references = await asyncio.to_thread(self._store.pictures, category_name, "reference")
-        model: Any = StandIn(described, references, judge)
-        good = [GoodPicture(one.name, one.sha256) for one in pictures]
+        identity = self._identity(category_name, [picture.fingerprint for picture in references])
+        model = QueuedModel(identity, references, score)
         rate = job.state.max_false_alarms or 0.0
-        return await asyncio.to_thread(calibrate, model, good, category_name, max_false_alarms=rate)
+        return await asyncio.to_thread(calibrate, model, pictures, category_name, max_false_alarms=rate)
 
-    async def _patiently(self, category_name: str, job: _Job, picture: GoodPicture, maps: bool) -> Result:
+    async def _patiently(self, category_name: str, job: _Job, picture: StoredPicture, maps: bool) -> Result:
         """One result, waiting for a place in the queue and for a model that is started again."""
         content = await asyncio.to_thread(self._store.content, category_name, "good", picture.sha256)
         deaths = 0
         while not job.stopped.is_set():
             try:
-                result, references = await self._judge(category_name, picture.name, content, maps)
+                answer = await self._score(category_name, picture.name, content, maps)
+                result, references = answer.result, answer.references
             except PictureError as error:
                 result, references = Result(picture.name, category_name, error=error), job.references
             except Overloaded as error:

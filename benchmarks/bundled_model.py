@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool2d
 
 from benchmarks.measuring import write_json
 from training.measure import auroc
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import LAST, STEM, Embeddings
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
 from winspect.backbones.text_tower import TextTower
@@ -31,18 +31,20 @@ from winspect.errors import PictureError
 from winspect.inspector.text_encoder import TextEncoder
 from winspect.methods.winclip.fusion import (
     FusionSettings,
-    GoodSamples,
     crowding,
     log_fusion,
     look_distance,
     stem_distance,
 )
+from winspect.methods.winclip.log import Log
 from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.methods.winclip.recipes import RECIPES
 from winspect.methods.winclip.scoring import class_score, combine, few_shot_map, zero_shot_map
 from winspect.pictures.pool import prepare_many
 from winspect.weights import TINY
 from winspect.weights.configs import BUNDLED_FOLDER, read_bundled
 
+LOG = Log(RECIPES["log"])
 SHOTS = (1, 4)
 GRID_HW = (15, 15)
 Scores = dict[str, np.ndarray]
@@ -103,7 +105,7 @@ def encode(pictures: RealSet) -> Encoded:
         if isinstance(item, PictureError):
             raise item
         tile = torch.from_numpy(item.tiles)
-        embeddings.append(engine.encode(tile, scales=(2, 3), stride=1, patches=True))
+        embeddings.append(engine.encode(tile, LOG.needs(few_shot=True, maps=True)))
         thumbnails.append(avg_pool2d(tile, 8).flatten(1))
     text = TextEncoder(lambda: TextTower(loaded.model, loaded.tokenizer).eval(), PromptEnsemble(), None)(
         pictures.class_name
@@ -137,15 +139,15 @@ def zero_shot(encoded: Encoded, temperature: float) -> tuple[Tensor, Tensor]:
 def few_shot(encoded: Encoded, shots: Sequence[int], zero: tuple[Tensor, Tensor], settings: FusionSettings) -> Scores:
     """Scores of every picture by every method, pictures ``shots`` being the references."""
     embeddings, references = encoded.embeddings, chosen(encoded.embeddings, list(shots))
-    good = GoodSamples.collect([references])
+    good = LOG.fit([references])
     association = few_shot_map(
-        embeddings.patches,
+        embeddings.patches[LAST],
         embeddings.windows,
-        references.patches.flatten(0, 1),
+        references.patches[LAST].flatten(0, 1),
         {scale: windows.flatten(0, 1) for scale, windows in references.windows.items()},
         GRID_HW,
     )
-    stem = stem_distance(embeddings.stem, good, crowding_power=0.0)
+    stem = stem_distance(embeddings.patches[STEM], good, crowding_power=0.0)
     thumbnails = torch.cdist(encoded.thumbnails, encoded.thumbnails[list(shots)])
     return {
         name: value.numpy()
@@ -153,7 +155,7 @@ def few_shot(encoded: Encoded, shots: Sequence[int], zero: tuple[Tensor, Tensor]
             "log fusion": log_fusion(embeddings, *zero, good, settings)[0],
             "paper's sum": combine(*zero, association)[0],
             "baseline: stem features": stem.amax(dim=1),
-            "baseline: stem mean and deviation": look_distance(embeddings.stem, good),
+            "baseline: stem mean and deviation": look_distance(embeddings.patches[STEM], good),
             "baseline: 30 x 30 pixels": thumbnails.amin(dim=1),
         }.items()
     }
@@ -180,7 +182,7 @@ def measure(pictures: RealSet, draws: int) -> dict[str, Any]:
         for name, scores in {
             "zero-shot": zero[0],
             "zero-shot, largest of the map": zero[1].flatten(1).amax(dim=1),
-            "baseline: local deviation": local_deviation(encoded.embeddings.stem),
+            "baseline: local deviation": local_deviation(encoded.embeddings.patches[STEM]),
         }.items()
     }
     for shots in SHOTS:

@@ -30,7 +30,7 @@ def encode_alone(model: WinCLIP, tiles: torch.Tensor) -> float:
     """Seconds of the image tower for tiles that lie ready in memory, with nothing else running."""
     began = time.perf_counter()
     for part in tiles.split(model.engine.batch_size):
-        model.engine.encode(part, scales=model.recipe.scales, stride=model.recipe.stride, patches=False)
+        model.engine.encode(part, model.method.needs(few_shot=False, maps=True))
     return time.perf_counter() - began
 
 

@@ -24,15 +24,18 @@ from training.generator import HELDOUT, make_pair
 from training.losses import PATCH_COVERAGE
 from training.measure import auroc
 from winspect.backbones.bundled import load_tiny
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import STEM
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.text_tower import TextTower
 from winspect.inspector.text_encoder import TextEncoder
-from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, crowding, fused_sums, stem_distance
+from winspect.methods.winclip.fusion import FusionSettings, crowding, fused_sums, stem_distance
+from winspect.methods.winclip.log import Log
 from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.methods.winclip.recipes import RECIPES
 from winspect.methods.winclip.scoring import class_score, zero_shot_map
 from winspect.weights.configs import BUNDLED_CONFIG, BUNDLED_FOLDER, read_bundled
 
+LOG = Log(RECIPES["log"])
 FIRST_SEED = 8_000_000
 GOOD_TESTED, MOST_SHOTS = 4, 4
 SHOTS = (1, 2, 4)
@@ -61,9 +64,9 @@ def judge_product(tower: ImageTower, text: Tensor, temperature: float, number: i
     pair = make_pair(HELDOUT[number % len(HELDOUT)], FIRST_SEED + number, references=GOOD_TESTED + MOST_SHOTS)
     pictures = np.concatenate([pair.reference_rgb, pair.clean_rgb[None], pair.defect_rgb[None]])
     with torch.inference_mode():
-        everything = tower(normalised(pictures), patches=True)
+        everything = tower(normalised(pictures), LOG.needs(few_shot=True, maps=True))
         tested = everything.rows(MOST_SHOTS, len(pictures))
-        stem = _stem(tested)
+        stem = tested.patches[STEM]
         scores = class_score(tested.image, text, temperature=temperature)
         windows = {k: class_score(v, text, temperature=temperature) for k, v in tested.windows.items()}
         zero_maps = zero_shot_map(scores, windows, tower.grid_hw)
@@ -72,19 +75,13 @@ def judge_product(tower: ImageTower, text: Tensor, temperature: float, number: i
         _add(judged, "zero-shot", 0, scores, zero_maps.flatten(1))
         _add(judged, "baseline: local deviation", 0, alone.amax(dim=1), alone)
         for shots in SHOTS:
-            good = GoodSamples.collect([everything.rows(0, shots)])
+            good = LOG.fit([everything.rows(0, shots)])
             images, maps = fused_sums(tested, scores, zero_maps, good, settings)
             _add(judged, "log fusion", shots, images, maps.flatten(1))
             judged.good_maps[shots] = maps.flatten(1)[:-1]
             plain = stem_distance(stem, good, 0.0)
             _add(judged, "baseline: stem features", shots, plain.amax(dim=1), plain)
     return judged
-
-
-def _stem(embeddings: Embeddings) -> Tensor:
-    if embeddings.stem is None:
-        raise ValueError("this model has no stem features; calibrate the bundled one")
-    return embeddings.stem
 
 
 def _add(judged: Judged, method: str, shots: int, images: Tensor, maps: Tensor) -> None:

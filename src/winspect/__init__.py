@@ -21,9 +21,8 @@ from winspect.system.reporting import turn_off_reporting
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
-    from winspect.inspector.outcome import ConstantMapWarning
     from winspect.inspector.winclip import WinCLIP
-    from winspect.methods.result import Result
+    from winspect.methods.result import ConstantMapWarning, Result
     from winspect.methods.winclip.prompts import PromptEnsemble
     from winspect.methods.winclip.recipes import RECIPES, Recipe
 
@@ -45,7 +44,7 @@ turn_off_reporting()
 
 _LAZY = {
     "Calibration": "calibration",
-    "ConstantMapWarning": "inspector.outcome",
+    "ConstantMapWarning": "methods.result",
     "PromptEnsemble": "methods.winclip.prompts",
     "RECIPES": "methods.winclip.recipes",
     "Recipe": "methods.winclip.recipes",

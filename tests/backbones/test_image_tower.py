@@ -12,9 +12,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from winspect.backbones.embeddings import LAST, Needs
 from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
+
+FULL = Needs((2, 3), 1, (LAST,))
 
 pytestmark = pytest.mark.open_clip_versions
 
@@ -34,7 +37,7 @@ def pixels_for(clip, batch=2):
 def test_image_embedding_is_open_clips_own(clip):
     pixels = pixels_for(clip)
     with torch.inference_mode():
-        ours = ImageTower(clip.visual)(pixels, scales=()).image
+        ours = ImageTower(clip.visual)(pixels, Needs()).image
         theirs = clip.encode_image(pixels)
         slow = torch.stack([oracle.encode_image(clip, tile) for tile in pixels])
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
@@ -45,13 +48,13 @@ def test_window_and_patch_embeddings_are_the_oracles(clip):
     pixels = pixels_for(clip, batch=1)
     tower = ImageTower(clip.visual)
     with torch.inference_mode():
-        ours = tower(pixels, patches=True)
+        ours = tower(pixels, FULL)
         slow = [oracle.encode_tile(clip, tile) for tile in pixels]
     for scale in (2, 3):
         expected = torch.stack([torch.stack(list(oracle.of_scale(tile.windows, scale).values())) for tile in slow])
         assert ours.windows[scale].shape == expected.shape
         torch.testing.assert_close(ours.windows[scale], expected, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(ours.patches, torch.stack([t.patches for t in slow]), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.patches[LAST], torch.stack([t.patches for t in slow]), rtol=1e-10, atol=1e-10)
 
 
 def test_a_window_does_not_see_the_other_windows(clip):
@@ -88,9 +91,9 @@ def test_a_picture_does_not_depend_on_its_batch(clip):
     tower = ImageTower(clip.visual)
     pixels = pixels_for(clip, batch=3)
     with torch.inference_mode():
-        together, alone = tower(pixels, patches=True), tower(pixels[1:2], patches=True)
+        together, alone = tower(pixels, FULL), tower(pixels[1:2], FULL)
     torch.testing.assert_close(together.windows[3][1:2], alone.windows[3], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(together.patches[1:2], alone.patches, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(together.patches[LAST][1:2], alone.patches[LAST], rtol=1e-12, atol=1e-12)
 
 
 def test_one_layer_is_first_and_last_block_at_once():
@@ -98,7 +101,7 @@ def test_one_layer_is_first_and_last_block_at_once():
     clip.visual.transformer.resblocks = clip.visual.transformer.resblocks[:1]
     pixels = pixels_for(clip, batch=1)
     with torch.inference_mode():
-        ours = ImageTower(clip.visual)(pixels).windows[2][0, 0]
+        ours = ImageTower(clip.visual)(pixels, FULL).windows[2][0, 0]
         expected = oracle.encode_tile(clip, pixels[0]).windows[2, 0, 0]
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
 
@@ -107,8 +110,8 @@ def test_dtype_and_device_are_the_weights():
     tower = ImageTower(build(SMALL).visual).to(torch.bfloat16)
     assert (tower.dtype, tower.device) == (torch.bfloat16, torch.device("cpu"))
     with torch.inference_mode():
-        embeddings = tower(torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16), patches=True)
-    assert {embeddings.image.dtype, embeddings.windows[2].dtype, embeddings.patches.dtype} == {torch.bfloat16}
+        embeddings = tower(torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16), FULL)
+    assert {embeddings.image.dtype, embeddings.windows[2].dtype, embeddings.patches[LAST].dtype} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_a_pass_copies_nothing_from_the_host():
     tower = ImageTower(build(SMALL).visual).to("meta")
     pixels = torch.zeros(2, 3, 64, 64, device="meta")
     with torch.inference_mode():
-        tower(pixels, patches=True)
+        tower(pixels, FULL)
         with HostReads() as reads:
-            tower(pixels, patches=True)
+            tower(pixels, FULL)
     assert reads.found == []

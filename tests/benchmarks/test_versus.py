@@ -14,6 +14,7 @@ from checkpoints import SMALL, build
 from benchmarks import versus_anomalib as versus
 from benchmarks import versus_child as child
 from winspect.engines.choice import choose
+from winspect.engines.options import EngineOptions
 
 
 def figures(pictures_s, prompts_s=1.0, **more):
@@ -198,4 +199,4 @@ def test_repair_lets_windows_attend_to_their_own_patches() -> None:
 def test_every_combination_that_is_listed_is_one_that_runs() -> None:
     for engine, precisions in versus.PRECISIONS.items():
         for precision in precisions:
-            assert choose(engine, precision, "cpu").precision == precision
+            assert choose(EngineOptions(engine, precision, "cpu")).precision == precision

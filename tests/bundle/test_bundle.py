@@ -142,7 +142,7 @@ def test_a_class_is_judged_by_another_bundle_as_by_this(bundle, small_checkpoint
 def test_a_bundles_class_is_the_models_class(bundle):
     ours, theirs = (predictor.state_of("metal_bolt") for predictor in (load_bundle(bundle.folder), bundle.model))
     np.testing.assert_array_equal(ours.text, theirs.text)
-    np.testing.assert_array_equal(ours.references.patches, theirs.references.patches)
+    np.testing.assert_array_equal(ours.references["patches"], theirs.references["patches"])
     assert [shown.sha256 for shown in ours.shown] == [shown.sha256 for shown in theirs.shown]
 
 

@@ -18,6 +18,7 @@ from winspect.cli import doctor, examination
 from winspect.engines import choice
 from winspect.engines.accelerators import ascend
 from winspect.engines.choice import Choice
+from winspect.engines.options import EngineOptions
 from winspect.errors import EngineError
 from winspect.system import machine
 from winspect.system.installation import install_command
@@ -51,8 +52,8 @@ def choices(monkeypatch):
     """The calls for a choice; each is answered by torch and a reason."""
     calls = []
 
-    def choose(engine, precision, device):
-        calls.append((engine, precision, device))
+    def choose(options):
+        calls.append((options.engine, options.precision, options.device))
         return Choice("torch", "fp32", "bf16", torch.device("cpu"), "CPU", ("one reason", "and another"))
 
     monkeypatch.setattr(choice, "choose", choose)
@@ -164,7 +165,7 @@ def test_options_are_passed_on(examined, choices):
 def test_the_real_choice(options, examined, choices, monkeypatch):
     monkeypatch.setattr(choice, "choose", REAL_CHOOSE)
     given = {option[2:]: value for option, value in zip(options[::2], options[1::2], strict=True)}
-    expected = choice.choose(**{"precision": None, **given})
+    expected = choice.choose(EngineOptions(**given))
     done = examined("--json", *options)
     assert done.code == 0
     assert done.report["choice"] == {

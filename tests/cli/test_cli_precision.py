@@ -213,19 +213,19 @@ def test_doctor_says_what_a_run_would_use(cli, calibrated, config, small_checkpo
 
 @pytest.mark.parametrize("verdict", [True, False])
 def test_doctor_knows_what_the_gate_has_said(cli, small_checkpoint, native_bf16, monkeypatch, tmp_path, verdict):
+    from winspect.engines import starter
     from winspect.engines.gate import GateResult
-    from winspect.inspector import starting
 
     monkeypatch.setenv("WINSPECT_CACHE", str(tmp_path / "cache"))
     doctor = ("doctor", "--json", "--model", SMALL, "--weights", small_checkpoint, "--precision", "auto")
     reasons = () if verdict else ("maps correlate 0.5 with fp32's",)
-    own = starting.compare
-    monkeypatch.setattr(starting, "compare", lambda *given: GateResult(**{**vars(own(*given)), "reasons": reasons}))
+    own = starter.compare
+    monkeypatch.setattr(starter, "compare", lambda *given: GateResult(**{**vars(own(*given)), "reasons": reasons}))
     before = json.loads(cli(*doctor, "--engine", "torch").out)["choice"]
     assert before["precision"] == "fp32"
     assert "the gate has not been asked of bf16 with these weights: the first run asks it" in before["reasons"]
-    pictures, labels = starting.gate_pictures()
-    monkeypatch.setattr(starting, "gate_pictures", lambda: (pictures[8:12], labels[8:12]))
+    pictures, labels = starter.gate_pictures()
+    monkeypatch.setattr(starter, "gate_pictures", lambda: (pictures[8:12], labels[8:12]))
     model = WinCLIP(SMALL, weights=small_checkpoint, device="cpu", engine="torch", precision="auto")
     chosen = json.loads(cli(*doctor, "--engine", "torch").out)["choice"]
     assert chosen["precision"] == model.precision == ("bf16" if verdict else "fp32")

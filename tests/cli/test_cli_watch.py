@@ -230,7 +230,7 @@ def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, small
             lambda *_, **__: None,
         )
         predict_many, describe = small_model.predict_many, small_model.describe
-        references_of, recipe = small_model.references_of, small_model.recipe
+        references_of, method = small_model.references_of, small_model.method
 
         def calibration(self, category_name):
             assert category_name == "bolt"

@@ -24,10 +24,12 @@ import torch
 from checkpoints import SMALL, build
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.engines.towers import needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import ENVIRONMENT, WeightPrefetch, environment, prefetch_order
 from winspect.errors import EngineError, MissingExtraError, SettingsError
 
+MAPS = needs((2, 3))
 ROOT = Path(__file__).parents[2]
 RELEASES = json.loads((ROOT / "tests/fixtures/torch_npu_signature.json").read_text(encoding="utf-8"))["releases"]
 SCHEMAS = sorted({release[source]["schema"] for release in RELEASES for source in ("registered", "declared")})
@@ -147,9 +149,9 @@ def check(seen: Seen, visual, *, max_bytes=None) -> None:
     assert len({call[1].data_ptr() for call in seen.calls}) == 1
 
 
-def run(tower, seen: Seen, prefetch=None, **options):
+def run(tower, seen: Seen, prefetch=None, needed=MAPS):
     with torch.inference_mode(), Watch(seen):
-        return tower(pixels_like(tower), before_blocks=prefetch, **options)
+        return tower(pixels_like(tower), needed, before_blocks=prefetch)
 
 
 # The signature
@@ -286,16 +288,16 @@ def test_it_starts_after_the_first_blocks_own_input(npu):
     tower = ImageTower(clip_of(2).visual)
     inputs = []
     tower.blocks[0].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0].data_ptr()))
-    run(tower, npu, WeightPrefetch(tower), scales=())
+    run(tower, npu, WeightPrefetch(tower), needs())
     assert {call[1].data_ptr() for call in npu.calls} == {inputs[0]}
 
 
 def test_once_per_pass_whatever_the_windows(npu):
     tower = ImageTower(clip_of(2).visual)
     prefetch = WeightPrefetch(tower)
-    run(tower, npu, prefetch, scales=(2, 3), patches=True)
+    run(tower, npu, prefetch, needs((2, 3), 1, True))
     assert len(npu.calls) == 8
-    run(tower, npu, prefetch, scales=())
+    run(tower, npu, prefetch, needs())
     assert len(npu.calls) == 16
 
 
@@ -326,9 +328,9 @@ def test_on_the_current_stream_nobody_waits(npu):
 @pytest.mark.parametrize("own_stream", [True, False])
 def test_embeddings_do_not_change_by_a_bit(npu, dtype, own_stream):
     tower = ImageTower(clip_of(3).visual).to(dtype)
-    without = run(tower, npu, patches=True)
+    without = run(tower, npu, needed=needs((2, 3), 1, True))
     assert npu.calls == []
-    with_it = run(tower, npu, WeightPrefetch(tower, own_stream=own_stream, max_bytes=100), patches=True)
+    with_it = run(tower, npu, WeightPrefetch(tower, own_stream=own_stream, max_bytes=100), needs((2, 3), 1, True))
     assert len(npu.calls) == 12
     for ours, plain in zip(tensors(with_it), tensors(without), strict=True):
         assert ours.dtype == dtype
@@ -336,7 +338,7 @@ def test_embeddings_do_not_change_by_a_bit(npu, dtype, own_stream):
 
 
 def tensors(embeddings) -> list[torch.Tensor]:
-    return [embeddings.image, *embeddings.windows.values(), embeddings.patches]
+    return [embeddings.image, *embeddings.windows.values(), *embeddings.patches.values()]
 
 
 # Settings

@@ -22,6 +22,7 @@ from checkpoints import SMALL, build
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.engines.towers import needs
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import WeightPrefetch
@@ -136,16 +137,16 @@ def tiles(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
-def eager(tower, pixels, **options) -> Embeddings:
+def eager(tower, pixels, options) -> Embeddings:
     with torch.inference_mode():
-        return tower(pixels, **options)
+        return tower(pixels, options)
 
 
 def assert_same(ours: Embeddings, plain: Embeddings) -> None:
     assert set(ours.windows) == set(plain.windows)
-    assert (ours.patches is None) == (plain.patches is None)
+    assert set(ours.patches) == set(plain.patches)
     pairs = [(ours.image, plain.image), *((ours.windows[scale], plain.windows[scale]) for scale in plain.windows)]
-    for one, other in [*pairs, *([(ours.patches, plain.patches)] if plain.patches is not None else [])]:
+    for one, other in [*pairs, *((ours.patches[layer], plain.patches[layer]) for layer in plain.patches)]:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # a batch of another size may round otherwise
 
 
@@ -193,8 +194,8 @@ def test_captured_graphs_give_what_the_tower_gives(runtime, tower):
     graphs = BucketedGraphs(tower, NPU, buckets=(1, 2, 4))
     for seed, count in enumerate([1, 2, 3, 4, 3, 1, 2]):
         pixels = tiles(count, seed)
-        options = {"scales": (2, 3), "stride": 1, "patches": True}
-        assert_same(graphs(pixels, **options), eager(tower, pixels, **options))
+        options = needs((2, 3), 1, True)
+        assert_same(graphs(pixels, options), eager(tower, pixels, options))
     assert [graph.replays for graph in runtime.graphs] == [2, 2, 3]
     assert graphs.failure is None
 
@@ -202,59 +203,59 @@ def test_captured_graphs_give_what_the_tower_gives(runtime, tower):
 def test_a_graph_for_each_kind_of_pass(runtime, tower):
     graphs = BucketedGraphs(tower, NPU, buckets=(2,))
     kinds = [
-        {"scales": (), "stride": 1, "patches": False},
-        {"scales": (2,), "stride": 1, "patches": False},
-        {"scales": (2,), "stride": 2, "patches": False},
-        {"scales": (2,), "stride": 1, "patches": True},
+        needs((), 1, False),
+        needs((2,), 1, False),
+        needs((2,), 2, False),
+        needs((2,), 1, True),
     ]
     for _ in range(2):
         for options in kinds:
-            assert_same(graphs(tiles(2), **options), eager(tower, tiles(2), **options))
+            assert_same(graphs(tiles(2), options), eager(tower, tiles(2), options))
     assert [graph.replays for graph in runtime.graphs] == [2] * 4
 
 
 def test_results_are_the_callers_own(runtime, tower):
     graphs = BucketedGraphs(tower, NPU, buckets=(2,))
-    options = {"scales": (2,), "stride": 1, "patches": False}
-    first = graphs(tiles(2, 1), **options)
+    options = needs((2,), 1, False)
+    first = graphs(tiles(2, 1), options)
     kept = first.map(torch.clone)
-    graphs(tiles(2, 2), **options)
+    graphs(tiles(2, 2), options)
     assert_same(first, kept)
 
 
 def test_filled_in_rows_change_nothing(runtime, tower):
     """One tile after three: what the larger batch left behind it in the graph's input does no harm."""
     graphs = BucketedGraphs(tower, NPU, buckets=(4,))
-    options = {"scales": (2,), "stride": 1, "patches": False}
-    graphs(torch.full((3, 3, 64, 64), float("nan")), **options)
-    ours = graphs(tiles(1), **options)
+    options = needs((2,), 1, False)
+    graphs(torch.full((3, 3, 64, 64), float("nan")), options)
+    ours = graphs(tiles(1), options)
     assert len(ours.image) == 1
-    assert_same(ours, eager(tower, tiles(1), **options))
+    assert_same(ours, eager(tower, tiles(1), options))
 
 
 def test_the_stand_in_notices_a_value_baked_into_the_graph(runtime, tower):
     """A pass that reads its pixels on the host gives, replayed, the embeddings of the pixels it was captured with."""
 
-    def through_the_host(pixels, **options):
-        return tower(torch.tensor(pixels.tolist()), **options)
+    def through_the_host(pixels, options):
+        return tower(torch.tensor(pixels.tolist()), options)
 
     graphs = BucketedGraphs(through_the_host, NPU, buckets=(1,))
-    options = {"scales": (), "stride": 1, "patches": False}
-    graphs(tiles(1, 1), **options)
+    options = needs((), 1, False)
+    graphs(tiles(1, 1), options)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
-        assert_same(graphs(tiles(1, 2), **options), eager(tower, tiles(1, 2), **options))
+        assert_same(graphs(tiles(1, 2), options), eager(tower, tiles(1, 2), options))
 
 
 def test_capture_follows_the_rules_of_the_runtime(runtime):
     """Warm up on a side stream that waits for the input, come back, then capture; one pool for all graphs."""
 
-    def encode(pixels, **options):
+    def encode(pixels, options):
         runtime.events.append(f"pass on {runtime.current}")
         return Embeddings(pixels.mean(dim=(1, 2, 3))[:, None])
 
     graphs = BucketedGraphs(encode, NPU, buckets=(1, 2))
     for count in (1, 2, 2):
-        graphs(tiles(count), scales=(), stride=1, patches=False)
+        graphs(tiles(count), needs((), 1, False))
     warm = ["side waits for main", *["pass on side"] * 3, "main waits for side"]
     captured = ["capture from main", "pass on main"]
     assert runtime.events == [*warm, "pool", *captured, *warm, *captured]
@@ -266,14 +267,14 @@ def test_a_prefetch_is_captured_with_the_pass_and_joined(runtime, tower, monkeyp
     monkeypatch.setitem(sys.modules, "torch_npu", module)
     prefetch = WeightPrefetch(tower)
 
-    def encode(pixels, **options):
-        embeddings = tower(pixels, before_blocks=prefetch, **options)
+    def encode(pixels, options):
+        embeddings = tower(pixels, options, before_blocks=prefetch)
         prefetch.join()
         return embeddings
 
     graphs = BucketedGraphs(encode, NPU, buckets=(2,))
-    options = {"scales": (2,), "stride": 1, "patches": False}
-    assert_same(graphs(tiles(2), **options), eager(tower, tiles(2), **options))
+    options = needs((2,), 1, False)
+    assert_same(graphs(tiles(2), options), eager(tower, tiles(2), options))
     captured = runtime.events[runtime.events.index("capture from main") + 1 :]
     assert captured == ["side waits for main", *["prefetch on side"] * 12, "main waits for side"]
 
@@ -281,7 +282,7 @@ def test_a_prefetch_is_captured_with_the_pass_and_joined(runtime, tower, monkeyp
 def test_too_many_tiles(runtime, tower):
     graphs = BucketedGraphs(tower, NPU, buckets=(1, 2))
     with pytest.raises(SettingsError, match="got a batch of 3 tiles, need 1 to 2"):
-        graphs(tiles(3), scales=(), stride=1, patches=False)
+        graphs(tiles(3), needs((), 1, False))
 
 
 @pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("meta")])
@@ -307,20 +308,20 @@ def test_a_failed_capture_is_said_and_passes_go_on(runtime, tower, caplog):
     """torch_npu's own words for a capture under TASK_QUEUE_ENABLE=2."""
     words = "Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0."
     graphs = BucketedGraphs(tower, NPU, buckets=(1, 2))
-    options = {"scales": (2,), "stride": 1, "patches": False}
-    graphs(tiles(1), **options)
+    options = needs((2,), 1, False)
+    graphs(tiles(1), options)
     runtime.error = RuntimeError(words)
     with caplog.at_level(logging.WARNING):
         for seed in range(3):
             pixels = tiles(2, seed)
-            assert_same(graphs(pixels, **options), eager(tower, pixels, **options))
+            assert_same(graphs(pixels, options), eager(tower, pixels, options))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "cannot capture a graph of 2 tiles" in record.message
     assert record.message.endswith(f"({words}); going on without graphs")
     assert graphs.failure == words
     runtime.error = None
-    assert_same(graphs(tiles(1, 5), **options), eager(tower, tiles(1, 5), **options))
+    assert_same(graphs(tiles(1, 5), options), eager(tower, tiles(1, 5), options))
     assert [graph.replays for graph in runtime.graphs] == [1]
 
 
@@ -328,12 +329,12 @@ def test_errors_of_the_pass_itself_are_not_hidden(runtime, caplog):
     """Running out of memory is the engine's to handle: it halves the batch."""
     error = RuntimeError("NPU out of memory. Tried to allocate 2.00 GiB")
 
-    def encode(pixels, **options):
+    def encode(pixels, options):
         raise error
 
     graphs = BucketedGraphs(encode, NPU)
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError) as stop:
-        graphs(tiles(2), scales=(), stride=1, patches=False)
+        graphs(tiles(2), needs((), 1, False))
     assert stop.value is error
     assert graphs.failure is None
     assert not caplog.records
@@ -343,7 +344,7 @@ def test_threads_do_not_mix_their_tiles(runtime):
     """A graph has one input: another thread's tiles must not come in between."""
     inside: list[int] = []
 
-    def encode(pixels, **options):
+    def encode(pixels, options):
         return Embeddings(pixels[:, :1, 0, 0] * 2)
 
     graphs = BucketedGraphs(encode, NPU, buckets=(2,))
@@ -360,7 +361,7 @@ def test_threads_do_not_mix_their_tiles(runtime):
 
     def work(number: int) -> None:
         for _ in range(5):
-            image = graphs(torch.full((2, 3, 64, 64), float(number)), scales=(), stride=1, patches=False).image
+            image = graphs(torch.full((2, 3, 64, 64), float(number)), needs((), 1, False)).image
             if image.tolist() != [[2.0 * number]] * 2:
                 wrong.append(number)
 

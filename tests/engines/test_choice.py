@@ -9,12 +9,17 @@ import pytest
 import torch
 
 from winspect.engines import choice, openvino_engine
-from winspect.engines.choice import ENGINES, choose, installed
+from winspect.engines.choice import ENGINES, Choice, installed
+from winspect.engines.options import EngineOptions
 from winspect.errors import DeviceError, EngineError, MissingExtraError, PrecisionError
 from winspect.system import installation
 from winspect.system.installation import install_command
 
 CPU = torch.device("cpu")
+
+
+def choose(engine: str = "auto", precision: str | None = "auto", device: str = "auto") -> Choice:
+    return choice.choose(EngineOptions(engine, precision, device))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 import torch
 from checkpoints import SMALL, build
 
-from winspect.backbones.embeddings import Embeddings
+from tests.engines.towers import needs
+from winspect.backbones.embeddings import LAST, Embeddings
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.base import is_out_of_memory
 from winspect.engines.devices import DEVICES, PRECISIONS, dtype_of, resolve_device
@@ -28,12 +29,14 @@ class Stand(torch.nn.Module):
         self.room, self.batches = room, []
         self.error = error or torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    def forward(self, pixels, *, scales, stride, patches):
+    def forward(self, pixels, wanted):
         self.batches.append(len(pixels))
         if len(pixels) > self.room:
             raise self.error
         vectors = pixels.mean(dim=(2, 3))
-        return Embeddings(vectors, {scale: vectors[:, None] * scale for scale in scales}, vectors[:, None])
+        return Embeddings(
+            vectors, {scale: vectors[:, None] * scale for scale in wanted.scales}, {LAST: vectors[:, None]}
+        )
 
 
 def tiles(count: int) -> torch.Tensor:
@@ -41,7 +44,7 @@ def tiles(count: int) -> torch.Tensor:
 
 
 def encode(engine: TorchEngine, count: int) -> Embeddings:
-    return engine.encode(tiles(count), scales=(2, 3), stride=1, patches=True)
+    return engine.encode(tiles(count), needs((2, 3), 1, True))
 
 
 # Batches and memory
@@ -60,7 +63,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(caplog):
     whole = encode(TorchEngine(Stand(room=9), CPU, "fp32", batch_size=9), 9)
     torch.testing.assert_close(halved.image, whole.image, rtol=0, atol=0)
     torch.testing.assert_close(halved.windows[3], whole.windows[3], rtol=0, atol=0)
-    torch.testing.assert_close(halved.patches, whole.patches, rtol=0, atol=0)
+    torch.testing.assert_close(halved.patches[LAST], whole.patches[LAST], rtol=0, atol=0)
     assert len(halved.image) == 9
 
 
@@ -139,8 +142,8 @@ def test_embeddings_are_float32_whatever_the_tower_runs_in(precision):
     engine = TorchEngine(ImageTower(build(SMALL).visual), CPU, precision)
     assert engine.tower.dtype == dtype_of(precision)
     assert (engine.name, engine.precision, engine.device) == ("torch", precision, CPU)
-    embeddings = engine.encode(torch.randn(2, 3, 64, 64), scales=(2,), stride=1, patches=True)
-    assert {embeddings.image.dtype, embeddings.windows[2].dtype, embeddings.patches.dtype} == {torch.float32}
+    embeddings = engine.encode(torch.randn(2, 3, 64, 64), needs((2,), 1, True))
+    assert {embeddings.image.dtype, embeddings.windows[2].dtype, embeddings.patches[LAST].dtype} == {torch.float32}
     assert not embeddings.image.requires_grad
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from checkpoints import SMALL, register_small
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
-from tests.engines.towers import make_pixels, make_visual
+from tests.engines.towers import make_pixels, make_visual, needs
 from winspect import WinCLIP
+from winspect.backbones.embeddings import LAST
 from winspect.backbones.image_tower import ImageTower
 from winspect.cli.main import main
 from winspect.engines import quantised
@@ -26,20 +28,20 @@ from winspect.errors import MissingExtraError, PrecisionError, ReferencesError
 
 nncf = pytest.importorskip("nncf", reason="int8 needs NNCF")
 
-OPTIONS = {"scales": (2,), "stride": 1, "patches": False}
+NEEDS = needs((2,), 1, False)
 
 
 def make_engine(folder: Path, *, count: int = FEWEST_PICTURES, seed: int = 3, identity: str = "w") -> QuantisedEngine:
     tower = ImageTower(make_visual(layers=1)).eval()
     how = {"calibration": make_pixels(count, seed), "cache": GraphCache(folder, identity), "threads": 1}
-    return QuantisedEngine(tower, scales=OPTIONS["scales"], stride=OPTIONS["stride"], **how)
+    return QuantisedEngine(tower, needs=NEEDS, **how)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A cache with one quantised graph, of windows of scale 2."""
     folder = tmp_path_factory.mktemp("int8")
-    make_engine(folder).encode(make_pixels(1), **OPTIONS)
+    make_engine(folder).encode(make_pixels(1), NEEDS)
     return folder
 
 
@@ -61,8 +63,8 @@ def test_embeddings_are_close_to_the_towers_and_rounded(folder):
     pixels = make_pixels(4)
     tower = ImageTower(make_visual(layers=1)).eval()
     with torch.inference_mode():
-        exact = tower(pixels, **OPTIONS)
-    ours = make_engine(folder).encode(pixels, **OPTIONS)
+        exact = tower(pixels, NEEDS)
+    ours = make_engine(folder).encode(pixels, NEEDS)
     for mine, theirs in ((ours.image, exact.image), (ours.windows[2], exact.windows[2])):
         assert mine.dtype == torch.float32
         assert mine.shape == theirs.shape
@@ -72,12 +74,12 @@ def test_embeddings_are_close_to_the_towers_and_rounded(folder):
 
 def test_the_second_start_does_not_quantise(folder, quantisations):
     engine = make_engine(folder)
-    first = engine.encode(make_pixels(1), **OPTIONS)
+    first = engine.encode(make_pixels(1), NEEDS)
     assert quantisations == []
     assert (engine.name, engine.precision) == ("openvino", "int8")
     # Few-shot inspection shares it: patch tokens are always among its outputs.
-    patches = engine.encode(make_pixels(1), **{**OPTIONS, "patches": True})
-    assert patches.patches is not None
+    patches = engine.encode(make_pixels(1), replace(NEEDS, layers=(LAST,)))
+    assert set(patches.patches) == {LAST}
     assert quantisations == []
     torch.testing.assert_close(patches.image, first.image, rtol=0, atol=1e-5)
 
@@ -86,17 +88,17 @@ def test_scores_without_maps_are_of_the_same_quantisation(tmp_path, quantisation
     """Two quantisations gave one picture two scores, 1e-3 apart, and so two verdicts."""
     tower = ImageTower(make_visual(layers=3)).eval()
     how = {"calibration": make_pixels(FEWEST_PICTURES, 3), "cache": GraphCache(tmp_path, "w"), "threads": 1}
-    engine = QuantisedEngine(tower, scales=(2, 3), stride=1, **how)
+    engine = QuantisedEngine(tower, needs=needs((2, 3), 1, True), **how)
     pixels = make_pixels(6)
-    alone = engine.encode(pixels, scales=(), stride=1, patches=False)
-    with_windows = engine.encode(pixels, scales=(2, 3), stride=1, patches=True)
+    alone = engine.encode(pixels, needs((), 1, False))
+    with_windows = engine.encode(pixels, needs((2, 3), 1, True))
     torch.testing.assert_close(alone.image, with_windows.image, rtol=0, atol=0)
     assert len(quantisations) == 1
-    layouts = engine._layouts(1, (2, 3), 1, True)
+    layouts = engine._layouts(1, needs((2, 3), 1, True))
     assert [layout.scales for layout in layouts] == [(), (2, 3)]
     assert all(layout in engine._graphs or layout.without_patches() in engine._graphs for layout in layouts)
     # The graph of the pictures is a part of the one with windows: but for steps of rounding it says the same.
-    graph, layout = engine._graph(engine._layout(1, (2, 3), 1, True))
+    graph, layout = engine._graph(engine._layout(1, needs((2, 3), 1, True)))
     with torch.inference_mode():
         whole = torch.cat([engine._run(graph, layout, tower.tokens(one[None])[0]).image for one in pixels])
     assert cosine_similarity(whole, alone.image, dim=-1).min() > 0.9999
@@ -109,11 +111,11 @@ def test_other_pictures_or_weights_are_quantised_anew(folder, monkeypatch, chang
 
     monkeypatch.setattr(QuantisedEngine, "_quantise", asked)
     with pytest.raises(Exception, match="cannot build its graph"):
-        make_engine(folder, **change).encode(make_pixels(1), **OPTIONS)
+        make_engine(folder, **change).encode(make_pixels(1), NEEDS)
 
 
 def test_smooth_quant_for_transformers(tmp_path, quantisations):
-    make_engine(tmp_path).encode(make_pixels(1), **OPTIONS)
+    make_engine(tmp_path).encode(make_pixels(1), NEEDS)
     (options,) = quantisations
     assert options["model_type"] == nncf.ModelType.TRANSFORMER
     assert options["subset_size"] == FEWEST_PICTURES
@@ -130,7 +132,7 @@ def test_without_nncf_the_extra_is_named(tmp_path, monkeypatch):
     engine = make_engine(tmp_path)
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(MissingExtraError, match=r'int8 needs NNCF: pip install .*\[int8\]"'):
-        engine.encode(make_pixels(1), **OPTIONS)
+        engine.encode(make_pixels(1), NEEDS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +140,7 @@ def test_stdout_is_left_to_json(tmp_path, capsys):
     """NNCF logs, and draws its progress, on stdout."""
     print("before")
     engine = make_engine(tmp_path)
-    engine.encode(make_pixels(1), **OPTIONS)
+    engine.encode(make_pixels(1), NEEDS)
     quantised._nncf()
     logging.getLogger("nncf").error("said by NNCF")
     out = capsys.readouterr()

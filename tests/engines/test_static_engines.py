@@ -15,8 +15,8 @@ import torch
 from checkpoints import SMALL, build
 from torch import nn
 
-from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual
-from winspect.backbones.embeddings import Embeddings
+from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual, needs
+from winspect.backbones.embeddings import LAST, STEM, Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
 from winspect.engines import static
@@ -46,10 +46,10 @@ def engine_of(tmp_path):
     return make
 
 
-def exact(visual: nn.Module, pixels: torch.Tensor, **options) -> Embeddings:
+def exact(visual: nn.Module, pixels: torch.Tensor, options: Needs) -> Embeddings:
     """The tower itself in float64, held to the oracle in test_encoder.py."""
     with torch.inference_mode():
-        return ImageTower(copy.deepcopy(visual).double())(pixels.double(), **options)
+        return ImageTower(copy.deepcopy(visual).double())(pixels.double(), options)
 
 
 def assert_same(ours: Embeddings, expected: Embeddings) -> None:
@@ -58,11 +58,8 @@ def assert_same(ours: Embeddings, expected: Embeddings) -> None:
         **{f"windows {scale}": (ours.windows[scale], expected.windows[scale]) for scale in expected.windows},
     }
     assert set(ours.windows) == set(expected.windows)
-    for name in ("patches", "stem"):
-        mine, theirs = getattr(ours, name), getattr(expected, name)
-        assert (mine is None) == (theirs is None), name
-        if theirs is not None:
-            pairs[name] = (mine, theirs)
+    assert set(ours.patches) == set(expected.patches)
+    pairs |= {layer: (ours.patches[layer], expected.patches[layer]) for layer in expected.patches}
     for name, (mine, theirs) in pairs.items():
         assert mine.dtype == torch.float32, name
         assert mine.shape == theirs.shape, name
@@ -88,9 +85,9 @@ def test_embeddings_are_the_oracles(engine_of, engine):
             scale: torch.stack([torch.stack(list(oracle.of_scale(tile.windows, scale).values())) for tile in slow])
             for scale in (2, 3)
         },
-        patches=torch.stack([tile.patches for tile in slow]),
+        patches={LAST: torch.stack([tile.patches for tile in slow])},
     )
-    ours = engine_of(engine, visual).encode(pixels, scales=(2, 3), stride=1, patches=True)
+    ours = engine_of(engine, visual).encode(pixels, needs((2, 3), 1, True))
     assert_same(ours, expected)
     assert expected.windows[2].std(dim=1).mean() > 0.1  # windows that were all alike would prove nothing
 
@@ -100,8 +97,8 @@ def test_embeddings_are_the_oracles(engine_of, engine):
 def test_every_kind_of_tower(engine_of, engine, variant):
     visual, pixels = make_visual(**VARIANTS[variant]), make_pixels(1)
     for scales, patches in (((2, 3), True), ((2, 3), False), ((), False)):
-        options = {"scales": scales, "stride": 1, "patches": patches}
-        assert_same(engine_of(engine, visual).encode(pixels, **options), exact(visual, pixels, **options))
+        options = needs(scales, 1, patches)
+        assert_same(engine_of(engine, visual).encode(pixels, options), exact(visual, pixels, options))
 
 
 @pytest.mark.parametrize(
@@ -112,9 +109,9 @@ def test_every_kind_of_tower(engine_of, engine, variant):
 def test_every_layout(engine_of, engine, scales, stride, tiles, batch):
     """Three tiles in graphs of two: the last one is filled up."""
     visual, pixels = make_visual(layers=2), make_pixels(tiles)
-    options = {"scales": scales, "stride": stride, "patches": len(scales) == 2}
-    encoded = engine_of(engine, visual, batch_size=batch).encode(pixels, **options)
-    assert_same(encoded, exact(visual, pixels, **options))
+    options = needs(scales, stride, len(scales) == 2)
+    encoded = engine_of(engine, visual, batch_size=batch).encode(pixels, options)
+    assert_same(encoded, exact(visual, pixels, options))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -123,15 +120,15 @@ def test_the_bundled_model(engine_of, engine):
     visual = load(TINY).model.visual
     tower = ImageTower(visual)
     pixels = torch.randn(1, 3, *tower.image_hw, generator=torch.Generator().manual_seed(0))
-    options = {"scales": (2, 3), "stride": 1, "patches": True}
-    assert_same(engine_of(engine, visual).encode(pixels, **options), exact(visual, pixels, **options))
+    options = Needs((2, 3), 1, (STEM, LAST))
+    assert_same(engine_of(engine, visual).encode(pixels, options), exact(visual, pixels, options))
 
 
 def test_a_square_tower_with_text_beside_it(engine_of):
     visual = build(SMALL).visual
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    options = {"scales": (2, 3), "stride": 1, "patches": False}
-    assert_same(engine_of("openvino", visual).encode(pixels, **options), exact(visual, pixels, **options))
+    options = needs((2, 3), 1, False)
+    assert_same(engine_of("openvino", visual).encode(pixels, options), exact(visual, pixels, options))
 
 
 # The exact savings
@@ -263,40 +260,40 @@ def test_a_graph_with_patches_serves_calls_without(engine_of, built):
     visual, pixels = make_visual(layers=2), make_pixels(1)
     engine = engine_of("openvino", visual)
     for patches in (True, False, True):
-        options = {"scales": (2,), "stride": 1, "patches": patches}
-        assert_same(engine.encode(pixels, **options), exact(visual, pixels, **options))
+        options = needs((2,), 1, patches)
+        assert_same(engine.encode(pixels, options), exact(visual, pixels, options))
     assert [layout.patches for layout in built] == [True]
 
 
 def test_a_graph_without_patches_gives_way_to_one_with_them(engine_of, built):
     engine = engine_of("openvino", make_visual(layers=1))
     for patches in (False, True, False):
-        engine.encode(make_pixels(1), scales=(2,), stride=1, patches=patches)
+        engine.encode(make_pixels(1), needs((2,), 1, patches))
     assert [layout.patches for layout in built] == [False, True]
     assert [layout.patches for layout in engine._graphs] == [True]  # in memory once
 
 
 def test_batches_are_filled_without_windows_and_single_with_them(engine_of, built):
     engine = engine_of("openvino", make_visual(layers=1))
-    assert (engine.tiles_per_pass(()), engine.tiles_per_pass((2,))) == (static.IMAGE_BATCH, 1)
-    engine.encode(make_pixels(3), scales=(2,), stride=1, patches=False)
-    engine.encode(make_pixels(static.IMAGE_BATCH // 2 + 1), scales=(), stride=1, patches=False)
-    engine.encode(make_pixels(3), scales=(), stride=1, patches=False)
+    assert (engine.tiles_per_pass(needs()), engine.tiles_per_pass(needs((2,)))) == (static.IMAGE_BATCH, 1)
+    engine.encode(make_pixels(3), needs((2,), 1, False))
+    engine.encode(make_pixels(static.IMAGE_BATCH // 2 + 1), needs((), 1, False))
+    engine.encode(make_pixels(3), needs((), 1, False))
     assert [layout.batch for layout in built] == [1, static.IMAGE_BATCH]  # the last tiles of a stream are filled up
-    engine.encode(make_pixels(3), scales=(), stride=1, patches=False)
+    engine.encode(make_pixels(3), needs((), 1, False))
     assert [layout.batch for layout in built] == [1, static.IMAGE_BATCH, 1]  # tiles that come one by one are not
     own = engine_of("openvino", make_visual(layers=1), batch_size=3)
-    assert (own.tiles_per_pass(()), own.tiles_per_pass((2,))) == (3, 3)
+    assert (own.tiles_per_pass(needs()), own.tiles_per_pass(needs((2,)))) == (3, 3)
 
 
 def test_threads_share_an_engine(engine_of):
     """A graph has one set of buffers: two calls at once must not read each other's embeddings."""
     engine = engine_of("openvino", make_visual(layers=2))
     pixels = make_pixels(8)
-    options = {"scales": (2, 3), "stride": 1, "patches": True}
-    alone = [engine.encode(own[None], **options) for own in pixels]
+    options = needs((2, 3), 1, True)
+    alone = [engine.encode(own[None], options) for own in pixels]
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda n: engine.encode(pixels[n % 8][None], **options), range(64)))
+        together = list(threads.map(lambda n: engine.encode(pixels[n % 8][None], options), range(64)))
     for number, embeddings in enumerate(together):
         torch.testing.assert_close(embeddings.windows[3], alone[number % 8].windows[3], rtol=0, atol=0)
 
@@ -305,9 +302,9 @@ def test_embeddings_outlive_the_next_call(engine_of):
     """A graph's outputs are views of its buffers; what the engine gives is not."""
     engine = engine_of("openvino", make_visual(layers=1))
     pixels = make_pixels(2)
-    first = engine.encode(pixels[:1], scales=(2,), stride=1, patches=True)
+    first = engine.encode(pixels[:1], needs((2,), 1, True))
     kept = first.map(torch.clone)
-    engine.encode(pixels[1:], scales=(2,), stride=1, patches=True)
+    engine.encode(pixels[1:], needs((2,), 1, True))
     torch.testing.assert_close(first.windows[2], kept.windows[2], rtol=0, atol=0)
 
 
@@ -316,10 +313,10 @@ def test_onnx_graphs_are_read_from_the_cache(engine_of, monkeypatch, tmp_path):
     from winspect.engines.onnx_engine import OnnxOperators
 
     visual, pixels = make_visual(layers=1), make_pixels(1)
-    options = {"scales": (2,), "stride": 1, "patches": False}
-    first = engine_of("onnx", visual).encode(pixels, **options)
+    options = needs((2,), 1, False)
+    first = engine_of("onnx", visual).encode(pixels, options)
     monkeypatch.setattr(OnnxOperators, "save", lambda *_: pytest.fail("made again"))
-    again = engine_of("onnx", visual).encode(pixels, **options)
+    again = engine_of("onnx", visual).encode(pixels, options)
     torch.testing.assert_close(again.windows[2], first.windows[2], rtol=0, atol=0)
 
 
@@ -339,7 +336,7 @@ def test_an_unknown_activation_is_refused(engine_of, module):
     with pytest.raises(ArchitectureError, match=f"got an MLP .* with {type(module).__name__}; .* use engine torch"):
         build_tower(ImageTower(visual), Layout((3, 4), (2,), 1, False, 1), OpenVINOOperators())
     with pytest.raises(EngineBuildError, match="engine openvino cannot build its graph: got an MLP"):
-        engine_of("openvino", visual).encode(make_pixels(1), scales=(2,), stride=1, patches=False)
+        engine_of("openvino", visual).encode(make_pixels(1), needs((2,), 1, False))
 
 
 def test_an_mlp_with_another_layer_is_refused():
@@ -365,7 +362,7 @@ def test_an_error_of_the_library_names_the_engine(engine_of, monkeypatch):
 
     monkeypatch.setattr(OpenVINOEngine, "_model", fails)
     with pytest.raises(EngineBuildError, match="engine openvino cannot build its graph: Check 'shape' failed"):
-        engine_of("openvino", make_visual(layers=1)).encode(make_pixels(1), scales=(), stride=1, patches=False)
+        engine_of("openvino", make_visual(layers=1)).encode(make_pixels(1), needs((), 1, False))
 
 
 def out_of_memory_of_onnxruntime() -> Exception:
@@ -385,9 +382,9 @@ def test_out_of_memory_halves_the_batch(engine_of, monkeypatch, caplog, error):
         return whole(self, tokens)
 
     monkeypatch.setattr(OpenVINOGraph, "__call__", small)
-    options = {"scales": (2,), "stride": 1, "patches": False}
+    options = needs((2,), 1, False)
     with caplog.at_level(logging.WARNING):
-        assert_same(engine.encode(pixels, **options), exact(visual, pixels, **options))
+        assert_same(engine.encode(pixels, options), exact(visual, pixels, options))
     assert caplog.messages == ["out of memory on cpu with 4 tiles; going on with 2"]
     assert [layout.batch for layout in engine._graphs] == [2]  # the graph that was too large is gone
 
@@ -398,13 +395,13 @@ def test_not_even_one_tile_fits(engine_of, monkeypatch):
 
     monkeypatch.setattr(OpenVINOEngine, "_model", full)
     with pytest.raises(DeviceMemoryError, match="not even one tile fits"):
-        engine_of("openvino", make_visual(layers=1)).encode(make_pixels(2), scales=(), stride=1, patches=False)
+        engine_of("openvino", make_visual(layers=1)).encode(make_pixels(2), needs((), 1, False))
 
 
 def test_what_is_prepared_is_not_built_again(engine_of, built):
     engine = engine_of("openvino", make_visual(layers=1))
-    engine.prepare(scales=(2,), stride=1, patches=False)
-    engine.encode(make_pixels(3), scales=(2,), stride=1, patches=False)
+    engine.prepare(needs((2,), 1, False))
+    engine.encode(make_pixels(3), needs((2,), 1, False))
     assert [layout.batch for layout in built] == [1]
 
 
@@ -414,9 +411,9 @@ def test_memory_that_is_short_is_left_to_the_first_pass(engine_of, monkeypatch):
 
     monkeypatch.setattr(OpenVINOEngine, "_model", full)
     engine = engine_of("openvino", make_visual(layers=1))
-    engine.prepare(scales=(2,), stride=1, patches=False)
+    engine.prepare(needs((2,), 1, False))
     with pytest.raises(DeviceMemoryError):
-        engine.encode(make_pixels(1), scales=(2,), stride=1, patches=False)
+        engine.encode(make_pixels(1), needs((2,), 1, False))
 
 
 def test_a_device_that_openvino_does_not_find():
@@ -432,13 +429,13 @@ def test_without_onnx_the_extra_is_named(engine_of, monkeypatch):
     engine = engine_of("onnx", make_visual(layers=1))
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r'needs onnx .*pip install .*\[onnx\]"'):
-        engine.encode(make_pixels(1), scales=(), stride=1, patches=False)
+        engine.encode(make_pixels(1), needs((), 1, False))
 
 
 def test_the_cache_of_compiled_graphs(tmp_path, monkeypatch):
     """It is for other devices than the CPU, which serves to test it: the same calls, an export and an import."""
     visual, pixels = make_visual(layers=1), make_pixels(1)
-    options = {"scales": (2,), "stride": 1, "patches": False}
+    options = needs((2,), 1, False)
 
     def engine():
         made = OpenVINOEngine(ImageTower(visual), threads=1, cache=GraphCache(tmp_path, "w"))
@@ -447,16 +444,16 @@ def test_the_cache_of_compiled_graphs(tmp_path, monkeypatch):
         )
         return made
 
-    assert_same(engine().encode(pixels, **options), exact(visual, pixels, **options))
+    assert_same(engine().encode(pixels, options), exact(visual, pixels, options))
     (folder,) = tmp_path.iterdir()
     assert {file.name for file in folder.iterdir()} == {"tower.blob", "manifest.json"}
     again = engine()
     monkeypatch.setattr(again, "_compiled", lambda *_: pytest.fail("compiled again"))
-    assert_same(again.encode(pixels, **options), exact(visual, pixels, **options))
+    assert_same(again.encode(pixels, options), exact(visual, pixels, options))
 
 
 def test_the_cpu_needs_no_cache(tmp_path):
     engine = OpenVINOEngine(ImageTower(make_visual(layers=1)), threads=1, cache=GraphCache(tmp_path / "graphs", "w"))
-    engine.encode(make_pixels(1), scales=(), stride=1, patches=False)
+    engine.encode(make_pixels(1), needs((), 1, False))
     assert not (tmp_path / "graphs").exists()
     assert ImageTower(make_visual(layers=1)).image_hw == IMAGE_HW

@@ -6,6 +6,14 @@ import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import nn
 
+from winspect.backbones.embeddings import LAST, Needs
+
+
+def needs(scales: tuple[int, ...] = (), stride: int = 1, patches: bool = False) -> Needs:
+    """Windows, and the last layer's patch tokens."""
+    return Needs(tuple(scales), stride, (LAST,) if patches else ())
+
+
 IMAGE_HW = (48, 64)  # 3 x 4 patches
 
 

@@ -228,7 +228,7 @@ def test_few_shot_with_seeds(parts, small_model, tmp_path):
         assert results["std"][metric] == pytest.approx(bolt["std"][metric])
     assert {row["seed"] for row in rows_in(tmp_path / "all")} == {"0", "3"}
     # The model is as it was: nothing of the references stays.
-    assert small_model._references == {}
+    assert small_model.references_of("bolt") == ()
 
 
 def test_few_shot_scores_use_the_references(parts, small_model, tmp_path):

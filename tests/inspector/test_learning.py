@@ -13,7 +13,8 @@ from PIL import Image
 
 from winspect import WinCLIP
 from winspect.errors import ReferencesError
-from winspect.inspector import learning
+from winspect.inspector import class_state
+from winspect.methods.method import References
 
 GOOD = Path(__file__).parents[2] / "examples" / "hex_nut" / "train" / "good"
 QUESTION = Path(__file__).parents[2] / "examples" / "hex_nut" / "test" / "defective" / "1.jpg"
@@ -22,7 +23,7 @@ QUESTION = Path(__file__).parents[2] / "examples" / "hex_nut" / "test" / "defect
 @pytest.fixture
 def samples(tmp_path, monkeypatch):
     """Three good samples, which count as many."""
-    monkeypatch.setattr(learning, "WORTH_KEEPING", 3)
+    monkeypatch.setattr(class_state, "WORTH_KEEPING", 3)
     folder = tmp_path / "good"
     shutil.copytree(GOOD, folder)
     (folder / "4.jpg").unlink()
@@ -37,9 +38,9 @@ def start(tmp_path, graphs_compiled_once):
         model = WinCLIP("winspect-tiny", device="cpu", precision="fp32", cache_dir=tmp_path / "cache")
         encode, model.encoded = model._encode, 0
 
-        def counted(tiles, **options):
+        def counted(tiles, needs):
             model.encoded += len(tiles)
-            return encode(tiles, **options)
+            return encode(tiles, needs)
 
         model._encode = counted
         return model
@@ -74,7 +75,7 @@ def test_other_samples_are_encoded(samples, start):
 
 
 def test_few_samples_and_arrays_without_a_file_need_no_disk(samples, start, tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "WORTH_KEEPING", 4)
+    monkeypatch.setattr(class_state, "WORTH_KEEPING", 4)
     start().reference(samples, "hex nut")
     assert not (tmp_path / "cache" / "references").exists()
 
@@ -103,9 +104,9 @@ def test_a_sample_that_is_replaced_meanwhile_is_not_kept(samples, start, tmp_pat
     model = start()
     encode = model._encode
 
-    def replacing(tiles, **options):
+    def replacing(tiles, needs):
         (samples / "3.jpg").write_bytes((samples / "1.jpg").read_bytes())
-        return encode(tiles, **options)
+        return encode(tiles, needs)
 
     model._encode = replacing
     with pytest.raises(ReferencesError, match="changed while it was read"):
@@ -117,7 +118,7 @@ def test_a_full_disk_costs_time_only(samples, start, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(learning, "save_references", full)
+    monkeypatch.setattr(References, "save", full)
     with caplog.at_level(logging.WARNING):
         assert start().reference(samples, "hex nut") == 3
     assert "cannot keep the reference set" in caplog.text

@@ -35,8 +35,8 @@ from winspect.errors import (
     WeightsCorruptError,
     WeightsMissingError,
 )
-from winspect.inspector.state import ClassState
-from winspect.methods.winclip.judge import References
+from winspect.inspector.class_state import ClassState
+from winspect.methods.method import References
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.pool import LIVE_S
 from winspect.system.machine import cpu_features
@@ -414,9 +414,7 @@ def test_the_bundled_models_classes_too(textile, monkeypatch):
     model, other = (WinCLIP("winspect-tiny", device="cpu") for _ in range(2))
     model.reference(textile[-2:], "textile")
     state = taken(model, other, "textile", monkeypatch)
-    good = state.references.log_fusion
-    assert good.patches is state.references.patches  # not twice in the pickle
-    assert all(good.windows[scale] is windows for scale, windows in state.references.windows.items())
+    assert set(state.references.arrays) == {"patches", "windows_2", "windows_3", "stem", "crowding", "looks"}
     assert_same(other.predict_many(textile[:3], "textile"), model.predict_many(textile[:3], "textile"))
     assert [shown.path for shown in other.references_of("textile")] == [str(path) for path in textile[-2:]]
 
@@ -488,7 +486,7 @@ def test_a_state_is_read_without_torch(new_model, tmp_path):
 
 
 def test_states_that_cannot_be_are_refused(new_model, small_model):
-    references = References(np.zeros((2, 64), np.float32), {}, None)
+    references = References({"patches": np.zeros((2, 64), np.float32)})
     text = np.zeros((2, 48), np.float32)
     for arguments, told in (
         (([[0.0], [0.0]],), "got .*, need a NumPy array, float32"),
@@ -505,7 +503,7 @@ def test_states_that_cannot_be_are_refused(new_model, small_model):
     model.reference([part(20)], "nut")
     before = model.predict(part(6), "nut").anomaly_score
     state = ClassState(text, references, (Fingerprint("a.png", None),))
-    with pytest.raises(SettingsError, match=r"'nut' has windows of scales \[\], this predictor's recipe \[2, 3\]"):
+    with pytest.raises(SettingsError, match="'nut' has no windows_2, windows_3, which recipe paper needs"):
         model.take("nut", state)
     assert model.predict(part(6), "nut").anomaly_score == before
     for call in (lambda: model.take("{}", state), lambda: small_model.state_of("{}")):
@@ -521,9 +519,9 @@ def passes_of(model: WinCLIP) -> list[tuple[int, tuple[int, ...]]]:
     passes = []
     whole = model.engine._encode
 
-    def noting(tiles, *, scales, **options):
-        passes.append((len(tiles), tuple(scales)))
-        return whole(tiles, scales=scales, **options)
+    def noting(tiles, needs):
+        passes.append((len(tiles), needs.scales))
+        return whole(tiles, needs)
 
     model.engine._encode = noting
     return passes
@@ -555,7 +553,7 @@ def test_serial_decodes_between_passes(new_model):
     model = new_model(plan="serial")
     events = []
     whole = model.engine._encode
-    model.engine._encode = lambda tiles, **options: (events.append("pass"), whole(tiles, **options))[1]
+    model.engine._encode = lambda tiles, needs: (events.append("pass"), whole(tiles, needs))[1]
 
     def pictures():
         for number in range(6):
@@ -668,8 +666,8 @@ class _BlankTower(torch.nn.Module):
         super().__init__()
         self.tower = tower
 
-    def forward(self, pixels, **options):
-        return self.tower(pixels, **options).map(lambda x: x if x.ndim == 2 else x[:, :1].expand_as(x))
+    def forward(self, pixels, needs):
+        return self.tower(pixels, needs).map(lambda x: x if x.ndim == 2 else x[:, :1].expand_as(x))
 
 
 def test_constant_maps_are_said(new_model, pictures):
@@ -686,8 +684,8 @@ def test_one_map_that_varies_is_enough(new_model, pictures):
     whole, blank = model.engine.tower, _BlankTower(model.engine.tower)
 
     class FirstIsBlank(torch.nn.Module):
-        def forward(self, pixels, **options):
-            first, rest = blank(pixels[:1], **options), whole(pixels[1:], **options)
+        def forward(self, pixels, needs):
+            first, rest = blank(pixels[:1], needs), whole(pixels[1:], needs)
             return type(first).concatenate([first, rest])
 
     model.engine.tower = FirstIsBlank()
@@ -704,7 +702,7 @@ def test_a_picture_of_one_colour_has_no_constant_map(small_model):
 def test_scores_that_are_no_numbers_are_an_error(new_model):
     model = new_model(engine="torch")
     tower = model.engine.tower
-    model.engine.tower = lambda pixels, **options: tower(pixels, **options).map(lambda x: x * float("nan"))
+    model.engine.tower = lambda pixels, needs: tower(pixels, needs).map(lambda x: x * float("nan"))
     with pytest.raises(PictureError, match=r"<array>: .* in fp32 is not a number: use precision fp32 or bf16"):
         model.predict(part(0))
     (result,) = model.predict_many([part(0)])

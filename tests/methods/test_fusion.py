@@ -9,18 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import LAST, STEM, Embeddings
+from winspect.methods.method import References
 from winspect.methods.winclip.fusion import (
     FusionSettings,
-    GoodSamples,
     crowding,
     log_fusion,
     look,
     look_distance,
     stem_distance,
 )
+from winspect.methods.winclip.log import Log
+from winspect.methods.winclip.recipes import RECIPES
 
 GRID = (4, 4)
+LOG = Log(RECIPES["log"])
 SETTINGS = FusionSettings(
     stem=1.5,
     patch=0.7,
@@ -42,8 +45,10 @@ def random_embeddings(batch: int, seed: int) -> Embeddings:
     shape = (batch, GRID[0] * GRID[1])
     return Embeddings(
         image=torch.randn(batch, 5, generator=generator),
-        patches=torch.randn(*shape, 6, generator=generator),
-        stem=torch.randn(*shape, 7, generator=generator),
+        patches={
+            LAST: torch.randn(*shape, 6, generator=generator),
+            STEM: torch.randn(*shape, 7, generator=generator),
+        },
         windows={2: torch.randn(batch, 9, 5, generator=generator), 3: torch.randn(batch, 4, 5, generator=generator)},
     )
 
@@ -99,11 +104,9 @@ def slow_log_fusion(
     embeddings: Embeddings, image_scores: Tensor, maps: Tensor, references: Embeddings, settings: FusionSettings
 ) -> tuple[Tensor, Tensor]:
     """The formula of the module's docstring, one patch and one reference at a time, in float64."""
-    assert embeddings.stem is not None and references.stem is not None
-    assert embeddings.patches is not None and references.patches is not None
-    good_stem, good_patches = references.stem.flatten(0, 1), references.patches.flatten(0, 1)
-    alone = slow_crowding(references.stem)
-    doublings = settings.more_references * math.log2(len(references.stem))
+    good_stem, good_patches = (references.patches[layer].flatten(0, 1) for layer in (STEM, LAST))
+    alone = slow_crowding(references.patches[STEM])
+    doublings = settings.more_references * math.log2(len(references.image))
     images, found = [], torch.zeros(len(maps), GRID[0] * GRID[1])
     for number in range(len(maps)):
         sums = []
@@ -112,7 +115,7 @@ def slow_log_fusion(
             for scale, windows in embeddings.windows.items()
         ]
         for patch in range(GRID[0] * GRID[1]):
-            query, token = embeddings.stem[number, patch], embeddings.patches[number, patch]
+            query, token = embeddings.patches[STEM][number, patch], embeddings.patches[LAST][number, patch]
             stem = min(
                 math.log(float(((query - other) ** 2).mean() ** 0.5)) - settings.crowding * math.log(float(own))
                 for other, own in zip(good_stem, alone, strict=True)
@@ -124,8 +127,10 @@ def slow_log_fusion(
             sums.append(total + settings.zero_shot * math.log(score / (1 - score)))
             centred = settings.map_scale * (sums[-1] + doublings - settings.map_centre)
             found[number, patch] = 1 / (1 + math.exp(-centred))
-        own_look = torch.cat([embeddings.stem[number].mean(dim=0), embeddings.stem[number].std(dim=0)])
-        looks = [torch.cat([each.mean(dim=0), each.std(dim=0)]) for each in references.stem]
+        own_look = torch.cat(
+            [embeddings.patches[STEM][number].mean(dim=0), embeddings.patches[STEM][number].std(dim=0)]
+        )
+        looks = [torch.cat([each.mean(dim=0), each.std(dim=0)]) for each in references.patches[STEM]]
         away = min(float(((own_look - other) ** 2).mean() ** 0.5) for other in looks)
         zero = float(image_scores[number])
         image = max(sums) + settings.image_zero_shot * math.log(zero / (1 - zero)) + settings.look * math.log(away)
@@ -138,8 +143,8 @@ def test_log_fusion_equals_its_slow_twin(shots: int) -> None:
     queries, references = random_embeddings(2, 0), random_embeddings(shots, 1)
     generator = torch.Generator().manual_seed(2)
     image_scores, maps = torch.rand(2, generator=generator), torch.rand(2, *GRID, generator=generator)
-    good = GoodSamples.collect([references.rows(number, number + 1) for number in range(shots)])
-    assert len(good) == shots
+    good = LOG.fit([references.rows(number, number + 1) for number in range(shots)])
+    assert len(good["looks"]) == shots
     images, found = log_fusion(queries, image_scores, maps, good, SETTINGS)
     wanted_images, wanted = slow_log_fusion(queries, image_scores, maps, references, SETTINGS)
     assert images.shape == (2,)
@@ -152,18 +157,13 @@ def test_crowding_leaves_out_the_neighbourhood() -> None:
     stem = torch.arange(16.0).reshape(1, 16, 1)
     # From patch 0, numbers 1, 4, 5 are neighbours; the nearest others are 2, 3 and 6.
     assert crowding(stem)[0].item() == pytest.approx((2 + 3 + 6) / 3)
-    torch.testing.assert_close(crowding(random_embeddings(2, 3).stem), slow_crowding(random_embeddings(2, 3).stem))
+    stem = random_embeddings(2, 3).patches[STEM]
+    torch.testing.assert_close(crowding(stem), slow_crowding(stem))
     assert (crowding(torch.zeros(1, 16, 2)) == 0.1).all()
 
 
 def test_stem_distance_by_hand() -> None:
-    good = GoodSamples(
-        stem=torch.tensor([[0.0, 0.0], [3.0, 3.0]]),
-        crowding=torch.tensor([4.0, 1.0]),
-        patches=torch.zeros(2, 1),
-        windows={},
-        looks=torch.zeros(1, 4),
-    )
+    good = References({"stem": torch.tensor([[0.0, 0.0], [3.0, 3.0]]), "crowding": torch.tensor([4.0, 1.0])})
     query = torch.tensor([[[2.0, 2.0]]])
     # Two from the first, one from the second; but the first stands alone, which allows for half of log 4.
     assert stem_distance(query, good, 0.0).item() == pytest.approx(0.0)
@@ -175,13 +175,13 @@ def test_look_by_hand() -> None:
     stem = torch.tensor([[[1.0], [3.0]]])
     torch.testing.assert_close(look(stem), torch.tensor([[2.0, 2**0.5]]))
     looks = torch.tensor([[2.0, 2**0.5 - 1], [9.0, 9.0]])
-    good = GoodSamples(torch.zeros(1, 1), torch.ones(1), torch.zeros(1, 1), {}, looks)
+    good = References({"looks": looks})
     assert look_distance(stem, good).item() == pytest.approx(0.5**0.5)
 
 
 def test_a_reference_itself_scores_lowest_and_everything_is_finite() -> None:
     references = random_embeddings(1, 4)
-    good = GoodSamples.collect([references])
+    good = LOG.fit([references])
     both = Embeddings.concatenate([references, random_embeddings(1, 5)])
     # Scores of exactly 0 and 1 come from a saturated softmax.
     scores, maps = log_fusion(both, torch.tensor([0.0, 1.0]), torch.zeros(2, *GRID), good, FusionSettings())
@@ -192,13 +192,12 @@ def test_a_reference_itself_scores_lowest_and_everything_is_finite() -> None:
 
 def test_a_farther_patch_never_scores_lower() -> None:
     references = random_embeddings(2, 6)
-    good = GoodSamples.collect([references])
-    assert references.stem is not None and references.patches is not None
+    good = LOG.fit([references])
     found = []
     for step in (0.0, 0.5, 1.0, 4.0):
-        stem = references.stem[:1].clone()
+        stem = references.patches[STEM][:1].clone()
         stem[0, 5] += step
-        queries = Embeddings(image=torch.zeros(1, 5), patches=references.patches[:1], stem=stem)
+        queries = Embeddings(torch.zeros(1, 5), patches={LAST: references.patches[LAST][:1], STEM: stem})
         found.append(
             log_fusion(queries, torch.full((1,), 0.5), torch.full((1, *GRID), 0.5), good, SETTINGS)[1][0, 1, 1]
         )
@@ -206,30 +205,19 @@ def test_a_farther_patch_never_scores_lower() -> None:
     assert found[0] < found[-1]
 
 
-def test_embeddings_without_stem_are_refused() -> None:
-    plain = Embeddings(image=torch.zeros(1, 5), patches=torch.zeros(1, 16, 6))
-    with pytest.raises(ValueError, match="stem features"):
-        GoodSamples.collect([plain])
-    with pytest.raises(ValueError, match="one good sample"):
-        GoodSamples.collect([])
-    good = GoodSamples.collect([random_embeddings(1, 7)])
-    with pytest.raises(ValueError, match="patches=True"):
-        log_fusion(plain, torch.zeros(1), torch.zeros(1, *GRID), good, SETTINGS)
-
-
 @pytest.mark.parametrize("samples", [15, 16, 17, 130])
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 def test_crowding_of_many_samples_is_that_of_one_matrix(samples, kind):
-    stem = random_embeddings(samples, samples).stem
+    stem = random_embeddings(samples, samples).patches[STEM]
     found = crowding(stem if kind == "torch" else stem.numpy())
     torch.testing.assert_close(torch.as_tensor(found), crowding_in_one_matrix(stem), rtol=0, atol=1e-6)
 
 
 def test_distances_to_many_samples_are_the_same_in_pieces(monkeypatch):
-    good = GoodSamples.collect([random_embeddings(9, 1)])
-    stem = random_embeddings(3, 2).stem
-    expected = torch.cdist(stem.reshape(-1, 7), good.stem, compute_mode="donot_use_mm_for_euclid_dist") / 7**0.5
-    expected = (expected.log() - 0.5 * good.crowding.log()).amin(1).reshape(3, -1)
+    good = LOG.fit([random_embeddings(9, 1)])
+    stem = random_embeddings(3, 2).patches[STEM]
+    expected = torch.cdist(stem.reshape(-1, 7), good["stem"], compute_mode="donot_use_mm_for_euclid_dist") / 7**0.5
+    expected = (expected.log() - 0.5 * good["crowding"].log()).amin(1).reshape(3, -1)
     torch.testing.assert_close(stem_distance(stem, good, 0.5), expected, rtol=0, atol=1e-6)
-    monkeypatch.setattr("winspect.methods.winclip.fusion._LARGEST_DISTANCE_MATRIX", 5 * len(good.stem))
+    monkeypatch.setattr("winspect.methods.winclip.fusion._LARGEST_DISTANCE_MATRIX", 5 * len(good["stem"]))
     torch.testing.assert_close(stem_distance(stem, good, 0.5), expected, rtol=0, atol=1e-6)

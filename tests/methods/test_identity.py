@@ -11,6 +11,7 @@ import pytest
 from winspect._version import __version__
 from winspect.errors import ClassNameError, SettingsError
 from winspect.methods.identity import Identity, brief, differences, listed, written_by
+from winspect.methods.registry import get_method
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.fingerprints import Fingerprint
@@ -18,7 +19,7 @@ from winspect.pictures.fingerprints import Fingerprint
 MODEL = Identity(
     model="ViT-B-32",
     weights_sha256="0a" * 32,
-    recipe=Recipe("paper"),
+    recipe=get_method("paper"),
     engine="openvino",
     precision="fp32",
     device="cpu",
@@ -31,7 +32,7 @@ NUT = MODEL.of_class("metal_nut", SAMPLES)
 OTHER = {
     "model": "ViT-L-14",
     "weights_sha256": "0b" * 32,
-    "recipe": Recipe("paper", temperature=0.05),
+    "recipe": get_method("paper", {"temperature": 0.05}),
     "engine": "onnx",
     "precision": "bf16",
     "device": "cuda",
@@ -135,7 +136,10 @@ def test_equal_is_what_scores_the_same():
     [
         ({"model": "ViT-L-14"}, "model: was 'ViT-B-32', is 'ViT-L-14'"),
         ({"bit_depth": 12}, "bit_depth: was None, is 12"),
-        ({"recipe": Recipe("paper", temperature=0.05)}, "recipe: was {'temperature': 0.07}, is {'temperature': 0.05}"),
+        (
+            {"recipe": get_method("paper", {"temperature": 0.05})},
+            "recipe: was {'temperature': 0.07}, is {'temperature': 0.05}",
+        ),
         ({"references": ()}, "references: was a.png (11111111), b.png (22222222), is none (zero-shot)"),
         (
             {"references": SAMPLES * 3},
@@ -158,9 +162,9 @@ def test_a_document_without_later_entries_is_as_that_release_scored():
         del document["recipe"][name]
     del document["activation"]
     earlier = Identity.read(document)
-    assert (earlier.activation, earlier.recipe) == (None, Recipe("paper"))
+    assert (earlier.activation, earlier.recipe) == (None, get_method("paper"))
     assert names(earlier, NUT) == []
-    assert names(earlier, replace(NUT, recipe=Recipe("paper", underscores="keep"))) == ["recipe"]
+    assert names(earlier, replace(NUT, recipe=get_method("paper", {"underscores": "keep"}))) == ["recipe"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from winspect import RECIPES, Recipe
 from winspect.errors import SettingsError
-from winspect.methods.winclip.recipes import all_settings, get_recipe
+from winspect.methods.registry import all_settings
+from winspect.methods.winclip.recipes import get_recipe
 
 
 def test_paper_is_the_papers():

@@ -30,7 +30,7 @@ def test_a_repeated_tile_is_computed_once_and_counts_twice(small_checkpoint, mon
     model = new_model(small_checkpoint)
     encoded = []
     encode = model.engine.encode
-    monkeypatch.setattr(model.engine, "encode", lambda tiles, **how: encoded.append(len(tiles)) or encode(tiles, **how))
+    monkeypatch.setattr(model.engine, "encode", lambda tiles, needs: encoded.append(len(tiles)) or encode(tiles, needs))
     picture = long_part(1)
     result = model.predict(picture)
     assert encoded == [2]
@@ -78,7 +78,9 @@ def test_pooled_and_same_references_differ(small_checkpoint):
 
 def test_same_tiles_need_pictures_of_one_shape(small_checkpoint):
     model = new_model(small_checkpoint, tile_references="same")
-    with pytest.raises(ReferencesError, match=r"'bolt' have 2, 1 tiles, and tile_references is same.*pooled"):
+    with pytest.raises(
+        ReferencesError, match=r"'bolt': the good samples have 2, 1 tiles, and tile_references is same.*pooled"
+    ):
         model.reference([long_part(1), long_part(2, (100, 100))], "bolt")
     model.reference([long_part(1), long_part(2)], "bolt")
     square, fits = model.predict_many([long_part(3, (100, 100)), long_part(4)], "bolt")

@@ -638,7 +638,7 @@ def loaded_after(modules):
 def test_the_http_process_needs_neither_torch_nor_open_clip():
     used = "winspect.service.backend, winspect.methods.result, winspect.pictures.heatmaps, winspect.calibration"
     assert loaded_after(used) == "[]"
-    assert "torch" in loaded_after("winspect.methods.winclip.judge, torch"), "this proof can fail"
+    assert "torch" in loaded_after("winspect.methods.method, torch"), "this proof can fail"
 
 
 def test_batches_are_told_to_whoever_measures(tmp_path):

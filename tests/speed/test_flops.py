@@ -10,6 +10,7 @@ from checkpoints import SMALL, build
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from winspect.backbones.embeddings import LAST, Needs
 from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.open_clip_models import load
 from winspect.backbones.windows import window_indices
@@ -97,7 +98,7 @@ def test_torch_counts_the_same_in_what_the_tower_executes(tower, monkeypatch, sc
 
     monkeypatch.setattr(Block, "project", counted)
     with counting() as counter:
-        tower(torch.zeros(1, 3, 64, 64), scales=scales, stride=stride, patches=patches)
+        tower(torch.zeros(1, 3, 64, 64), Needs(scales, stride, (LAST,) if patches else ()))
     work = image_tower_flops(shape, scales=scales, stride=stride, patches=patches)
     # The first projection is counted once; however often the tower repeats it is not what is tested here.
     repeated = (sum(projections) - 1) * 2 * shape.tokens * 3 * shape.width**2

@@ -17,6 +17,7 @@ from checkpoints import SMALL, build
 from PIL import Image
 
 from winspect import WinCLIP
+from winspect.backbones.embeddings import Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines import timing
 from winspect.engines.timing import OperatorTime, onnxruntime_times, openvino_fused, openvino_times, torch_times
@@ -68,7 +69,7 @@ def test_torch_says_how_long_each_operator_took(tower):
 
     def run():
         with torch.inference_mode():
-            tower(pixels)
+            tower(pixels, Needs((2, 3)))
 
     began = perf_counter()
     times = {own.name: own.seconds for own in torch_times(run, CPU)}
@@ -357,14 +358,14 @@ class Recorded:
         self.engine, self.runs, self.calls = engine, runs, []
         self.tower = engine.tower
 
-    def encode(self, tiles, **options):
+    def encode(self, tiles, needs):
         self.calls.append(("encode", len(tiles)))
-        return self.engine.encode(tiles, **options)
+        return self.engine.encode(tiles, needs)
 
-    def tiles_per_pass(self, scales):
+    def tiles_per_pass(self, needs):
         return 3
 
-    def timings(self, tiles, **options):
+    def timings(self, tiles, needs):
         self.calls.append(("timings", len(tiles)))
         return self.runs.pop(0)
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from winspect.backbones.embeddings import Embeddings
-from winspect.methods.winclip.fusion import FusionSettings
-from winspect.methods.winclip.judge import References, judge
-from winspect.methods.winclip.recipes import RECIPES
+from winspect.backbones.embeddings import LAST, STEM, Embeddings
+from winspect.methods.method import CutPicture
+from winspect.methods.registry import get_method
 from winspect.methods.winclip.scoring import upsample
 from winspect.system.arrays import logit, normalize, sigmoid, smallest, squared_distances
 
@@ -21,7 +20,7 @@ def embeddings(tiles):
     def random(*shape):
         return torch.from_numpy(RANDOM.standard_normal((tiles, *shape)).astype(np.float32))
 
-    return Embeddings(random(6), {2: random(9, 6), 3: random(4, 6)}, random(16, 8), random(16, 5))
+    return Embeddings(random(6), {2: random(9, 6), 3: random(4, 6)}, {LAST: random(16, 8), STEM: random(16, 5)})
 
 
 def arrays(tensor):
@@ -31,13 +30,17 @@ def arrays(tensor):
 @pytest.mark.parametrize("recipe", ["paper", "log"])
 @pytest.mark.parametrize("shots", [0, 1, 3])
 def test_pictures_are_judged_alike(recipe, shots):
-    tiles, text, fusion = embeddings(3), torch.tensor([[1.0, 0, 2, 0, 1, 0], [0, 1.0, 0, 2, 0, 1]]), FusionSettings()
+    tiles, text = embeddings(3), torch.tensor([[1.0, 0, 2, 0, 1, 0], [0, 1.0, 0, 2, 0, 1]])
     samples = [embeddings(1) for _ in range(shots)]
-    rest = (RECIPES[recipe], GRID, [2, 1], fusion)
-    expected = judge(tiles, text, References.collect(samples) if samples else None, *rest)
-    samples = [sample.map(arrays) for sample in samples]
-    judged = judge(tiles.map(arrays), text.numpy(), References.collect(samples) if samples else None, *rest)
-    for own, other in zip(judged, expected, strict=True):
+    method, pictures = get_method(recipe), [CutPicture(2, (200, 100)), CutPicture(1, (100, 100))]
+
+    def scores(tiles, text, samples):
+        references = method.fit(samples) if samples else None
+        return method.score(tiles, pictures, grid_hw=GRID, text=text, references=references)
+
+    expected = scores(tiles, text, samples)
+    found = scores(tiles.map(arrays), text.numpy(), [sample.map(arrays) for sample in samples])
+    for own, other in zip(found, expected, strict=True):
         assert own.score == pytest.approx(other.score, abs=1e-6)
         np.testing.assert_allclose(own.tile_maps, other.tile_maps, atol=1e-6)
         assert own.tile_maps.dtype == other.tile_maps.dtype == np.float32

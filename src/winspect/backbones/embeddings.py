@@ -1,4 +1,4 @@
-"""What one pass of the image tower gives. Arrays only."""
+"""What a pass of a backbone is asked for, and what it gives. Arrays only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,40 @@ from dataclasses import dataclass, field
 
 from array_api_compat import array_namespace
 
+from winspect.backbones.windows import window_indices
 from winspect.system.arrays import Array
+
+LAST = "last"
+"""The last block's patch tokens, as they are: (batch, patches, width)."""
+LAST_NORM = "last_norm"
+"""The same behind ln_post, as anomalib compares them."""
+STEM = "stem"
+"""Features that a patch embedding of several layers projects its tokens from, ``conv1.stem_features`` in the bundled
+model: (batch, patches, channels)."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs of a backbone, beside the image embedding, which every pass gives. Hashable.
+
+    Attributes:
+        scales: sides of the windows to embed, in patches.
+        stride: step between windows, in patches.
+        layers: names of the layers whose patch vectors are needed: :data:`LAST`, :data:`LAST_NORM`, :data:`STEM`.
+    """
+
+    scales: tuple[int, ...] = ()
+    stride: int = 1
+    layers: tuple[str, ...] = ()
+
+    def check_grid(self, grid_hw: tuple[int, int]) -> None:
+        """Refuse windows that do not fit a grid of patches.
+
+        Raises:
+            SettingsError: names the scale or the stride.
+        """
+        for scale in self.scales:
+            window_indices(grid_hw, scale, self.stride)
 
 
 @dataclass(frozen=True)
@@ -18,24 +51,19 @@ class Embeddings:
         image: (batch, embedding), not normalised.
         windows: scale -> (batch, windows, embedding), in the order of
             :func:`~winspect.backbones.windows.window_indices`.
-        patches: (batch, patches, width), the last layer's patch tokens of the full sequence (no ln_post, no
-            projection), or None when not asked for.
-        stem: (batch, patches, channels), the features a patch embedding of several layers projects its tokens from
-            (``conv1.stem_features`` then ``conv1.project``, as in the bundled model); None for a plain ViT.
+        patches: layer -> (batch, patches, width of the layer), for each layer that was needed.
     """
 
     image: Array
     windows: Mapping[int, Array] = field(default_factory=dict)
-    patches: Array | None = None
-    stem: Array | None = None
+    patches: Mapping[str, Array] = field(default_factory=dict)
 
     def map(self, function: Callable[[Array], Array]) -> Embeddings:
         """The same function on every array."""
         return Embeddings(
             image=function(self.image),
             windows={scale: function(windows) for scale, windows in self.windows.items()},
-            patches=None if self.patches is None else function(self.patches),
-            stem=None if self.stem is None else function(self.stem),
+            patches={layer: function(patches) for layer, patches in self.patches.items()},
         )
 
     def rows(self, start: int, stop: int) -> Embeddings:
@@ -44,7 +72,7 @@ class Embeddings:
 
     @staticmethod
     def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
-        """Batches one behind the other; all made with the same scales and patches."""
+        """Join batches that were made for the same needs, one behind the other."""
         first = parts[0]
         if len(parts) == 1:
             return first
@@ -52,6 +80,5 @@ class Embeddings:
         return Embeddings(
             image=concat([part.image for part in parts]),
             windows={scale: concat([part.windows[scale] for part in parts]) for scale in first.windows},
-            patches=None if first.patches is None else concat([part.patches for part in parts]),
-            stem=None if first.stem is None else concat([part.stem for part in parts]),
+            patches={layer: concat([part.patches[layer] for part in parts]) for layer in first.patches},
         )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import LAST, LAST_NORM, STEM, Embeddings, Needs
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
 
@@ -140,7 +140,6 @@ class ImageTower(nn.Module):
     Args:
         visual: the ``visual`` module of an open_clip model. Its ``conv1`` may be any module that turns pixels
             (batch, 3, size, size) into a map (batch, width, rows, columns).
-        patch_norm: give patch tokens through ln_post.
 
     Raises:
         ArchitectureError: not a plain ViT with class-token pooling.
@@ -153,10 +152,9 @@ class ImageTower(nn.Module):
     positional_embedding: nn.Parameter
     proj: nn.Parameter
 
-    def __init__(self, visual: Any, *, patch_norm: bool = False) -> None:
+    def __init__(self, visual: Any) -> None:
         super().__init__()
         _check_plain_vit(visual)
-        self.patch_norm = patch_norm
         self.conv1, self.ln_pre, self.ln_post = visual.conv1, visual.ln_pre, visual.ln_post
         self.class_embedding, self.positional_embedding = visual.class_embedding, visual.positional_embedding
         self.proj = visual.proj
@@ -175,6 +173,26 @@ class ImageTower(nn.Module):
     def device(self) -> torch.device:
         """Where the tower's weights lie."""
         return self.class_embedding.device
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers whose patch vectors it gives, by the names of :class:`~winspect.backbones.embeddings.Needs`."""
+        return (LAST, LAST_NORM, STEM) if hasattr(self.conv1, "stem_features") else (LAST, LAST_NORM)
+
+    def check(self, needs: Needs) -> None:
+        """Refuse what the tower cannot give.
+
+        Raises:
+            SettingsError: windows that do not fit its grid.
+            ArchitectureError: a layer that it does not have.
+        """
+        needs.check_grid(self.grid_hw)
+        missing = [layer for layer in needs.layers if layer not in self.layers]
+        if missing:
+            raise ArchitectureError(
+                f"the method needs patches of {', '.join(missing)}, this model has {', '.join(self.layers)}; choose "
+                "another recipe or model"
+            )
 
     def tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """[class token, patches] + positions, then ln_pre: (batch, 3, height, width) to (batch, 1 + patches, width).
@@ -216,22 +234,13 @@ class ImageTower(nn.Module):
         return self.pooled(x).unflatten(0, (len(tokens), len(sequences)))
 
     def forward(
-        self,
-        pixels: Tensor,
-        *,
-        scales: Sequence[int] = (2, 3),
-        stride: int = 1,
-        patches: bool = False,
-        before_blocks: Callable[[Tensor], None] | None = None,
+        self, pixels: Tensor, needs: Needs, *, before_blocks: Callable[[Tensor], None] | None = None
     ) -> Embeddings:
         """Embed a batch of normalised pictures.
 
         Args:
             pixels: float (batch, 3, height, width) of the tower's size, device and dtype.
-            scales: sides of the windows, in patches; empty for the image embedding alone.
-            stride: step between windows, in patches.
-            patches: also return what few-shot inspection compares: patch tokens, and stem features where the
-                tower has them.
+            needs: see :meth:`check`.
             before_blocks: called with the tokens before the first block runs; where an accelerator is told to
                 prefetch the blocks' weights.
         """
@@ -240,13 +249,21 @@ class ImageTower(nn.Module):
             before_blocks(tokens)
         first: Any = self.blocks[0]
         projected = first.project(tokens)
+        whole = LAST in needs.layers or LAST_NORM in needs.layers
         x = tokens
         for block in self.blocks:
-            last = block is self.blocks[-1] and not patches
+            last = block is self.blocks[-1] and not whole
             x = block(x, projected=projected if block is first else None, class_token_only=last)
+        layers: dict[str, Callable[[], Tensor | None]] = {
+            LAST: lambda: x[:, 1:],
+            LAST_NORM: lambda: self.ln_post(x[:, 1:]),
+            STEM: lambda: stem,
+        }
         return Embeddings(
             image=self.pooled(x),
-            windows={scale: self.window_embeddings(tokens, scale, stride, projected=projected) for scale in scales},
-            patches=(self.ln_post(x[:, 1:]) if self.patch_norm else x[:, 1:]) if patches else None,
-            stem=stem if patches else None,
+            windows={
+                scale: self.window_embeddings(tokens, scale, needs.stride, projected=projected)
+                for scale in needs.scales
+            },
+            patches={layer: layers[layer]() for layer in needs.layers},
         )

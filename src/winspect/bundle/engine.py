@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import STEM, Embeddings, Needs
 from winspect.bundle.manifest import GRAPHS
 from winspect.engines.compiled import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options
 from winspect.errors import BundleError, MissingExtraError
@@ -33,8 +32,8 @@ class EdgeEngine:
 
     device = "cpu"
 
-    def __init__(self, folder: Path, name: str, precision: str, scales: Sequence[int]) -> None:
-        self.name, self.precision, self._scales = name, precision, tuple(scales)
+    def __init__(self, folder: Path, name: str, precision: str, needs: Needs) -> None:
+        self.name, self.precision, self._needs = name, precision, needs
         self._one_at_a_time = threading.Lock()  # a graph has one set of buffers
         tokens, tower = (folder / place for place in GRAPHS[name])
         try:
@@ -50,32 +49,30 @@ class EdgeEngine:
                 f"{folder}: {name} cannot run its graphs ({error}); copy it again, or upgrade {name}"
             ) from error
 
-    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
+    def prepare(self, needs: Needs) -> None:
         """The graphs have been compiled when the bundle was loaded."""
 
-    def tiles_per_pass(self, scales: Sequence[int]) -> int:
+    def tiles_per_pass(self, needs: Needs) -> int:
         """Tiles per pass where there are enough of them."""
         return 1
 
-    def encode(self, tiles: np.ndarray) -> Embeddings:
-        """Embed normalised tiles, float32 (tiles, 3, height, width), with windows, patch tokens and stem features."""
+    def encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
+        """Embed normalised tiles, float32 (tiles, 3, height, width); all that the graphs give, whatever is needed."""
         with self._one_at_a_time:
             return Embeddings.concatenate([self._encode(tile[None]) for tile in tiles])
 
     def _encode(self, tile: np.ndarray) -> Embeddings:
         embedded = self._tokens(np.ascontiguousarray(tile))
-        stem = np.array(embedded["stem"]) if "stem" in embedded else None
         outputs = self._tower(np.ascontiguousarray(embedded["tokens"][0]))
 
-        def own(name: str) -> np.ndarray:
+        def copied(name: str) -> np.ndarray:
             return np.array(outputs[name])[None]  # a copy: the next tile overwrites the graph's own
 
-        return Embeddings(
-            image=own("image")[0],
-            windows={scale: own(f"windows_{scale}") for scale in self._scales},
-            patches=own("patches"),
-            stem=stem,
-        )
+        layers = {
+            layer: np.array(embedded[STEM]) if layer == STEM else copied("patches") for layer in self._needs.layers
+        }
+        windows = {scale: copied(f"windows_{scale}") for scale in self._needs.scales}
+        return Embeddings(image=copied("image")[0], windows=windows, patches=layers)
 
 
 def _openvino(path: Path, precision: str) -> Graph:

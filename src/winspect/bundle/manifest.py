@@ -24,6 +24,7 @@ GRAPHS: Mapping[str, tuple[str, str]] = {
     "onnx": ("graphs/tokens.onnx", "graphs/tower.onnx"),
 }
 """Of each engine: pixels to tokens, tokens to embeddings."""
+_FUSION, _LOG_FUSION = "fusion", "log_fusion"  # in the file, and in a checkpoint
 _SIDES = range(1, 1001)  # of a grid of patches; an image of 16,000 pixels has 1,000 of 16
 
 
@@ -55,14 +56,14 @@ class Manifest:
 
     Attributes:
         identity: of the model that was exported.
-        fusion: settings of the log fusion, for models that have them.
+        scoring: what the model's checkpoint says of its scoring, for :meth:`Method.for_model`.
         grid_hw: rows and columns of the patch grid.
         classes: by the words they contribute to a prompt.
         sha256: of every file, by its place in the bundle.
     """
 
     identity: Identity
-    fusion: Mapping[str, float] | None
+    scoring: Mapping[str, Any]
     grid_hw: tuple[int, int]
     classes: Mapping[str, BundledClass]
     sha256: Mapping[str, str] = field(repr=False)
@@ -80,7 +81,7 @@ class Manifest:
             "kind": KIND,
             "schema": SCHEMA,
             **self.identity.document(),
-            "fusion": self.fusion and dict(self.fusion),
+            _FUSION: self.scoring.get(_LOG_FUSION),
             "grid_hw": list(self.grid_hw),
             "classes": {
                 name: {
@@ -149,7 +150,7 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
         raise ValueError(f"no hash of {', '.join(unknown)}")
     return Manifest(
         identity=Identity.read(document),
-        fusion=document["fusion"],
+        scoring={} if document[_FUSION] is None else {_LOG_FUSION: document[_FUSION]},
         grid_hw=(int(rows), int(columns)),
         classes=classes,
         sha256=files,

@@ -26,10 +26,10 @@ def add_decision_options(parser: argparse.ArgumentParser, **helps: str) -> None:
 
 def check_decision_options(args: argparse.Namespace) -> None:
     """Refuse what is wrong whatever the model and the calibration are: thresholds that scores never cross, ..."""
-    from winspect.methods.winclip.recipes import get_recipe
+    from winspect.methods.registry import get_method
 
     check_shots(args)
-    _check_thresholds(args, get_recipe(args.recipe or "paper").score_range)
+    _check_thresholds(args, get_method(args.recipe or "paper").score_range)
     if args.boxes == "none" and (args.pixel_threshold is not None or args.min_area is not None):
         raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
     rule_of(args, None)
@@ -119,7 +119,7 @@ def load_inspection(args: argparse.Namespace, references: list[Path], calibratio
     A bundle says more than a model: its only class is the class, where none is named, and has its calibration.
     """
     model = load_predictor(args, calibration)
-    _check_thresholds(args, model.recipe.score_range)  # a bundle's recipe is known only now
+    _check_thresholds(args, model.method.score_range)  # a bundle's recipe is known only now
     calibration = calibration or _bundled(args, model)
     class_option = {} if args.category_name is None else {"category_name": args.category_name}
     if references:

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from winspect.weights import cache_folder
 
 if TYPE_CHECKING:
     from winspect.engines.choice import Choice
-    from winspect.methods.winclip.recipes import Recipe
+    from winspect.methods.method import Method
     from winspect.weights import Source
 
 CACHE_PARTS = ("weights", "text", "graphs", "gate")
@@ -172,16 +171,19 @@ def _choice(
 ) -> dict[str, Any] | None:
     """Resolve the options on this machine, with reasons; None, and a problem, where they are refused."""
     from winspect.engines.choice import choose
-    from winspect.methods.winclip.recipes import RECIPES
+    from winspect.engines.options import EngineOptions
+    from winspect.methods.registry import get_method
     from winspect.weights import TINY
 
     try:
         options, reasons = _resolve(given, calibration)
-        choice = choose(options.get("engine", "auto"), options["precision"], options.get("device", "auto"))
+        choice = choose(
+            EngineOptions(options.get("engine", "auto"), options["precision"], options.get("device", "auto"))
+        )
     except WinspectError as error:
         found.problems.append(str(error))
         return None
-    recipe = options.get("recipe") or RECIPES["log" if model == TINY else "paper"]
+    recipe = get_method(options.get("recipe") or ("log" if model == TINY else "paper"))
     precision, reasons = choice.precision, [*reasons, *choice.reasons]
     checked = choice.faster_precision or ("int8" if precision == "int8" else None)
     if checked and source is not None:
@@ -224,7 +226,7 @@ def _resolve(given: Mapping[str, str | None], calibration: Path | None) -> tuple
     return options, [] if default.precision is None else [f"precision {default.precision}: {default.source}"]
 
 
-def _gate_verdict(choice: Choice, precision: str, recipe: Recipe, source: Source) -> bool | None:
+def _gate_verdict(choice: Choice, precision: str, method: Method, source: Source) -> bool | None:
     """Whether these weights passed the gate, as far as its records say; None where it has not been asked."""
     if not source.present:
         return None
@@ -237,16 +239,16 @@ def _gate_verdict(choice: Choice, precision: str, recipe: Recipe, source: Source
     for key, result in GateRecords(cache_folder() / "gate").all():
         same = {name: key.get(name) for name in expected} == expected
         of_weights = str(key.get("weights", "")).startswith(f"{sha256}/{source.model}/")
-        if same and of_weights and _is_recipe(key.get("recipe"), recipe):
+        if same and of_weights and _is_recipe(key.get("recipe"), method):
             return result.passed
     return None
 
 
-def _is_recipe(record: Any, recipe: Recipe) -> bool:
+def _is_recipe(record: Any, method: Method) -> bool:
     """Whether it is the recipe, but for a temperature that the model brings along."""
     return isinstance(record, dict) and all(
         record.get(name) == (list(value) if isinstance(value, tuple) else value)
-        for name, value in asdict(recipe).items()
+        for name, value in method.document().items()
         if name != "temperature"
     )
 

@@ -34,8 +34,11 @@ def run(args: argparse.Namespace) -> int:
     """Set, show or clear; returns the exit code."""
     if args.action == "set":
         from winspect.engines.choice import choose
+        from winspect.engines.options import EngineOptions
 
-        choose("auto", args.precision)  # refuse what this machine cannot run now, not in every later run
+        choose(
+            EngineOptions(precision=args.precision)
+        )  # refuse what this machine cannot run now, not in every later run
         print(f"default precision {args.precision}, kept in {set_precision(args.precision)}")
     elif args.action == "clear":
         print("default precision fp32; " + ("the setting is removed" if clear_precision() else "nothing was set"))

@@ -20,7 +20,7 @@ from winspect.weights import LOCAL
 if TYPE_CHECKING:
     from winspect.cluster.workers import Workers
     from winspect.inspector.base import Predictor
-    from winspect.inspector.state import ClassState
+    from winspect.inspector.class_state import ClassState
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def make_shared(predictor: Predictor, inspection: Inspection) -> Shared:
     Raises:
         WinspectError: a class or a reference cannot be used, or the calibration is another model's.
     """
-    check_threshold(inspection.rule.threshold, predictor.recipe.score_range)
+    check_threshold(inspection.rule.threshold, predictor.method.score_range)
     for name in inspection.classes:
         if inspection.references:
             predictor.reference(list(inspection.references), name, shots=inspection.shots)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.timing import OperatorTime
 from winspect.errors import DeviceMemoryError, WinspectError
@@ -43,13 +42,8 @@ class Engine(ABC):
     def __init__(self, tower: ImageTower, *, precision: str, device: torch.device, batch_size: int) -> None:
         self.tower, self.precision, self.device, self.batch_size = tower, precision, device, batch_size
 
-    def encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+    def encode(self, tiles: Tensor, needs: Needs) -> Embeddings:
         """Embed normalised tiles, float32 (tiles, 3, height, width) on the CPU.
-
-        Args:
-            scales: sides of the windows, in patches; empty for the image embedding alone.
-            stride: step between windows, in patches.
-            patches: also return what few-shot inspection compares.
 
         Returns:
             float32 embeddings on the engine's device, in the order of the tiles, whatever the precision.
@@ -61,7 +55,7 @@ class Engine(ABC):
         while start < len(tiles):
             part = tiles[start : start + self.batch_size]
             try:
-                parts.append(self._encode(part, scales=scales, stride=stride, patches=patches))
+                parts.append(self._encode(part, needs))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -71,18 +65,18 @@ class Engine(ABC):
         return Embeddings.concatenate(parts)
 
     @abstractmethod
-    def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
-        """Operators' own times for all tiles together; see :meth:`encode` for the arguments."""
+    def timings(self, tiles: Tensor, needs: Needs) -> list[OperatorTime]:
+        """Operators' own times for all tiles together."""
 
-    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:  # noqa: B027  (not all build)
-        """Build now what :meth:`encode` would build for its first tiles; see there for the arguments."""
+    def prepare(self, needs: Needs) -> None:  # noqa: B027  (not all build)
+        """Build now what :meth:`encode` would build for its first tiles."""
 
-    def tiles_per_pass(self, scales: Sequence[int]) -> int:
+    def tiles_per_pass(self, needs: Needs) -> int:
         """Tiles per pass where there are enough of them."""
         return self.batch_size
 
     @abstractmethod
-    def _encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+    def _encode(self, tiles: Tensor, needs: Needs) -> Embeddings:
         """Embed one batch."""
 
     def _halve(self, failed_size: int, error: BaseException) -> None:

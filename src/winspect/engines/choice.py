@@ -6,14 +6,16 @@ Nothing here imports an engine: whether one is installed is looked up, not tried
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from winspect.engines.devices import PRECISIONS, resolve_device
+from winspect.engines.options import EngineOptions
 from winspect.errors import EngineError, MissingExtraError, PrecisionError
 from winspect.system.installation import ENGINE_MODULES, engine_extra, install_command, is_installed
 from winspect.system.machine import cpu_features
+from winspect.system.preferences import default_precision
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,25 @@ def installed() -> tuple[str, ...]:
     return tuple(filter(is_installed, ENGINE_MODULES))
 
 
-def choose(engine: str = "auto", precision: str | None = "auto", device: str = "auto") -> Choice:
+def choose_here(options: EngineOptions) -> Choice:
+    """:func:`choose`; no precision is the one that was set for all runs on this machine.
+
+    Raises:
+        PrecisionError, and what :func:`choose` raises: the precision comes with where it was set.
+    """
+    if options.precision:
+        return choose(options)
+    default = default_precision()
+    try:
+        choice = choose(replace(options, precision=default.precision))
+    except PrecisionError as error:
+        raise PrecisionError(f"{error} (the precision comes from {default.source})") from error
+    if default.precision is not None:
+        logger.info("precision %s: from %s", default.precision, default.source)
+    return choice
+
+
+def choose(options: EngineOptions) -> Choice:
     """Decide what was left to decide. A device, engine or precision asked for by name is never replaced.
 
     On a CPU, ``auto`` takes OpenVINO, then torch: torch's fp32 matrix products do not use AVX-512 on every CPU
@@ -62,17 +82,19 @@ def choose(engine: str = "auto", precision: str | None = "auto", device: str = "
     where the CPU has it natively and the weights pass the gate (see :mod:`winspect.engines.gate`).
 
     Args:
-        engine: one of :data:`ENGINES`.
-        precision: ``auto`` or one of :data:`~winspect.engines.devices.PRECISIONS`; None is fp32.
-        device: see :func:`~winspect.engines.devices.resolve_device`, or ``openvino:`` and OpenVINO's name of a
-            device, such as ``openvino:GPU``.
+        options: its engine is one of :data:`ENGINES`; its precision ``auto`` or one of
+            :data:`~winspect.engines.devices.PRECISIONS`, None is fp32; its device as in
+            :func:`~winspect.engines.devices.resolve_device`, or ``openvino:`` and OpenVINO's name of a device, such as
+            ``openvino:GPU``.
 
     Raises:
         EngineError: an unknown engine, or one that cannot use the device.
         MissingExtraError: an engine that is not installed.
-        PrecisionError: an unknown precision, or one the engine or the processor does not have.
+        PrecisionError: an unknown precision, one the engine or the processor does not have, or pictures to calibrate
+            int8 on with another.
         DeviceError: an unknown device, or one that is not there.
     """
+    engine, precision, device = options.engine, options.precision, options.device
     reasons: list[str] = []
     if engine == "auto" and isinstance(device, str) and device.startswith(_OPENVINO_DEVICE):
         engine = "openvino"
@@ -89,6 +111,11 @@ def choose(engine: str = "auto", precision: str | None = "auto", device: str = "
         reasons.append(_precision_reason(engine, native, is_asked=is_asked, on_cpu=on_cpu))
         precision, faster = "fp32", native if is_asked else None
     _check_precision(engine, precision, on_cpu=on_cpu)
+    if options.int8_pictures is not None and precision != "int8":
+        raise PrecisionError(
+            f"got int8_pictures with precision {precision}: they calibrate int8 alone; ask for precision int8, or "
+            "leave them out"
+        )
     return Choice(engine, precision, faster, torch_device, openvino_device or "CPU", tuple(reasons))
 
 

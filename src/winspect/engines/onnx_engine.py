@@ -159,7 +159,7 @@ class OnnxEngine(StaticEngine):
         return onnx_options(self._threads)
 
     def _session(self, layout: Layout, options: Any) -> Any:
-        key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": repr(layout), "opset": OPSET}
+        key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": layout.key, "opset": OPSET}
         path = self._cache.get(key, partial(self._save, layout)) / "tower.onnx"
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

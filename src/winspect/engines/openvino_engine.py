@@ -84,7 +84,7 @@ class OpenVINOEngine(StaticEngine):
         key = {
             "kind": "openvino",
             "graph": GRAPH_VERSION,
-            "layout": repr(layout),
+            "layout": layout.key,
             "openvino": ov.__version__,
             "device": core.get_property(self.openvino_device, "FULL_DEVICE_NAME"),
             "options": self._options,

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from openvino import opset13 as op
 from torch import Tensor
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import LAST_NORM, Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.compiled import save_openvino
 from winspect.engines.graph_cache import GraphCache
@@ -44,8 +43,8 @@ class QuantisedEngine(OpenVINOEngine):
     Args:
         tower: in float32, on the CPU.
         calibration: normalised tiles, float32 (tiles, 3, height, width), whose activations set the ranges.
-        scales, stride: windows of the recipe. The tower is quantised with them once, and scores without maps come
-            from the same quantisation: two would give a picture two scores.
+        needs: all that the method may ask for. The tower is quantised for it once, and scores without maps or good
+            samples come from the same quantisation: two would give a picture two scores.
         cache: where quantised graphs are kept: making one takes minutes for a large tower.
 
     Raises:
@@ -59,12 +58,11 @@ class QuantisedEngine(OpenVINOEngine):
         *,
         calibration: Tensor,
         cache: GraphCache,
-        scales: Sequence[int],
-        stride: int,
+        needs: Needs,
         threads: int | None = None,
     ) -> None:
         super().__init__(tower, precision="int8", batch_size=1, threads=threads)
-        self._quantised, self._windows = cache, (tuple(scales), stride)
+        self._quantised, self._needs = cache, needs
         if len(calibration) < FEWEST_PICTURES:
             raise ReferencesError(
                 f"got {len(calibration)} pictures to calibrate int8 on, need at least {FEWEST_PICTURES} of the parts "
@@ -74,33 +72,30 @@ class QuantisedEngine(OpenVINOEngine):
         if cpu_features().native_bf16:
             self._options["INFERENCE_PRECISION_HINT"] = "bf16"
 
-    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
+    def prepare(self, needs: Needs) -> None:
         """Build now what :meth:`encode` would build: the graph of the pictures, and that of their windows."""
-        for some in dict.fromkeys([(), tuple(scales)]):
-            super().prepare(scales=some, stride=stride, patches=patches)
+        for part in _passes(needs):
+            super().prepare(part)
 
-    def _embed(self, tokens: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+    def _embed(self, tokens: Tensor, needs: Needs) -> Embeddings:
         # What belongs to the picture always comes from the graph without windows: rounding to 8 bits turns the last
         # digit of a sum, which depends on the rows beside it, into a step, and a score must not depend on its map.
-        pictures = super()._embed(tokens, scales=(), stride=stride, patches=patches)
-        if not scales:
-            return pictures
-        windows = super()._embed(tokens, scales=scales, stride=stride, patches=patches).windows
-        return Embeddings(pictures.image, windows, pictures.patches)
+        pictures, *rest = [super(QuantisedEngine, self)._embed(tokens, part) for part in _passes(needs)]
+        return Embeddings(pictures.image, rest[0].windows, pictures.patches) if rest else pictures
 
-    def _layouts(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> list[Layout]:
-        return [self._layout(tiles, some, stride, patches) for some in dict.fromkeys([(), tuple(scales)])]
+    def _layouts(self, tiles: int, needs: Needs) -> list[Layout]:
+        return [self._layout(tiles, part) for part in _passes(needs)]
 
     def _model(self, layout: Layout) -> ov.Model:
         # Patch tokens always among the outputs: few-shot and zero-shot inspection then share one quantisation.
-        layout = layout.with_patches()
-        if not layout.scales and self._windows[0]:
-            scales, stride = self._windows
-            return without_windows(self._model(replace(layout, scales=scales, stride=stride)), layout)
+        layout = replace(layout, patches=True, norm=LAST_NORM in self._needs.layers)
+        if not layout.scales and self._needs.scales:
+            whole = replace(layout, scales=self._needs.scales, stride=self._needs.stride)
+            return without_windows(self._model(whole), layout)
         key = {
             "kind": "int8",
             "graph": GRAPH_VERSION,
-            "layout": repr(layout),
+            "layout": layout.key,
             "openvino": ov.__version__,
             "nncf": _nncf().__version__,
             "pictures": hashlib.sha256(self._calibration.numpy().tobytes()).hexdigest(),
@@ -125,6 +120,11 @@ class QuantisedEngine(OpenVINOEngine):
                 subset_size=len(tokens),
             )
         save_openvino(model, folder / "tower.xml")
+
+
+def _passes(needs: Needs) -> list[Needs]:
+    """What one call runs: the pictures alone, then their windows where they are needed."""
+    return list(dict.fromkeys([replace(needs, scales=()), needs]))
 
 
 def without_windows(model: ov.Model, layout: Layout) -> ov.Model:

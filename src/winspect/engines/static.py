@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import STEM, Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.base import Engine, is_out_of_memory
 from winspect.engines.compiled import Graph
@@ -55,69 +55,67 @@ class StaticEngine(Engine):
     def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
         """Run batches through a graph of its own that keeps the times of its operators."""
 
-    def save_tower(self, folder: Path, *, scales: Sequence[int], stride: int) -> None:
-        """Write the graph of one tile with patch tokens, for an edge bundle; see :meth:`_save` for its name."""
-        self._save(Layout(self.tower.grid_hw, tuple(scales), stride, patches=True, batch=1), folder)
+    def save_tower(self, folder: Path, needs: Needs) -> None:
+        """Write the graph of one tile, for an edge bundle; see :meth:`_save` for its name."""
+        self._save(Layout.of(self.tower.grid_hw, needs, batch=1).with_patches(), folder)
 
-    def prepare(self, *, scales: Sequence[int], stride: int, patches: bool) -> None:
-        """Build now what :meth:`encode` would build for its first tiles; see there for the arguments."""
+    def prepare(self, needs: Needs) -> None:
+        """Build now what :meth:`encode` would build for its first tiles."""
         try:
             with self._one_at_a_time:
-                self._graph(self._layout(self.tiles_per_pass(scales), scales, stride, patches))
+                self._graph(self._layout(self.tiles_per_pass(needs), needs))
         except Exception as error:
             if not is_out_of_memory(error):  # encode() goes on with fewer tiles
                 raise
 
-    def tiles_per_pass(self, scales: Sequence[int]) -> int:
+    def tiles_per_pass(self, needs: Needs) -> int:
         """Tiles per graph where there are enough of them."""
-        return min(self.batch_size, self._windowed_batch if scales else self.batch_size)
+        return min(self.batch_size, self._windowed_batch if needs.scales else self.batch_size)
 
-    def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
-        """Operators' own times for all tiles together; see :meth:`encode` for the arguments."""
+    def timings(self, tiles: Tensor, needs: Needs) -> list[OperatorTime]:
+        """Operators' own times for all tiles together."""
         embedded: list[Tensor] = []
         with torch.inference_mode():
             times = torch_times(lambda: embedded.append(self.tower.tokens(tiles)[0]), self.device)
-        for layout in self._layouts(len(tiles), scales, stride, patches):
+        for layout in self._layouts(len(tiles), needs):
             times += self._timed(layout, [_filled_up(part, layout.batch) for part in embedded[0].split(layout.batch)])
         return times
 
-    def _layouts(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> list[Layout]:
+    def _layouts(self, tiles: int, needs: Needs) -> list[Layout]:
         """The graphs that a call of :meth:`encode` runs."""
-        return [self._layout(tiles, scales, stride, patches)]
+        return [self._layout(tiles, needs)]
 
-    def _layout(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
+    def _layout(self, tiles: int, needs: Needs) -> Layout:
         # A shorter batch is filled up; where more than half of its places would be empty, tiles run one by one.
-        most = self.tiles_per_pass(scales)
-        batch = 1 if tiles <= most // 2 else most
-        return Layout(self.tower.grid_hw, tuple(scales), stride, patches, batch)
+        most = self.tiles_per_pass(needs)
+        return Layout.of(self.tower.grid_hw, needs, batch=1 if tiles <= most // 2 else most)
 
-    def _layout_for(self, tiles: int, scales: Sequence[int], stride: int, patches: bool) -> Layout:
+    def _layout_for(self, tiles: int, needs: Needs) -> Layout:
         """The layout to run: a stream's last tiles are filled up rather than given another copy of the weights."""
-        own = self._layout(tiles, scales, stride, patches)
-        batched = self._layout(self.tiles_per_pass(scales), scales, stride, patches)
-        self._few = 0 if own == batched else self._few + 1
-        return batched if self._few == 1 and self._has(batched) and not self._has(own) else own
+        fitting, batched = self._layout(tiles, needs), self._layout(self.tiles_per_pass(needs), needs)
+        self._few = 0 if fitting == batched else self._few + 1
+        return batched if self._few == 1 and self._known(batched) and not self._known(fitting) else fitting
 
-    def _has(self, layout: Layout) -> bool:
-        return layout in self._graphs or layout.with_patches() in self._graphs
+    def _known(self, layout: Layout) -> Layout | None:
+        """The layout of a graph in memory that serves a layout: the same, or the same with patch tokens beside."""
+        return next((known for known in self._graphs if layout in (known, known.without_patches())), None)
 
-    def _encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+    def _encode(self, tiles: Tensor, needs: Needs) -> Embeddings:
         with self._one_at_a_time, torch.inference_mode():
             tokens, stem = self.tower.tokens(tiles)
-            embeddings = self._embed(tokens, scales=scales, stride=stride, patches=patches)
-        return Embeddings(
-            embeddings.image, embeddings.windows, embeddings.patches if patches else None, stem if patches else None
-        )
+            embeddings = self._embed(tokens, needs)
+        patches = {**embeddings.patches, STEM: stem}
+        return Embeddings(embeddings.image, embeddings.windows, {layer: patches[layer] for layer in needs.layers})
 
-    def _embed(self, tokens: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+    def _embed(self, tokens: Tensor, needs: Needs) -> Embeddings:
         """Embeddings of tiles from their tokens; patch tokens among them where the graph has them anyway."""
-        graph, layout = self._graph(self._layout_for(len(tokens), scales, stride, patches))
+        graph, layout = self._graph(self._layout_for(len(tokens), needs))
         return Embeddings.concatenate([self._run(graph, layout, part) for part in tokens.split(layout.batch)])
 
     def _graph(self, wanted: Layout) -> tuple[Graph, Layout]:
-        for layout, graph in self._graphs.items():
-            if layout == wanted or layout == wanted.with_patches():
-                return graph, layout
+        known = self._known(wanted)
+        if known is not None:
+            return self._graphs[known], known
         self._graphs.pop(wanted.without_patches(), None)
         try:
             self._graphs[wanted] = self._build(wanted)
@@ -142,7 +140,7 @@ class StaticEngine(Engine):
         return Embeddings(
             image=tensor(IMAGE).flatten(0, 1),
             windows={scale: tensor(window_output(scale)) for scale in layout.scales},
-            patches=tensor(PATCHES) if layout.patches else None,
+            patches={layout.layer: tensor(PATCHES)} if layout.patches else {},
         )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import WeightPrefetch
 from winspect.engines.accelerators.captured_graphs import BUCKETS, BucketedGraphs
@@ -66,29 +65,28 @@ class TorchEngine(Engine):
         if self.graphs is not None:
             self.batch_size = min(self.batch_size, self.graphs.buckets[-1])
 
-    def _encode(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+    def _encode(self, tiles: Tensor, needs: Needs) -> Embeddings:
         with torch.inference_mode():
             pixels = tiles.to(device=self.device, dtype=self.dtype)
             run = self._pass if self.graphs is None else self.graphs
-            return run(pixels, scales=scales, stride=stride, patches=patches).map(Tensor.float)
+            return run(pixels, needs).map(Tensor.float)
 
-    def timings(self, tiles: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> list[OperatorTime]:
-        """Operators' own times for all tiles together; see :meth:`encode` for the arguments.
+    def timings(self, tiles: Tensor, needs: Needs) -> list[OperatorTime]:
+        """Operators' own times for all tiles together.
 
         Passes run operator by operator, also where graphs are on: a graph hides what it is made of.
         """
 
         def run() -> None:
             for part in tiles.split(self.batch_size):
-                pixels = part.to(device=self.device, dtype=self.dtype)
-                self._pass(pixels, scales=scales, stride=stride, patches=patches)
+                self._pass(part.to(device=self.device, dtype=self.dtype), needs)
 
         with torch.inference_mode():
             return torch_times(run, self.device)
 
-    def _pass(self, pixels: Tensor, **options: Any) -> Embeddings:
+    def _pass(self, pixels: Tensor, needs: Needs) -> Embeddings:
         if self.prefetch is None:
-            return self.tower(pixels, **options)
-        embeddings = self.tower(pixels, before_blocks=self.prefetch, **options)
+            return self.tower(pixels, needs)
+        embeddings = self.tower(pixels, needs, before_blocks=self.prefetch)
         self.prefetch.join()
         return embeddings

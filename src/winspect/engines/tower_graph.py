@@ -16,12 +16,13 @@ The three exact savings (each can be switched off, to be measured):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
+from winspect.backbones.embeddings import LAST, LAST_NORM, Needs
 from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
@@ -72,6 +73,7 @@ class Layout:
         stride: step between windows in patches.
         patches: whether the last layer's patch tokens are an output.
         batch: tiles.
+        norm: whether those patch tokens go through ln_post.
         share_first: compute the first block's projection once per token.
         read_last: compute only what is read of the last block.
     """
@@ -83,6 +85,23 @@ class Layout:
     batch: int
     share_first: bool = True
     read_last: bool = True
+    norm: bool = field(default=False, repr=False)
+
+    @classmethod
+    def of(cls, grid_hw: tuple[int, int], needs: Needs, *, batch: int) -> Layout:
+        """The layout that gives what is needed, but for stem features, which are made before the tokens."""
+        norm = LAST_NORM in needs.layers
+        return cls(grid_hw, needs.scales, needs.stride, norm or LAST in needs.layers, batch, norm=norm)
+
+    @property
+    def key(self) -> str:
+        """The layout in the keys of caches."""
+        return f"{self!r}{'/norm' * self.norm}"
+
+    @property
+    def layer(self) -> str:
+        """The name of the patch tokens among the layers of a backbone."""
+        return LAST_NORM if self.norm else LAST
 
     @property
     def tokens(self) -> int:
@@ -95,7 +114,7 @@ class Layout:
 
     def without_patches(self) -> Layout:
         """The same sequences, without patch tokens as an output."""
-        return replace(self, patches=False)
+        return replace(self, patches=False, norm=False)
 
     def windows(self, scale: int) -> int:
         """Windows of one tile."""
@@ -246,7 +265,7 @@ class _Builder:
         rows = np.arange(counts[0], dtype=np.int64).reshape(layout.batch, -1)
         if layout.patches:
             patches = ops.take_rows(pictures, rows[:, 1:].reshape(-1))
-            if self.tower.patch_norm:
+            if layout.norm:
                 patches = self._norm("ln_post", self.tower.ln_post, patches)
             ops.output(PATCHES, patches)
         if rows.shape[1] > 1:

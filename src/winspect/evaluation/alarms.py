@@ -65,12 +65,12 @@ def embedding_alarm(model: WinCLIP, pictures: Sequence[Path]) -> str | None:
             tiles.append(prepare(path, model.preprocess, Cut(bit_depth=model.bit_depth)).tiles)
         except PictureError:
             continue
-    if not tiles or not model.recipe.scales:
+    if not tiles or not model.method.needs(few_shot=False, maps=True).scales:
         return None
     import torch  # not at the top: figures are also made where no model runs
 
     batch = torch.from_numpy(np.concatenate(tiles[:PROBES]))
-    embeddings = model.engine.encode(batch, scales=model.recipe.scales, stride=model.recipe.stride, patches=False)
+    embeddings = model.engine.encode(batch, model.method.needs(few_shot=False, maps=True))
     for scale, windows in embeddings.windows.items():
         if windows.shape[1] > 1 and min(mean_cosine(own) for own in windows) > EQUAL_COSINE:
             return (

@@ -256,7 +256,7 @@ def results_of(
     model: WinCLIP, paths: Sequence[Path], class_name: str, *, keep_pictures: bool
 ) -> Iterator[Iterator[Result]]:
     """Results of pictures, in order, without a warning per batch of constant maps: the alarm names them once."""
-    from winspect.inspector.outcome import ConstantMapWarning
+    from winspect.methods.result import ConstantMapWarning
 
     stream = model.predict_many(paths, class_name, keep_pictures=keep_pictures)
     with warnings.catch_warnings(), closing(stream) as results:  # type: ignore[type-var]

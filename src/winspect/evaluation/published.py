@@ -11,8 +11,8 @@ from typing import Any
 
 from winspect.errors import SettingsError
 from winspect.evaluation.results import METRICS, PIXEL_METRICS
+from winspect.methods.registry import all_settings, get_method
 from winspect.methods.winclip.prompts import PROMPT_SETS
-from winspect.methods.winclip.recipes import all_settings, get_recipe
 
 PUBLISHED_FILE = Path(__file__).with_name("published.json")
 
@@ -127,7 +127,7 @@ def different_conditions(table: Table, results: Mapping[str, Any]) -> list[str]:
 
 def _different_settings(table: Table, results: Mapping[str, Any]) -> list[str]:
     ours = all_settings(results.get("recipe_settings") or {})
-    theirs = all_settings(asdict(get_recipe(table.recipe)))
+    theirs = all_settings(get_method(table.recipe).document())
     form, published = ours.pop("underscores"), table.conditions.underscores
     theirs.pop("underscores")
     matters = published is not None and any("_" in name for name in results.get("categories", ()))

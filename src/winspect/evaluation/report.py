@@ -107,7 +107,7 @@ def write_evaluation_report(
 
 
 def _check_same_model(model: WinCLIP, results: Mapping[str, Any]) -> None:
-    for name, got in (("weights_sha256", model.weights_sha256), ("recipe", model.recipe.name)):
+    for name, got in (("weights_sha256", model.weights_sha256), ("recipe", model.method.name)):
         expected = results.get(name)
         if expected != got:
             raise SettingsError(f"got a model with {name} {got}, need that of the results, {expected}; evaluate again")

@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.bundle.engine import EdgeEngine
 from winspect.bundle.manifest import PREPROCESSING, BundledClass, Manifest, read_json, refusing_damage
 from winspect.calibration import Calibration
 from winspect.errors import BundleError
 from winspect.inspector.base import Predictor
-from winspect.inspector.references import load_references
-from winspect.inspector.state import ClassState
+from winspect.inspector.class_state import ClassState
 from winspect.methods.identity import Identity
-from winspect.methods.winclip.fusion import FusionSettings
-from winspect.methods.winclip.judge import PictureScores
+from winspect.methods.method import PictureScores, References
 from winspect.methods.winclip.prompts import class_key
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.tiles import Cut, Preprocess
@@ -28,7 +26,7 @@ from winspect.system.opening import open_file
 
 
 def load_bundle(folder: str | PathLike[str]) -> EdgePredictor:
-    """Load an edge bundle; its files are held to their hashes.
+    """Load an edge bundle; its files are checked against their hashes.
 
     Raises:
         BundleError: no bundle, a damaged one, or one of a newer release.
@@ -39,7 +37,7 @@ def load_bundle(folder: str | PathLike[str]) -> EdgePredictor:
 
 
 class EdgePredictor(Predictor):
-    """Judges the classes of a bundle as the exported model does, within 1e-4 in fp32.
+    """Scores the classes of a bundle as the exported model does, within 1e-4 in fp32.
 
     It predicts, takes good samples and calibrates as :class:`winspect.WinCLIP` does; it cannot encode the prompts of a
     class that the bundle does not hold.
@@ -49,32 +47,33 @@ class EdgePredictor(Predictor):
         self._bundled, self._folder = manifest.identity, folder
         super().__init__(bit_depth=manifest.identity.bit_depth)
         self.model, self.weights_sha256 = manifest.identity.model, manifest.identity.weights_sha256
-        self.recipe, self.grid_hw = manifest.identity.recipe, manifest.grid_hw
+        self.grid_hw = manifest.grid_hw
         with refusing_damage(folder):
+            self.method = manifest.identity.recipe.for_model(manifest.scoring, self.model)
             settings = read_json(folder / PREPROCESSING)
             self.preprocess = Preprocess(**settings["tiles"])
-            self._fusion = None if manifest.fusion is None else FusionSettings(**manifest.fusion)
             self._calibrations: dict[str, Calibration] = {}
             self._names: dict[str, str] = {}
-            for name, own in manifest.classes.items():
-                self._load_class(folder, name, own)
-            self.engine = EdgeEngine(folder, manifest.engine, manifest.identity.precision, self.recipe.scales)
+            for name, bundled in manifest.classes.items():
+                self._load_class(folder, name, bundled)
+            needs = self.method.needs(few_shot=True, maps=True)
+            self.engine = EdgeEngine(folder, manifest.engine, manifest.identity.precision, needs)
 
-    def _load_class(self, folder: Path, name: str, own: BundledClass) -> None:
-        with open_file(folder / own.text) as file:
+    def _load_class(self, folder: Path, name: str, bundled: BundledClass) -> None:
+        with open_file(folder / bundled.text) as file:
             text = np.load(file, allow_pickle=False)
         if text.dtype != np.float32 or text.ndim != 2 or len(text) != 2 or not np.isfinite(text).all():
-            raise ValueError(f"{own.text} holds {text.dtype} {text.shape}, not two embeddings")
-        references = None if own.references is None else load_references(folder / own.references)
-        shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in own.shown)
+            raise ValueError(f"{bundled.text} holds {text.dtype} {text.shape}, not two embeddings")
+        references = None if bundled.references is None else References.load(folder / bundled.references)
+        shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in bundled.shown)
         self._names[class_key(name)] = name
         self.take(name, ClassState(text, references, shown))
-        if own.calibration is not None:
-            self._calibrations[class_key(name)] = Calibration.load(folder / own.calibration)
+        if bundled.calibration is not None:
+            self._calibrations[class_key(name)] = Calibration.load(folder / bundled.calibration)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes it can judge: the bundle's, and those taken."""
+        """The classes it can score: the bundle's, and those taken."""
         return tuple(self._names.get(key, key) for key in self._texts)
 
     def calibration(self, category_name: str) -> Calibration | None:
@@ -83,7 +82,7 @@ class EdgePredictor(Predictor):
         Raises:
             BundleError: the bundle does not hold the class.
         """
-        self._class_text(category_name)  # refuses a class it cannot judge
+        self._class_text(category_name)  # refuses a class it cannot score
         return self._calibrations.get(class_key(category_name))
 
     def _identity(self) -> Identity:
@@ -95,10 +94,10 @@ class EdgePredictor(Predictor):
             "name one of them, or add it with winspect export --add"
         )
 
-    def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+    def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
         with refusing_damage(self._folder):
-            embeddings = self.engine.encode(tiles)
-            if embeddings.patches is None or embeddings.patches.shape[1] != math.prod(self.grid_hw):
+            embeddings = self.engine.encode(tiles, needs)
+            if any(patches.shape[1] != math.prod(self.grid_hw) for patches in embeddings.patches.values()):
                 raise ValueError(f"its graphs give other patches than a grid of {self.grid_hw} has")
         return embeddings
 

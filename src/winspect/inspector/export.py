@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from winspect.engines.gate.pictures import gate_pictures
 from winspect.engines.static import StaticEngine
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
 from winspect.inspector.edge import EdgePredictor, preprocessing_document
-from winspect.inspector.references import save_references
 from winspect.inspector.winclip import WinCLIP
+from winspect.methods.method import CutPicture
 from winspect.methods.winclip.prompts import check_class_name, class_key
 from winspect.system.files import output_error
 from winspect.system.installation import install_command
@@ -91,8 +91,7 @@ def export(
             if name in classes:
                 shutil.rmtree((staging / classes[name].text).parent)
             classes[name] = _write_class(model, name, staging, (calibrations or {}).get(category))
-        fusion = None if model._fusion is None else asdict(model._fusion)
-        Manifest(model.identity(), fusion, model.grid_hw, classes, sha256={}).write(staging)
+        Manifest(model.identity(), model.method.scoring, model.grid_hw, classes, sha256={}).write(staging)
         largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)
         if largest > LARGEST_DIFFERENCE[model.precision]:
             raise BundleError(
@@ -139,7 +138,7 @@ def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
 def _write_model(model: WinCLIP, engine: StaticEngine, folder: Path) -> None:
     tokens, _ = GRAPHS[engine.name]
     (folder / "graphs").mkdir()
-    engine.save_tower(folder / "graphs", scales=model.recipe.scales, stride=model.recipe.stride)
+    engine.save_tower(folder / "graphs", model.method.needs(few_shot=True, maps=True))
     write = {"openvino": _write_openvino_tokens, "onnx": _write_onnx_tokens}[engine.name]
     pixels = torch.zeros(1, 3, *engine.tower.image_hw)
     write(_Tokens(engine.tower).eval(), pixels, folder / tokens)
@@ -200,7 +199,7 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
     np.save(folder / place / "text.npy", state.text)
     own = BundledClass(text=f"{place}/text.npy")
     if state.references is not None:
-        save_references(state.references, folder / place / "references.npz")
+        state.references.save(folder / place / "references.npz")
         shown = tuple({"name": Path(shown.path).name, "sha256": shown.sha256} for shown in state.shown)
         own = replace(own, references=f"{place}/references.npz", shown=shown)
     if calibration is not None:
@@ -223,11 +222,11 @@ def _largest_difference(model: WinCLIP, bundle: EdgePredictor, categories: Seque
 
 
 def _pictures_to_check(model: WinCLIP, category: str) -> list[np.ndarray]:
-    """Generated pictures, continued to as many tiles as the references have where each is compared with its own."""
+    """Generated pictures, continued to as many tiles as the references have where they could not be compared else."""
     pictures = gate_pictures()[0][:_CHECKED_PICTURES]
     references = model.state_of(category).references
-    if references is None or references.tiles is None or model.recipe.tile_references != "same":
+    if references is None or references.tiles is None or not model.method.refusal(CutPicture(1), references):
         return pictures
     side = pictures[0].shape[0]
-    more = (references.tiles - 1) * int(model.recipe.tile_stride * side)
+    more = (references.tiles - 1) * int(model.cut.stride_fraction * side)
     return [np.pad(picture, ((0, 0), (0, more), (0, 0)), mode="wrap") for picture in pictures]

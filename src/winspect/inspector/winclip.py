@@ -11,35 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from winspect.backbones.embeddings import Embeddings
-from winspect.backbones.windows import window_indices
-from winspect.errors import (
-    EngineBuildError,
-    MissingExtraError,
-    PictureError,
-    PrecisionError,
-    ReferencesError,
-    SettingsError,
-    WeightsCorruptError,
-)
+from winspect.backbones.embeddings import Embeddings, Needs
+from winspect.engines.options import EngineOptions, check_count
+from winspect.errors import EngineBuildError, MissingExtraError, PictureError, ReferencesError, WeightsCorruptError
 from winspect.inspector.base import DEFAULT_CLASS, Picture, Predictor
-from winspect.inspector.references import Learned
+from winspect.inspector.class_state import Learned, learn_once
 from winspect.methods.identity import Identity
-from winspect.methods.winclip.judge import PictureScores, judge
+from winspect.methods.method import CutPicture, Method
+from winspect.methods.registry import get_method
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
-from winspect.methods.winclip.recipes import Recipe, get_recipe
+from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
 from winspect.pictures.given import pictures_given
 from winspect.system.installation import install_command
-from winspect.system.preferences import default_precision
 from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from winspect.backbones.image_tower import ImageTower
     from winspect.backbones.text_tower import TextTower
     from winspect.engines.base import Engine
     from winspect.engines.choice import Choice
+    from winspect.engines.gate import Judgements
     from winspect.inspector.edge import EdgePredictor
 
 __all__ = ["DEFAULT_CLASS", "Picture", "WinCLIP"]
@@ -64,7 +59,8 @@ class WinCLIP(Predictor):
             decoding beside them), ``prefetch`` (the same, and an Ascend NPU prefetches weights); auto is tile-batch.
         graphs: capture passes as graphs for fixed batch sizes (CUDA, Ascend; see docs/ascend.md).
         gate: ``check``, or ``skip`` to run int8 whatever it does to scores; it is a warning then.
-        recipe: ``paper``, ``tiles``, ``log`` or a :class:`~winspect.Recipe`; None for the model's default
+        recipe: ``paper``, ``tiles``, ``log``, another name in :data:`winspect.methods.registry.METHODS`, a
+            :class:`~winspect.Recipe` or a :class:`~winspect.methods.method.Method`; None for the model's default
             (``paper``; ``log`` for the bundled model).
         settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.
         prompts: own states and templates, a YAML file of them, or the name of a set (``winclip``, the default, or
@@ -91,7 +87,7 @@ class WinCLIP(Predictor):
         plan: str = "auto",
         graphs: bool = False,
         gate: str = "check",
-        recipe: str | Recipe | None = None,
+        recipe: str | Recipe | Method | None = None,
         settings: Mapping[str, Any] | None = None,
         prompts: PromptEnsemble | str | PathLike[str] | None = None,
         batch_size: int | None = None,
@@ -101,74 +97,70 @@ class WinCLIP(Predictor):
         cache_dir: str | PathLike[str] | None = None,
     ) -> None:
         _check_installation()
-        # Not at the top: a bundle is loaded by this class too, where there is no torch.
-        from winspect.backbones.image_tower import ImageTower
-        from winspect.backbones.open_clip_models import load
-        from winspect.engines.choice import choose
-        from winspect.inspector.starting import Starter, check_plan, own_settings
-        from winspect.inspector.text_encoder import TextCache, TextEncoder
+        from winspect.engines.choice import choose_here  # not at the top: a bundle is loaded without torch
 
-        for name, number in (("batch_size", batch_size), ("workers", workers)):
-            if number is not None and (not isinstance(number, int) or number < 1):
-                raise SettingsError(f"{name}: got {number!r}, need a whole number from 1")
-        check_plan(plan, gate)
-        choice = choose(engine, precision, device) if precision else _choose_default(engine, device)
-        if int8_pictures is not None and choice.precision != "int8":
-            raise PrecisionError(
-                f"got int8_pictures with precision {choice.precision}: they calibrate int8 alone; ask for precision "
-                "int8, or leave them out"
-            )
+        check_count("workers", workers)
+        options = EngineOptions(engine, precision, device, plan, graphs, gate, batch_size, int8_pictures)
+        choice = choose_here(options)
         for reason in choice.reasons:
             logger.info("%s", reason)
-        chosen = get_recipe(recipe or ("log" if model == TINY else "paper"), settings)
+        method = get_method(recipe or ("log" if model == TINY else "paper"), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else PromptEnsemble.read(prompts)
         super().__init__(plan=plan, workers=workers, bit_depth=bit_depth)
+        self._source = model, weights, cache_dir
+        tower = self._load(method)
+        self._start(options, choice, tower)
 
+    def _load(self, method: Method) -> ImageTower:
+        """Load the weights, and give the method what they say of it; returns the image tower."""
+        from winspect.backbones.image_tower import ImageTower
+        from winspect.backbones.open_clip_models import load
+        from winspect.inspector.text_encoder import TextCache, TextEncoder
+
+        model, weights, cache_dir = self._source
         loaded = load(model, weights, cache_dir=cache_dir)
         self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
         self.weights, self.activation = loaded.tag, loaded.activation
         for remark in loaded.remarks:
             logger.warning("%s", remark)
-        visual: Any = loaded.model.visual
-        self.recipe, self._fusion = own_settings(chosen, loaded, settings or {}, named=not isinstance(recipe, Recipe))
-        tower = ImageTower(visual, patch_norm=self.recipe.patch_norm).eval()
+        self.method = method.for_model(loaded.scoring, loaded.name)
+        tower = ImageTower(loaded.model.visual).eval()
         self.grid_hw = tower.grid_hw
-        for scale in self.recipe.scales:
-            window_indices(self.grid_hw, scale, self.recipe.stride)  # refuses what does not fit, before any picture
+        tower.check(self.method.needs(few_shot=True, maps=True))  # before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
-        identity = f"{self.weights_sha256}/{self.model}/{self.activation}" + "/patch_norm" * self.recipe.patch_norm
-        cache = cache_folder(cache_dir)
+        self._weights_key = f"{self.weights_sha256}/{self.model}/{self.activation}"
+        self._cache_folder = cache_folder(cache_dir)
+        texts = TextCache(self._cache_folder / "text", self._weights_key)
+        self._text = TextEncoder(self._load_text_tower, self.prompts, texts, underscores=self.method.underscores)
+        return tower
 
-        def load_text_tower() -> TextTower:
-            from winspect.backbones.text_tower import TextTower
+    def _load_text_tower(self) -> TextTower:
+        """Loaded again, not kept: its weights are half of the model's, and a class is encoded once."""
+        from winspect.backbones.open_clip_models import load
+        from winspect.backbones.text_tower import TextTower
 
-            # Loaded again, not kept: its weights are half of the model's, and a class is encoded once.
-            again = load(model, weights, cache_dir=cache_dir, offline=True)
-            if again.sha256 != self.weights_sha256:
-                raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
-            return TextTower(again.model, again.tokenizer).eval()
+        model, weights, cache_dir = self._source
+        again = load(model, weights, cache_dir=cache_dir, offline=True)
+        if again.sha256 != self.weights_sha256:
+            raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
+        return TextTower(again.model, again.tokenizer).eval()
 
-        texts, underscores = TextCache(cache / "text", identity), self.recipe.underscores
-        self._text = TextEncoder(load_text_tower, self.prompts, texts, underscores=underscores)
-        self._may_fall_back = engine == "auto" and not device.startswith("openvino:")  # named, if by its device
+    def _start(self, options: EngineOptions, choice: Choice, tower: ImageTower) -> None:
+        from winspect.engines.starter import Starter
+
         self._starter = Starter(
+            options=options,
             choice=choice,
             tower=tower,
-            identity=identity,
-            folder=cache,
+            needs=self.method.needs(few_shot=True, maps=True),
+            identity=self._weights_key,
+            folder=self._cache_folder,
             preprocess=self.preprocess,
-            recipe=self.recipe,
-            prompts=self.prompts,
-            judge=self._judge_for_the_gate,
-            batch_size=batch_size,
-            plan=plan,
-            graphs=graphs,
-            int8_tiles=None if int8_pictures is None else self._int8_tiles(int8_pictures),
+            score=self._score_for_gate,
+            scored_with={"recipe": self.method.document(), "prompts": asdict(self.prompts)},
+            int8_tiles=None if options.int8_pictures is None else self._int8_tiles(options.int8_pictures),
         )
-        try:
-            self.engine, self.gate = self._starter.start(gate)
-        except EngineBuildError as error:
-            self.engine, self.gate = self._fall_back(error), None
+        self.engine, self.gate = self._starter.start()
 
     @staticmethod
     def load(folder: str | PathLike[str]) -> EdgePredictor:
@@ -192,9 +184,18 @@ class WinCLIP(Predictor):
             tiles.append(item.tiles)
         return np.concatenate(tiles) if tiles else np.empty((0, 3, 1, 1), np.float32)
 
-    def _judge_for_the_gate(self, embeddings: Embeddings) -> list[PictureScores]:
-        text = self._averaged_text(DEFAULT_CLASS).to(embeddings.image.device)
-        return judge(embeddings, text, None, self.recipe, self.grid_hw, [1] * len(embeddings.image), self._fusion)
+    def _score_for_gate(self, engine: Engine, tiles: Tensor) -> Judgements:
+        from winspect.engines.gate import Judgements
+
+        needs, text = self.method.needs(few_shot=False, maps=True), self._averaged_text(DEFAULT_CLASS).to(engine.device)
+        given: dict[str, Any] = {"grid_hw": self.grid_hw, "text": text}
+        scores = [
+            found
+            for tile in tiles.split(1)
+            for found in self.method.score(engine.encode(tile, needs), [CutPicture(1)], **given)
+        ]
+        maps = [found.tile_maps[0] for found in scores if found.tile_maps is not None]
+        return Judgements(np.array([found.score for found in scores]), np.stack(maps))
 
     def _identity(self) -> Identity:
         return Identity(
@@ -202,7 +203,7 @@ class WinCLIP(Predictor):
             weights=self.weights,
             weights_sha256=self.weights_sha256,
             activation=self.activation,
-            recipe=self.recipe,
+            recipe=self.method,
             prompts=self.prompts,
             engine=self.engine.name,
             precision=self.precision,
@@ -220,19 +221,17 @@ class WinCLIP(Predictor):
         try:
             super().prepare_engine(category_name, maps=maps)
         except EngineBuildError as error:
-            self.engine = self._fall_back(error)
+            self.engine = self._starter.fall_back(error)
 
     def _text_key(self, category_name: str) -> str:
-        return class_key(category_name, underscores=self.recipe.underscores)
+        return class_key(category_name, underscores=self.method.underscores)
 
     def _learn(
         self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
     ) -> Learned:
         """As :meth:`Predictor._learn`; a large set is encoded once, not at each start."""
-        from winspect.inspector.learning import learn_once
-
         learned = learn_once(
-            self._starter.folder / "references",
+            self._cache_folder / "references",
             {**self.describe(), "preprocess": asdict(self.preprocess), "cut": self.cut.document()},
             shown,
             learn=lambda: super(WinCLIP, self)._learn(pictures, shown, category_name, progress),
@@ -258,26 +257,16 @@ class WinCLIP(Predictor):
 
     def _averaged_text(self, category_name: str) -> torch.Tensor:
         text = self._text(category_name)
-        return text.raw if self.recipe.text_average == "raw" else text.normalised
+        return text.raw if self.method.text_average == "raw" else text.normalised
 
-    def _encode(self, tiles: np.ndarray, *, patches: bool, maps: bool = True) -> Embeddings:
+    def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
         import torch
 
-        options: dict[str, Any] = {
-            "scales": self.recipe.scales if maps else (),
-            "stride": self.recipe.stride,
-            "patches": patches,
-        }
         try:
-            return self.engine.encode(torch.from_numpy(tiles), **options)
+            return self.engine.encode(torch.from_numpy(tiles), needs)
         except EngineBuildError as error:
-            self.engine = self._fall_back(error)
-            return self.engine.encode(torch.from_numpy(tiles), **options)
-
-    def _fall_back(self, error: EngineBuildError) -> Engine:
-        if not self._may_fall_back:
-            raise error
-        return self._starter.fall_back(error)
+            self.engine = self._starter.fall_back(error)
+            return self.engine.encode(torch.from_numpy(tiles), needs)
 
 
 def _check_installation() -> None:
@@ -287,17 +276,3 @@ def _check_installation() -> None:
             f"{' and '.join(missing)} not installed: {install_command('full')}; an edge bundle needs neither "
             "(WinCLIP.load, predict --bundle)"
         )
-
-
-def _choose_default(engine: str, device: str) -> Choice:
-    """The choice with the precision that was set for all runs on this machine."""
-    from winspect.engines.choice import choose
-
-    default = default_precision()
-    try:
-        choice = choose(engine, default.precision, device)
-    except PrecisionError as error:
-        raise PrecisionError(f"{error} (the precision comes from {default.source})") from error
-    if default.precision is not None:
-        logger.info("precision %s: from %s", default.precision, default.source)
-    return choice

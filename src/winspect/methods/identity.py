@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from winspect._version import __version__
 from winspect.errors import SettingsError
+from winspect.methods.method import Method
+from winspect.methods.registry import all_settings, method_of
 from winspect.methods.winclip.prompts import PromptEnsemble, check_class_name, class_key
-from winspect.methods.winclip.recipes import Recipe, all_settings, get_recipe
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.system.entries import entry
 
@@ -34,7 +35,8 @@ class Identity:
         weights: pretrained tag, name of the weights file, or ``bundled``; None where a document has no such entry.
         weights_sha256: hash of the weights file.
         activation: ``gelu``, ``quick_gelu``, ...; None where an earlier release wrote the document.
-        recipe: embeddings to scores. Settings that the release of a document did not know are as it scored.
+        recipe: the method: embeddings to scores. Settings that the release of a document did not know are
+            as it scored.
         prompts: states and templates; None for a document that holds their hash alone.
         prompts_sha256: hash of the prompts.
         engine, precision, device: what runs the image tower, and the type of device it runs on.
@@ -46,7 +48,7 @@ class Identity:
 
     model: str
     weights_sha256: str
-    recipe: Recipe
+    recipe: Method
     engine: str
     precision: str
     device: str
@@ -81,7 +83,7 @@ class Identity:
             "weights": self.weights,
             "weights_sha256": self.weights_sha256,
             "activation": self.activation,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.document(),
             "prompts": self.prompts and asdict(self.prompts),
             "prompts_sha256": self.prompts_sha256,
             "engine": self.engine,
@@ -114,7 +116,7 @@ class Identity:
         return cls(
             model=entry(document, "model", str),
             weights_sha256=entry(document, "weights_sha256", str),
-            recipe=_recipe(entry(document, "recipe", dict)),
+            recipe=method_of(entry(document, "recipe", dict)),
             engine=entry(document, "engine", str),
             precision=entry(document, "precision", str),
             device=entry(document, "device", str),
@@ -246,11 +248,6 @@ def _names(samples: Sequence[Mapping[str, Any]]) -> str:
     shown = [f"{sample['name']} ({str(sample['sha256'])[:8]})" for sample in samples[:_MOST_NAMES]]
     more = len(samples) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _recipe(document: Mapping[str, Any]) -> Recipe:
-    settings = {name: value for name, value in document.items() if name != "name"}
-    return get_recipe(Recipe(entry(document, "name", str)), settings)
 
 
 def _prompts(document: Mapping[str, Any]) -> PromptEnsemble:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from winspect.errors import PictureError
+from winspect.methods.method import PictureScores
 from winspect.methods.winclip.scoring import upsample
+from winspect.pictures.tiles import Prepared
 
 CONSTANT_SPREAD = 1e-3
 """A map is constant when the log odds of its most and its least anomalous patch differ by less than this. Measured:
@@ -137,3 +140,37 @@ def _scaled(box: tuple[int, int, int, int], scales: tuple[float, ...]) -> tuple[
     # Edges are rounded the same way in every tile: none comes to lie beside its neighbour's.
     x0, y0, x1, y1 = (round(edge * scale) for edge, scale in zip(box, scales, strict=True))
     return min(x0, x1 - 1), min(y0, y1 - 1), x1, y1
+
+
+class ConstantMapWarning(UserWarning):
+    """Every map of a batch is constant: the windows are broken, or the pictures are blank."""
+
+
+def result_of(item: Prepared, category_name: str, scores: PictureScores, precision: str) -> Result:
+    """The result of a prepared picture; an error where its score, or its map, is not a number."""
+    maps = scores.tile_maps
+    if not math.isfinite(scores.score) or not (maps is None or np.isfinite(maps).all()):
+        reason = f"the model's score in {precision} is not a number: use precision fp32 or bf16, or check the weights"
+        return Result(item.name, category_name, error=PictureError(item.name, reason), warning=item.warning)
+    return Result(
+        path=item.name,
+        category_name=category_name,
+        anomaly_score=scores.score,
+        tile_maps=maps,
+        tile_boxes=tuple(item.boxes),
+        size_wh=item.size_wh,
+        picture_rgb=item.rgb,
+        warning=item.warning,
+    )
+
+
+def warn_if_constant(results: Sequence[Result]) -> None:
+    """Warn when not one map of a batch varies."""
+    maps = [result.tile_maps for result in results if result.tile_maps is not None]
+    if maps and all(map_spread(tile_maps) < CONSTANT_SPREAD for tile_maps in maps):
+        warnings.warn(
+            f"all anomaly maps of {len(maps)} pictures from {results[0].path} on are constant: the pictures are "
+            "blank, or the windows of this model are broken; do not trust these maps",
+            ConstantMapWarning,
+            stacklevel=3,
+        )

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from winspect.backbones.embeddings import Needs
 from winspect.engines.timing import OperatorTime, synchronize
 from winspect.errors import EngineError, SettingsError, SourceError
-from winspect.methods.winclip.judge import judge
+from winspect.methods.method import CutPicture
 from winspect.pictures.decoding import Source, decode
 from winspect.pictures.tiles import Prepared, prepare
 from winspect.speed.flops import ATTENTION, LAYER_NORM, LINEAR, OTHER, TowerShape, image_tower_flops
@@ -79,9 +80,10 @@ def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> d
     measured = collect(model, pictures, repeat=repeat)
     shape = TowerShape.of(model.engine.tower)
     limits = _limits(model, shape, measured)
+    needs = _needs(model)
     figures = class_figures(
         class_seconds(measured.operators),
-        image_tower_flops(shape, **_options(model)),
+        image_tower_flops(shape, scales=needs.scales, stride=needs.stride, patches=False),
         limits,
         precision=model.engine.precision,
         tiles_per_picture=measured.tiles / measured.pictures,
@@ -94,7 +96,7 @@ def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> d
         "engine": model.engine.name,
         "precision": model.engine.precision,
         "device": str(model.device),
-        "recipe": model.recipe.name,
+        "recipe": model.method.name,
         "pictures": measured.pictures,
         "tiles": measured.tiles,
         "repeat": repeat,
@@ -131,10 +133,10 @@ def collect(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> M
     timings = _timings(model)
     _, tiles = _round(model, pictures)
     rounds = [_round(model, pictures)[0] for _ in range(repeat)]
-    runs = [_by_operator(timings(tiles, **_options(model))) for _ in range(repeat)]
+    runs = [_by_operator(timings(tiles, _needs(model))) for _ in range(repeat)]
     if not any(seconds > 0 for run in runs for seconds in run.values()):
         raise EngineError(f"engine {model.engine.name} has timed no operator; profile with another engine")
-    passes = math.ceil(len(tiles) / model.engine.tiles_per_pass(model.recipe.scales))
+    passes = math.ceil(len(tiles) / model.engine.tiles_per_pass(_needs(model)))
     return Measured(
         stages={name: median(seconds[name] for seconds in rounds) / len(pictures) for name in STAGES},
         operators=_medians(runs, len(pictures)),
@@ -163,8 +165,8 @@ def _timings(model: WinCLIP) -> Callable[..., list[OperatorTime]]:
     return timings
 
 
-def _options(model: WinCLIP) -> dict[str, Any]:
-    return {"scales": model.recipe.scales, "stride": model.recipe.stride, "patches": False}
+def _needs(model: WinCLIP) -> Needs:
+    return model.method.needs(few_shot=False, maps=True)
 
 
 def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float], Tensor]:
@@ -180,12 +182,13 @@ def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float]
     items = [prepare_for(model, image) for image in images]
     tiles = torch.from_numpy(np.concatenate([item.tiles for item in items]))
     mark()
-    embeddings = model.engine.encode(tiles, **_options(model))
+    embeddings = model.engine.encode(tiles, _needs(model))
     mark()
     # How long scores take does not depend on what the prompts say: the text tower is left out of it.
     text = torch.ones(2, embeddings.image.shape[-1], device=embeddings.image.device)
     with torch.inference_mode():
-        judge(embeddings, text, None, model.recipe, model.grid_hw, [len(item.tiles) for item in items])
+        pictures_cut = [CutPicture(len(item.tiles), item.size_wh) for item in items]
+        model.method.score(embeddings, pictures_cut, grid_hw=model.grid_hw, text=text)
     mark()
     return {name: after - before for name, before, after in zip(STAGES, marks, marks[1:], strict=False)}, tiles
 
@@ -237,7 +240,7 @@ def _limits(model: WinCLIP, shape: TowerShape, measured: Measured) -> Limits:
     """What this machine's matrix products and memory reach, in the engine and the precision of the model."""
     if getattr(model.engine, "openvino_device", "CPU") != "CPU":
         return Limits(None, None)  # a GPU or NPU of OpenVINO's: neither rate can be measured from here
-    tokens = shape.tokens + shape.window_tokens(model.recipe.scales, model.recipe.stride)
+    tokens = shape.tokens + shape.window_tokens(_needs(model).scales, _needs(model).stride)
     rows = min(_MOST_GEMM_ROWS, round(tokens * measured.tiles_per_pass))
     sizes = {"rows": rows, "width": shape.width, "hidden": shape.mlp_width}
     gemm = Gemm(model.engine.name, model.engine.precision, **sizes, device=str(model.device))

@@ -195,7 +195,7 @@ class Runner:
             "engine": engine.name,
             "precision": engine.precision,
             "device": device,
-            "recipe": self.model.recipe.name,
+            "recipe": self.model.method.name,
             "maps": self.maps,
             "batch_size": engine.batch_size,
             "note": None if fetched else NO_PREFETCH.format(device),
@@ -233,7 +233,7 @@ def count_tiles(model: WinCLIP, pictures: Sequence[str]) -> tuple[dict[str, int]
     """Tiles of recipe ``tiles`` of each picture that can be used, and why the others cannot."""
     from winspect.pictures.tiles import Cut, prepare
 
-    cut = Cut(tiling=True, stride_fraction=model.recipe.tile_stride)
+    cut = Cut(tiling=True, stride_fraction=model.method.cut.stride_fraction)
     tiles, failed = {}, {}
     for picture in pictures:
         try:
@@ -255,12 +255,12 @@ def _work(model: WinCLIP, device: str, batch_size: int | None) -> dict[str, Any]
     from winspect.engines.torch_engine import DEFAULT_BATCH_SIZES
     from winspect.speed.flops import ATTENTION, LINEAR, TowerShape, image_tower_flops
 
-    shape, recipe = TowerShape.of(model.engine.tower), model.recipe
+    shape, needs = TowerShape.of(model.engine.tower), model.method.needs(few_shot=False, maps=True)
     flops = {}
-    for name, scales in (("image", ()), ("windows", recipe.scales)):
-        work = image_tower_flops(shape, scales=scales, stride=recipe.stride, patches=False)
+    for name, scales in (("image", ()), ("windows", needs.scales)):
+        work = image_tower_flops(shape, scales=scales, stride=needs.stride, patches=False)
         flops[name] = work[LINEAR].flops + work[ATTENTION].flops
-    windowed = shape.tokens + shape.window_tokens(recipe.scales, recipe.stride)
+    windowed = shape.tokens + shape.window_tokens(needs.scales, needs.stride)
     batch = batch_size or DEFAULT_BATCH_SIZES.get(device.partition(":")[0], 1)
     rows = [batch * shape.tokens, windowed if device == "cpu" else batch * windowed]
     return {"flops_per_tile": flops, "layer": {"width": shape.width, "hidden": shape.mlp_width, "rows": rows}}

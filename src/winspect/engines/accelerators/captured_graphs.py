@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.errors import EngineError, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class BucketedGraphs:
     says why.
 
     Args:
-        encode: the pass to capture, called as ``encode(pixels, scales=, stride=, patches=)``. It must not copy from
+        encode: the pass to capture, called as ``encode(pixels, needs)``. It must not copy from
             the host or wait for the device; whatever it puts onto other streams must be joined when it returns.
         device: ``cuda`` or ``npu``.
         buckets: batch sizes to capture graphs for.
@@ -80,7 +80,7 @@ class BucketedGraphs:
     """
 
     def __init__(
-        self, encode: Callable[..., Embeddings], device: torch.device, *, buckets: Sequence[int] = BUCKETS
+        self, encode: Callable[[Tensor, Needs], Embeddings], device: torch.device, *, buckets: Sequence[int] = BUCKETS
     ) -> None:
         self.buckets = check_buckets(buckets)
         self.failure: str | None = None
@@ -95,7 +95,7 @@ class BucketedGraphs:
         self._lock = threading.Lock()  # a graph has one input and one output, whoever calls
 
     @torch.inference_mode()
-    def __call__(self, pixels: Tensor, *, scales: Sequence[int], stride: int, patches: bool) -> Embeddings:
+    def __call__(self, pixels: Tensor, needs: Needs) -> Embeddings:
         """Embed 1 to ``max(buckets)`` tiles (batch, 3, height, width) that lie on the device.
 
         Returns:
@@ -105,45 +105,44 @@ class BucketedGraphs:
             SettingsError: more tiles than the largest bucket holds.
         """
         bucket = bucket_of(len(pixels), self.buckets)
-        options = {"scales": tuple(scales), "stride": stride, "patches": patches}
         with self._lock, self._runtime.device(self._device):
-            captured = None if self.failure else self._for(bucket, pixels, options)
+            captured = None if self.failure else self._for(bucket, pixels, needs)
             if captured is None:
-                return self._encode(pixels, **options)
+                return self._encode(pixels, needs)
             captured.pixels[: len(pixels)].copy_(pixels)  # behind them lies an earlier batch, which nobody reads
             captured.graph.replay()
             return captured.embeddings.rows(0, len(pixels)).map(torch.clone)
 
-    def _for(self, bucket: int, pixels: Tensor, options: dict[str, Any]) -> _Captured | None:
-        key = (bucket, *pixels.shape[1:], pixels.dtype, *options.values())
+    def _for(self, bucket: int, pixels: Tensor, needs: Needs) -> _Captured | None:
+        key = (bucket, *pixels.shape[1:], pixels.dtype, needs)
         if key not in self._captured:
-            static = fill_up(pixels, bucket)
-            self._warm_up(static, options)
+            filled = fill_up(pixels, bucket)
+            self._warm_up(filled, needs)
             try:
-                self._captured[key] = self._capture(static, options)
+                self._captured[key] = self._capture(filled, needs)
             except RuntimeError as error:
                 self.failure = f"{error}"
                 self._captured.clear()
-                said = "cannot capture a graph of %d tiles on %s (%s); going on without graphs"
-                logger.warning(said, bucket, self._device, error)
+                message = "cannot capture a graph of %d tiles on %s (%s); going on without graphs"
+                logger.warning(message, bucket, self._device, error)
                 return None
         return self._captured[key]
 
-    def _warm_up(self, pixels: Tensor, options: dict[str, Any]) -> None:
+    def _warm_up(self, pixels: Tensor, needs: Needs) -> None:
         """Passes as they are, on a stream other than the default one; their errors are the pass's own."""
         stream, current = self._runtime.Stream(self._device), self._runtime.current_stream(self._device)
         stream.wait_stream(current)
         with self._runtime.stream(stream):
             for _ in range(_WARM_UP_PASSES):
-                self._encode(pixels, **options)
+                self._encode(pixels, needs)
         current.wait_stream(stream)
 
-    def _capture(self, pixels: Tensor, options: dict[str, Any]) -> _Captured:
+    def _capture(self, pixels: Tensor, needs: Needs) -> _Captured:
         # Graphs run one after the other and their results are copied out at once, so they can share their memory.
         if self._pool is None:
             self._pool = self._runtime.graph_pool_handle()
         graph = self._new_graph()
         # Threads that load pictures may go on during a capture.
         with self._runtime.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            embeddings = self._encode(pixels, **options)
+            embeddings = self._encode(pixels, needs)
         return _Captured(graph, pixels, embeddings)

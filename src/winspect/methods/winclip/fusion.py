@@ -23,14 +23,14 @@ model was not trained on; see :class:`FusionSettings`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import LAST, STEM, Embeddings
 from winspect.backbones.windows import spread_to_patches
+from winspect.methods.method import References
 from winspect.methods.winclip.scoring import association
 from winspect.system.arrays import Array, like, logit, merge, sigmoid, smallest, squared_distances
 
@@ -71,44 +71,17 @@ class FusionSettings:
     more_references: float = 0.0
 
 
-@dataclass(frozen=True)
-class GoodSamples:
-    """What the log fusion keeps of K good samples of a class, all on one device.
+def keep(stem: Array) -> dict[str, Array]:
+    """What is kept of K good samples beside their patch tokens and windows.
 
-    Attributes:
-        stem: (K * patches, channels) stem features; crowding: (K * patches,) how alone each of them is.
-        patches: (K * patches, width) last-layer patch tokens; windows: scale -> (K * windows, embedding).
-        looks: (K, 2 * channels) mean and deviation of each stem channel.
+    Args:
+        stem: (K, patches, channels) stem features.
+
+    Returns:
+        ``stem`` (K * patches, channels); ``crowding`` (K * patches,), how alone each of them is; ``looks``
+        (K, 2 * channels), mean and deviation of each stem channel.
     """
-
-    stem: Array
-    crowding: Array
-    patches: Array
-    windows: Mapping[int, Array]
-    looks: Array
-
-    @classmethod
-    def collect(cls, samples: Sequence[Embeddings]) -> GoodSamples:
-        """All tiles of all samples, encoded with ``patches=True`` by a model that has stem features.
-
-        Raises:
-            ValueError: no samples, or embeddings without patch tokens or stem features.
-        """
-        if not samples or any(sample.stem is None or sample.patches is None for sample in samples):
-            raise ValueError("log fusion needs one good sample or more, encoded with patch tokens and stem features")
-        together = Embeddings.concatenate(samples)
-        stem, patches = together.stem, together.patches
-        assert stem is not None and patches is not None  # checked above; says so to the type checker
-        return cls(
-            stem=merge(stem),
-            crowding=crowding(stem),
-            patches=merge(patches),
-            windows={scale: merge(windows) for scale, windows in together.windows.items()},
-            looks=look(stem),
-        )
-
-    def __len__(self) -> int:
-        return len(self.looks)
+    return {"stem": merge(stem), "crowding": crowding(stem), "looks": look(stem)}
 
 
 def look(stem: Array) -> Array:
@@ -154,29 +127,29 @@ def _neighbours(patches: int) -> np.ndarray:
     return (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
 
 
-def stem_distance(stem: Array, good: GoodSamples, crowding_power: float) -> Array:
+def stem_distance(stem: Array, good: References, crowding_power: float) -> Array:
     """``stem(q)`` of the module's formula: (batch, patches, channels) to (batch, patches) logarithms."""
     xp = array_namespace(stem)
     batch, patches, channels = stem.shape
     # Squares, divided by what a busy texture is allowed: one logarithm of the smallest instead of one a pair.
-    weights = good.crowding ** (-2 * crowding_power) / channels
+    weights = good["crowding"] ** (-2 * crowding_power) / channels
     flat = merge(stem)
-    step = max(1, _LARGEST_DISTANCE_MATRIX // len(good.stem))
+    step = max(1, _LARGEST_DISTANCE_MATRIX // len(good["stem"]))
     smallest_allowed = _SMALLEST_DISTANCE**2 * channels
     nearest = [
         xp.min(
-            xp.clip(squared_distances(flat[start : start + step], good.stem), min=smallest_allowed) * weights, axis=1
+            xp.clip(squared_distances(flat[start : start + step], good["stem"]), min=smallest_allowed) * weights, axis=1
         )
         for start in range(0, len(flat), step)
     ]
     return xp.reshape(0.5 * xp.log(xp.concat(nearest)), (batch, patches))
 
 
-def look_distance(stem: Array, good: GoodSamples) -> Array:
+def look_distance(stem: Array, good: References) -> Array:
     """Root mean square distance of each picture's look to the nearest good sample's: (batch,)."""
     xp = array_namespace(stem)
     # Difference by difference: a picture that is a good sample itself is at 0, not at a product's rounding.
-    apart = xp.linalg.vector_norm(look(stem)[:, None] - good.looks[None], axis=2) / good.looks.shape[1] ** 0.5
+    apart = xp.linalg.vector_norm(look(stem)[:, None] - good["looks"][None], axis=2) / good["looks"].shape[1] ** 0.5
     return xp.min(apart, axis=1)
 
 
@@ -184,7 +157,7 @@ def log_fusion(
     embeddings: Embeddings,
     image_scores: Array,
     zero_shot_maps: Array,
-    good: GoodSamples,
+    good: References,
     settings: FusionSettings,
     *,
     stride: int = 1,
@@ -195,7 +168,7 @@ def log_fusion(
         embeddings: the tiles', with patch tokens and stem features.
         image_scores: (batch,) zero-shot scores, 0 to 1.
         zero_shot_maps: (batch, rows, columns), 0 to 1.
-        good: of the same class, on the same device, with the same window scales.
+        good: what is kept of the good samples: ``patches``, ``windows_S`` and what :func:`keep` gives.
         stride: step between windows, in patches.
 
     Returns:
@@ -204,7 +177,7 @@ def log_fusion(
         them are, and a patch if one in twenty is.
     """
     images, maps = fused_sums(embeddings, image_scores, zero_shot_maps, good, settings, stride=stride)
-    more = settings.more_references * math.log2(len(good))
+    more = settings.more_references * math.log2(len(good["looks"]))
     return (
         sigmoid(settings.image_scale * (images + more - settings.image_centre)),
         sigmoid(settings.map_scale * (maps + more - settings.map_centre)),
@@ -215,28 +188,26 @@ def fused_sums(
     embeddings: Embeddings,
     image_scores: Array,
     zero_shot_maps: Array,
-    good: GoodSamples,
+    good: References,
     settings: FusionSettings,
     *,
     stride: int = 1,
 ) -> tuple[Array, Array]:
     """``image`` and ``map`` of the module's formula, before they are brought to 0 to 1; see :func:`log_fusion`."""
-    stem, patches = embeddings.stem, embeddings.patches
-    if stem is None or patches is None:
-        raise ValueError("log fusion needs embeddings with patch tokens and stem features; encode with patches=True")
+    stem, patches = embeddings.patches[STEM], embeddings.patches[LAST]
     xp = array_namespace(zero_shot_maps)
     grid_hw = (zero_shot_maps.shape[1], zero_shot_maps.shape[2])
 
-    def flat(own: Array) -> Array:
-        return xp.reshape(own, (own.shape[0], -1))
+    def flat(maps: Array) -> Array:
+        return xp.reshape(maps, (maps.shape[0], -1))
 
     maps = (
         settings.stem * stem_distance(stem, good, settings.crowding)
-        + settings.patch * _log(association(patches, good.patches))
+        + settings.patch * _log(association(patches, good["patches"]))
         + settings.zero_shot * _logit(flat(zero_shot_maps))
     )
     for scale, windows in embeddings.windows.items():
-        spread = spread_to_patches(association(windows, good.windows[scale]), grid_hw, scale, stride)
+        spread = spread_to_patches(association(windows, good[f"windows_{scale}"]), grid_hw, scale, stride)
         maps = maps + settings.window * _log(flat(spread))
     images = (
         xp.max(maps, axis=1)

@@ -6,9 +6,8 @@ Every choice is a field of :class:`Recipe`, and any of them can be set by name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -117,11 +116,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "log": Recipe("log", fusion="log"),
     }
 )
-
-
-def all_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's settings as a results file has them, with those that the release that wrote it did not know yet."""
-    return json.loads(json.dumps({**asdict(Recipe("")), **settings}))
 
 
 def get_recipe(recipe: str | Recipe, settings: Mapping[str, Any] | None = None) -> Recipe:

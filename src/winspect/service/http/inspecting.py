@@ -13,8 +13,8 @@ import numpy as np
 from winspect.calibration import DecisionRule, RegionRule
 from winspect.calibration.judgement import check_threshold
 from winspect.errors import PictureError
+from winspect.methods.registry import method_of
 from winspect.methods.result import Result, shrunk
-from winspect.methods.winclip.recipes import Recipe
 from winspect.outputs.rows import row_of
 from winspect.service.contract import Answer, Question
 from winspect.service.http.metrics import Metrics
@@ -41,7 +41,7 @@ async def inspect_all(backend: Backend, metrics: Metrics, questions: Sequence[Qu
     """
     first = questions[0]
     if first.threshold is not None or first.pixel_threshold is not None:
-        score_range = Recipe(**(await backend.info())["recipe"]).score_range
+        score_range = method_of((await backend.info())["recipe"]).score_range
         check_threshold(first.threshold, score_range)
         check_threshold(first.pixel_threshold, score_range, "pixel_threshold")
     RegionRule(min_area=first.min_area)  # refuses a value out of range

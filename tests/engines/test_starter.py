@@ -14,13 +14,12 @@ from torch import nn
 
 from winspect import WinCLIP
 from winspect.backbones import open_clip_models
-from winspect.engines import choice, making
+from winspect.engines import choice, starter
 from winspect.engines.gate import gate_pictures
 from winspect.engines.openvino_engine import OpenVINOEngine
+from winspect.engines.options import PLANS, EngineOptions
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import EngineBuildError, PrecisionError, SettingsError
-from winspect.inspector import starting
-from winspect.inspector.starting import PLANS, check_plan
 from winspect.system.machine import cpu_features
 
 native_bf16 = pytest.mark.skipif(not cpu_features().native_bf16, reason="this CPU has no bf16")
@@ -48,7 +47,7 @@ def gate(monkeypatch):
     """Counts how often the gate is asked; ``gate.verdict`` replaces what it says. It looks at four pictures."""
     state = SimpleNamespace(asked=[], verdict=None)
     pictures, labels = gate_pictures()
-    own = starting.compare
+    own = starter.compare
 
     def compare(precision, fp32, candidate, labels):
         state.asked.append(precision)
@@ -59,9 +58,9 @@ def gate(monkeypatch):
 
     some = [0, 1, 20, 21]
     monkeypatch.setattr(
-        starting, "gate_pictures", lambda: ([pictures[n] for n in [*some, 10, 30]], labels[[*some, 10, 30]])
+        starter, "gate_pictures", lambda: ([pictures[n] for n in [*some, 10, 30]], labels[[*some, 10, 30]])
     )
-    monkeypatch.setattr(starting, "compare", compare)
+    monkeypatch.setattr(starter, "compare", compare)
     return state
 
 
@@ -120,7 +119,7 @@ def test_the_gate_compares_with_fp32(new_model, gate, engine):
     """Not with what bf16 has made of the weights."""
     new_model(engine=engine, precision="auto")
     exact = new_model(engine=engine, precision="fp32")
-    pictures = starting.gate_pictures()[0]
+    pictures = starter.gate_pictures()[0]
     expected = [exact.predict(picture).anomaly_score for picture in pictures]
     np.testing.assert_allclose(gate.fp32.scores, expected, rtol=0, atol=1e-6)
     assert gate.fp32.maps.shape == gate.candidate.maps.shape == (6, 4, 4)
@@ -185,13 +184,13 @@ def test_the_bundled_model_passes_in_bf16(tmp_path):
 def int8(monkeypatch):
     """The engine of int8 without its quantisation."""
 
-    def make(chosen, tower, *, calibration=None, **options):
-        made = whole(dataclasses.replace(chosen, precision="fp32"), tower, **options)
+    def make(options, chosen, tower, needs, cache, calibration=None):
+        made = whole(options, dataclasses.replace(chosen, precision="fp32"), tower, needs, cache)
         made.precision, made.calibration = chosen.precision, calibration
         return made
 
-    whole = making.make_engine
-    monkeypatch.setattr(starting, "make_engine", make)
+    whole = starter.make_engine
+    monkeypatch.setattr(starter, "make_engine", make)
 
 
 def test_int8_that_fails_is_refused(new_model, gate, int8):
@@ -302,11 +301,11 @@ def test_a_library_that_cannot_be_loaded_is_an_engine_that_cannot_be_built(new_m
 
 def test_names_of_plans_and_gates():
     for plan in PLANS:
-        check_plan(plan, "check")
-    check_plan("auto", "skip")
+        EngineOptions(plan=plan)
+    EngineOptions(gate="skip")
     for plan in ("paper", "", None, "Serial"):
         with pytest.raises(SettingsError, match=r"got the plan .* need one of auto, serial, tile-batch, prefetch"):
-            check_plan(plan, "check")
+            EngineOptions(plan=plan)
     for gate in ("no", "", None, True):
         with pytest.raises(SettingsError, match=r"got the gate .* need one of check, skip"):
-            check_plan("auto", gate)
+            EngineOptions(gate=gate)

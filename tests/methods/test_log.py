@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from winspect import WinCLIP
-from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.open_clip_models import load
-from winspect.methods.winclip.fusion import FusionSettings, GoodSamples, log_fusion
-from winspect.methods.winclip.judge import References
+from winspect.methods.winclip.fusion import FusionSettings, log_fusion
 from winspect.methods.winclip.recipes import Recipe
 from winspect.methods.winclip.scoring import class_score, zero_shot_map
 from winspect.pictures.tiles import prepare
@@ -26,7 +24,7 @@ def expected(model: WinCLIP, picture, references, stride=1):
 
     def encode(source):
         tiles = torch.from_numpy(prepare(source, model.preprocess, model.cut).tiles)
-        return model.engine.encode(tiles, scales=model.recipe.scales, stride=stride, patches=True)
+        return model.engine.encode(tiles, model.method.needs(few_shot=True, maps=True))
 
     embeddings = encode(picture)
     text = model._class_text("textile")
@@ -36,7 +34,7 @@ def expected(model: WinCLIP, picture, references, stride=1):
     )
     maps = zero_shot_map(scores, dict(zip(embeddings.windows, windows, strict=True)), model.grid_hw, stride=stride)
     settings = FusionSettings(**load(TINY).scoring["log_fusion"])
-    good = GoodSamples.collect([encode(reference) for reference in references])
+    good = model.method.fit([encode(reference) for reference in references])
     return log_fusion(embeddings, scores, maps, good, settings, stride=stride)
 
 
@@ -67,8 +65,3 @@ def test_the_model_brings_its_temperature_unless_one_is_given():
     assert tiny(temperature=0.2).recipe.temperature == 0.2
     given = Recipe("mine", fusion="log", temperature=0.3)
     assert WinCLIP(TINY, device="cpu", recipe=given).recipe == given
-
-
-def test_references_without_patch_tokens_are_refused():
-    with pytest.raises(ValueError, match="patches=True"):
-        References.collect([Embeddings(image=torch.zeros(1, 4))])

@@ -1,0 +1,143 @@
+"""What is known of a class: its text, and what a method keeps of its good samples. No torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winspect.backbones.embeddings import Embeddings
+from winspect.engines.graph_cache import GraphCache
+from winspect.errors import ReferencesError, SettingsError
+from winspect.methods.method import References
+from winspect.pictures.fingerprints import Copies, Fingerprint
+from winspect.system.arrays import to_numpy
+from winspect.system.opening import read_text
+
+logger = logging.getLogger(__name__)
+
+WORTH_KEEPING = 32
+"""Good samples from which on a set is kept on the disk: fewer are encoded in a second or two."""
+
+LIMIT_BYTES = 4_000_000_000
+"""All kept sets together; the ones not used for longest are removed first."""
+
+_REFERENCES, _WARNINGS = "references.npz", "warnings.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ClassState:
+    """All that a predictor knows of a class, in NumPy arrays: see :meth:`winspect.inspector.base.Predictor.take`.
+
+    Attributes:
+        text: float32 (2, embedding); normal, anomalous; averaged as the method says.
+        references: what is kept of the good samples; None for zero-shot.
+        shown: names and hashes of the good samples, in the order shown; none for zero-shot.
+    """
+
+    text: np.ndarray
+    references: References | None = None
+    shown: tuple[Fingerprint, ...] = ()
+
+    def __post_init__(self) -> None:
+        text = self.text
+        if not isinstance(text, np.ndarray) or text.dtype != np.float32 or text.ndim != 2 or len(text) != 2:
+            got = f"dtype {text.dtype}, shape {tuple(text.shape)}" if hasattr(text, "dtype") else repr(text)
+            raise SettingsError(f"text of a class: got {got}, need a NumPy array, float32 (2, embedding)")
+        if (self.references is None) != (not self.shown):
+            there = "no references" if self.references is None else "references"
+            raise SettingsError(
+                f"got {there}, {len(self.shown)} fingerprints; need both (few-shot) or none (zero-shot)"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Good samples, encoded.
+
+    Attributes:
+        references: what is kept of them.
+        warnings: a line for each sample that decoding warned of.
+        samples: embeddings of the first of them, one by one; none where the set was read from the disk.
+    """
+
+    references: References
+    warnings: tuple[str, ...] = ()
+    samples: tuple[Embeddings, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class GoodSamples:
+    """The good samples that a class is scored with.
+
+    Attributes:
+        references: what is kept of them.
+        shown: their names and hashes, in the order shown.
+        find_levels: the largest map value of each of the first ones, scored with the others.
+    """
+
+    references: References
+    shown: tuple[Fingerprint, ...]
+    find_levels: Callable[[], tuple[float, ...]] = tuple
+
+    @cached_property
+    def copies(self) -> Copies:
+        """Finds them among pictures."""
+        return Copies(self.shown)
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """See ``find_levels``; found once."""
+        return self.find_levels() if len(self.shown) > 1 else ()
+
+
+def learn_once(
+    folder: Path,
+    made_by: Mapping[str, Any],
+    shown: Sequence[Fingerprint],
+    learn: Callable[[], Learned],
+    fingerprints: Callable[[], Sequence[Fingerprint]],
+) -> Learned:
+    """Encode good samples, or read what an earlier start kept of the same samples, encoded in the same way.
+
+    Args:
+        folder: where sets are kept; made on first use.
+        made_by: everything beside the samples that decides the result, as JSON has it.
+        shown: the samples' names and hashes. Few samples, and those without a hash, are never kept.
+        learn: encodes them.
+        fingerprints: hashes them again, so that nothing is kept of samples that were replaced meanwhile.
+
+    Raises:
+        ReferencesError: a sample changed while it was read; and what ``learn`` raises.
+    """
+    hashes = [sample.sha256 for sample in shown]
+    if len(hashes) < WORTH_KEEPING or None in hashes:
+        return learn()
+    made: list[Learned] = []
+
+    def make(place: Path) -> None:
+        made.append(learn())
+        if [sample.sha256 for sample in fingerprints()] != hashes:
+            raise ReferencesError("a reference picture changed while it was read: start again when all are there")
+        made[0].references.map(to_numpy).save(place / _REFERENCES)
+        (place / _WARNINGS).write_text(json.dumps(made[0].warnings), encoding="utf-8")
+
+    cache = GraphCache(folder, json.dumps(made_by, sort_keys=True), limit_bytes=LIMIT_BYTES)
+    try:
+        place = cache.get({"version": _VERSION, "samples": hashes}, make)
+        if made:
+            return made[0]
+        logger.info("reference set read from %s", place)
+        return Learned(References.load(place / _REFERENCES), tuple(json.loads(read_text(place / _WARNINGS))))
+    except OSError as error:
+        if not made:
+            raise
+        logger.warning("%s: cannot keep the reference set (%s); it is encoded anew next time", folder, error)
+        return made[0]

@@ -1,0 +1,261 @@
+"""Classes of a predictor: their texts, good samples and identity. No torch."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from winspect.backbones.embeddings import Embeddings, Needs
+from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.inspector.class_state import ClassState, GoodSamples, Learned
+from winspect.methods.identity import Identity
+from winspect.methods.method import CutPicture, Method
+from winspect.methods.winclip.prompts import class_key
+from winspect.pictures.depth import check_bit_depth
+from winspect.pictures.fingerprints import Fingerprint, fingerprint
+from winspect.pictures.given import pictures_given
+from winspect.pictures.pool import Pace, prepare_many
+from winspect.pictures.tiles import Cut, Prepared, Preprocess
+from winspect.system.arrays import Array, to_numpy
+from winspect.system.forks import ForkGuard
+from winspect.system.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CLASS = "object"
+_LEVEL_SAMPLES = 8
+
+Picture = str | PathLike[str] | np.ndarray | Any
+"""A file, an array, a torch tensor, a Pillow image, or a pair (name, picture): see :mod:`winspect.pictures.given`."""
+
+
+class Classes(ABC):
+    """What is known of the classes of a model, and how it is learnt.
+
+    Attributes:
+        engine: what runs the image tower.
+        preprocess: pictures to tiles.
+        method: embeddings to scores.
+        grid_hw: rows and columns of the patch grid.
+        bit_depth: of the camera, where its values stand unscaled in 16 bits; None for values of the whole range.
+    """
+
+    engine: Any
+    preprocess: Preprocess
+    method: Method
+    grid_hw: tuple[int, int]
+
+    def __init__(self, *, plan: str = "auto", workers: int | None = None, bit_depth: int | None = None) -> None:
+        self._fork_guard = ForkGuard()
+        self.plan, self.workers, self.bit_depth = plan, workers, check_bit_depth(bit_depth)
+        self._texts: dict[str, Array] = {}
+        self._good: dict[str, GoodSamples] = {}
+
+    @abstractmethod
+    def _identity(self) -> Identity:
+        """What decides the scores, whatever the class."""
+
+    @abstractmethod
+    def _encode_text(self, category_name: str) -> Array:
+        """The text of a class not met yet: (2, embedding), normal and anomalous, on the engine's device."""
+
+    @abstractmethod
+    def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
+        """Embeddings of normalised tiles, float32 (tiles, 3, height, width)."""
+
+    def _on_device(self, array: np.ndarray) -> Array:
+        """An array as what the embeddings are, where the embeddings are."""
+        return array
+
+    @property
+    def recipe(self) -> Any:
+        """The settings of WinCLIP's methods, a :class:`winspect.Recipe`; of another method the method itself."""
+        return getattr(self.method, "recipe", self.method)
+
+    @property
+    def cut(self) -> Cut:
+        """How pictures are read and cut into tiles."""
+        cut = self.method.cut
+        return Cut(cut.tiling, cut.stride_fraction, self.bit_depth)
+
+    def identity(self, category_name: str | None = None) -> Identity:
+        """What decides the scores: of a class, with its good samples; of the model as such for None.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        if category_name is None:
+            return self._identity()
+        return self._identity().of_class(category_name, self.references_of(category_name))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
+        return self.identity().document()
+
+    def reference(
+        self,
+        pictures: Iterable[Picture] | Picture,
+        category_name: str = DEFAULT_CLASS,
+        *,
+        shots: int | None = None,
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> int:
+        """Show good samples of a class, in place of those shown before: it is scored few-shot from now on.
+
+        Args:
+            pictures: good samples, at least one: a folder, file or glob, or any number of pictures.
+            category_name: the class they belong to.
+            shots: how many of them to use, the first ones; None for all.
+            bgr: the channels of arrays and tensors are BGR, as OpenCV has them.
+            progress: show it on stderr, where that is a terminal.
+
+        Returns:
+            The number of samples used.
+
+        Raises:
+            ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
+            SourceError: a folder or glob without pictures.
+        """
+        self._fork_guard.check()
+        pictures = list(pictures_given(pictures, bgr=bgr))
+        count = 1 if shots is None else shots
+        if count < 1 or len(pictures) < count:
+            raise ReferencesError(
+                f"asked for {count} reference pictures of {category_name!r}, found {len(pictures)}; need at least one "
+                "good sample, and as many as asked for"
+            )
+        used = pictures[:shots]
+        shown = tuple(fingerprint(picture) for picture in used)
+        learned = self._learn(used, shown, category_name, progress)
+        for warning in learned.warnings:
+            logger.warning("reference picture %s", warning)
+
+        def find_levels() -> tuple[float, ...]:
+            samples = learned.samples or self._encode_samples(used[:_LEVEL_SAMPLES], progress=False)[0]
+            text = self._class_text(category_name)
+            return tuple(self._level(samples, number, text) for number in range(len(samples)))
+
+        self.forget(category_name)
+        self._good[class_key(category_name)] = GoodSamples(learned.references, shown, find_levels)
+        return len(used)
+
+    def _learn(
+        self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
+    ) -> Learned:
+        """Encode good samples; ``shown`` are their fingerprints."""
+        samples, warnings = self._encode_samples(pictures, progress=progress)
+        try:
+            references = self.method.fit(samples)
+        except ReferencesError as error:
+            raise ReferencesError(f"{category_name!r}: {error}") from error
+        return Learned(references, tuple(warnings), tuple(samples[:_LEVEL_SAMPLES]))
+
+    def _encode_samples(self, pictures: Sequence[Picture], *, progress: bool) -> tuple[list[Embeddings], list[str]]:
+        """Each sample's embeddings, and a line for each that decoding warned of."""
+        samples, warnings = [], []
+        needs = self.method.needs(few_shot=True, maps=True)
+        for item in progress_bar(self._prepare(pictures), "references", len(pictures), shown=progress):
+            if isinstance(item, PictureError):
+                raise ReferencesError(f"cannot use a reference picture: {item}") from item
+            if item.warning is not None:
+                warnings.append(f"{item.name}: {item.warning}")
+            samples.append(self._encode(item.tiles, needs))
+        return samples, warnings
+
+    def _prepare(
+        self, pictures: Iterable[Picture], *, keep_rgb: bool = False, pace: Pace | None = None
+    ) -> Iterator[Prepared | PictureError]:
+        threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
+        return prepare_many(pictures, self.preprocess, self.cut, keep_rgb=keep_rgb, pace=pace, **threads)
+
+    def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
+        """The largest map value of each of the first good samples, scored with the others: what good pictures reach.
+
+        Nothing is encoded again, but for a large set that an earlier start encoded. Empty for zero-shot, for a single
+        sample, and for a state that was taken.
+        """
+        good = self._good.get(class_key(category_name))
+        return () if good is None else good.levels
+
+    def _level(self, samples: Sequence[Embeddings], number: int, text: Array) -> float:
+        sample = samples[number]
+        others = self.method.fit([*samples[:number], *samples[number + 1 :]])
+        picture = CutPicture(len(sample.image))
+        (scores,) = self.method.score(sample, [picture], grid_hw=self.grid_hw, text=text, references=others)
+        return 0.0 if scores.tile_maps is None else float(scores.tile_maps.max())
+
+    def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
+        """Names and hashes of the good samples a class is scored with, in the order shown; none for zero-shot."""
+        good = self._good.get(class_key(category_name))
+        return () if good is None else good.shown
+
+    def forget(self, category_name: str = DEFAULT_CLASS) -> None:
+        """Drop the references of a class: it is scored zero-shot again."""
+        self._good.pop(class_key(category_name), None)
+
+    def drop_class(self, category_name: str = DEFAULT_CLASS) -> None:
+        """Drop all that is kept of a class, its text too: it is encoded again when it is next asked for."""
+        self.forget(category_name)
+        self._texts.pop(self._text_key(category_name), None)
+
+    def state_of(self, category_name: str = DEFAULT_CLASS) -> ClassState:
+        """What the class is scored with, for :meth:`take` of the same model elsewhere.
+
+        Its arrays may be the predictor's own memory: not to be written to.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        text = to_numpy(self._class_text(category_name))
+        good = self._good.get(class_key(category_name))
+        return ClassState(text) if good is None else ClassState(text, good.references.map(to_numpy), good.shown)
+
+    def take(self, category_name: str, state: ClassState) -> None:
+        """Score a class from now on as the predictor does that the state is of; nothing is encoded.
+
+        Args:
+            category_name: the class; what was known of it is replaced.
+            state: from a predictor of the same model, weights and recipe: the same :meth:`identity` but for engine and
+                device. With the same engine and device, too, every score and map is bit for bit the same.
+
+        Raises:
+            SettingsError: the method needs other vectors of the good samples than the state has.
+        """
+        key = class_key(category_name)
+        if state.references is not None:
+            missing = sorted(self.method.kept - set(state.references.arrays))
+            if missing:
+                raise SettingsError(
+                    f"the state of {category_name!r} has no {', '.join(missing)}, which recipe {self.method.name} "
+                    "needs; take it from a predictor of the same recipe"
+                )
+        self.forget(key)
+        self._texts[self._text_key(category_name)] = self._on_device(state.text)
+        if state.references is not None:
+            self._good[key] = GoodSamples(state.references.map(self._on_device), state.shown)
+
+    def prepare_class(self, category_name: str = DEFAULT_CLASS) -> None:
+        """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.
+
+        Raises:
+            ClassNameError: the name cannot be put into a prompt.
+        """
+        self._class_text(category_name)
+
+    def _class_text(self, category_name: str) -> Array:
+        """(2, embedding), normal and anomalous, on the engine's device."""
+        self._fork_guard.check()
+        key = self._text_key(category_name)
+        if key not in self._texts:
+            self._texts[key] = self._encode_text(category_name)
+        return self._texts[key]
+
+    def _text_key(self, category_name: str) -> str:
+        """What a class's text is kept under: names with the same prompts share it."""
+        return class_key(category_name)

@@ -1,0 +1,198 @@
+"""The contract of a method: what it needs of a backbone, what it keeps of good samples, how it scores. Arrays only.
+
+A method is a frozen value. The inspector cuts pictures as :attr:`Method.cut` says, lets an engine embed the tiles as
+:meth:`Method.needs` says, keeps what :meth:`Method.fit` gives for the good samples of a class, and takes scores and
+maps from :meth:`Method.score`. It knows nothing else of a method.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from winspect.backbones.embeddings import Embeddings, Needs
+from winspect.pictures.tiles import WHOLE, Cut
+from winspect.system.arrays import Array
+from winspect.system.opening import open_file
+
+__all__ = ["CutPicture", "Embeddings", "Method", "Needs", "PictureScores", "References"]
+
+_TILES = "tiles"
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What a method keeps of the good samples of a class.
+
+    Attributes:
+        arrays: by name; of one kind, on one device.
+        tiles: of each sample; None where they differ, or where it is not known.
+    """
+
+    arrays: Mapping[str, Array]
+    tiles: int | None = None
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def map(self, function: Callable[[Array], Array]) -> References:
+        """The same function on every array."""
+        return References({name: function(array) for name, array in self.arrays.items()}, self.tiles)
+
+    def save(self, path: Path) -> None:
+        """Write NumPy arrays as .npz, under their names, and ``tiles`` beside them."""
+        arrays: dict[str, Any] = (
+            {**self.arrays} if self.tiles is None else {**self.arrays, _TILES: np.array(self.tiles)}
+        )
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> References:
+        """Read what :meth:`save` wrote; no pickled code is run.
+
+        Raises:
+            ValueError, OSError, BadZipFile: damaged.
+        """
+        with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
+            if any(entry.compress_type for entry in file.zip.infolist()):  # asks for more memory than the file has
+                raise ValueError(f"{path}: compressed, which references never are")
+            arrays = {name: file[name] for name in file.files}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError(f"{path}: holds numbers that are not finite")
+        tiles = arrays.pop(_TILES, None)
+        return cls(arrays, None if tiles is None else int(tiles))
+
+
+@dataclass(frozen=True)
+class CutPicture:
+    """One picture of a batch.
+
+    Attributes:
+        tiles: how many consecutive tiles of the batch are its own.
+        size_wh: in pixels; None where it does not matter, as for good samples.
+    """
+
+    tiles: int
+    size_wh: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PictureScores:
+    """Score and maps of one picture.
+
+    Attributes:
+        score: 1 is most anomalous.
+        tile_maps: float32 (tiles, rows, columns) on the patch grid, 0 to 1; None where they were not asked for.
+    """
+
+    score: float
+    tile_maps: np.ndarray | None
+
+
+class Method(ABC):
+    """How embeddings become scores. Subclasses are frozen dataclasses; their fields are their settings.
+
+    Attributes:
+        name: in results, calibrations and bundles, and on the command line once it is in
+            :data:`winspect.methods.registry.METHODS`.
+        cut: how pictures are cut; a camera's bit depth comes on top.
+        score_range: the lowest and the highest score.
+        text_average: ``raw`` averages prompt embeddings as they are; ``normalised`` L2-normalises before and after.
+        underscores: of class names in prompts: ``space`` or ``keep``.
+    """
+
+    score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    def cut(self) -> Cut:
+        """The whole picture."""
+        return WHOLE
+
+    @property
+    def text_average(self) -> str:
+        """Prompt embeddings as they are."""
+        return "raw"
+
+    @property
+    def underscores(self) -> str:
+        """Blanks in their place."""
+        return "space"
+
+    @abstractmethod
+    def needs(self, *, few_shot: bool, maps: bool) -> Needs:
+        """What a backbone must give for tiles to be scored.
+
+        Args:
+            few_shot: with references; also what :meth:`fit` needs of good samples.
+            maps: False for scores alone.
+        """
+
+    @abstractmethod
+    def fit(self, samples: Sequence[Embeddings]) -> References:
+        """What is kept of good samples, one or more, each with all its tiles.
+
+        Raises:
+            ReferencesError: the samples do not fit together.
+        """
+
+    @abstractmethod
+    def score(
+        self,
+        embeddings: Embeddings,
+        pictures: Sequence[CutPicture],
+        *,
+        grid_hw: tuple[int, int],
+        text: Array,
+        references: References | None = None,
+        maps: bool = True,
+    ) -> list[PictureScores]:
+        """Scores and maps of pictures.
+
+        Args:
+            embeddings: of all tiles, in order.
+            pictures: which tiles are whose.
+            grid_hw: rows and columns of the patch grid.
+            text: (2, embedding), normal and anomalous.
+            references: good samples of the class; None for zero-shot.
+            maps: False where scores are enough; a method that needs the maps for its scores gives them all the same.
+        """
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Names of the arrays of references that :meth:`score` reads."""
+        return frozenset()
+
+    def refusal(self, picture: CutPicture, references: References) -> str | None:
+        """Why a picture cannot be compared with these references; None where it can."""
+        return None
+
+    def for_model(self, scoring: Mapping[str, Any], model: str) -> Method:
+        """The method with what a model's checkpoint says of its scoring.
+
+        Args:
+            scoring: numbers that were fitted for the model, by name; most have none.
+            model: its name, for messages.
+
+        Raises:
+            SettingsError: the method cannot be used with the model.
+        """
+        return self
+
+    @property
+    def scoring(self) -> Mapping[str, Any]:
+        """What :meth:`for_model` took, for a bundle."""
+        return {}
+
+    def document(self) -> dict[str, Any]:
+        """The ``recipe`` of results, calibrations and bundles: the name and every setting."""
+        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]  # subclasses are dataclasses

@@ -1,0 +1,82 @@
+"""The bundled model's method: zero-shot as WinCLIP; with good samples the log fusion of :mod:`.fusion`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from winspect.backbones.embeddings import LAST, STEM, Embeddings, Needs
+from winspect.errors import SettingsError
+from winspect.methods.method import CutPicture, PictureScores, References
+from winspect.methods.winclip.fusion import FusionSettings, keep, log_fusion
+from winspect.methods.winclip.paper import split
+from winspect.methods.winclip.tiles import Tiles
+from winspect.system.arrays import Array, to_numpy
+
+_FUSION, _TEMPERATURE = "log_fusion", "temperature"
+
+
+@dataclass(frozen=True)
+class Log(Tiles):
+    """Scores each tile; the score of a picture with good samples is the largest of its tiles'.
+
+    References are those of :class:`Paper` and what :func:`winspect.methods.winclip.fusion.keep` adds.
+
+    Attributes:
+        weights: of the fusion's parts, fitted for the model.
+        temperature_is_set: the recipe's temperature stays, whatever the model's checkpoint says.
+    """
+
+    weights: FusionSettings = field(default=FusionSettings(), compare=False)
+    temperature_is_set: bool = field(default=True, compare=False)
+
+    def for_model(self, scoring: Mapping[str, Any], model: str) -> Log:
+        """Take the weights of the parts, and the temperature unless it was set."""
+        if _FUSION not in scoring:
+            raise SettingsError(
+                f"fusion log is calibrated for winspect-tiny alone, not for {model}; use recipe paper or tiles"
+            )
+        temperature = self.recipe.temperature if self.temperature_is_set else scoring[_TEMPERATURE]
+        recipe = replace(self.recipe, temperature=temperature)
+        return replace(self, recipe=recipe, weights=FusionSettings(**scoring[_FUSION]))
+
+    @property
+    def scoring(self) -> Mapping[str, Any]:
+        """See :class:`Method`."""
+        return {_FUSION: asdict(self.weights)}
+
+    def needs(self, *, few_shot: bool, maps: bool) -> Needs:
+        """See :class:`Method`; always with windows."""
+        return Needs(self.recipe.scales, self.recipe.stride, (LAST, STEM) if few_shot else ())
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """See :class:`Method`."""
+        return super().kept | {"stem", "crowding", "looks"}
+
+    def fit(self, samples: Sequence[Embeddings]) -> References:
+        """See :class:`Method`."""
+        references = super().fit(samples)
+        added = keep(Embeddings.concatenate(samples).patches[STEM])
+        return References({**references.arrays, **added}, references.tiles)
+
+    def score(
+        self,
+        embeddings: Embeddings,
+        pictures: Sequence[CutPicture],
+        *,
+        grid_hw: tuple[int, int],
+        text: Array,
+        references: References | None = None,
+        maps: bool = True,
+    ) -> list[PictureScores]:
+        """See :class:`Method`; always with maps."""
+        if references is None:
+            return super().score(embeddings, pictures, grid_hw=grid_hw, text=text)
+        scores, zero_shot = self.zero_shot(embeddings, text, grid_hw)
+        fused = log_fusion(embeddings, scores, zero_shot, references, self.weights, stride=self.recipe.stride)
+        largest = array_namespace(scores).max
+        return [PictureScores(float(largest(own)), to_numpy(maps)) for _, own, maps in split(pictures, *fused)]

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -290,7 +291,7 @@ def parse(*options):
 
 def test_options_become_settings_and_the_rest_keeps_its_default(tmp_path):
     options = ["--data", str(tmp_path), "--class", "metal nut", "--class", "bolt", "--deadline", "5", "--no-page"]
-    settings = serve._settings(parse(*options, "--max-upload-mb", "8", "--body-timeout", "3", "--drain", "4"))
+    settings = serve.settings_of(parse(*options, "--max-upload-mb", "8", "--body-timeout", "3", "--drain", "4"))
     assert settings == ServiceSettings(
         data=tmp_path,
         classes=("metal nut", "bolt"),
@@ -301,31 +302,37 @@ def test_options_become_settings_and_the_rest_keeps_its_default(tmp_path):
         drain_s=4.0,
     )
     with pytest.raises(SettingsError, match="port"):
-        serve._settings(parse("--data", str(tmp_path), "--port", "70000"))
+        serve.settings_of(parse("--data", str(tmp_path), "--port", "70000"))
 
 
-def test_every_setting_an_operator_needs_has_an_option():
-    assert set(serve._SETTINGS.values()) <= set(ServiceSettings.__dataclass_fields__)
-    for option in serve._SETTINGS:
-        assert hasattr(parse(), option)
+def test_every_limit_can_be_given(tmp_path):
+    """But for those that no operator needs."""
+    apart = {"max_references", "max_good_pictures", "max_classes", "overlay_side", "hang_s", "load_s"}
+    apart |= {"backoff_s", "most_backoff_s"}
+    known = vars(parse())
+    limits = {field.name for field in fields(ServiceSettings) if field.type in ("int", "float")} - apart
+    assert limits <= set(known)
+    options = [text for name in limits for text in (f"--{name.removesuffix('_s').replace('_', '-')}", "7")]
+    settings = serve.settings_of(parse("--data", str(tmp_path), *options))
+    assert {getattr(settings, name) for name in limits} == {7}
 
 
 def test_data_lies_where_the_user_keeps_data(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert serve._settings(parse()).data == tmp_path / "winspect"
+    assert serve.settings_of(parse()).data == tmp_path / "winspect"
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert serve._settings(parse()).data == tmp_path / ".local" / "share" / "winspect"
+    assert serve.settings_of(parse()).data == tmp_path / ".local" / "share" / "winspect"
 
 
 def test_references_are_read_before_anything_starts(tmp_path):
     (tmp_path / "a.png").write_bytes(GOOD)
     arguments = parse("--class", "nut", "--reference", str(tmp_path))
-    assert serve._references(arguments) == [("a.png", GOOD)]
+    assert serve.references_of(arguments) == [("a.png", GOOD)]
     with pytest.raises(ReferencesError, match="exactly one --class"):
-        serve._references(parse("--class", "a", "--class", "b", "--reference", str(tmp_path)))
+        serve.references_of(parse("--class", "a", "--class", "b", "--reference", str(tmp_path)))
     with pytest.raises(ReferencesError, match="--reference"):
-        serve._references(parse("--class", "a", "--reference", str(tmp_path / "none")))
+        serve.references_of(parse("--class", "a", "--reference", str(tmp_path / "none")))
 
 
 def test_help_is_quick_and_imports_no_server():

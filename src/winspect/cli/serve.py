@@ -1,10 +1,9 @@
-"""``winspect serve``: judge pictures over HTTP."""
+"""``winspect serve``: inspect pictures over HTTP."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +16,27 @@ from winspect.system.opening import read_bytes
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
-    from winspect.calibration import Calibration
     from winspect.service.backend import Backend
     from winspect.service.settings import ServiceSettings
 
-# Option -> field of ServiceSettings; what is not given keeps the default that stands there.
-_SETTINGS = {
-    "host": "host",
-    "port": "port",
-    "max_queue": "max_queue",
-    "deadline": "deadline_s",
-    "max_upload_mb": "max_upload_mb",
-    "max_store_mb": "max_store_mb",
-    "max_pixels": "max_pixels",
-    "max_pictures": "max_pictures",
-    "max_batch": "max_batch",
-    "drain": "drain_s",
-    "body_timeout": "body_timeout_s",
-    "api_key_file": "api_key_file",
-    "tls_cert": "tls_cert",
-    "tls_key": "tls_key",
+# Options by their field of ServiceSettings, where the default of what is not given stands: type, metavar, help.
+_NETWORK: dict[str, tuple[type, str, str]] = {
+    "host": (str, "ADDRESS", "where to listen (default: 127.0.0.1, this machine alone)"),
+    "port": (int, "N", "default: 8080; 0 is one that is free"),
+    "api_key_file": (Path, "FILE", "let in who has one of its keys, one a line"),
+    "tls_cert": (Path, "FILE", "serve HTTPS with this certificate (PEM)"),
+    "tls_key": (Path, "FILE", "the certificate's key (PEM)"),
+}
+_LIMITS: dict[str, tuple[type, str, str]] = {
+    "max_queue": (int, "N", "pictures that wait at most (default: 64); then 429"),
+    "deadline_s": (float, "SECONDS", "for an answer (default: 30); then 504"),
+    "max_upload_mb": (float, "MB", "of one request (default: 32)"),
+    "max_pixels": (int, "N", "of one picture (default: 50000000)"),
+    "max_store_mb": (float, "MB", "of all stored pictures (default: 4096); then 507"),
+    "max_pictures": (int, "N", "of one request (default: 16)"),
+    "max_batch": (int, "N", "pictures scored together at most (default: 32)"),
+    "drain_s": (float, "SECONDS", "for what is queued at the end (default: 30)"),
+    "body_timeout_s": (float, "SECONDS", "for a request's body to arrive (default: 20); then 408"),
 }
 
 
@@ -44,12 +44,14 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "serve",
-        help="judge pictures over HTTP",
-        description="Judge pictures over HTTP: POST /v1/predict, the Open Inference Protocol v2 under /v2, Prometheus "
-        "metrics at /metrics, a web page at / (docs/deploy.md). It ends on SIGTERM, after answering what is queued.",
-        epilog="exit codes: 0 ended as told; 2 wrong use, as a port in use, or a model, key or certificate that fails",
+        help="inspect pictures over HTTP",
+        description="Inspect pictures over HTTP: POST /v1/predict, the Open Inference Protocol v2 under /v2, "
+        "Prometheus metrics at /metrics, a web page at / (docs/deploy.md). It ends on SIGTERM, after answering what is "
+        "queued.",
+        epilog="exit codes: 0 ended on a signal; 2 usage error, as a port in use, or a model, key or certificate that "
+        "fails",
     )
-    what = parser.add_argument_group("what is judged")
+    what = parser.add_argument_group("what is inspected")
     what.add_argument(
         "--class",
         dest="classes",
@@ -59,7 +61,17 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     add_store_options(what)
     add_options(what, "--reference", reference="good samples of the one --class")
-    _add_limits(parser)
+    network = parser.add_argument_group("network")
+    _add_settings(network, _NETWORK)
+    network.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        action="append",
+        metavar="NAME",
+        help="also answer requests for this Host; may be repeated (default: loopback and --host; with keys, any)",
+    )
+    network.add_argument("--no-page", action="store_true", help="no web page")
+    _add_settings(parser.add_argument_group("limits"), _LIMITS)
     add_model_options(parser)
     parser.add_argument(
         "--devices", nargs="+", metavar="DEVICE", help="a model process on each of these devices, as in cuda:0 cuda:1"
@@ -87,35 +99,10 @@ def add_store_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    network = parser.add_argument_group("network")
-    network.add_argument("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1, this machine alone)")
-    network.add_argument(
-        "--allowed-host",
-        dest="allowed_hosts",
-        action="append",
-        metavar="NAME",
-        help="also answer requests for this Host; may be repeated (default: loopback and --host; with keys, any)",
-    )
-    network.add_argument("--port", type=int, metavar="N", help="default: 8080; 0 is one that is free")
-    network.add_argument("--api-key-file", type=Path, metavar="FILE", help="let in who has one of its keys, one a line")
-    network.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this certificate (PEM)")
-    network.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (PEM)")
-    network.add_argument("--no-page", action="store_true", help="no web page")
-    limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-queue", type=int, metavar="N", help="pictures that wait at most (default: 64); then 429")
-    limits.add_argument("--deadline", type=float, metavar="SECONDS", help="for an answer (default: 30); then 504")
-    limits.add_argument("--max-upload-mb", type=float, metavar="MB", help="of one request (default: 32)")
-    limits.add_argument("--max-pixels", type=int, metavar="N", help="of one picture (default: 50000000)")
-    limits.add_argument(
-        "--max-store-mb", type=float, metavar="MB", help="of all stored pictures (default: 4096); then 507"
-    )
-    limits.add_argument("--max-pictures", type=int, metavar="N", help="of one request (default: 16)")
-    limits.add_argument("--max-batch", type=int, metavar="N", help="pictures judged together at most (default: 32)")
-    limits.add_argument("--drain", type=float, metavar="SECONDS", help="for what is queued at the end (default: 30)")
-    limits.add_argument(
-        "--body-timeout", type=float, metavar="SECONDS", help="for a request to arrive (default: 20); then 408"
-    )
+def _add_settings(group: argparse._ArgumentGroup, table: dict[str, tuple[type, str, str]]) -> None:
+    for field, (kind, metavar, text) in table.items():
+        option = "--" + field.removesuffix("_s").replace("_", "-")
+        group.add_argument(option, dest=field, type=kind, metavar=metavar, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,8 +110,12 @@ def run(args: argparse.Namespace) -> int:
     need_extra("serving")
     from winspect.service.serving import serve
 
-    settings = _settings(args)
-    backend = _backend(args, settings)
+    settings = settings_of(args)
+    references = references_of(args)
+    args.device = args.device or next(iter(args.devices or ()), None)  # each process has one of its own
+    backend = backend_of(args, settings, devices=tuple(args.devices or ()))
+    if references:
+        backend.seed(args.classes[0], references)
     serve(backend, settings, say=say, access_log=args.verbose)
     return EXIT_DONE
 
@@ -144,61 +135,49 @@ def need_extra(what: str) -> None:
 
 
 def data_folder() -> Path:
-    """Where a user's references and calibrations are kept unless told otherwise."""
+    """Default folder of a user's references and calibrations."""
     return Path(os.environ.get("XDG_DATA_HOME") or home_folder("XDG_DATA_HOME") / ".local" / "share") / "winspect"
 
 
-def _settings(args: argparse.Namespace) -> ServiceSettings:
+def settings_of(args: argparse.Namespace) -> ServiceSettings:
+    """Settings as the options say.
+
+    Raises:
+        SettingsError: a value out of its range.
+    """
     from winspect.service.settings import ServiceSettings
 
-    given: dict[str, Any] = {
-        name: value for option, name in _SETTINGS.items() if (value := getattr(args, option)) is not None
-    }
-    classes = None if args.classes is None else tuple(args.classes)
-    if args.allowed_hosts:
-        given["allowed_hosts"] = tuple(args.allowed_hosts)
-    return ServiceSettings(classes=classes, page=not args.no_page, data=args.data or data_folder(), **given)
+    given: dict[str, Any] = {name: getattr(args, name) for name in (*_NETWORK, *_LIMITS)}
+    given |= {name: tuple(getattr(args, name) or ()) or None for name in ("classes", "allowed_hosts")}
+    given = {name: value for name, value in given.items() if value is not None}
+    return ServiceSettings(data=args.data or data_folder(), page=not args.no_page, **given)
 
 
-def load_calibrations(args: argparse.Namespace) -> list[Calibration]:
-    """The calibrations that were named.
+def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tuple[str, ...] = ()) -> Backend:
+    """The backend of a model, with the calibrations that were named.
 
     Raises:
-        SettingsError: a file cannot be used.
+        SettingsError: a calibration cannot be used.
+        UnknownClass: one is of a class that is not served.
     """
     from winspect.calibration import Calibration
-
-    return [Calibration.load(path) for path in args.calibration or ()]
-
-
-def seed_calibrations(backend: Backend, calibrations: Sequence[Calibration], *, allow_stale: bool) -> None:
-    """Put calibrations into the store; ``allow_stale`` as the option says.
-
-    Raises:
-        UnknownClass: a class that is not served.
-    """
-    backend.refuse_stale = not allow_stale
-    for calibration in calibrations:
-        backend.seed(calibration.class_name, calibration=calibration)
-
-
-def _backend(args: argparse.Namespace, settings: ServiceSettings) -> Backend:
-    """The backend with the references and calibrations that were named."""
     from winspect.service.backend import Backend
     from winspect.service.settings import ModelSpec
 
-    calibrations = load_calibrations(args)
-    args.device = args.device or next(iter(args.devices or ()), None)  # each process has one of its own
-    options = model_options(args, calibrations=calibrations)
-    references = _references(args)
-    backend = Backend(settings, ModelSpec(options=options, devices=tuple(args.devices or ())))
-    if references:
-        backend.seed(settings.classes[0], references)  # type: ignore[index]
-    seed_calibrations(backend, calibrations, allow_stale=args.allow_stale)
+    calibrations = [Calibration.load(path) for path in args.calibration or ()]
+    backend = Backend(settings, ModelSpec(options=model_options(args, calibrations=calibrations), devices=devices))
+    backend.refuse_stale = not args.allow_stale
+    for calibration in calibrations:
+        backend.seed(calibration.class_name, calibration=calibration)
     return backend
 
 
-def _references(args: argparse.Namespace) -> list[tuple[str, bytes]]:
+def references_of(args: argparse.Namespace) -> list[tuple[str, bytes]]:
+    """Names and files of ``--reference``.
+
+    Raises:
+        ReferencesError: there is not one class, or a file cannot be read.
+    """
     if not args.reference:
         return []
     if len(args.classes or ()) != 1:

@@ -8,9 +8,9 @@ import threading
 import webbrowser
 from collections.abc import Callable
 
-from winspect.cli.common import EXIT_DONE, model_options
+from winspect.cli.common import EXIT_DONE
 from winspect.cli.options import add_model_options, add_options
-from winspect.cli.serve import add_store_options, data_folder, load_calibrations, need_extra, seed_calibrations
+from winspect.cli.serve import add_store_options, backend_of, data_folder, need_extra
 from winspect.errors import SettingsError
 from winspect.system.terminal import say
 
@@ -22,13 +22,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "ui",
-        help="open a web page to judge pictures with",
+        help="open a web page to inspect pictures with",
         description="Open a web page on this machine alone: drop pictures, add good samples, compare zero-shot with "
         "few-shot, calibrate a threshold. `winspect serve` has the same page, and more options.",
     )
     parser.add_argument("--port", type=int, metavar="N", help=f"default: {FIRST_PORT}, or the next that is free")
     parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
-    add_store_options(parser.add_argument_group("what is judged"))
+    add_store_options(parser.add_argument_group("what is inspected"))
     add_model_options(parser)
     add_options(parser, "--verbose", verbose="also a line per request, on stderr")
     parser.set_defaults(run=run)
@@ -37,17 +37,14 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve the page until it is interrupted; returns the exit code."""
     need_extra("the page")
-    from winspect.service.backend import Backend
     from winspect.service.serving import serve
-    from winspect.service.settings import ModelSpec, ServiceSettings
+    from winspect.service.settings import ServiceSettings
 
     port = args.port or free_port(FIRST_PORT if args.port is None else 0)
     settings = ServiceSettings(data=args.data or data_folder(), host=HOST, port=port)
-    calibrations = load_calibrations(args)
-    backend = Backend(settings, ModelSpec(options=model_options(args, calibrations=calibrations)))
-    seed_calibrations(backend, calibrations, allow_stale=args.allow_stale)
+    backend = backend_of(args, settings)
     open_page = None if args.no_browser else open_in_browser
-    serve(backend, settings, say=_Teller(f"http://{HOST}:{port}/", open_page), access_log=args.verbose)
+    serve(backend, settings, say=_Announcer(f"http://{HOST}:{port}/", open_page), access_log=args.verbose)
     return EXIT_DONE
 
 
@@ -79,8 +76,8 @@ def open_in_browser(url: str) -> None:
     threading.Thread(target=browser.open, args=(url,), daemon=True).start()
 
 
-class _Teller:
-    """Says on stderr what the service says; the first thing is that it listens, and then the page can be opened."""
+class _Announcer:
+    """Prints the service's messages; the first is that it listens, and then the page can be opened."""
 
     def __init__(self, url: str, open_page: Callable[[str], None] | None) -> None:
         self.url, self.open_page = url, open_page

@@ -17,7 +17,7 @@ from winspect._version import __version__
 from winspect.errors import WinspectError
 from winspect.service.http.api_v1 import add_v1
 from winspect.service.http.api_v2 import add_v2
-from winspect.service.http.guard import Guard, Keys, Visit
+from winspect.service.http.guard import Exchange, Guard, Keys
 from winspect.service.http.hosts import Hosts
 from winspect.service.http.metrics import TEXT_FORMAT, Metrics
 from winspect.service.http.openapi import request_schemas
@@ -72,8 +72,8 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     async def read_metrics() -> Response:
         return Response(metrics.text(), headers={"Content-Type": TEXT_FORMAT})
 
-    def count(visit: Visit) -> None:
-        metrics.visit(visit, _endpoint(app, visit))
+    def count(exchange: Exchange) -> None:
+        metrics.exchange(exchange, _endpoint(app, exchange))
 
     _add_error_answers(app)
     app.add_middleware(
@@ -88,9 +88,9 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     return app
 
 
-def _endpoint(app: FastAPI, visit: Visit) -> str:
+def _endpoint(app: FastAPI, exchange: Exchange) -> str:
     """The route of a request, which is one of few; "other" for what is not served."""
-    scope = {"type": "http", "method": visit.method, "path": visit.path, "root_path": "", "headers": []}
+    scope = {"type": "http", "method": exchange.method, "path": exchange.path, "root_path": "", "headers": []}
     for route in app.router.routes:
         match, _ = route.matches(scope)
         if match != Match.NONE:
@@ -101,11 +101,10 @@ def _endpoint(app: FastAPI, visit: Visit) -> str:
 def _add_error_answers(app: FastAPI) -> None:
     """Every error is JSON of the documented form: ours, the framework's, and mistakes."""
 
-    async def told(request: Request, error: Exception) -> Response:
+    async def ours(request: Request, error: Exception) -> Response:
         return answer_error(request.scope["path"], error)
 
-    async def by_framework(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # it is what the handler is registered for
+    async def framework(request: Request, error: Any) -> Response:
         allowed = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow")
         words = {
             404: f"there is nothing at {request.scope['path'][:200]!r}; /openapi.json tells what there is",
@@ -114,16 +113,14 @@ def _add_error_answers(app: FastAPI) -> None:
         message = words.get(error.status_code, str(error.detail))
         return answer_status(request.scope["path"], error.status_code, message, headers=error.headers)
 
-    async def bad_query(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # as above
+    async def bad_query(request: Request, error: Any) -> Response:
         first = error.errors()[0]
-        message = f"{first['loc'][-1]}: {first['msg']}"
-        return answer_status(request.scope["path"], 422, message)
+        return answer_status(request.scope["path"], 422, f"{first['loc'][-1]}: {first['msg']}")
 
-    app.add_exception_handler(WinspectError, told)
-    app.add_exception_handler(HTTPException, by_framework)
+    app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, bad_query)
-    app.add_exception_handler(Exception, told)
+    app.add_exception_handler(WinspectError, ours)
+    app.add_exception_handler(Exception, ours)
 
 
 def _complete_document(app: FastAPI, keys: Keys | None) -> None:

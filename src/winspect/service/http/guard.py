@@ -1,4 +1,4 @@
-"""What stands before the service, in pure ASGI: hosts, keys, body size, slow clients, clients that hang up.
+"""ASGI middleware before the service: hosts, keys, body size, slow clients, clients that hang up.
 
 A body is counted while it arrives, so that an upload that is too large is refused before it is here, with or without a
 Content-Length. An answer that is given before the whole body was read closes the connection: what still comes is read
@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -42,14 +41,14 @@ _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class Keys:
-    """API keys. Only their hashes are kept, and all of them are compared, each in constant time."""
+    """API keys. Only their hashes are kept; all of them are compared, each in constant time."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     @classmethod
     def read(cls, path: Path) -> Keys:
-        """From a file: one key a line; empty lines and lines that start with # are left out.
+        """Read a file with a key a line; empty lines and lines that start with # are left out.
 
         Raises:
             SettingsError: it cannot be read, holds no key, or one that is too short.
@@ -69,18 +68,7 @@ class Keys:
     def __contains__(self, key: object) -> bool:
         digest = hashlib.sha256(str(key).encode("utf-8", "surrogateescape")).digest()
         # A list, so that the first match does not end the comparison.
-        return any([hmac.compare_digest(digest, one) for one in self._digests])
-
-
-@dataclass
-class Visit:
-    """One request, as metrics see it when it is over. ``status`` is 499 for a client that hung up."""
-
-    method: str
-    path: str
-    status: int = 499
-    seconds: float = 0.0
-    started: float = field(default_factory=time.monotonic, repr=False)
+        return any([hmac.compare_digest(digest, known) for known in self._digests])
 
 
 class Guard:
@@ -89,8 +77,8 @@ class Guard:
     Args:
         app: what answers those that are let in.
         max_upload_bytes: of one body. ``body_timeout_s``: for the whole body to arrive.
-        keys: who is let in; None for everyone. ``hosts``: what it may be called; None for anything.
-        on_done: called with each :class:`Visit` that is over.
+        keys: who is let in; None for everyone. ``hosts``: what it may be called.
+        on_done: called with each :class:`Exchange` that is over.
     """
 
     def __init__(
@@ -99,9 +87,9 @@ class Guard:
         *,
         max_upload_bytes: int,
         body_timeout_s: float,
+        hosts: Hosts,
         keys: Keys | None = None,
-        hosts: Hosts | None = None,
-        on_done: Callable[[Visit], None] | None = None,
+        on_done: Callable[[Exchange], None] = lambda exchange: None,
     ) -> None:
         self.app, self.keys, self.hosts, self.on_done = app, keys, hosts, on_done
         self.max_upload_bytes, self.body_timeout_s = max_upload_bytes, body_timeout_s
@@ -111,30 +99,24 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit = Visit(scope["method"], scope["path"])
-        body = _Body(self, scope, receive)
-        reply = _Reply(visit, body, send)
+        exchange = Exchange(self, scope, receive, send)
         try:
             try:
-                self._check(scope)
-                await self._answer(scope, body, reply)
+                self._check(scope, exchange.headers)
+                await exchange.run()
             except Refused as refusal:
-                if not reply.started:
-                    await answer_error(scope["path"], refusal)(scope, receive, reply.send)
+                if not exchange.is_answering:
+                    await answer_error(exchange.path, refusal)(scope, receive, exchange.send)
         except Exception:
-            visit.status = visit.status if reply.started else 500  # what is further out answers it
+            exchange.status = exchange.status if exchange.is_answering else 500  # what is further out answers it
             raise
         finally:
-            self.held_bytes -= body.size
-            visit.seconds = time.monotonic() - visit.started
-            if self.on_done is not None:
-                self.on_done(visit)
+            self.held_bytes -= exchange.size
+            self.on_done(exchange)
 
-    def _check(self, scope: Scope) -> None:
-        """Whatever can be said before the body."""
-        headers = Headers(scope=scope)
-        if self.hosts is not None:
-            self.hosts.check(scope, headers.get("host"))
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Refuse what can be refused before the body comes."""
+        self.hosts.check(scope, headers.get("host"))
         _check_origin(scope["method"], headers)
         is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER)
         if self.keys is not None and not is_open and _key(headers) not in self.keys:
@@ -156,12 +138,41 @@ class Guard:
         limit = self.max_upload_bytes / 2**20
         return Refused(413, f"the request is larger than {limit:g} MB; send fewer pictures, or smaller ones")
 
-    async def _answer(self, scope: Scope, body: _Body, reply: _Reply) -> None:
+
+class Exchange:
+    """A request and its answer.
+
+    Attributes:
+        method, path, headers: of the request. ``size``: bytes of its body that have come.
+        status: of the answer; 499 for a client that hung up.
+        is_answering: whether the answer has begun; ``is_answered``: whether it is complete.
+    """
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method, self.path, self.headers = scope["method"], scope["path"], Headers(scope=scope)
+        self.status, self.size = 499, 0
+        self.is_answering = self.is_answered = False
+        self._guard, self._scope, self._receive, self._send = guard, scope, receive, send
+        self._began = time.monotonic()
+        self._body_deadline = self._began + guard.body_timeout_s
+        self._has_come = self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers
+        self._whole, self._gone = asyncio.Event(), asyncio.Event()
+        self._hung_up = self._closes = False
+
+    @property
+    def seconds(self) -> float:
+        """Since the request's headers."""
+        return time.monotonic() - self._began
+
+    async def run(self) -> None:
         """Let the service answer, unless the client hangs up before it has."""
+        if self._has_come:  # nobody waits long for the answer to a request without a body
+            await self._guard.app(self._scope, self._receive, self.send)
+            return
         work: asyncio.Task[None] = asyncio.create_task(
-            self.app(scope, body.receive, reply.send)  # type: ignore[arg-type]  # a coroutine, told as Awaitable
+            self._guard.app(self._scope, self.receive, self.send)  # type: ignore[arg-type]
         )
-        watch = asyncio.create_task(body.watch())
+        watch = asyncio.create_task(self._watch())
         try:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:  # the server ends, and has waited as long as it was told to
@@ -169,38 +180,24 @@ class Guard:
             raise Refused(503, "the service is ending", kind="NotReady", headers={"Retry-After": "1"}) from None
         finally:
             await _stop(watch)
-        if body.hung_up and not reply.finished:
+        if self._hung_up and not self.is_answered:
             await _stop(work)
         else:
             await work
 
-
-class _Body:
-    """A request's body, counted while it arrives."""
-
-    def __init__(self, guard: Guard, scope: Scope, receive: Receive) -> None:
-        headers = Headers(scope=scope)
-        self.size = 0
-        self.has_come = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
-        self.hung_up = False
-        self._guard, self._receive = guard, receive
-        self._deadline = time.monotonic() + guard.body_timeout_s
-        self._is_empty = self.has_come
-        self._whole, self._gone = asyncio.Event(), asyncio.Event()
-        if self.has_come:
-            self._whole.set()
-
     async def receive(self) -> Message:
-        """What the service reads."""
-        if self._is_empty:
-            self._is_empty = False
-            return {"type": "http.request", "body": b"", "more_body": False}
-        if self.has_come:
+        """The next piece of the body, within the limits; then the client's hanging up."""
+        if self._has_come:
             await self._gone.wait()
             return {"type": "http.disconnect"}
-        message = await self._next()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.001, self._body_deadline - time.monotonic()))
+        except asyncio.TimeoutError:
+            self._body_deadline = 0.0  # no lingering: it has been waited for long enough
+            seconds = self._guard.body_timeout_s
+            raise Refused(408, f"the request's body was not here after {seconds:g} s; send it faster") from None
         if message["type"] == "http.disconnect":
-            self.hung_up = True
+            self._hung_up = True
             self._whole.set()
             return message
         size = len(message.get("body", b""))
@@ -211,29 +208,34 @@ class _Body:
         if self._guard.held_bytes > UPLOADS_AT_ONCE * self._guard.max_upload_bytes:
             raise Overloaded("too much is being uploaded at once; try again", 1.0)
         if not message.get("more_body", False):
-            self.has_come = True
+            self._has_come = True
             self._whole.set()
         return message
 
-    async def _next(self) -> Message:
-        try:
-            return await asyncio.wait_for(self._receive(), max(0.001, self._deadline - time.monotonic()))
-        except asyncio.TimeoutError:
-            self._deadline = 0.0  # no lingering: it has been waited for long enough
-            seconds = self._guard.body_timeout_s
-            raise Refused(408, f"the request's body was not here after {seconds:g} s; send it faster") from None
-
-    async def watch(self) -> None:
+    async def _watch(self) -> None:
         """Return when the client has hung up."""
         await self._whole.wait()
-        while not self.hung_up:
-            message = await self._receive()
-            self.hung_up = message["type"] == "http.disconnect"
+        while not self._hung_up:
+            self._hung_up = (await self._receive())["type"] == "http.disconnect"
         self._gone.set()
 
-    async def linger(self) -> None:
-        """Throw away what still comes of a body that was answered before it was whole."""
-        if not self._deadline:
+    async def send(self, message: Message) -> None:
+        """Pass on the answer; one that is given before the body was whole closes the connection."""
+        if message["type"] == "http.response.start":
+            self.is_answering, self.status, self._closes = True, message["status"], not self._has_come
+            headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
+            message = {**message, "headers": [*headers, (b"connection", b"close")] if self._closes else headers}
+        elif not message.get("more_body", False):
+            self.is_answered = True
+            if self._closes:
+                await self._send({**message, "more_body": True})  # complete for the client: its length is known
+                await self._linger()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _linger(self) -> None:
+        """Throw away what still comes of the body."""
+        if not self._body_deadline:
             return
         until = time.monotonic() + _LINGER_S
         more = True
@@ -241,30 +243,6 @@ class _Body:
             with suppress(asyncio.TimeoutError):
                 message = await asyncio.wait_for(self._receive(), left)
                 more = message["type"] == "http.request" and message.get("more_body", False)
-
-
-class _Reply:
-    """What is sent back."""
-
-    def __init__(self, visit: Visit, body: _Body, send: Send) -> None:
-        self.started = self.finished = False
-        self._visit, self._body, self._send = visit, body, send
-        self._closes = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            self._visit.status = message["status"]
-            self._closes = not self._body.has_come
-            headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
-            message = {**message, "headers": [*headers, (b"connection", b"close")] if self._closes else headers}
-        elif not message.get("more_body", False):
-            self.finished = True
-            if self._closes:
-                await self._send({**message, "more_body": True})  # it is whole for the client: its length was told
-                await self._body.linger()
-                message = {"type": "http.response.body", "body": b"", "more_body": False}
-        await self._send(message)
 
 
 def _key(headers: Headers) -> str:

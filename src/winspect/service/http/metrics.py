@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.process_collector import ProcessCollector
 
 from winspect.service.contract import Answer, BatchRecord
-from winspect.service.http.guard import Visit
+from winspect.service.http.guard import Exchange
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
@@ -76,12 +76,12 @@ class Metrics:
         for outcome in ("normal", "anomalous", "unjudged", "failed"):
             self._pictures.labels(outcome)
 
-    def visit(self, visit: Visit, endpoint: str) -> None:
+    def exchange(self, exchange: Exchange, endpoint: str) -> None:
         """Count a request. ``endpoint`` is its route, as in ``/v2/models/{name}/infer``."""
-        self._requests.labels(endpoint, visit.status).inc()
-        self._request_seconds.labels(endpoint).observe(visit.seconds)
-        if visit.status in REJECTS and not endpoint.endswith("/ready"):  # a probe that hears "no" is answered
-            self._rejects.labels(REJECTS[visit.status]).inc()
+        self._requests.labels(endpoint, exchange.status).inc()
+        self._request_seconds.labels(endpoint).observe(exchange.seconds)
+        if exchange.status in REJECTS and not endpoint.endswith("/ready"):  # a probe that hears "no" is answered
+            self._rejects.labels(REJECTS[exchange.status]).inc()
 
     def answered(self, answer: Answer) -> None:
         """Count a picture; without a threshold there is no verdict."""

@@ -14,9 +14,15 @@ import pytest
 
 from winspect.errors import WeightsCorruptError
 from winspect.weights import fetching
-from winspect.weights.fetching import FetchError, fetch_url
+from winspect.weights.fetching import FetchError, Url
 
 CONTENT = random.Random(0).randbytes(3_000_000)
+
+
+def fetch_url(url: str, target: Path, *, sha256_prefix: str | None = None, progress: bool = True) -> str:
+    path, sha256 = Url(url, sha256_prefix).fetch(target.parent, progress=progress)
+    assert path == target
+    return sha256
 
 
 def leftovers(folder: Path) -> list[str]:

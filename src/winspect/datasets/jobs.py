@@ -41,11 +41,7 @@ class Job:
 
 
 def plan_visa(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
-    """VisA, raw (by its split file) or converted already.
-
-    Raises:
-        SourceError: neither is here, the split file is damaged, or an unknown category.
-    """
+    """The files of VisA, raw (by its split file) or converted already."""
     prefix = _split_prefix(tree)
     if prefix is None:
         try:
@@ -73,12 +69,8 @@ def _split_prefix(tree: Tree) -> str | None:
 
 
 def plan_layout(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
-    """The MVTec AD layout, wherever in the tree it starts, its folders' names in any case; every picture and mask is
-    taken as it is.
-
-    Raises:
-        SourceError: the layout is not here, or an unknown category.
-    """
+    """The files of the MVTec AD layout, wherever in the tree it starts, its folders' names in any case; every picture
+    and mask is taken as it is."""
     found: dict[str, list[Job]] = {}
     for name in tree.names():
         match = _LAYOUT.fullmatch(name)
@@ -162,11 +154,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 def write_file(target: Path, data: bytes) -> None:
-    """Write a file atomically, making its folder.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a file atomically, making its folder."""
     with _new_file(target) as temporary:
         temporary.write_bytes(data)
 

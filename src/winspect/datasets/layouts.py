@@ -102,8 +102,7 @@ def open_layout(kind: str, root: Path, categories: Sequence[str] | None = None, 
         name: the data set's name; None for ``kind``.
 
     Raises:
-        SourceError: no such folder, no category in it or none of a name asked for, pictures outside the type folders,
-            two masks for one picture, or no picture at all; where another layout is there, it is named.
+        SourceError: the folder is not of this layout; where another layout is there, it is named.
     """
     layout = LAYOUTS[kind]
     try:

@@ -45,16 +45,13 @@ _NEEDED = ("image", "label")
 
 
 def open_manifest(path: Path, categories: Sequence[str] | None = None) -> Dataset:
-    """Open a manifest.
+    """Open a manifest; a line that is wrong is named in the error.
 
     Pictures that it names but that are not there are kept: each fails under its own name when it is read.
 
     Args:
         path: a ``.csv``, ``.jsonl`` or ``.ndjson`` file, or a folder that holds ``manifest.csv`` or ``.jsonl``.
         categories: a manifest without categories may be given one name, which then is its category.
-
-    Raises:
-        SourceError: unreadable; a line that is wrong (names it); a category that does not exist; or no row.
     """
     path = _manifest_file(path)
     rows = list(table_rows(read_text(path), str(path), path.suffix, _COLUMNS, need=_NEEDED))
@@ -102,14 +99,8 @@ def _manifest_item(row: Row, where: str, folder: Path, separators: Separators, d
 
 
 def open_meta(root: Path, categories: Sequence[str] | None = None) -> Dataset:
-    """Open a data set by its ``meta.json``: split -> class -> pictures.
-
-    Args:
-        root: the folder with ``meta.json``, or the file itself; paths count from its folder.
-
-    Raises:
-        SourceError: no such file, or an entry that is wrong; names it.
-    """
+    """Open a data set by its ``meta.json`` (split -> class -> pictures), or the folder that holds one; an entry that
+    is wrong is named in the error. Paths count from the file's folder."""
     file = root if root.is_file() else check_root(root) / META_FILE
     if not file.is_file():
         raise SourceError(f"{root}: no {META_FILE} here{hint(root, 'meta')}")
@@ -128,14 +119,11 @@ def open_meta(root: Path, categories: Sequence[str] | None = None) -> Dataset:
 
 
 def open_realiad(root: Path, categories: Sequence[str] | None = None) -> Dataset:
-    """Open Real-IAD by its JSON splits.
+    """Open Real-IAD by its JSON splits; an entry that is wrong is named in the error.
 
     Args:
         root: the folder with ``realiad_jsons`` and the pictures (``realiad_1024``, the largest that is there), or a
             folder of splits in it, as ``realiad_jsons/realiad_jsons_sv``.
-
-    Raises:
-        SourceError: no splits or no pictures here, or an entry that is wrong; names it.
     """
     check_root(root)
     places = (root / REALIAD_JSONS / REALIAD_JSONS, root / REALIAD_JSONS, root, root.parent / REALIAD_JSONS)

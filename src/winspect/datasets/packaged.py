@@ -48,15 +48,7 @@ def package_folder(kind: str) -> Path:
 
 
 def open_elpv(root: Path | None = None, categories: Sequence[str] | None = None) -> Dataset:
-    """Open the solar cells.
-
-    Args:
-        root: a folder with ``labels.csv`` and ``images/``; default: the installed package.
-
-    Raises:
-        MissingExtraError: no root was given, and the package is not installed.
-        SourceError: no such data there, or an unknown category.
-    """
+    """Open the solar cells: a folder with ``labels.csv`` and ``images/``, by default that of the package."""
     root = package_folder("elpv") if root is None else check_root(root)
     chosen = choose_categories([SOLAR_CELL], categories, root)
     items = tuple(
@@ -92,15 +84,7 @@ def _verdict(probability: float) -> tuple[str, str]:
 
 
 def open_textile(root: Path | None = None, categories: Sequence[str] | None = None) -> Dataset:
-    """Open the simulated fabric.
-
-    Args:
-        root: a folder with ``nominal``, ``local`` and ``global``; default: the installed package.
-
-    Raises:
-        MissingExtraError: no root was given, and the package is not installed.
-        SourceError: no such data there, or an unknown category.
-    """
+    """Open the simulated fabric: a folder with ``nominal``, ``local`` and ``global``, by default the package's."""
     root = package_folder("textile") if root is None else check_root(root)
     chosen = choose_categories([TEXTILE], categories, root)
     items = [Item(path, TEXTILE, "test", "normal") for path in pictures_in(root / "nominal")]

@@ -172,11 +172,7 @@ def not_text(name: str, error: UnicodeDecodeError, *, with_position: bool = True
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """The text in a file's bytes.
-
-    Raises:
-        SourceError: neither UTF-8 nor UTF-16.
-    """
+    """The text in a file's bytes; a SourceError where it is neither UTF-8 nor UTF-16."""
     try:
         return data.decode(encoding_of(data[:2]))
     except UnicodeDecodeError as error:
@@ -184,11 +180,7 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8 or UTF-16.
-
-    Raises:
-        SourceError: it is not there or not such a file.
-    """
+    """A text file in UTF-8 or UTF-16; a SourceError where there is none."""
     try:
         return decode_text(read_bytes(path), str(path))
     except OSError as error:

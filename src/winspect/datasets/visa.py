@@ -36,10 +36,6 @@ def open_visa(root: Path, categories: Sequence[str] | None = None) -> Dataset:
     """Open VisA, raw or converted.
 
     Pictures that the split names but that are not there are kept: each fails under its own name when it is read.
-
-    Raises:
-        SourceError: neither layout is found here, the split file is damaged, a category does not exist, or none of
-            the pictures that the split names is there.
     """
     check_root(root)
     for folder in (root, *subfolders(root)):

@@ -72,9 +72,34 @@ class Url:
         return self.url
 
     def fetch(self, folder: Path, *, progress: bool = True) -> tuple[Path, str]:
-        """Download into ``folder``; returns the file and its SHA-256. Raises as :func:`fetch_url` does."""
+        """Download into ``folder``, continuing where an earlier try stopped if a hash can prove the whole.
+
+        The bytes go to a file ending in ``.part``; only a complete one with the right hash gets the final name. Of
+        several processes one downloads, and the others wait for it.
+
+        Args:
+            folder: made if need be.
+            progress: draw a bar on stderr.
+
+        Returns:
+            The file, and its SHA-256.
+
+        Raises:
+            FetchError: the server cannot be reached or refuses, or there is no space.
+            WeightsCorruptError: the hash is wrong; the file was removed.
+        """
         target = self.find(folder)
-        return target, fetch_url(self.url, target, sha256_prefix=self.sha256_prefix, progress=progress)
+        part = target.with_name(target.name + ".part")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{target}.lock"):
+                if target.is_file():  # another process was faster
+                    return target, hash_file(target)
+                sha256 = _download(self.url, part, self.sha256_prefix, target.name if progress else None)
+                part.replace(target)
+                return target, sha256
+        except OSError as error:
+            raise FetchError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -107,15 +132,7 @@ class Repository:
         return huggingface_hub.hf_hub_url(self.repo, path.name)
 
     def fetch(self, folder: Path, *, progress: bool = True) -> tuple[Path, str]:
-        """Download the first of the files that the repository has.
-
-        Returns:
-            The file below ``folder``, and its SHA-256.
-
-        Raises:
-            FetchError: the hub cannot be reached or refuses, or has none of the files.
-            WeightsCorruptError: the hash is not the hub's; the file was removed.
-        """
+        """Download the first of the files that the repository has; as :meth:`Url.fetch`."""
         for file in self.files:
             try:
                 etag = huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(self.repo, file)).etag
@@ -140,38 +157,6 @@ class Repository:
 def last_part(url: str) -> str:
     """The file name in a URL."""
     return urlsplit(url).path.rpartition("/")[2]
-
-
-def fetch_url(url: str, target: Path, *, sha256_prefix: str | None = None, progress: bool = True) -> str:
-    """Download to ``target``, continuing where an earlier try stopped if a hash can prove the whole.
-
-    The bytes go to ``<target>.part``; only a complete file with the right hash gets the final name. Of several
-    processes one downloads, and the others wait for it.
-
-    Args:
-        url: http or https.
-        target: path of the file.
-        sha256_prefix: first hexadecimal digits of its SHA-256, if known.
-        progress: draw a bar on stderr.
-
-    Returns:
-        The file's SHA-256.
-
-    Raises:
-        FetchError: the server cannot be reached or refuses, or there is no space.
-        WeightsCorruptError: the hash is wrong; the file was removed.
-    """
-    part = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if target.is_file():  # another process was faster
-                return hash_file(target)
-            sha256 = _download(url, part, sha256_prefix, target.name if progress else None)
-            part.replace(target)
-            return sha256
-    except OSError as error:
-        raise FetchError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _download(url: str, part: Path, sha256_prefix: str | None, bar_name: str | None) -> str:

@@ -83,9 +83,7 @@ def resolve(
         progress: draw a bar on stderr while downloading.
 
     Raises:
-        ArchitectureError: the model is unknown, or of a kind WinCLIP cannot use.
-        WeightsMissingError: not on this machine and not to be fetched; says what to fetch and where to put it.
-        WeightsCorruptError: the hash is wrong.
+        See :func:`winspect.backbones.open_clip_models.load`.
     """
     offline = offline or any(
         os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in _OFFLINE_VARIABLES
@@ -103,10 +101,7 @@ def resolve(
 
 
 def pull(model: str, weights: str | None = None, *, cache_dir: _Folder = None, progress: bool = True) -> Source:
-    """Fetch and verify the weights of a model; a damaged copy in the cache is replaced.
-
-    Args and errors: see :func:`resolve`.
-    """
+    """:func:`resolve` weights ahead of use; a damaged copy in the cache is replaced."""
     try:
         return resolve(model, weights, cache_dir=cache_dir, progress=progress)
     except WeightsCorruptError:

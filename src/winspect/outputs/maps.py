@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from winspect.calibration.judgement import Judgement
-from winspect.methods.result import shrunk
+from winspect.methods.result import shrunk, smaller_size
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, annotated_overlay, save_png
 from winspect.system.files import replacing
 
@@ -39,6 +40,15 @@ def overlay_of(judgement: Judgement, score_range: ScoreRange | None = UNIT_RANGE
         boxes = [[round(edge * scale) for edge, scale in zip(box, scale_xy * 2, strict=True)] for box in boxes]
     score, verdict = result.anomaly_score, judgement.verdict
     return annotated_overlay(rgb, small.anomaly_map, score_range, score=score, verdict=verdict, boxes=boxes)
+
+
+def smaller_picture(rgb: np.ndarray, longest: float) -> np.ndarray:
+    """A picture uint8 (height, width, 3) scaled down to a longer side of at most ``longest`` pixels."""
+    size_wh = rgb.shape[1], rgb.shape[0]
+    size = smaller_size(size_wh, longest=longest)
+    if size == size_wh:
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from winspect.calibration import DecisionRule, RegionRule
 from winspect.calibration.judgement import check_threshold
 from winspect.errors import PictureError
 from winspect.methods.registry import method_of
-from winspect.methods.result import Result, shrunk
+from winspect.methods.result import Result, shrunk, smaller_size
 from winspect.outputs.rows import row_of
 from winspect.service.contract import Answer, Question
 from winspect.service.http.metrics import Metrics
@@ -80,11 +79,8 @@ def small_map(result: Result, max_pixels: int) -> np.ndarray:
     """
     if result.size_wh is None or result.tile_maps is None:
         raise ValueError(f"{result.path}: the result has no map")
-    scale = math.sqrt(max_pixels / math.prod(result.size_wh))
-    if scale < 1.0:
-        width, height = (max(1, int(side * scale)) for side in result.size_wh)
-        result = shrunk(result, (width, height))
-    return np.ascontiguousarray(result.anomaly_map, dtype="<f4")
+    small = shrunk(result, smaller_size(result.size_wh, pixels=max_pixels))
+    return np.ascontiguousarray(small.anomaly_map, dtype="<f4")
 
 
 def row_with_p_value(answer: Answer) -> dict[str, Any]:

@@ -26,13 +26,13 @@ import numpy as np
 
 from winspect.errors import PictureError, WinspectError
 from winspect.methods.result import Result
+from winspect.outputs.maps import overlay_of, smaller_picture
 from winspect.pictures.decoding import Demanding
-from winspect.pictures.heatmaps import UNIT_RANGE, run_range
+from winspect.pictures.heatmaps import UNIT_RANGE, png_of, run_range
 from winspect.pictures.pool import default_workers
 from winspect.pictures.tiles import Prepared, prepare
 from winspect.service.contract import Answer, Question, ServiceError
 from winspect.service.pool.batcher import Ran
-from winspect.service.pool.overlay import overlay_png, shrink_picture
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.system.terminal import log_to_stderr
 
@@ -238,7 +238,7 @@ class Worker:
                 keep_rgb=question.overlay,
                 demanding=demanding,
             )
-            rgb = None if item.rgb is None else shrink_picture(item.rgb, self.settings.overlay_side)
+            rgb = None if item.rgb is None else smaller_picture(item.rgb, self.settings.overlay_side)
             item = replace(item, name=question.name, rgb=rgb)
         except PictureError as error:
             item = type(error)(question.name, error.reason)
@@ -266,7 +266,7 @@ class Worker:
 def _painted(answer: Answer) -> Answer | Exception:
     """An answer with its overlay, in place of its picture."""
     try:
-        png = overlay_png(answer.judgement, answer.score_range)
+        png = png_of(overlay_of(answer.judgement, answer.score_range))
     except Exception as error:
         return _public(error)
     judgement = replace(answer.judgement, result=replace(answer.result, picture_rgb=None))

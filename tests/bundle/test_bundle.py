@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -20,6 +22,7 @@ from conftest import EXAMPLES
 from miniature import part, save
 
 from winspect import WinCLIP
+from winspect.bundle.manifest import Manifest
 from winspect.cli.main import main
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError, PictureError, SettingsError
 from winspect.inspector import export as exporting
@@ -173,6 +176,14 @@ def test_without_torch_a_model_says_what_is_missing():
 
 
 # What the files say, and what is refused
+
+
+def test_names_of_good_samples_that_are_no_utf8_are_written_and_read(copy):
+    manifest = Manifest.read(copy)
+    shown = ({"name": os.fsdecode(b"\xff.png"), "sha256": "00"},)
+    nut = replace(manifest.classes["nut"], shown=shown)
+    replace(manifest, classes={**manifest.classes, "nut": nut}).write(copy)
+    assert Manifest.read(copy).classes["nut"].shown == shown
 
 
 def test_its_files_are_readable_and_hashed(bundle):

@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.metrics import f1_score
 
 from winspect import Result, WinCLIP
-from winspect.calibration import Calibration, RegionRule, needed_pictures
+from winspect.calibration import Calibration, LeftOut, RegionRule, needed_pictures
 from winspect.calibration.conformal import (
     alarms_allowed,
     best_f1,
@@ -38,7 +38,7 @@ from winspect.errors import OutputError, PictureError, SettingsError
 from winspect.inspector.calibrating import calibrate
 from winspect.methods.winclip.recipes import RECIPES
 from winspect.metrics import f1_max
-from winspect.pictures.fingerprints import fingerprint
+from winspect.pictures.fingerprints import Fingerprint, fingerprint
 
 TENTHS = [number / 10 for number in range(1, 10)]
 
@@ -466,6 +466,15 @@ def test_the_file_is_for_readers_too(calibration, tmp_path):
     }
 
 
+def test_names_that_are_no_utf8_are_written_and_read(calibration, tmp_path):
+    sample = Fingerprint(os.fsdecode(b"\xff.png"), "00")
+    identity = replace(calibration.identity, references=(sample,))
+    left_out = (LeftOut(sample.path, "unreadable", f"{sample.path}: an empty file"),)
+    replace(calibration, identity=identity, left_out=left_out).save(tmp_path / "nut.json")
+    again = Calibration.load(tmp_path / "nut.json")
+    assert (again.identity.references, again.left_out) == ((sample,), left_out)
+
+
 def test_a_full_disk_leaves_the_earlier_file(calibration, tmp_path, monkeypatch):
     path = tmp_path / "nut.json"
     calibration.save(path)
@@ -506,7 +515,10 @@ def test_a_full_disk_leaves_the_earlier_file(calibration, tmp_path, monkeypatch)
         ({"references": {"a.png": "00"}}, "references: got .*, need a list"),
         ({"left_out": [{"path": "a.png"}]}, "need path, because, message"),
         ({"held_out": {"pictures": 3}}, "need pictures, alarms, chance"),
+        ({"held_out": {"pictures": 3, "alarms": True, "chance": 0.5}}, "alarms: got True, need a int"),
+        ({"held_out": {"pictures": 3, "alarms": 1, "chance": math.nan}}, "chance: got nan, need a float"),
         ({"defective": 5}, "got 5, need pictures, found, f1, f1_threshold"),
+        ({"class": "nut {}"}, "class: got the class name 'nut {}': braces"),
         ({"date": None}, "date: got None, need a str"),
     ],
 )

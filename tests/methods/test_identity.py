@@ -182,6 +182,8 @@ def test_a_document_without_later_entries_is_as_that_release_scored():
         ("bit_depth", True, "bit_depth: got True, need a int"),
         ("bit_depth", "12", "bit_depth: got '12', need a int"),
         ("class", 3, "class: got 3, need a str"),
+        ("class", "", "class: got the empty class name"),
+        ("class", "a {}", "class: .*braces"),
         ("references", {"a.png": "00"}, "references: got .*, need a list"),
         ("references", [3], "references: got 3, need entries with name and sha256"),
         ("references", [{"name": "a.png"}], "need entries with name and sha256"),

@@ -95,7 +95,8 @@ class Manifest:
             "sha256": {file: hash_file(folder / file) for file in files},
         }
         with replacing(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names that are no UTF-8
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

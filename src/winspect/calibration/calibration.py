@@ -248,7 +248,7 @@ class Calibration:
         """
         text = json.dumps(self.document(), indent=1, ensure_ascii=False, allow_nan=False)
         with replacing(Path(path)) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # names that are no UTF-8
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Calibration:

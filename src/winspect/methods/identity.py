@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from winspect._version import __version__
-from winspect.errors import SettingsError
+from winspect.errors import ClassNameError, SettingsError
 from winspect.methods.method import Method
 from winspect.methods.registry import all_settings, method_of
 from winspect.methods.winclip.prompts import PromptEnsemble, check_class_name, class_key
@@ -113,6 +113,10 @@ class Identity:
             return None if document.get(name) is None else entry(document, name, kind)
 
         prompts, class_name = maybe("prompts", dict), maybe("class", str)
+        try:
+            class_name = None if class_name is None else check_class_name(class_name)
+        except ClassNameError as error:
+            raise SettingsError(f"class: {error}") from error
         return cls(
             model=entry(document, "model", str),
             weights_sha256=entry(document, "weights_sha256", str),

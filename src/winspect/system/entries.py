@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from winspect.errors import SettingsError
 
 
 def entry(document: Mapping[str, Any], name: str, kind: type) -> Any:
-    """An entry of a type. True and false are no numbers; a whole number is a ``float`` too.
+    """An entry of a type. True and false are no numbers; a whole number is a ``float`` too, if it is finite as one.
 
     Raises:
         SettingsError: it is missing, or of another type.
@@ -17,6 +18,8 @@ def entry(document: Mapping[str, Any], name: str, kind: type) -> Any:
     if name not in document:
         raise SettingsError(f"no entry {name!r}")
     value = document[name]
-    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
+    is_kind = isinstance(value, (int, float) if kind is float else kind)
+    is_truth = isinstance(value, bool) and kind is not bool
+    if not is_kind or is_truth or (kind is float and not abs(value) <= sys.float_info.max):
         raise SettingsError(f"{name}: got {value!r}, need a {kind.__name__}")
     return value

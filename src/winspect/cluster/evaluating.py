@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from winspect.cluster.cluster import Cluster, check_nodes, connect
@@ -17,6 +16,7 @@ from winspect.cluster.workers import plan_workers
 from winspect.errors import ClusterError
 from winspect.evaluation.category import Described, Keep, Part, PartScorer, score_part
 from winspect.methods.identity import Identity
+from winspect.methods.method import Method
 from winspect.methods.result import Result
 from winspect.system.machine import describe_machine
 
@@ -155,9 +155,9 @@ class ClusterScorer(PartScorer):
         return self._identity.weights_sha256
 
     @property
-    def recipe(self) -> Any:
+    def method(self) -> Method:
         """With its ``name``."""
-        return SimpleNamespace(name=self._identity.recipe.name)
+        return self._identity.recipe
 
     def reference(self, pictures: Sequence[Path], class_name: str) -> None:
         """Show good samples of a class; they are read when it is scored."""

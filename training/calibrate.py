@@ -44,7 +44,7 @@ DEFECTIVE_PATCHES = 0.05
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """One product: its pictures' scores, good ones first, the defective one last.
 
     Attributes:
@@ -59,7 +59,7 @@ class Judged:
     coverage: np.ndarray
 
 
-def judge_product(tower: ImageTower, text: Tensor, temperature: float, number: int, settings: FusionSettings) -> Judged:
+def score_product(tower: ImageTower, text: Tensor, temperature: float, number: int, settings: FusionSettings) -> Scored:
     """Make product ``number`` and score its pictures: log fusion's sums, zero-shot, and the baselines."""
     pair = make_pair(HELDOUT[number % len(HELDOUT)], FIRST_SEED + number, references=GOOD_TESTED + MOST_SHOTS)
     pictures = np.concatenate([pair.reference_rgb, pair.clean_rgb[None], pair.defect_rgb[None]])
@@ -71,25 +71,25 @@ def judge_product(tower: ImageTower, text: Tensor, temperature: float, number: i
         windows = {k: class_score(v, text, temperature=temperature) for k, v in tested.windows.items()}
         zero_maps = zero_shot_map(scores, windows, tower.grid_hw)
         alone = torch.stack([crowding(picture[None]) for picture in stem])
-        judged = Judged({}, {}, {}, patch_coverage(pair.mask))
-        _add(judged, "zero-shot", 0, scores, zero_maps.flatten(1))
-        _add(judged, "baseline: local deviation", 0, alone.amax(dim=1), alone)
+        scored = Scored({}, {}, {}, patch_coverage(pair.mask))
+        _add(scored, "zero-shot", 0, scores, zero_maps.flatten(1))
+        _add(scored, "baseline: local deviation", 0, alone.amax(dim=1), alone)
         for shots in SHOTS:
             good = LOG.fit([everything.rows(0, shots)])
             images, maps = fused_sums(tested, scores, zero_maps, good, settings)
-            _add(judged, "log fusion", shots, images, maps.flatten(1))
-            judged.good_maps[shots] = maps.flatten(1)[:-1]
+            _add(scored, "log fusion", shots, images, maps.flatten(1))
+            scored.good_maps[shots] = maps.flatten(1)[:-1]
             plain = stem_distance(stem, good, 0.0)
-            _add(judged, "baseline: stem features", shots, plain.amax(dim=1), plain)
-    return judged
+            _add(scored, "baseline: stem features", shots, plain.amax(dim=1), plain)
+    return scored
 
 
-def _add(judged: Judged, method: str, shots: int, images: Tensor, maps: Tensor) -> None:
-    judged.images.setdefault(method, {})[shots] = images
-    judged.maps.setdefault(method, {})[shots] = maps[-1]
+def _add(scored: Scored, method: str, shots: int, images: Tensor, maps: Tensor) -> None:
+    scored.images.setdefault(method, {})[shots] = images
+    scored.maps.setdefault(method, {})[shots] = maps[-1]
 
 
-def figures(products: Sequence[Judged]) -> dict[str, dict[str, list[float]]]:
+def figures(products: Sequence[Scored]) -> dict[str, dict[str, list[float]]]:
     """method -> shots -> image AUROC within a product, over all products, and pixel AUROC within a picture."""
     found: dict[str, dict[str, list[float]]] = {}
     for method, by_shots in products[0].images.items():
@@ -108,11 +108,11 @@ def figures(products: Sequence[Judged]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def _good_patches(product: Judged, method: str, shots: int) -> np.ndarray:
+def _good_patches(product: Scored, method: str, shots: int) -> np.ndarray:
     return product.maps[method][shots].numpy()[product.coverage == 0]
 
 
-def fit(products: Sequence[Judged], settings: FusionSettings) -> FusionSettings:
+def fit(products: Sequence[Scored], settings: FusionSettings) -> FusionSettings:
     """Settings whose scores are the chance of a defect, were half of all pictures, or one in 20 patches, defective."""
     goods = {shots: torch.stack([one.images["log fusion"][shots][:-1] for one in products]).mean() for shots in SHOTS}
     more = float((goods[1] - goods[4]) / 2)
@@ -164,7 +164,7 @@ def main() -> None:
     text_tower = TextTower(model, open_clip.SimpleTokenizer()).eval()
     text = TextEncoder(lambda: text_tower, PromptEnsemble(), None)("object").raw
     settings = FusionSettings()
-    products = [judge_product(tower, text, config["temperature"], n, settings) for n in range(args.products)]
+    products = [score_product(tower, text, config["temperature"], n, settings) for n in range(args.products)]
     fitted, measured = products[: len(products) // 2], products[len(products) // 2 :]
     config["log_fusion"] = asdict(fit(fitted, settings))
     (args.model / BUNDLED_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

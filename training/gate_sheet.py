@@ -1,6 +1,6 @@
 """The gate's pictures: ``python -m training.gate_sheet --out src/winspect/engines/gate/pictures.jpg``.
 
-One sheet of tiles, a column per held-out family of the generator, 240 x 240 pixels each. Rows 0 to 3 are judged by the
+One sheet of tiles, a column per held-out family of the generator, 240 x 240 pixels each. Rows 0 to 3 are scored by the
 gate: two products, each good and with a defect. Rows 4 and 5, a third product, are what int8 is calibrated on.
 """
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from torch import nn
 
 from training.stem import pretrained_stem
-from winspect.backbones.bundled import build_tiny
+from winspect.backbones.bundled import TOKEN_INDEX, TOKEN_ROWS, TOKEN_WEIGHT, build_tiny
 from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.weights.configs import BUNDLED_CONFIG, BUNDLED_WEIGHTS
 
 CONFIG: dict[str, Any] = {
     "name": "winspect-tiny",
@@ -52,6 +57,21 @@ def with_full_vocabulary(model: nn.Module) -> nn.Module:
     table[PromptTokens().vocabulary] = state["token_embedding.weight"][1:]
     full.load_state_dict({**state, "token_embedding.weight": table})
     return full
+
+
+def save_tiny(model: nn.Module, config: Mapping[str, Any], folder: str | Path) -> None:
+    """Write ``config.json`` and ``model.safetensors`` (float16) to ``folder``.
+
+    Of the token embedding only the rows that are not zero are kept: the model knows no other words.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
+    table = state.pop(TOKEN_WEIGHT)
+    index = table.any(dim=1).nonzero()[:, 0]
+    state[TOKEN_INDEX], state[TOKEN_ROWS] = index.int(), table[index].contiguous()
+    (folder / BUNDLED_WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
+    (folder / BUNDLED_CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
 
 
 def embed(visual: nn.Module, features: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from winspect.backbones.bundled import load_tiny, save_tiny
+from training.model import save_tiny
+from winspect.backbones.bundled import load_tiny
 from winspect.weights.configs import BUNDLED_FOLDER, read_bundled
 
 

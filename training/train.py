@@ -31,12 +31,12 @@ from training.model import (
     encode_prompts,
     logits,
     new_model,
+    save_tiny,
     to_text_space,
     transform,
     window_embeddings,
     with_full_vocabulary,
 )
-from winspect.backbones.bundled import save_tiny
 from winspect.backbones.windows import window_indices
 
 PRODUCTS_A_STEP = 12

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from training.model import CONFIG
+from training.model import CONFIG, save_tiny
 from winspect.backbones import bundled as tiny
 from winspect.errors import WeightsCorruptError, WeightsMismatchError, WeightsMissingError
 from winspect.methods.winclip.prompts import PromptEnsemble
@@ -172,7 +172,7 @@ def test_building_leaves_the_random_state_alone() -> None:
 def test_save_and_load_round_trip(tmp_path: Path, pixels: torch.Tensor) -> None:
     model = tiny.build_tiny(CONFIG)
     model.token_embedding.weight.data[[5, 49407]] = 0.5
-    tiny.save_tiny(model, CONFIG, tmp_path)
+    save_tiny(model, CONFIG, tmp_path)
     loaded = tiny.load_tiny(tmp_path)
     assert read_bundled(tmp_path) == json.loads(json.dumps(CONFIG))
     for name, value in model.state_dict().items():

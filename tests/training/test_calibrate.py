@@ -29,13 +29,13 @@ def test_logistic_of_two_bells_is_known() -> None:
 
 
 @pytest.fixture(scope="module")
-def products() -> list[calibrate.Judged]:
+def products() -> list[calibrate.Scored]:
     tower = ImageTower(load_tiny(PACKAGED).visual).eval()
     text = torch.randn(2, 128, generator=torch.Generator().manual_seed(1))
-    return [calibrate.judge_product(tower, text, 0.07, number, FusionSettings()) for number in range(2)]
+    return [calibrate.score_product(tower, text, 0.07, number, FusionSettings()) for number in range(2)]
 
 
-def test_a_product_is_scored_by_every_method(products: list[calibrate.Judged]) -> None:
+def test_a_product_is_scored_by_every_method(products: list[calibrate.Scored]) -> None:
     assert products[0].images["log fusion"][4].shape == (calibrate.GOOD_TESTED + 2,)
     assert products[0].good_maps[1].shape == (calibrate.GOOD_TESTED + 1, 225)
     found = calibrate.figures(products)
@@ -44,7 +44,7 @@ def test_a_product_is_scored_by_every_method(products: list[calibrate.Judged]) -
     assert all(0 <= value <= 1 for by_shots in found.values() for values in by_shots.values() for value in values)
 
 
-def test_fitted_scores_do_not_depend_on_the_number_of_references(products: list[calibrate.Judged]) -> None:
+def test_fitted_scores_do_not_depend_on_the_number_of_references(products: list[calibrate.Scored]) -> None:
     settings = calibrate.fit(products, FusionSettings(stem=1.25))
     assert settings == replace(
         settings, stem=1.25, patch=FusionSettings().patch, window=FusionSettings().window, look=FusionSettings().look

@@ -147,6 +147,11 @@ class View:
         return (rows, cols), c * du + s * dv, c * dv - s * du
 
 
+def shade(colour: np.ndarray, factor: Field) -> np.ndarray:
+    """A colour (3,) or (S, S, 3) made lighter or darker point by point, within 0 ... 1."""
+    return np.clip(colour * factor[..., None], 0, 1)
+
+
 def disc(u: Field, v: Field, radius: float) -> Field:
     return np.hypot(u, v) - np.float32(radius)
 

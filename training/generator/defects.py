@@ -21,6 +21,7 @@ from .noise import (
     greyish,
     log_uniform,
     ramp,
+    rgb,
     soften,
 )
 from .shapes import crack_lines, patch, path, stroke
@@ -126,7 +127,7 @@ def loose_thread(canvas: Canvas, rng: Rng) -> None:
     width = log_uniform(rng, 1.5, 5.0)
     cover = stroke(path(rng, at, log_uniform(rng, 20, 130), rng.uniform(0.05, 0.3)), width)
     inner = np.clip(soften(cover, width / 3), 0, 1)
-    own = np.asarray(tone(canvas, cover + 0.02, rng, 0.4) if chance(rng, 0.7) else any_colour(rng), np.float32)
+    own = rgb(tone(canvas, cover + 0.02, rng, 0.4) if chance(rng, 0.7) else any_colour(rng))
     twist = 0.85 + 0.15 * np.sin((PIXEL_X + PIXEL_Y) * np.float32(rng.uniform(0.6, 1.6)))
     shadow(canvas, cover, rng)
     canvas.paint(cover, own * (twist * (0.6 + 0.4 * inner))[..., None], inner * np.float32(width))

@@ -19,6 +19,7 @@ from .noise import (
     lattice,
     log_uniform,
     ramp,
+    rgb,
     soften,
 )
 from .shapes import blob, cloudy, patch, path, specks, stroke
@@ -68,7 +69,7 @@ def stain(canvas: Canvas, rng: Rng) -> None:
         area = np.clip(area * 0.6 + np.clip(cover - soften(cover, 3), 0, 1) * 1.2, 0, 1)
     if chance(rng, 0.5):
         area *= np.clip(0.8 + 0.3 * clouds(rng, size * 0.5, 3), 0, 1)
-    tint = np.asarray(earth(rng, (0.2, 0.8)) if chance(rng, 0.5) else any_colour(rng, (0, 0.8)), np.float32)
+    tint = rgb(earth(rng, (0.2, 0.8)) if chance(rng, 0.5) else any_colour(rng, (0, 0.8)))
     strength = np.float32(log_uniform(rng, 0.2, 0.9))
     canvas.multiply(1 - on(canvas, area)[..., None] * strength * (1 - tint))
 
@@ -99,7 +100,7 @@ def recolour(canvas: Canvas, rng: Rng) -> None:
     size = radius(rng, 8, 50)
     area = on(canvas, soften(blob(rng, spot(canvas, rng), size, 0.25, rng.uniform(1, 2.5)), rng.uniform(0.6, 6)))
     luma = canvas.colour.mean(2, keepdims=True)
-    hue = np.asarray(hsv(rng.random(), rng.uniform(0.3, 0.9), 1.0), np.float32)
+    hue = rgb(hsv(rng.random(), rng.uniform(0.3, 0.9), 1.0))
     hue = hue / max(float(hue.mean()), 0.3) * np.float32(rng.uniform(0.75, 1.1))
     canvas.paint(area * np.float32(rng.uniform(0.35, 1.0)), np.clip(luma * hue, 0, 1))
 
@@ -109,7 +110,7 @@ def burn(canvas: Canvas, rng: Rng) -> None:
     size, at = radius(rng, 5, 32), spot(canvas, rng)
     cover = blob(rng, at, size, 0.2, rng.uniform(1, 1.8))
     halo, core = on(canvas, soften(cover, size * 0.45)), on(canvas, soften(cover, size * 0.12))
-    brown = np.asarray(hsv(0.07, 0.65, 0.35), np.float32)
+    brown = rgb(hsv(0.07, 0.65, 0.35))
     canvas.multiply(1 - halo[..., None] * (1 - brown) * np.float32(rng.uniform(0.3, 0.8)))
     canvas.multiply(1 - cloudy(rng, core, size * 0.4, 0.75) * np.float32(rng.uniform(0.3, 0.9)))
 
@@ -148,7 +149,7 @@ def foreign_object(canvas: Canvas, rng: Rng) -> None:
         cover = patch(rng, at, (size, size * rng.uniform(0.15, 0.9)), rng.uniform(0, np.pi))
     else:
         cover = stroke(path(rng, at, size * 3, 0.15), max(2.0, size * 0.25))
-    colour = np.asarray(any_colour(rng, (0, 0.9), (0.1, 1.0)), np.float32)
+    colour = rgb(any_colour(rng, (0, 0.9), (0.1, 1.0)))
     grain = 1 + np.float32(rng.uniform(0, 0.2)) * clouds(rng, rng.uniform(2, 8), 2)
     shadow(canvas, cover, rng)
     canvas.paint(

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas, View
-from .noise import Rng, any_colour, chance, clouds, earth, greyish, lattice, log_uniform, white
+from .canvas import Canvas, View, shade
+from .noise import Rng, any_colour, chance, clouds, earth, greyish, lattice, log_uniform, rgb, white
 from .registry import Draw
+
+_KINDS = (
+    *(4 * ["plain"]),
+    *(2 * ["bright"]),
+    *(2 * ["dark"]),
+    *("paper", "belt", "cloth", "brushed", "speckled", "board"),
+)
+"""One named twice is twice as likely."""
 
 
 def draw_ground(rng: Rng) -> Draw:
     """A background for one product line."""
-    kind = rng.choice(
-        [
-            "plain",
-            "plain",
-            "plain",
-            "plain",
-            "bright",
-            "bright",
-            "dark",
-            "dark",
-            "paper",
-            "belt",
-            "cloth",
-            "brushed",
-            "speckled",
-            "board",
-        ]
-    )
-    colour = np.asarray(greyish(rng, (0.1, 0.98)) if chance(rng, 0.65) else any_colour(rng), np.float32)
+    kind = rng.choice(_KINDS)
+    colour = rgb(greyish(rng, (0.1, 0.98)) if chance(rng, 0.65) else any_colour(rng))
     if kind == "dark":
-        colour = np.asarray(greyish(rng, (0.02, 0.1)), np.float32)
+        colour = rgb(greyish(rng, (0.02, 0.1)))
     if kind == "bright":
-        colour = np.asarray(greyish(rng, (0.8, 1.0)), np.float32)
+        colour = rgb(greyish(rng, (0.8, 1.0)))
     if kind == "board":
-        colour = np.asarray(earth(rng), np.float32)
+        colour = rgb(earth(rng))
     cell, depth, turn = log_uniform(rng, 0.02, 0.15), rng.uniform(0.04, 0.2), rng.uniform(0, np.pi)
     grain = rng.uniform(0, 0.03)
 
@@ -59,6 +50,6 @@ def draw_ground(rng: Rng) -> Draw:
         else:
             tone = np.float32(0.1 * depth) * clouds(rng, 60, 1)
         tone = tone + np.float32(grain) * white(rng)
-        return Canvas.filled(np.clip(colour * (1 + tone)[..., None], 0, 1))
+        return Canvas.filled(shade(colour, 1 + tone))
 
     return draw

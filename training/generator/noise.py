@@ -112,6 +112,11 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
     return float(red), float(green), float(blue)
 
 
+def rgb(colour: Colour | np.ndarray) -> np.ndarray:
+    """A colour as a float32 array (3,)."""
+    return np.asarray(colour, np.float32)
+
+
 def any_colour(
     rng: Rng, saturation: tuple[float, float] = (0.1, 0.9), value: tuple[float, float] = (0.25, 0.95)
 ) -> Colour:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, View, box, disc, dome
-from .noise import Rng, any_colour, chance, clouds, greyish, hsv, ramp, rng_of
+from .noise import Rng, any_colour, chance, clouds, greyish, hsv, ramp, rgb, rng_of
 from .objects_metal import finish, metal, metal_body
 from .registry import Draw, family
 from .surfaces_printed import laid, words
@@ -34,7 +34,7 @@ def chip(rng: Rng) -> Draw:
     """An integrated circuit with legs on two or four sides."""
     a, b, legs, four = rng.uniform(0.45, 0.7), rng.uniform(0.35, 0.7), int(rng.integers(3, 11)), chance(rng, 0.5)
     body, pins, text = (
-        np.asarray(greyish(rng, (0.05, 0.25)), F),
+        rgb(greyish(rng, (0.05, 0.25))),
         metal(rng),
         words(rng, int(rng.integers(1, 4)), int(rng.integers(4, 10))),
     )
@@ -77,12 +77,7 @@ def transistor(rng: Rng) -> Draw:
         int(rng.choice([2, 3, 3, 5])),
         rng.uniform(0.18, 0.26),
     )
-    body, pins, thick, look = (
-        np.asarray(greyish(rng, (0.06, 0.25)), F),
-        metal(rng),
-        rng.uniform(0.03, 0.05),
-        finish(rng),
-    )
+    body, pins, thick, look = (rgb(greyish(rng, (0.06, 0.25))), metal(rng), rng.uniform(0.03, 0.05), finish(rng))
     text, round_top = words(rng, 2, int(rng.integers(4, 8))), chance(rng, 0.4)
 
     def draw(view: View) -> Canvas:
@@ -109,7 +104,7 @@ def transistor(rng: Rng) -> Draw:
 def connector(rng: Rng) -> Draw:
     """A housing with rows of pins or sockets."""
     rows, columns, pitch = int(rng.integers(1, 4)), int(rng.integers(3, 12)), 0.0
-    body, pins, hollow = np.asarray(any_colour(rng, (0, 0.7), (0.05, 0.95)), F), metal(rng), chance(rng, 0.5)
+    body, pins, hollow = rgb(any_colour(rng, (0, 0.7), (0.05, 0.95))), metal(rng), chance(rng, 0.5)
     pitch = min(1.7 / columns, 0.45)
     wall, size, square = rng.uniform(0.06, 0.16), rng.uniform(0.18, 0.33), chance(rng, 0.5)
 
@@ -144,9 +139,7 @@ def connector(rng: Rng) -> Draw:
 @family("circuit board", "board", "parts", "parts", is_object=True, free=0.1)
 def circuit_board(rng: Rng) -> Draw:
     """A board with traces, pads, chips and small components."""
-    mask = np.asarray(
-        hsv(rng.choice([0.35, 0.38, 0.6, 0.0, 0.08, 0.8]), rng.uniform(0.4, 0.9), rng.uniform(0.12, 0.5)), F
-    )
+    mask = rgb(hsv(rng.choice([0.35, 0.38, 0.6, 0.0, 0.08, 0.8]), rng.uniform(0.4, 0.9), rng.uniform(0.12, 0.5)))
     copper, a, b = mask * F(rng.uniform(1.25, 1.8)), rng.uniform(0.75, 1.6), rng.uniform(0.5, 1.6)
     layout, cell = rng_of(int(rng.integers(2**31))), rng.uniform(0.05, 0.1)
     grid = np.kron((layout.random((24, 24)) < 0.35).astype(F), np.ones((10, 10), F))
@@ -219,17 +212,14 @@ def _component(view: View, canvas: Canvas, _: int, part: object, size: float, ki
 @family("keypad", "plastic", "parts", is_object=True, free=0.05)
 def keypad(rng: Rng) -> Draw:
     rows, columns = int(rng.integers(2, 6)), int(rng.integers(2, 7))
-    case, keys = (
-        np.asarray(any_colour(rng, (0, 0.5), (0.05, 0.9)), F),
-        np.asarray(any_colour(rng, (0, 0.6), (0.05, 0.95)), F),
-    )
+    case, keys = (rgb(any_colour(rng, (0, 0.5), (0.05, 0.9))), rgb(any_colour(rng, (0, 0.6), (0.05, 0.95))))
     pitch = 1.7 / max(rows, columns)
     sheets, gap, round_off = (
         [words(rng, 1, 1) for _ in range(rows * columns)],
         rng.uniform(0.38, 0.46),
         rng.uniform(0.02, 0.3),
     )
-    letter = np.asarray(greyish(rng, (0.85, 1)) if keys.mean() < 0.5 else greyish(rng, (0.02, 0.15)), F)
+    letter = rgb(greyish(rng, (0.85, 1)) if keys.mean() < 0.5 else greyish(rng, (0.02, 0.15)))
 
     def draw(view: View) -> Canvas:
         far = box(view.u, view.v, pitch * columns / 2 + 0.07, pitch * rows / 2 + 0.07, 0.06)

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas, Part, View, box, disc, dome
-from .noise import (
-    Field,
-    Rng,
-    any_colour,
-    chance,
-    clouds,
-    earth,
-    hsv,
-    lattice,
-    ramp,
-)
+from .canvas import Canvas, Part, View, box, disc, dome, shade
+from .noise import Field, Rng, any_colour, chance, clouds, earth, hsv, lattice, ramp, rgb
 from .objects_goods import layout
 from .registry import Draw, family
 
@@ -44,13 +34,13 @@ def crumb(
 def cookie(rng: Rng) -> Draw:
     size, base, chips = (
         rng.uniform(0.7, 0.92),
-        np.asarray(hsv(rng.uniform(0.05, 0.11), rng.uniform(0.35, 0.7), rng.uniform(0.45, 0.9)), F),
+        rgb(hsv(rng.uniform(0.05, 0.11), rng.uniform(0.35, 0.7), rng.uniform(0.45, 0.9))),
         int(rng.integers(0, 14)),
     )
     wavy, lobes, chunk = (
         rng.uniform(0, 0.05),
         int(rng.integers(6, 24)),
-        np.asarray(earth(rng, (0.1, 0.5)) if chance(rng, 0.7) else any_colour(rng), F),
+        rgb(earth(rng, (0.1, 0.5)) if chance(rng, 0.7) else any_colour(rng)),
     )
     square, speckle, pores = chance(rng, 0.25), rng.uniform(0.02, 0.1), rng.uniform(0, 0.4)
 
@@ -91,7 +81,7 @@ def _lump(view: View, canvas: Canvas, part: Part, size: float, colour: np.ndarra
 @family("hazelnut", "food", is_object=True, free=0.7)
 def nut_kernel(rng: Rng) -> Draw:
     """A nut or seed: shell with streaks, paler cap."""
-    a, b, base = rng.uniform(0.6, 0.85), rng.uniform(0.45, 0.8), np.asarray(earth(rng, (0.3, 0.75)), F)
+    a, b, base = rng.uniform(0.6, 0.85), rng.uniform(0.45, 0.8), rgb(earth(rng, (0.3, 0.75)))
     cap, streak, point = rng.uniform(0.0, 0.5), rng.uniform(0.05, 0.2), rng.uniform(0, 0.15)
 
     def draw(view: View) -> Canvas:
@@ -100,7 +90,7 @@ def nut_kernel(rng: Rng) -> Draw:
         far = (np.hypot(u / F(a), v / F(b) * squeeze) - 1) * F(min(a, b)) + 0.008 * clouds(view.rng, 20, 2)
         bulge = v / np.sqrt(np.maximum(1 - (u / F(a)) ** 2, 0.08))
         tone = F(streak) * lattice(view.rng, u * 2, bulge * F(14), 3, 0.7)
-        canvas = crumb(view, far, np.clip(base * (1 + tone)[..., None], 0, 1), 55, min(a, b), 0.03, 0.0)
+        canvas = crumb(view, far, shade(base, 1 + tone), 55, min(a, b), 0.03, 0.0)
         end = ramp(u + 0.04 * clouds(view.rng, 9, 2), a * (1 - cap) - 0.05, a * (1 - cap) + 0.05)
         canvas.paint(end * canvas.alpha * F(0.7), np.clip(base * F(1.5), 0, 0.9))
         return canvas
@@ -114,7 +104,7 @@ def seed_scatter(rng: Rng) -> Draw:
     rows, columns, base = (
         int(rng.integers(2, 6)),
         int(rng.integers(2, 6)),
-        np.asarray(earth(rng, (0.3, 0.95)) if chance(rng, 0.6) else any_colour(rng), F),
+        rgb(earth(rng, (0.3, 0.95)) if chance(rng, 0.6) else any_colour(rng)),
     )
     pitch, long, curved, turns = (
         1.8 / max(rows, columns),
@@ -134,7 +124,7 @@ def seed_scatter(rng: Rng) -> Draw:
                 y = y + F(curved / a) * (x * x) * F(0.5)
                 far = (np.hypot(x / F(a), y / F(a * slim)) - 1) * F(a * slim)
                 tone = part.rng().uniform(0.9, 1.1) - (0.3 * ramp(np.abs(y), 0.02, 0.005) if groove else 0)
-                colour = np.clip(base * part.tint * (grain[window] * F(1) * tone)[..., None], 0, 1)
+                colour = shade(base * part.tint, grain[window] * F(1) * tone)
                 canvas.paint(view.cover(far), colour, dome(far, a * slim, a * slim / view.px * 0.7), 0.2, window)
         return canvas
 
@@ -147,7 +137,7 @@ def pasta(rng: Rng) -> Draw:
     rows, columns, kind = int(rng.integers(1, 4)), int(rng.integers(1, 4)), rng.choice(["ring", "arc", "wheel", "tube"])
     pitch, base, spokes = (
         1.85 / max(rows, columns),
-        np.asarray(hsv(rng.uniform(0.05, 0.15), rng.uniform(0.2, 0.85), rng.uniform(0.6, 0.98)), F),
+        rgb(hsv(rng.uniform(0.05, 0.15), rng.uniform(0.2, 0.85), rng.uniform(0.6, 0.98))),
         int(rng.integers(3, 7)),
     )
     wide, rough = rng.uniform(0.2, 0.35), rng.uniform(0.02, 0.09)

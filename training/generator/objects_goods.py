@@ -5,17 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, Part, View, box, disc, dome, pill
-from .noise import (
-    Rng,
-    any_colour,
-    borders,
-    chance,
-    clouds,
-    greyish,
-    ramp,
-    soften,
-    voronoi,
-)
+from .noise import Rng, any_colour, borders, chance, clouds, greyish, ramp, rgb, soften, voronoi
 from .objects_electronic import slab
 from .objects_metal import finish, metal, metal_body
 from .registry import Draw, family
@@ -44,11 +34,7 @@ def candle_layout(rng: Rng) -> Draw:
     """Round items seen from above in a layout: candles, caps, buttons, sweets."""
     rows, columns = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     pitch = 1.8 / max(rows, columns, 2)
-    base, cup, wick = (
-        np.asarray(any_colour(rng, (0, 0.8), (0.3, 1)), F),
-        np.asarray(greyish(rng, (0.4, 0.95)), F),
-        rng.uniform(0.03, 0.1),
-    )
+    base, cup, wick = (rgb(any_colour(rng, (0, 0.8), (0.3, 1))), rgb(greyish(rng, (0.4, 0.95))), rng.uniform(0.03, 0.1))
     holes, flower, petals = (
         int(rng.choice([0, 0, 2, 4])),
         rng.uniform(0, 0.12) * chance(rng, 0.4),
@@ -110,7 +96,7 @@ def capsule(rng: Rng) -> Draw:
     tones, fat, joint = np.array([any_colour(rng), any_colour(rng)], F), rng.uniform(0.28, 0.45), rng.uniform(-0.5, 0.5)
     text, print_tone = (
         words(rng, 1, int(rng.integers(2, 6))),
-        np.asarray(greyish(rng, (0.9, 1) if tones.mean() < 0.5 else (0.05, 0.2)), F),
+        rgb(greyish(rng, (0.9, 1) if tones.mean() < 0.5 else (0.05, 0.2))),
     )
 
     def draw(view: View) -> Canvas:
@@ -140,8 +126,8 @@ def capsule_layout(rng: Rng) -> Draw:
 
 @family("pill", "plastic", "food", is_object=True, free=0.3)
 def tablet(rng: Rng) -> Draw:
-    a, b, base = rng.uniform(0.65, 0.9), rng.uniform(0.45, 0.9), np.asarray(any_colour(rng, (0, 0.5), (0.6, 1)), F)
-    score, speckle, fleck = chance(rng, 0.5), rng.uniform(0, 0.9), np.asarray(any_colour(rng, (0.3, 0.9)), F)
+    a, b, base = rng.uniform(0.65, 0.9), rng.uniform(0.45, 0.9), rgb(any_colour(rng, (0, 0.5), (0.6, 1)))
+    score, speckle, fleck = chance(rng, 0.5), rng.uniform(0, 0.9), rgb(any_colour(rng, (0.3, 0.9)))
     text, print_tone = words(rng, 1, int(rng.integers(1, 5))), F(rng.uniform(0.1, 0.6))
 
     def draw(view: View) -> Canvas:
@@ -162,8 +148,8 @@ def tablet(rng: Rng) -> Draw:
 @family("blister pack", "plastic", "parts", "parts", is_object=True, free=0.1)
 def blister_pack(rng: Rng) -> Draw:
     rows, columns = int(rng.integers(2, 6)), int(rng.integers(2, 5))
-    pitch, foil = 1.8 / max(rows, columns), np.asarray(greyish(rng, (0.5, 0.85)), F)
-    tone, slim, crimp = np.asarray(any_colour(rng, (0, 0.8), (0.4, 1)), F), rng.uniform(0.5, 1.0), rng.uniform(0, 0.06)
+    pitch, foil = 1.8 / max(rows, columns), rgb(greyish(rng, (0.5, 0.85)))
+    tone, slim, crimp = rgb(any_colour(rng, (0, 0.8), (0.4, 1))), rng.uniform(0.5, 1.0), rng.uniform(0, 0.06)
 
     def draw(view: View) -> Canvas:
         far = box(view.u, view.v, pitch * columns / 2 + 0.04, pitch * rows / 2 + 0.04, 0.06)
@@ -191,7 +177,7 @@ def blister_pack(rng: Rng) -> Draw:
 def bottle_mouth(rng: Rng) -> Draw:
     """A bottle, jar or cup from above: concentric glassy rings."""
     outer, rings = rng.uniform(0.75, 0.97), np.sort(rng.uniform(0.25, 0.95, int(rng.integers(2, 6))))
-    glass, deep = np.asarray(any_colour(rng, (0, 0.8), (0.08, 0.8)), F), rng.uniform(0.02, 0.5)
+    glass, deep = rgb(any_colour(rng, (0, 0.8), (0.08, 0.8))), rng.uniform(0.02, 0.5)
     tones, wave, count = rng.uniform(-0.6, 1.6, len(rings) + 1), rng.uniform(0, 0.3), int(rng.integers(2, 6))
 
     def draw(view: View) -> Canvas:
@@ -215,8 +201,8 @@ def bottle_mouth(rng: Rng) -> Draw:
 def crown_cap(rng: Rng) -> Draw:
     size, teeth, deep = rng.uniform(0.75, 0.92), int(rng.integers(15, 60)), rng.uniform(0.01, 0.05)
     base, ink, text = (
-        np.asarray(any_colour(rng), F),
-        np.asarray(any_colour(rng), F),
+        rgb(any_colour(rng)),
+        rgb(any_colour(rng)),
         words(rng, int(rng.integers(1, 3)), int(rng.integers(2, 6))),
     )
     look, ring = finish(rng), rng.uniform(0.5, 0.8)
@@ -266,7 +252,7 @@ def sealed_lid(rng: Rng) -> Draw:
 @family("chewing gum", "plastic", "food", is_object=True, free=0.3)
 def plain_block(rng: Rng) -> Draw:
     """A plain soft-edged block: gum, soap, eraser, tofu."""
-    a, b, base = rng.uniform(0.6, 0.92), rng.uniform(0.3, 0.85), np.asarray(any_colour(rng, (0, 0.5), (0.4, 1)), F)
+    a, b, base = rng.uniform(0.6, 0.92), rng.uniform(0.3, 0.85), rgb(any_colour(rng, (0, 0.5), (0.4, 1)))
     corner, rise, rough = rng.uniform(0.05, 0.3), rng.uniform(8, 25), rng.uniform(0, 1.2)
 
     def draw(view: View) -> Canvas:
@@ -278,8 +264,8 @@ def plain_block(rng: Rng) -> Draw:
 
 @family("label", "print", "part", is_object=True, free=0.1)
 def label(rng: Rng) -> Draw:
-    a, b, base = rng.uniform(0.65, 0.95), rng.uniform(0.35, 0.9), np.asarray(any_colour(rng, (0, 0.5), (0.7, 1)), F)
-    ink, accent = np.asarray(any_colour(rng, (0, 0.9), (0.02, 0.4)), F), np.asarray(any_colour(rng), F)
+    a, b, base = rng.uniform(0.65, 0.95), rng.uniform(0.35, 0.9), rgb(any_colour(rng, (0, 0.5), (0.7, 1)))
+    ink, accent = rgb(any_colour(rng, (0, 0.9), (0.02, 0.4))), rgb(any_colour(rng))
     text, cut = words(rng, int(rng.integers(2, 7)), int(rng.integers(5, 16))), rng.uniform(-0.7, 0.3)
 
     def draw(view: View) -> Canvas:

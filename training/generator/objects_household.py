@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas, View, box, disc, dome
-from .noise import Rng, any_colour, chance, clouds, earth, greyish, lattice, log_uniform, ramp
+from .canvas import Canvas, View, box, disc, dome, shade
+from .noise import Rng, any_colour, chance, clouds, earth, greyish, lattice, log_uniform, ramp, rgb
 from .objects_electronic import slab
 from .objects_metal import finish, metal, metal_body
 from .registry import Draw, family
@@ -17,18 +17,14 @@ F = np.float32
 @family("zipper", "fabric", "parts", "parts", is_object=True, free=0.05)
 def zipper(rng: Rng) -> Draw:
     """Interlocking teeth between two strips of tape."""
-    teeth, pitch = np.asarray(greyish(rng, (0.05, 0.9)), F), log_uniform(rng, 0.06, 0.16)
-    tape, wide, long = (
-        np.asarray(any_colour(rng, (0, 0.8), (0.05, 0.8)), F),
-        rng.uniform(0.4, 0.9),
-        rng.uniform(0.1, 0.2),
-    )
+    teeth, pitch = rgb(greyish(rng, (0.05, 0.9))), log_uniform(rng, 0.06, 0.16)
+    tape, wide, long = (rgb(any_colour(rng, (0, 0.8), (0.05, 0.8))), rng.uniform(0.4, 0.9), rng.uniform(0.1, 0.2))
 
     def draw(view: View) -> Canvas:
         canvas = Canvas.empty()
         relief, _, tone = weave(view.rng, view.u, view.v, (0.035, 0.035), "twill", 0.03)
         cover = view.cover(np.abs(view.v) - F(wide))
-        canvas.paint(cover, np.clip(tape * ((0.7 + 0.3 * relief) * (1 + tone))[..., None], 0, 1), relief)
+        canvas.paint(cover, shade(tape, (0.7 + 0.3 * relief) * (1 + tone)), relief)
         count = int(np.ceil(1.6 / pitch))
         places = [
             (i * pitch / 2 * 2 + (0.5 * pitch if side > 0 else 0), side * long * 0.45, 0.0)
@@ -52,7 +48,7 @@ def brush_head(rng: Rng) -> Draw:
     """A brush head from the front: tufts of bristles in rows."""
     rows, columns, pitch = int(rng.integers(3, 6)), int(rng.integers(5, 10)), 0.2
     body, tones = (
-        np.asarray(any_colour(rng, (0, 0.8), (0.4, 1)), F),
+        rgb(any_colour(rng, (0, 0.8), (0.4, 1))),
         np.array([any_colour(rng, (0, 0.9), (0.3, 1)) for _ in range(3)], F),
     )
     fine = rng.uniform(40, 90)
@@ -96,7 +92,7 @@ def pencil_row(rng: Rng) -> Draw:
     if chance(rng, 0.5):
         tones[:] = tones[0]
     pitch = 1.8 / count
-    wood, fill = np.asarray(earth(rng, (0.6, 0.95)), F), rng.uniform(0.3, 0.48)
+    wood, fill = rgb(earth(rng, (0.6, 0.95))), rng.uniform(0.3, 0.48)
 
     def draw(view: View) -> Canvas:
         canvas = Canvas.empty()
@@ -125,7 +121,7 @@ def pencil_row(rng: Rng) -> Draw:
 @family("plastic part", "plastic", "parts", is_object=True)
 def moulded_part(rng: Rng) -> Draw:
     """A housing of random outline with ribs, bosses and windows."""
-    base, corner = np.asarray(any_colour(rng, (0, 0.9), (0.05, 0.95)), F), rng.uniform(0.03, 0.3)
+    base, corner = rgb(any_colour(rng, (0, 0.9), (0.05, 0.95))), rng.uniform(0.03, 0.3)
     blocks = [
         (rng.uniform(-0.4, 0.4), rng.uniform(-0.4, 0.4), rng.uniform(0.25, 0.6), rng.uniform(0.2, 0.55))
         for _ in range(rng.integers(1, 5))
@@ -158,7 +154,7 @@ def seal(rng: Rng) -> Draw:
     """A closed seal of rounded outline, or a rope coiled in rings."""
     a, b, wide = rng.uniform(0.6, 0.9), rng.uniform(0.5, 0.9), rng.uniform(0.05, 0.16)
     base, corner, rings = (
-        np.asarray(any_colour(rng, (0, 0.6), (0.05, 0.5)), F),
+        rgb(any_colour(rng, (0, 0.6), (0.05, 0.5))),
         rng.uniform(0.2, 0.5),
         int(rng.choice([1, 1, 1, 2, 3])),
     )
@@ -192,14 +188,10 @@ def door_key(rng: Rng) -> Draw:
 
 @family("ceramic plate", "gloss", "mineral", is_object=True, free=0.4)
 def plate(rng: Rng) -> Draw:
-    size, base, glaze = (
-        rng.uniform(0.82, 0.97),
-        np.asarray(any_colour(rng, (0, 0.4), (0.6, 1)), F),
-        rng.uniform(0.2, 0.6),
-    )
+    size, base, glaze = (rng.uniform(0.82, 0.97), rgb(any_colour(rng, (0, 0.4), (0.6, 1))), rng.uniform(0.2, 0.6))
     band, ink, foot, wave = (
         rng.uniform(0.6, 0.95),
-        np.asarray(any_colour(rng), F),
+        rgb(any_colour(rng)),
         rng.uniform(0.4, 0.7),
         int(rng.integers(0, 24)),
     )
@@ -223,7 +215,7 @@ def rope(rng: Rng) -> Draw:
     radius, strands, base = (
         rng.uniform(0.2, 0.6),
         rng.uniform(0.2, 0.6),
-        np.asarray(any_colour(rng, (0, 0.7)) if chance(rng, 0.5) else earth(rng), F),
+        rgb(any_colour(rng, (0, 0.7)) if chance(rng, 0.5) else earth(rng)),
     )
     braid, fuzz = chance(rng, 0.5), rng.uniform(0.03, 0.1)
 
@@ -255,12 +247,8 @@ def rope(rng: Rng) -> Draw:
 @family("sponge", "soft", "food", is_object=True, free=0.2)
 def pad(rng: Rng) -> Draw:
     """A porous block or pad with a scouring side."""
-    a, b, base = rng.uniform(0.6, 0.9), rng.uniform(0.4, 0.85), np.asarray(any_colour(rng, (0.1, 0.9), (0.4, 1)), F)
-    cell, split, second = (
-        log_uniform(rng, 3, 9),
-        rng.uniform(-1.5, 1),
-        np.asarray(any_colour(rng, (0.2, 0.9), (0.1, 0.6)), F),
-    )
+    a, b, base = rng.uniform(0.6, 0.9), rng.uniform(0.4, 0.85), rgb(any_colour(rng, (0.1, 0.9), (0.4, 1)))
+    cell, split, second = (log_uniform(rng, 3, 9), rng.uniform(-1.5, 1), rgb(any_colour(rng, (0.2, 0.9), (0.1, 0.6))))
 
     def draw(view: View) -> Canvas:
         far = box(view.u, view.v, a, b, 0.08) + 0.01 * clouds(view.rng, 30, 2)
@@ -270,7 +258,7 @@ def pad(rng: Rng) -> Draw:
         canvas.height -= 2 * pores
         scour = view.cover(view.v - F(split * b)) * canvas.alpha
         hair = lattice(view.rng, view.u * 50, view.v * 50, 2, 0.8)
-        canvas.paint(scour, np.clip(second * (1 + 0.2 * hair)[..., None], 0, 1), 4 + hair)
+        canvas.paint(scour, shade(second, 1 + 0.2 * hair), 4 + hair)
         return canvas
 
     return draw

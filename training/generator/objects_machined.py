@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from .canvas import Canvas, View, box, disc, dome, pill
-from .noise import Rng, hsv, lattice, ramp
+from .noise import Rng, hsv, lattice, ramp, rgb
 from .objects_metal import finish, metal, metal_body
 from .registry import Draw, family
 
@@ -19,7 +19,7 @@ def bearing(rng: Rng) -> Draw:
     base, look, cage = (
         metal(rng),
         finish(rng),
-        np.asarray(hsv(rng.uniform(0, 0.15), rng.uniform(0, 0.6), rng.uniform(0.2, 0.7)), F),
+        rgb(hsv(rng.uniform(0, 0.15), rng.uniform(0, 0.6), rng.uniform(0.2, 0.7))),
     )
 
     def draw(view: View) -> Canvas:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from .canvas import Canvas, View, box, disc, dome, polygon
-from .noise import Field, Rng, chance, clouds, greyish, hsv, lattice, log_uniform, ramp
+from .noise import Field, Rng, chance, clouds, greyish, hsv, lattice, log_uniform, ramp, rgb
 from .registry import Draw, family
 
 F = np.float32
@@ -65,7 +65,7 @@ def washer(rng: Rng) -> Draw:
     base, look, bevel = metal(rng), finish(rng), rng.uniform(0.03, 0.2)
     rubber = chance(rng, 0.25)
     if rubber:
-        base = np.asarray(greyish(rng, (0.05, 0.2)), F)
+        base = rgb(greyish(rng, (0.05, 0.2)))
 
     def draw(view: View) -> Canvas:
         r = np.hypot(view.u, view.v)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, View, box, disc, dome, pill
-from .noise import Rng, any_colour, clouds, hsv, lattice, log_uniform, ramp
+from .noise import Rng, any_colour, clouds, hsv, lattice, log_uniform, ramp, rgb
 from .objects_electronic import slab
 from .objects_metal import finish, metal, metal_body
 from .registry import Draw, family
@@ -18,10 +18,10 @@ F = np.float32
 def cable_section(rng: Rng) -> Draw:
     """A cut through a cable: sheath, coloured insulations, strands."""
     wires, outer = int(rng.choice([1, 2, 3, 3, 4, 7])), rng.uniform(0.8, 0.95)
-    sheath = np.asarray(any_colour(rng, (0, 0.6), (0.1, 0.95)), F)
+    sheath = rgb(any_colour(rng, (0, 0.6), (0.1, 0.95)))
     tones = np.array([any_colour(rng, (0.3, 0.9)) for _ in range(7)], F)
     copper, strands, wall = (
-        np.asarray(hsv(0.07, rng.uniform(0.2, 0.6), rng.uniform(0.6, 0.95)), F),
+        rgb(hsv(0.07, rng.uniform(0.2, 0.6), rng.uniform(0.6, 0.95))),
         rng.uniform(0.03, 0.08),
         rng.uniform(0.05, 0.1),
     )
@@ -61,7 +61,7 @@ def cable_section(rng: Rng) -> Draw:
 @family("battery", "plastic", "part", is_object=True)
 def battery(rng: Rng) -> Draw:
     radius, cap, base, look = rng.uniform(0.25, 0.42), rng.uniform(0.1, 0.6), metal(rng), finish(rng)
-    wrap, second = np.asarray(any_colour(rng), F), np.asarray(any_colour(rng), F)
+    wrap, second = rgb(any_colour(rng)), rgb(any_colour(rng))
     text = words(rng, 1, int(rng.integers(3, 8)))
 
     def draw(view: View) -> Canvas:
@@ -81,7 +81,7 @@ def battery(rng: Rng) -> Draw:
 
 @family("light bulb", "gloss", "part", is_object=True)
 def led_lamp(rng: Rng) -> Draw:
-    glass, base, look = np.asarray(any_colour(rng, (0.0, 0.7), (0.5, 1)), F), metal(rng), finish(rng)
+    glass, base, look = rgb(any_colour(rng, (0.0, 0.7), (0.5, 1))), metal(rng), finish(rng)
     size, neck, pitch = rng.uniform(0.4, 0.6), rng.uniform(0.15, 0.28), log_uniform(rng, 0.06, 0.12)
 
     def draw(view: View) -> Canvas:

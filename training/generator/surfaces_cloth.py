@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas, View
-from .noise import (
-    Rng,
-    any_colour,
-    chance,
-    clouds,
-    earth,
-    greyish,
-    hsv,
-    lattice,
-    log_uniform,
-    ramp,
-    white,
-)
+from .canvas import Canvas, View, shade
+from .noise import Rng, any_colour, chance, clouds, earth, greyish, hsv, lattice, log_uniform, ramp, rgb, white
 from .registry import Draw, family
 from .surfaces_woven import weave
 
@@ -28,11 +16,7 @@ F = np.float32
 def carbon_fibre(rng: Rng) -> Draw:
     """Black twill whose two thread directions mirror the light differently."""
     size, dark, bright = log_uniform(rng, 0.06, 0.2), rng.uniform(0.03, 0.15), rng.uniform(0.15, 0.5)
-    kind, tint, fine = (
-        rng.choice(["twill", "plain", "basket"]),
-        np.asarray(greyish(rng, (0.8, 1)), F),
-        rng.uniform(0.05, 0.25),
-    )
+    kind, tint, fine = (rng.choice(["twill", "plain", "basket"]), rgb(greyish(rng, (0.8, 1))), rng.uniform(0.05, 0.25))
 
     def draw(view: View) -> Canvas:
         relief, up, tone = weave(view.rng, view.u, view.v, (size, size), str(kind), 0.05)
@@ -47,7 +31,7 @@ def carbon_fibre(rng: Rng) -> Draw:
 
 @family("corduroy", "fabric")
 def ribbed_cloth(rng: Rng) -> Draw:
-    base, pitch, fuzz = np.asarray(any_colour(rng, (0, 0.8)), F), log_uniform(rng, 0.05, 0.25), rng.uniform(0.02, 0.12)
+    base, pitch, fuzz = rgb(any_colour(rng, (0, 0.8))), log_uniform(rng, 0.05, 0.25), rng.uniform(0.02, 0.12)
     sharp, wander = rng.uniform(0.5, 2), rng.uniform(0, 0.006)
 
     def draw(view: View) -> Canvas:
@@ -55,8 +39,7 @@ def ribbed_cloth(rng: Rng) -> Draw:
         rib = np.abs(np.cos(F(np.pi / pitch) * v)) ** F(sharp)
         hair = lattice(view.rng, view.u * 20, view.v * 70, 2, 0.7)
         return Canvas.filled(
-            np.clip(base * ((0.5 + 0.5 * rib) * (1 + F(fuzz) * hair))[..., None], 0, 1),
-            rib * F(min(4, pitch / view.px * 0.2)),
+            shade(base, (0.5 + 0.5 * rib) * (1 + F(fuzz) * hair)), rib * F(min(4, pitch / view.px * 0.2))
         )
 
     return draw
@@ -66,7 +49,7 @@ def ribbed_cloth(rng: Rng) -> Draw:
 def draped_cloth(rng: Rng) -> Draw:
     """Fine cloth that does not lie flat: its soft waves are no fault."""
     base, fine, contrast = (
-        np.asarray(any_colour(rng, (0, 0.6)) if chance(rng, 0.5) else greyish(rng), F),
+        rgb(any_colour(rng, (0, 0.6)) if chance(rng, 0.5) else greyish(rng)),
         log_uniform(rng, 0.018, 0.04),
         rng.uniform(0.05, 0.25),
     )
@@ -76,17 +59,14 @@ def draped_cloth(rng: Rng) -> Draw:
         swell = F(waves) * lattice(view.rng, view.u * F(run), view.v * F(1.5), 1)
         a, b = F(6.2832 / fine) * (view.u + F(0.002) * swell), F(6.2832 / fine) * (view.v + F(0.002) * swell)
         tone = F(contrast) * 0.5 * (np.sin(a) * np.sin(b) + np.sin(b)) + F(0.03) * white(view.rng)
-        return Canvas.filled(np.clip(base * (1 + tone)[..., None], 0, 1), swell * 4 + tone)
+        return Canvas.filled(shade(base, 1 + tone), swell * 4 + tone)
 
     return draw
 
 
 @family("artificial turf", "pile")
 def turf(rng: Rng) -> Draw:
-    base, second = (
-        np.asarray(hsv(rng.uniform(0.2, 0.4), rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.7)), F),
-        np.asarray(earth(rng), F),
-    )
+    base, second = (rgb(hsv(rng.uniform(0.2, 0.4), rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.7))), rgb(earth(rng)))
     fine, turns = rng.uniform(25, 70), rng.uniform(0, np.pi, 4)
 
     def draw(view: View) -> Canvas:

@@ -5,19 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, View
-from .noise import (
-    Field,
-    Rng,
-    any_colour,
-    chance,
-    clouds,
-    greyish,
-    lattice,
-    log_uniform,
-    ramp,
-    soften,
-    white,
-)
+from .noise import Field, Rng, any_colour, chance, clouds, greyish, lattice, log_uniform, ramp, rgb, soften, white
 from .registry import Draw, family
 
 F = np.float32
@@ -29,7 +17,7 @@ def tinted(base: np.ndarray, tone: Field) -> np.ndarray:
 
 @family("brushed metal", "metal")
 def brushed_metal(rng: Rng) -> Draw:
-    base, depth, fine = np.asarray(greyish(rng, (0.4, 0.9)), F), rng.uniform(0.03, 0.14), rng.uniform(60, 120)
+    base, depth, fine = rgb(greyish(rng, (0.4, 0.9))), rng.uniform(0.03, 0.14), rng.uniform(60, 120)
     run, gloss = rng.uniform(0.6, 4), rng.uniform(0, 0.3)
 
     def draw(view: View) -> Canvas:
@@ -42,7 +30,7 @@ def brushed_metal(rng: Rng) -> Draw:
 @family("steel strip", "metal", grey_share=0.8)
 def rolled_steel(rng: Rng) -> Draw:
     base, roll, patchy, fine = (
-        np.asarray(greyish(rng, (0.3, 0.75)), F),
+        rgb(greyish(rng, (0.3, 0.75))),
         rng.uniform(0.0, 0.08),
         rng.uniform(0.0, 0.12),
         rng.uniform(0.02, 0.07),
@@ -62,7 +50,7 @@ def rolled_steel(rng: Rng) -> Draw:
 
 @family("cast metal", "metal", "mineral")
 def cast_metal(rng: Rng) -> Draw:
-    base, cell, deep = np.asarray(greyish(rng, (0.25, 0.7)), F), log_uniform(rng, 1.5, 6), rng.uniform(0.4, 2.0)
+    base, cell, deep = rgb(greyish(rng, (0.25, 0.7))), log_uniform(rng, 1.5, 6), rng.uniform(0.4, 2.0)
 
     def draw(view: View) -> Canvas:
         rough = clouds(view.rng, cell, 3, 0.6)
@@ -74,7 +62,7 @@ def cast_metal(rng: Rng) -> Draw:
 @family("milled metal", "metal")
 def milled_metal(rng: Rng) -> Draw:
     """Circular tool marks of a face mill or a lathe."""
-    base, pitch, depth = np.asarray(greyish(rng, (0.4, 0.85)), F), log_uniform(rng, 0.02, 0.09), rng.uniform(0.05, 0.2)
+    base, pitch, depth = rgb(greyish(rng, (0.4, 0.85))), log_uniform(rng, 0.02, 0.09), rng.uniform(0.05, 0.2)
     lathe, big = chance(rng, 0.4), rng.uniform(0.8, 3)
 
     def draw(view: View) -> Canvas:
@@ -114,7 +102,7 @@ def rail(rng: Rng) -> Draw:
 @family("perforated sheet", "metal", "parts")
 def perforated(rng: Rng) -> Draw:
     step, share, stagger = log_uniform(rng, 0.16, 0.45), rng.uniform(0.22, 0.4), chance(rng, 0.6)
-    base, back = np.asarray(greyish(rng, (0.45, 0.9)), F), np.asarray(greyish(rng, (0.0, 0.15)), F)
+    base, back = rgb(greyish(rng, (0.45, 0.9))), rgb(greyish(rng, (0.0, 0.15)))
     slot = rng.choice([1.0, 1.0, 1.0, 1.8])
 
     def draw(view: View) -> Canvas:
@@ -137,7 +125,7 @@ def perforated(rng: Rng) -> Draw:
 @family("corrugated sheet", "metal")
 def corrugated(rng: Rng) -> Draw:
     base, period, sharp = (
-        np.asarray(any_colour(rng, (0, 0.6), (0.4, 0.9)), F),
+        rgb(any_colour(rng, (0, 0.6), (0.4, 0.9))),
         log_uniform(rng, 0.1, 0.5),
         rng.uniform(0.5, 2.0),
     )

@@ -18,6 +18,7 @@ from .noise import (
     lattice,
     log_uniform,
     ramp,
+    rgb,
     soften,
     voronoi,
 )
@@ -45,7 +46,7 @@ def granite(rng: Rng) -> Draw:
 
 @family("terrazzo floor", "mineral")
 def terrazzo(rng: Rng) -> Draw:
-    base = np.asarray(greyish(rng, (0.5, 0.95)), F)
+    base = rgb(greyish(rng, (0.5, 0.95)))
     tones = np.array([any_colour(rng, (0, 0.5), (0.15, 0.95)) for _ in range(6)], F)
     count, share = int(log_uniform(rng, 60, 700)), rng.uniform(0.4, 0.75)
 
@@ -63,7 +64,7 @@ def terrazzo(rng: Rng) -> Draw:
 
 @family("marble slab", "mineral", "gloss")
 def marble(rng: Rng) -> Draw:
-    base, vein = np.asarray(greyish(rng, (0.6, 0.97)), F), np.asarray(greyish(rng, (0.2, 0.6)), F)
+    base, vein = rgb(greyish(rng, (0.6, 0.97))), rgb(greyish(rng, (0.2, 0.6)))
     scale, sharp = rng.uniform(0.8, 3), rng.uniform(6, 22)
 
     def draw(view: View) -> Canvas:
@@ -77,7 +78,7 @@ def marble(rng: Rng) -> Draw:
 
 @family("concrete", "mineral")
 def concrete(rng: Rng) -> Draw:
-    base, pores, fine = np.asarray(greyish(rng, (0.4, 0.85)), F), rng.uniform(0, 0.7), rng.uniform(0.02, 0.08)
+    base, pores, fine = rgb(greyish(rng, (0.4, 0.85))), rng.uniform(0, 0.7), rng.uniform(0.02, 0.08)
 
     def draw(view: View) -> Canvas:
         r = view.rng
@@ -90,11 +91,7 @@ def concrete(rng: Rng) -> Draw:
 
 @family("asphalt", "mineral", grey_share=0.6)
 def asphalt(rng: Rng) -> Draw:
-    base, count, deep = (
-        np.asarray(greyish(rng, (0.2, 0.6)), F),
-        int(log_uniform(rng, 1500, 9000)),
-        rng.uniform(0.15, 0.4),
-    )
+    base, count, deep = (rgb(greyish(rng, (0.2, 0.6))), int(log_uniform(rng, 1500, 9000)), rng.uniform(0.15, 0.4))
 
     def draw(view: View) -> Canvas:
         labels, far = voronoi(view.rng, count, 0.8)
@@ -107,7 +104,7 @@ def asphalt(rng: Rng) -> Draw:
 
 @family("ceramic tile", "mineral", "gloss")
 def ceramic_tile(rng: Rng) -> Draw:
-    base, grout = np.asarray(any_colour(rng, (0, 0.6), (0.4, 0.97)), F), np.asarray(greyish(rng, (0.2, 0.9)), F)
+    base, grout = rgb(any_colour(rng, (0, 0.6), (0.4, 0.97))), rgb(greyish(rng, (0.2, 0.9)))
     side, joint, bond = rng.choice([0.4, 0.7, 1.2, 5.0]), rng.uniform(0.015, 0.05), rng.choice([0.0, 0.0, 0.5])
     tall, mottle, fleck = side * rng.choice([1.0, 1.0, 0.5]), rng.uniform(0, 0.1), rng.uniform(0, 0.5)
     offset = rng.uniform(0, 1, 2)
@@ -131,8 +128,8 @@ def ceramic_tile(rng: Rng) -> Draw:
 @family("brick wall", "mineral")
 def brick_wall(rng: Rng) -> Draw:
     base, mortar = (
-        np.asarray(hsv(rng.uniform(0, 0.1), rng.uniform(0.2, 0.7), rng.uniform(0.35, 0.75)), F),
-        np.asarray(greyish(rng, (0.5, 0.9)), F),
+        rgb(hsv(rng.uniform(0, 0.1), rng.uniform(0.2, 0.7), rng.uniform(0.35, 0.75))),
+        rgb(greyish(rng, (0.5, 0.9))),
     )
     side = log_uniform(rng, 0.35, 0.9)
     tall, joint = side * rng.uniform(0.3, 0.5), rng.uniform(0.015, 0.04)
@@ -155,7 +152,7 @@ def brick_wall(rng: Rng) -> Draw:
 @family("magnetic tile", "mineral", "metal", grey_share=0.9)
 def magnetic_tile(rng: Rng) -> Draw:
     """Ground ferrite: dark grey, faint parallel grinding marks, sometimes a bevel in view."""
-    base, mark_depth, bevel = np.asarray(greyish(rng, (0.15, 0.5)), F), rng.uniform(0.02, 0.1), rng.uniform(0.6, 1.4)
+    base, mark_depth, bevel = rgb(greyish(rng, (0.15, 0.5))), rng.uniform(0.02, 0.1), rng.uniform(0.6, 1.4)
 
     def draw(view: View) -> Canvas:
         r = view.rng

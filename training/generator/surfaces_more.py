@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .canvas import Canvas, View
+from .canvas import Canvas, View, shade
 from .noise import (
     SIZE,
     Rng,
@@ -18,6 +18,7 @@ from .noise import (
     lattice,
     log_uniform,
     ramp,
+    rgb,
     soften,
     voronoi,
 )
@@ -28,7 +29,7 @@ F = np.float32
 
 @family("knurled metal", "metal")
 def knurled(rng: Rng) -> Draw:
-    base, pitch, lean = np.asarray(greyish(rng, (0.3, 0.85)), F), log_uniform(rng, 0.06, 0.22), rng.uniform(0.4, 1.2)
+    base, pitch, lean = rgb(greyish(rng, (0.3, 0.85))), log_uniform(rng, 0.06, 0.22), rng.uniform(0.4, 1.2)
     flat = rng.uniform(0.2, 0.9)
 
     def draw(view: View) -> Canvas:
@@ -36,14 +37,14 @@ def knurled(rng: Rng) -> Draw:
         ridge = np.minimum(np.abs(np.mod(a, 1) - F(0.5)), np.abs(np.mod(b, 1) - F(0.5))) * 2
         top = np.minimum(ridge, F(flat))
         tone = 0.35 * (top - 0.3) + 0.05 * clouds(view.rng, 3, 2)
-        return Canvas.filled(np.clip(base * (1 + tone)[..., None], 0, 1), top * F(min(8, pitch / view.px * 0.4)), 0.25)
+        return Canvas.filled(shade(base, 1 + tone), top * F(min(8, pitch / view.px * 0.4)), 0.25)
 
     return draw
 
 
 @family("weld seam", "metal", grey_share=0.5)
 def weld_seam(rng: Rng) -> Draw:
-    base, half, pitch = np.asarray(greyish(rng, (0.3, 0.7)), F), rng.uniform(0.15, 0.45), log_uniform(rng, 0.05, 0.15)
+    base, half, pitch = rgb(greyish(rng, (0.3, 0.7))), rng.uniform(0.15, 0.45), log_uniform(rng, 0.05, 0.15)
     heat, curve, brush = rng.uniform(0, 0.5), rng.uniform(1, 4), rng.uniform(0.0, 0.07)
 
     def draw(view: View) -> Canvas:
@@ -64,7 +65,7 @@ def weld_seam(rng: Rng) -> Draw:
 def scaled_steel(rng: Rng) -> Draw:
     """Hot-rolled plate: cloudy scale, faint rolling lines, strong local contrast."""
     base, patchy, cell, lines = (
-        np.asarray(greyish(rng, (0.25, 0.65)), F),
+        rgb(greyish(rng, (0.25, 0.65))),
         rng.uniform(0.05, 0.2),
         log_uniform(rng, 8, 50),
         rng.uniform(0, 0.1),
@@ -78,7 +79,7 @@ def scaled_steel(rng: Rng) -> Draw:
             + F(lines) * lattice(r, view.u * F(0.7), view.v * 18, 2)
             + F(sparkle) * clouds(r, 1.3, 1)
         )
-        return Canvas.filled(np.clip(base * (1 + tone)[..., None], 0, 1), tone * 2)
+        return Canvas.filled(shade(base, 1 + tone), tone * 2)
 
     return draw
 
@@ -105,7 +106,7 @@ def display_panel(rng: Rng) -> Draw:
 
 @family("tyre tread", "soft", "plastic")
 def tyre_tread(rng: Rng) -> Draw:
-    base, period, zig = np.asarray(greyish(rng, (0.06, 0.25)), F), rng.uniform(0.25, 0.7), rng.uniform(0.1, 0.5)
+    base, period, zig = rgb(greyish(rng, (0.06, 0.25))), rng.uniform(0.25, 0.7), rng.uniform(0.1, 0.5)
     groove, sipe, angle = rng.uniform(0.03, 0.09), rng.uniform(0.008, 0.02), rng.uniform(-1.2, 1.2)
 
     def draw(view: View) -> Canvas:
@@ -117,9 +118,7 @@ def tyre_tread(rng: Rng) -> Draw:
             view.cover(np.mod(cross, F(0.12)) - F(sipe)),
         )
         rough = clouds(view.rng, 1.5, 2)
-        return Canvas.filled(
-            np.clip(base * (1 - 0.75 * cut + 0.08 * rough)[..., None], 0, 1), -4 * cut + 0.3 * rough, 0.1
-        )
+        return Canvas.filled(shade(base, 1 - 0.75 * cut + 0.08 * rough), -4 * cut + 0.3 * rough, 0.1)
 
     return draw
 
@@ -127,7 +126,7 @@ def tyre_tread(rng: Rng) -> Draw:
 @family("road surface", "mineral", grey_share=0.5)
 def road(rng: Rng) -> Draw:
     """Pavement with worn paint, joints and tyre tracks."""
-    base, line, half = np.asarray(greyish(rng, (0.35, 0.65)), F), rng.uniform(-0.7, 0.7), rng.uniform(0.08, 0.25)
+    base, line, half = rgb(greyish(rng, (0.35, 0.65))), rng.uniform(-0.7, 0.7), rng.uniform(0.08, 0.25)
     painted, joint, grain = (
         chance(rng, 0.5),
         rng.uniform(-0.9, 0.9) if chance(rng, 0.4) else 9.0,
@@ -138,7 +137,7 @@ def road(rng: Rng) -> Draw:
         r = view.rng
         rough = clouds(r, 1.8, 3, 0.7)
         tone = F(grain) * rough + 0.06 * clouds(r, 50, 3) + 0.05 * lattice(r, view.u * F(0.3), view.v * 4, 2)
-        canvas = Canvas.filled(np.clip(base * (1 + tone)[..., None], 0, 1), rough)
+        canvas = Canvas.filled(shade(base, 1 + tone), rough)
         if painted:
             stripe = view.cover(np.abs(view.v - F(line)) - F(half), 3) * ramp(clouds(r, 2, 3, 0.7), -1.6, -0.6)
             canvas.paint(stripe, np.clip(np.array([0.9, 0.9, 0.85], F) * (1 + 0.5 * tone)[..., None], 0, 1))
@@ -151,9 +150,9 @@ def road(rng: Rng) -> Draw:
 @family("bare circuit board", "board", "print")
 def bare_board(rng: Rng) -> Draw:
     """Only traces, pads and vias."""
-    mask = np.asarray(hsv(rng.choice([0.33, 0.38, 0.6, 0.0, 0.13]), rng.uniform(0.3, 0.9), rng.uniform(0.1, 0.5)), F)
+    mask = rgb(hsv(rng.choice([0.33, 0.38, 0.6, 0.0, 0.13]), rng.uniform(0.3, 0.9), rng.uniform(0.1, 0.5)))
     metal, cell, bold = (
-        np.asarray(hsv(0.11, rng.uniform(0, 0.6), rng.uniform(0.4, 0.95)), F),
+        rgb(hsv(0.11, rng.uniform(0, 0.6), rng.uniform(0.4, 0.95))),
         int(rng.integers(8, 20)),
         rng.uniform(0.2, 0.5),
     )
@@ -162,7 +161,7 @@ def bare_board(rng: Rng) -> Draw:
     def draw(view: View) -> Canvas:
         x, y = (view.u + 1) * F(SIZE) - F(0.5), (view.v + 1) * F(SIZE) - F(0.5)
         cover, holes = (cv2.remap(s, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT) for s in sheet)
-        canvas = Canvas.filled(np.clip(mask * (1 + 0.05 * clouds(view.rng, 2, 2))[..., None], 0, 1), None, 0.2)
+        canvas = Canvas.filled(shade(mask, 1 + 0.05 * clouds(view.rng, 2, 2)), None, 0.2)
         canvas.paint(soften(cover, 0.6), metal, 2.0, 0.4)
         canvas.paint(holes, (0.03, 0.03, 0.03), 0.0, 0.0)
         return canvas
@@ -193,7 +192,7 @@ def _traces(rng: Rng, cell: int, bold: float) -> tuple[np.ndarray, np.ndarray]:
 @family("metal foil", "metal", "gloss")
 def crinkled_foil(rng: Rng) -> Draw:
     base, count, deep = (
-        np.asarray(greyish(rng, (0.5, 0.9)) if chance(rng, 0.7) else hsv(0.12, 0.5, 0.8), F),
+        rgb(greyish(rng, (0.5, 0.9)) if chance(rng, 0.7) else hsv(0.12, 0.5, 0.8)),
         int(log_uniform(rng, 20, 250)),
         rng.uniform(0.05, 0.25),
     )
@@ -202,7 +201,7 @@ def crinkled_foil(rng: Rng) -> Draw:
         labels, far = voronoi(view.rng, count, 4.0)
         facet = view.rng.normal(0, deep, count + 2).astype(F)[labels % (count + 2)]
         tone = soften(facet, 1.5) + 0.1 * soften(borders(labels), 1.0)
-        return Canvas.filled(np.clip(base * (1 + tone)[..., None], 0, 1), soften(far, 2) * F(0.3), 0.3)
+        return Canvas.filled(shade(base, 1 + tone), soften(far, 2) * F(0.3), 0.3)
 
     return draw
 
@@ -213,7 +212,7 @@ def mosaic(rng: Rng) -> Draw:
         np.array([any_colour(rng) for _ in range(int(rng.integers(2, 7)))], F),
         int(log_uniform(rng, 80, 600)),
     )
-    grout, wide = np.asarray(greyish(rng, (0.2, 0.95)), F), int(rng.integers(2, 5))
+    grout, wide = rgb(greyish(rng, (0.2, 0.95))), int(rng.integers(2, 5))
 
     def draw(view: View) -> Canvas:
         labels, _ = voronoi(view.rng, count, 0.8)
@@ -261,7 +260,7 @@ def radiograph(rng: Rng) -> Draw:
 @family("cork sheet", "soft", "grain")
 def cork(rng: Rng) -> Draw:
     base, count, dark = (
-        np.asarray(hsv(rng.uniform(0.06, 0.1), rng.uniform(0.35, 0.6), rng.uniform(0.5, 0.85)), F),
+        rgb(hsv(rng.uniform(0.06, 0.1), rng.uniform(0.35, 0.6), rng.uniform(0.5, 0.85))),
         int(log_uniform(rng, 200, 2500)),
         rng.uniform(0.2, 0.6),
     )
@@ -270,23 +269,17 @@ def cork(rng: Rng) -> Draw:
         labels, _ = voronoi(view.rng, count, 2.5)
         each = view.rng.normal(0, 0.1, count + 2).astype(F)[labels % (count + 2)]
         pit = ramp(clouds(view.rng, 4, 2), 1.2, 1.8)
-        return Canvas.filled(
-            np.clip(base * (1 + each - F(dark) * pit + 0.05 * clouds(view.rng, 2, 2))[..., None], 0, 1), -2 * pit
-        )
+        return Canvas.filled(shade(base, 1 + each - F(dark) * pit + 0.05 * clouds(view.rng, 2, 2)), -2 * pit)
 
     return draw
 
 
 @family("abrasive paper", "soft", "mineral")
 def sandpaper(rng: Rng) -> Draw:
-    base, cell, deep = (
-        np.asarray(any_colour(rng, (0, 0.6), (0.15, 0.8)), F),
-        log_uniform(rng, 1.0, 3.0),
-        rng.uniform(0.05, 0.3),
-    )
+    base, cell, deep = (rgb(any_colour(rng, (0, 0.6), (0.15, 0.8))), log_uniform(rng, 1.0, 3.0), rng.uniform(0.05, 0.3))
 
     def draw(view: View) -> Canvas:
         grit = clouds(view.rng, cell, 1)
-        return Canvas.filled(np.clip(base * (1 + F(deep) * grit)[..., None], 0, 1), grit * F(1.0), 0.15)
+        return Canvas.filled(shade(base, 1 + F(deep) * grit), grit * F(1.0), 0.15)
 
     return draw

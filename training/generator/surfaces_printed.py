@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .canvas import Canvas, View
+from .canvas import Canvas, View, shade
 from .noise import (
     SIZE,
     Rng,
@@ -18,6 +18,7 @@ from .noise import (
     lattice,
     log_uniform,
     ramp,
+    rgb,
     soften,
     voronoi,
 )
@@ -50,10 +51,7 @@ def laid(view: View, sheet: np.ndarray, span: float = 1.0, at: tuple[float, floa
 
 @family("printed text", "print")
 def printed_text(rng: Rng) -> Draw:
-    base, inkc = (
-        np.asarray(any_colour(rng, (0, 0.4), (0.7, 1)), F),
-        np.asarray(any_colour(rng, (0, 0.8), (0.02, 0.35)), F),
-    )
+    base, inkc = (rgb(any_colour(rng, (0, 0.4), (0.7, 1))), rgb(any_colour(rng, (0, 0.8), (0.02, 0.35))))
     if chance(rng, 0.3):
         base, inkc = inkc, base
     sheet = words(rng, int(rng.integers(2, 9)), int(rng.integers(4, 18)))
@@ -78,7 +76,7 @@ def printed_text(rng: Rng) -> Draw:
 @family("printed pattern", "print", "parts")
 def printed_pattern(rng: Rng) -> Draw:
     """A repeat of one simple motif."""
-    base, step, size = np.asarray(any_colour(rng, (0, 0.7)), F), rng.uniform(0.3, 0.65), rng.uniform(0.2, 0.38)
+    base, step, size = rgb(any_colour(rng, (0, 0.7))), rng.uniform(0.3, 0.65), rng.uniform(0.2, 0.38)
     inks = np.array([any_colour(rng) for _ in range(2)], F)
     kind, petals, half = (
         rng.choice(["dot", "ring", "flower", "square", "cross"]),
@@ -123,7 +121,7 @@ def stripes(rng: Rng) -> Draw:
         where = np.mod(view.u / F(period), 1) * F(cuts[-1])
         colour = tones[order[np.minimum(np.searchsorted(cuts, where), 5)]]
         colour = cv2.GaussianBlur(colour, (0, 0), 0.5)
-        return Canvas.filled(np.clip(colour * (1 + 0.02 * clouds(view.rng, 2, 2))[..., None], 0, 1))
+        return Canvas.filled(shade(colour, 1 + 0.02 * clouds(view.rng, 2, 2)))
 
     return draw
 
@@ -198,23 +196,19 @@ def mono_cell_emission(rng: Rng) -> Draw:
 @family("solar panel", "cell", "gloss")
 def solar_panel_photo(rng: Rng) -> Draw:
     """A cell or several in daylight: blue or black, silver lines, white gaps."""
-    base = np.asarray(hsv(rng.uniform(0.55, 0.7), rng.uniform(0.3, 0.9), rng.uniform(0.1, 0.5)), F)
+    base = rgb(hsv(rng.uniform(0.55, 0.7), rng.uniform(0.3, 0.9), rng.uniform(0.1, 0.5)))
     count, grains, pitch, cut = (
         int(log_uniform(rng, 80, 800)),
         rng.uniform(0, 0.25),
         rng.choice([1.0, 2.0]),
         rng.choice([0.0, 0.25]),
     )
-    silver, gap, buses = (
-        np.asarray(greyish(rng, (0.6, 0.95)), F),
-        np.asarray(greyish(rng, (0.5, 0.97)), F),
-        int(rng.integers(2, 5)),
-    )
+    silver, gap, buses = (rgb(greyish(rng, (0.6, 0.95))), rgb(greyish(rng, (0.5, 0.97))), int(rng.integers(2, 5)))
 
     def draw(view: View) -> Canvas:
         labels, _ = voronoi(view.rng, count, 1.0)
         tone = view.rng.normal(0, grains, count + 2).astype(F)[labels % (count + 2)]
-        canvas = Canvas.filled(np.clip(base * (1 + tone)[..., None], 0, 1), None, 0.2)
+        canvas = Canvas.filled(shade(base, 1 + tone), None, 0.2)
         x, y = np.mod(view.u + 1, F(pitch)) / F(pitch) * 2 - 1, np.mod(view.v + 1, F(pitch)) / F(pitch) * 2 - 1
         a = (x + 1) * F(buses / 2)
         bus = view.cover((np.abs(a - np.floor(a) - F(0.5)) * F(2 / buses) - F(0.025)) * F(pitch / 2))
@@ -230,7 +224,7 @@ def solar_panel_photo(rng: Rng) -> Draw:
 @family("silicon wafer", "cell", "metal")
 def die_wafer(rng: Rng) -> Draw:
     """Rows of equal dies with fine circuits."""
-    base, lines = np.asarray(any_colour(rng, (0.1, 0.7), (0.3, 0.8)), F), np.asarray(greyish(rng, (0.1, 0.9)), F)
+    base, lines = rgb(any_colour(rng, (0.1, 0.7), (0.3, 0.8))), rgb(greyish(rng, (0.1, 0.9)))
     pitch, street = log_uniform(rng, 0.15, 0.6), rng.uniform(0.04, 0.12)
     stamp = soften((rng.random((SIZE, SIZE)) < rng.uniform(0.05, 0.3)).astype(F), 1.0)
     stamp = cv2.resize(

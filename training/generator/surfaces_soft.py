@@ -18,6 +18,7 @@ from .noise import (
     lattice,
     log_uniform,
     ramp,
+    rgb,
     soften,
     voronoi,
 )
@@ -29,7 +30,7 @@ F = np.float32
 
 @family("wood", "grain")
 def wood(rng: Rng) -> Draw:
-    light = np.asarray(earth(rng, (0.45, 0.9)), F)
+    light = rgb(earth(rng, (0.45, 0.9)))
     dark, rings, wave = light * F(rng.uniform(0.5, 0.85)), log_uniform(rng, 3, 16), rng.uniform(0.2, 0.8)
     pores = rng.uniform(0.02, 0.12)
 
@@ -46,7 +47,7 @@ def wood(rng: Rng) -> Draw:
 @family("leather", "leather")
 def leather(rng: Rng) -> Draw:
     base, count, deep = (
-        np.asarray(any_colour(rng, (0.1, 0.7), (0.15, 0.8)) if chance(rng, 0.4) else earth(rng, (0.15, 0.7)), F),
+        rgb(any_colour(rng, (0.1, 0.7), (0.15, 0.8)) if chance(rng, 0.4) else earth(rng, (0.15, 0.7))),
         int(log_uniform(rng, 700, 7000)),
         rng.uniform(0.4, 1.6),
     )
@@ -64,7 +65,7 @@ def leather(rng: Rng) -> Draw:
 @family("paper", "sheet")
 def paper(rng: Rng) -> Draw:
     base, fibre, cloud = (
-        np.asarray(earth(rng, (0.6, 0.95)) if chance(rng, 0.4) else greyish(rng, (0.75, 0.98)), F),
+        rgb(earth(rng, (0.6, 0.95)) if chance(rng, 0.4) else greyish(rng, (0.75, 0.98))),
         rng.uniform(0.01, 0.06),
         rng.uniform(0, 0.04),
     )
@@ -82,7 +83,7 @@ def paper(rng: Rng) -> Draw:
 @family("cardboard", "sheet")
 def cardboard(rng: Rng) -> Draw:
     base, flute, fine = (
-        np.asarray(hsv(rng.uniform(0.07, 0.11), rng.uniform(0.25, 0.5), rng.uniform(0.5, 0.8)), F),
+        rgb(hsv(rng.uniform(0.07, 0.11), rng.uniform(0.25, 0.5), rng.uniform(0.5, 0.8))),
         log_uniform(rng, 0.05, 0.14),
         rng.uniform(0.02, 0.06),
     )
@@ -102,7 +103,7 @@ def cardboard(rng: Rng) -> Draw:
 @family("foam", "soft")
 def foam(rng: Rng) -> Draw:
     base, count, deep = (
-        np.asarray(any_colour(rng, (0, 0.6), (0.2, 0.95)), F),
+        rgb(any_colour(rng, (0, 0.6), (0.2, 0.95))),
         int(log_uniform(rng, 500, 6000)),
         rng.uniform(0.2, 0.6),
     )
@@ -119,7 +120,7 @@ def foam(rng: Rng) -> Draw:
 @family("rubber mat", "soft", "plastic")
 def rubber(rng: Rng) -> Draw:
     base, kind, size = (
-        np.asarray(any_colour(rng, (0, 0.4), (0.06, 0.4)), F),
+        rgb(any_colour(rng, (0, 0.4), (0.06, 0.4))),
         rng.choice(["studs", "ribs", "diamond", "plain"]),
         log_uniform(rng, 0.08, 0.35),
     )
@@ -141,7 +142,7 @@ def rubber(rng: Rng) -> Draw:
 
 @family("painted panel", "gloss")
 def painted_panel(rng: Rng) -> Draw:
-    base, peel, cell = np.asarray(any_colour(rng, (0, 0.9), (0.08, 0.97)), F), rng.uniform(0, 0.5), rng.uniform(5, 14)
+    base, peel, cell = rgb(any_colour(rng, (0, 0.9), (0.08, 0.97))), rng.uniform(0, 0.5), rng.uniform(5, 14)
     flake, gloss = rng.uniform(0, 0.08), rng.uniform(0.05, 0.5)
 
     def draw(view: View) -> Canvas:
@@ -153,11 +154,7 @@ def painted_panel(rng: Rng) -> Draw:
 
 @family("moulded plastic", "plastic", "gloss")
 def moulded_plastic(rng: Rng) -> Draw:
-    base, cell, deep = (
-        np.asarray(any_colour(rng, (0, 0.8), (0.05, 0.95)), F),
-        log_uniform(rng, 1.5, 5),
-        rng.uniform(0.2, 1.2),
-    )
+    base, cell, deep = (rgb(any_colour(rng, (0, 0.8), (0.05, 0.95))), log_uniform(rng, 1.5, 5), rng.uniform(0.2, 1.2))
     rib = rng.uniform(0.25, 0.9) if chance(rng, 0.4) else 0.0
 
     def draw(view: View) -> Canvas:
@@ -173,7 +170,7 @@ def moulded_plastic(rng: Rng) -> Draw:
 def glass_pane(rng: Rng) -> Draw:
     """Smooth, with soft mirrored shapes of the room."""
     base, mirror, turn = (
-        np.asarray(hsv(rng.uniform(0.35, 0.65), rng.uniform(0, 0.3), rng.uniform(0.15, 0.9)), F),
+        rgb(hsv(rng.uniform(0.35, 0.65), rng.uniform(0, 0.3), rng.uniform(0.15, 0.9))),
         rng.uniform(0.0, 0.2),
         rng.uniform(0, np.pi),
     )
@@ -188,7 +185,7 @@ def glass_pane(rng: Rng) -> Draw:
 
 @family("honeycomb panel", "soft", "metal", "mineral")
 def honeycomb(rng: Rng) -> Draw:
-    base, floor = np.asarray(earth(rng) if chance(rng, 0.5) else greyish(rng, (0.4, 0.9)), F), rng.uniform(0.1, 0.6)
+    base, floor = rgb(earth(rng) if chance(rng, 0.5) else greyish(rng, (0.4, 0.9))), rng.uniform(0.1, 0.6)
     size, wall = log_uniform(rng, 0.12, 0.35), rng.uniform(0.06, 0.16)
 
     def draw(view: View) -> Canvas:

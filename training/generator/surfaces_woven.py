@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas, View
+from .canvas import Canvas, View, shade
 from .noise import (
     FRAME_X,
     Field,
@@ -17,6 +17,7 @@ from .noise import (
     lattice,
     log_uniform,
     ramp,
+    rgb,
     shifted,
     white,
 )
@@ -88,7 +89,7 @@ def woven_fabric(rng: Rng) -> Draw:
 
 @family("denim", "fabric")
 def twill_denim(rng: Rng) -> Draw:
-    blue = np.asarray(any_colour(rng, (0.3, 0.8), (0.2, 0.7)), np.float32)
+    blue = rgb(any_colour(rng, (0.3, 0.8), (0.2, 0.7)))
     return _weaver(rng, ["twill", "twill3"], (0.02, 0.09), (blue, np.clip(blue * 0.5 + 0.4, 0, 1)), 0.7)
 
 
@@ -102,7 +103,7 @@ def satin_cloth(rng: Rng) -> Draw:
 @family("textile", "fabric", grey_share=0.7)
 def fine_grey_cloth(rng: Rng) -> Draw:
     """Fine cloth close to the resolution of the camera: low contrast, with moire and soft shading."""
-    base = np.asarray(greyish(rng, (0.3, 0.8)), np.float32)
+    base = rgb(greyish(rng, (0.3, 0.8)))
     sides = log_uniform(rng, 0.02, 0.05), log_uniform(rng, 0.02, 0.05)
     contrast, bumps, slub = rng.uniform(0.05, 0.3), rng.uniform(0, 0.06), 0.08 * rng.random() ** 2
     diagonal = rng.choice([0.0, 0.0, 0.5, 1.0])
@@ -116,7 +117,7 @@ def fine_grey_cloth(rng: Rng) -> Draw:
             + lattice(view.rng, u / np.float32(sides[0]), v * 2, 1)
         )
         soft = np.float32(bumps) * clouds(view.rng, 45, 2) + np.float32(0.03) * white(view.rng)
-        return Canvas.filled(np.clip(base * (1 + tone + rows + soft)[..., None], 0, 1), tone * 1.5)
+        return Canvas.filled(shade(base, 1 + tone + rows + soft), tone * 1.5)
 
     return draw
 
@@ -142,7 +143,7 @@ def checked_cloth(rng: Rng) -> Draw:
 
 @family("knitted fabric", "fabric")
 def knit(rng: Rng) -> Draw:
-    base = np.asarray(any_colour(rng, (0, 0.8)), np.float32)
+    base = rgb(any_colour(rng, (0, 0.8)))
     width, tall = log_uniform(rng, 0.04, 0.2), rng.uniform(0.7, 1.3)
     spread, fuzz, lean = rng.uniform(0.01, 0.06), rng.uniform(0.02, 0.1), rng.uniform(0.5, 0.9)
 
@@ -165,7 +166,7 @@ def knit(rng: Rng) -> Draw:
 @family("carpet", "pile")
 def carpet(rng: Rng) -> Draw:
     """Loops or tufts in rows, strongly irregular."""
-    base, second = np.asarray(any_colour(rng, (0, 0.5)), np.float32), np.asarray(any_colour(rng, (0, 0.5)), np.float32)
+    base, second = rgb(any_colour(rng, (0, 0.5))), rgb(any_colour(rng, (0, 0.5)))
     size, wild, mix = log_uniform(rng, 0.05, 0.14), rng.uniform(0.005, 0.03), rng.uniform(0, 0.5)
 
     def draw(view: View) -> Canvas:
@@ -188,7 +189,7 @@ def carpet(rng: Rng) -> Draw:
 
 @family("felt", "pile")
 def felt(rng: Rng) -> Draw:
-    base = np.asarray(any_colour(rng, (0, 0.7)), np.float32)
+    base = rgb(any_colour(rng, (0, 0.7)))
     depth, cell, turns = rng.uniform(0.04, 0.16), rng.uniform(1.2, 4), rng.uniform(0, np.pi, 5)
 
     def draw(view: View) -> Canvas:
@@ -197,15 +198,15 @@ def felt(rng: Rng) -> Draw:
             cos, sin = np.float32(np.cos(turn) * 110), np.float32(np.sin(turn) * 110)
             along, across = cos * view.u + sin * view.v, cos * view.v - sin * view.u
             tone += lattice(view.rng, along / 14, across / np.float32(cell), 1)
-        return Canvas.filled(np.clip(base * (1 + np.float32(depth * 0.45) * tone)[..., None], 0, 1), tone * 0.4)
+        return Canvas.filled(shade(base, 1 + np.float32(depth * 0.45) * tone), tone * 0.4)
 
     return draw
 
 
 def _net(rng: Rng, period: tuple[float, float], wire: tuple[float, float], kinds: list[str]) -> Draw:
     size, thick, kind = log_uniform(rng, *period), rng.uniform(*wire), str(rng.choice(kinds))
-    wires = np.asarray(greyish(rng, (0.35, 0.95)) if chance(rng, 0.6) else any_colour(rng), np.float32)
-    back = np.asarray(greyish(rng, (0.02, 0.3)) if wires.mean() > 0.5 else greyish(rng, (0.6, 1)), np.float32)
+    wires = rgb(greyish(rng, (0.35, 0.95)) if chance(rng, 0.6) else any_colour(rng))
+    back = rgb(greyish(rng, (0.02, 0.3)) if wires.mean() > 0.5 else greyish(rng, (0.6, 1)))
     wander = rng.uniform(0, 0.004)
 
     def draw(view: View) -> Canvas:
@@ -249,7 +250,7 @@ def gauze(rng: Rng) -> Draw:
 
 @family("woven basket", "fabric", "grain")
 def wicker(rng: Rng) -> Draw:
-    base = np.asarray(earth(rng), np.float32)
+    base = rgb(earth(rng))
     return _weaver(
         rng,
         ["plain", "basket", "twill"],

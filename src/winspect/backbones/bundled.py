@@ -8,7 +8,6 @@ and anything else that reads an open_clip vision transformer, work on it unchang
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import nn
 
 from winspect.errors import WeightsMismatchError
 from winspect.weights import TINY
 from winspect.weights.checkpoint import fit, read_tensors
-from winspect.weights.configs import BUNDLED_CONFIG, BUNDLED_WEIGHTS, read_bundled
+from winspect.weights.configs import BUNDLED_WEIGHTS, read_bundled
 
 TOKEN_WEIGHT = "token_embedding.weight"
 TOKEN_ROWS, TOKEN_INDEX = "token_embedding.rows", "token_embedding.index"
@@ -221,18 +219,3 @@ def load_tiny(folder: str | Path) -> open_clip.model.CLIP:
         tensors[TOKEN_WEIGHT] = table
     fit(model, tensors, path=path, name=TINY, dtype=torch.float32)
     return model.eval()
-
-
-def save_tiny(model: nn.Module, config: Mapping[str, Any], folder: str | Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` (float16) to ``folder``.
-
-    Of the token embedding only the rows that are not zero are kept: the model knows no other words.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
-    table = state.pop(TOKEN_WEIGHT)
-    index = table.any(dim=1).nonzero()[:, 0]
-    state[TOKEN_INDEX], state[TOKEN_ROWS] = index.int(), table[index].contiguous()
-    (folder / BUNDLED_WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
-    (folder / BUNDLED_CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")

@@ -16,17 +16,16 @@ import http.client
 import json
 import os
 import re
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving import Served, multipart, served
 from tests.pictures.attacks import progressive_bomb, webp_bomb
 from winspect.system.machine import describe_machine
 
@@ -40,90 +39,54 @@ SCENARIOS: dict[str, tuple[list[list[bytes]], list[str]]] = {
 }
 
 
-class Service:
-    """``winspect serve`` with the bundled model; use it in a with-block."""
+def ask(service: Served, pictures: Sequence[bytes]) -> tuple[int, float, str]:
+    """Status, seconds, and the answer's text; status 0 for none."""
+    body, headers = multipart(pictures, "a.jpg", **{"class": "textile"})
+    began = time.perf_counter()
+    connection = service.connect(200)
+    try:
+        connection.request("POST", "/v1/predict", body, headers)
+        answer = connection.getresponse()
+        return answer.status, time.perf_counter() - began, answer.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, time.perf_counter() - began, repr(error)
+    finally:
+        connection.close()
 
-    def __init__(self, options: list[str]) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        command = [sys.executable, "-m", "winspect", "serve", "--port", "0", "--data", self.folder.name]
-        command += ["--model", "winspect-tiny", "--device", "cpu", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        self.port = 0
-        self.peak_mb, self.base_mb, self._ended = 0.0, 0.0, threading.Event()
 
-    def __enter__(self) -> Service:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if found := re.search(r"://[\d.]+:(\d+)", line):
-                self.port = int(found[1])
-                break
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
-        while self.ask([PICTURE.read_bytes()])[0] != 200:
-            time.sleep(0.2)
-        self.base_mb = self._memory_mb()
-        threading.Thread(target=self._sample, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-        self.folder.cleanup()
-
-    def ask(self, pictures: list[bytes]) -> tuple[int, float, str]:
-        """Status, seconds, and the answer's text; status 0 for none."""
-        body = b"".join(
-            b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a.jpg"\r\n\r\n' + picture + b"\r\n"
-            for picture in pictures
-        )
-        body += b'--b\r\nContent-Disposition: form-data; name="class"\r\n\r\ntextile\r\n--b--\r\n'
-        began = time.perf_counter()
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=200)
-            connection.request("POST", "/v1/predict", body, {"Content-Type": "multipart/form-data; boundary=b"})
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            connection.close()
-            return answer.status, time.perf_counter() - began, text
-        except OSError as error:
-            return 0, time.perf_counter() - began, repr(error)
-
-    def _sample(self) -> None:
-        while not self._ended.wait(0.05):
-            self.peak_mb = max(self.peak_mb, self._memory_mb())
-
-    def _memory_mb(self) -> float:
-        """Private memory, and what is shared once, of the process and all below it."""
-        pids, total = [self.process.pid], 0
-        for pid in pids:
-            try:
-                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    found = map(int, (task / "children").read_text().split())
-                    pids += [child for child in found if child not in pids]
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                total += int(re.search(r"Pss:\s+(\d+)", lines)[1])  # type: ignore[index]
-            except (OSError, TypeError):
-                continue
-        return total / 1024
+def memory_mb(service: Served) -> float:
+    """Private memory, and what is shared once, of the service's processes and all below them."""
+    total = 0
+    for pid in service.processes():
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += sum(map(int, re.findall(r"^Pss:\s+(\d+)", lines, re.MULTILINE)))
+    return total / 1024
 
 
 def run(name: str, seconds: float) -> dict[str, Any]:
     """One scenario."""
     attacks, options = SCENARIOS[name]
     picture, good, bad = PICTURE.read_bytes(), [], []
-    with Service(options) as service:
+    with served("--model", "winspect-tiny", "--device", "cpu", *options) as service:
+        assert ask(service, [picture])[0] == 200
+        memories, ended = [memory_mb(service)], threading.Event()
         end = time.monotonic() + seconds
+
+        def sample() -> None:
+            while not ended.wait(0.05):
+                memories.append(memory_mb(service))
 
         def client() -> None:
             while time.monotonic() < end:
-                good.append(service.ask([picture]))
+                good.append(ask(service, [picture]))
 
         def attacker(request: list[bytes]) -> None:
-            bad.append(service.ask(request))
+            bad.append(ask(service, request))
 
         threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-        for thread in threads:
+        sampler = threading.Thread(target=sample)
+        for thread in (sampler, *threads):
             thread.start()
         time.sleep(seconds / 4)
         attacking = [threading.Thread(target=attacker, args=(request,)) for request in attacks]
@@ -131,7 +94,8 @@ def run(name: str, seconds: float) -> dict[str, Any]:
             thread.start()
         for thread in (*threads, *attacking):
             thread.join()
-        peak, base = service.peak_mb, service.base_mb
+        ended.set()
+        sampler.join()
     latencies = sorted(took for _, took, _ in good)
     return {
         "good": {
@@ -144,18 +108,18 @@ def run(name: str, seconds: float) -> dict[str, Any]:
         "attack": [
             {"status": status, "seconds": round(took, 2), "answer": _shortly(text)} for status, took, text in bad
         ],
-        "memory_mb": {"before": round(base), "peak": round(peak)},
+        "memory_mb": {"before": round(memories[0]), "peak": round(max(memories))},
     }
 
 
 def _shortly(text: str) -> Any:
-    """The messages of an answer, counted."""
+    """Count the messages of an answer."""
     try:
         rows = json.loads(text)
     except ValueError:
         return text[:200]
     rows = rows.get("results", [rows])
-    return dict(Counter(row["error"]["message"] if row.get("error") else "judged" for row in rows))
+    return dict(Counter(row["error"]["message"] if row.get("error") else "scored" for row in rows))
 
 
 def main() -> None:

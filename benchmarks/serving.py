@@ -5,10 +5,10 @@
     python -m benchmarks.serving overload  [--clients 64] [--seconds 30] [--json FILE]
     python -m benchmarks.serving soak      [--minutes 10] [--json FILE]
 
-``load``: `winspect serve` and ``predict_many`` judge the same pictures in turn, in three rounds; every answer of the
-service is held to its own picture's score. ``batching``: a service with batches beside one with `--max-batch 1`, in
-turn. ``overload``: more clients than a queue of 8 takes; how long a 429 takes to come. ``soak``: good and bad traffic,
-and the memory of the service's processes over time. Linux; the clients run on the same machine.
+``load``: `winspect serve` and ``predict_many`` score the same pictures in turn, in three rounds; every answer of the
+service is checked against its own picture's score. ``batching``: a service with batches beside one with
+`--max-batch 1`, in turn. ``overload``: more clients than a queue of 8 takes; how long a 429 takes to come. ``soak``:
+good and bad traffic, and the memory of the service's processes over time. Linux; the clients run on the same machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -71,19 +71,18 @@ class Served:
     port: int
 
     def connect(self, timeout_s: float = 60) -> http.client.HTTPConnection:
-        """A connection of one's own."""
+        """A new connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
 
     def processes(self) -> list[int]:
-        """Its processes: the HTTP server and the models."""
-        found = [self.process.pid]
+        """The HTTP server, the models, and what these have started."""
+        parents: dict[int, int] = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                pid, parent = int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError):
-                continue
-            if parent in found:
-                found.append(pid)
+            with suppress(OSError, ValueError):
+                parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        found = [self.process.pid]
+        for parent in found:
+            found += [pid for pid, its_parent in parents.items() if its_parent == parent]
         return found
 
     def memory_mb(self) -> dict[int, float]:
@@ -94,12 +93,12 @@ class Served:
                 pages[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             except OSError:
                 continue
-        return {pid: own * 4096 / 1e6 for pid, own in pages.items()}
+        return {pid: count * 4096 / 1e6 for pid, count in pages.items()}
 
 
 @contextmanager
 def served(*options: str, ready_s: float = 120) -> Iterator[Served]:
-    """`winspect serve` with the bundled model on a free port, ready to judge; ended by SIGTERM."""
+    """`winspect serve` with the bundled model on a free port, ready to score; ended by SIGTERM."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "winspect", "serve", "--port", "0", "--data", folder, *options]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -141,16 +140,17 @@ def _wait_ready(service: Served, seconds: float) -> None:
     raise SystemExit("the service was not ready in time")
 
 
-def multipart(content: bytes, name: str, **fields: str) -> tuple[bytes, dict[str, str]]:
-    """The body of an upload, and its headers."""
+def multipart(contents: Sequence[bytes], name: str, **fields: str) -> tuple[bytes, dict[str, str]]:
+    """The body of an upload of pictures, and its headers."""
     mark = "winspect-boundary"
     parts = [
         f'--{mark}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
         for key, value in fields.items()
     ]
     head = f'--{mark}\r\nContent-Disposition: form-data; name="pictures"; filename="{name}"\r\n'
-    parts += [head.encode() + b"Content-Type: image/jpeg\r\n\r\n", content, f"\r\n--{mark}--\r\n".encode()]
-    return b"".join(parts), {"Content-Type": f"multipart/form-data; boundary={mark}"}
+    for content in contents:
+        parts += [head.encode() + b"Content-Type: image/jpeg\r\n\r\n", content, b"\r\n"]
+    return b"".join([*parts, f"--{mark}--\r\n".encode()]), {"Content-Type": f"multipart/form-data; boundary={mark}"}
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, status: int, seconds: float, wrong: str | None) -> None:
-        """An answer has come."""
+        """Count an answer."""
         with self.lock:
             self.statuses[status] += 1
             if wrong:
@@ -176,7 +176,7 @@ class Tally:
                 self.refusals.append(seconds)
 
     def summary(self, seconds: float) -> dict[str, Any]:
-        """For JSON."""
+        """Figures for JSON."""
         return {
             "seconds": round(seconds, 1),
             "images_per_s": round(len(self.latencies) / seconds, 2),
@@ -206,7 +206,7 @@ def run_clients(
         connection = service.connect()
         while time.monotonic() < stop:
             number = next(numbers) % len(contents)
-            body, headers = multipart(contents[number], f"{number}.jpg", **{"class": CLASS})
+            body, headers = multipart([contents[number]], f"{number}.jpg", **{"class": CLASS})
             began = time.perf_counter()
             try:
                 connection.request("POST", "/v1/predict", body, headers)
@@ -266,12 +266,12 @@ def load(pictures: Sequence[Path], clients: int, seconds: float, options: Sequen
             print(seconds / ROUNDS, file=beside.stdin, flush=True)
             done, taken = json.loads(beside.stdout.readline())
             tally, wall = run_clients(service, contents, _check(expected), clients, seconds / ROUNDS)
-            own = {"predict_many_images_per_s": round(done / taken, 2), **tally.summary(wall)}
-            own["share"] = round(own["images_per_s"] / own["predict_many_images_per_s"], 3)
-            print(json.dumps(own), flush=True)
-            rounds.append(own)
-            for told in (*tally.wrong[:3], *tally.lost[:3]):
-                print(told, file=sys.stderr)
+            round_ = {"predict_many_images_per_s": round(done / taken, 2), **tally.summary(wall)}
+            round_["share"] = round(round_["images_per_s"] / round_["predict_many_images_per_s"], 3)
+            print(json.dumps(round_), flush=True)
+            rounds.append(round_)
+            for message in (*tally.wrong[:3], *tally.lost[:3]):
+                print(message, file=sys.stderr)
     beside.stdin.close()
     beside.wait(30)
     return {
@@ -279,10 +279,10 @@ def load(pictures: Sequence[Path], clients: int, seconds: float, options: Sequen
         "clients": clients,
         "pictures": len(pictures),
         "rounds": rounds,
-        "share_of_predict_many": median(own["share"] for own in rounds),
-        "answers": sum(sum(own["statuses"].values()) for own in rounds),
-        "wrong": sum(own["wrong"] for own in rounds),
-        "lost": sum(own["lost"] for own in rounds),
+        "share_of_predict_many": median(each["share"] for each in rounds),
+        "answers": sum(sum(each["statuses"].values()) for each in rounds),
+        "wrong": sum(each["wrong"] for each in rounds),
+        "lost": sum(each["lost"] for each in rounds),
     }
 
 
@@ -368,18 +368,18 @@ def _ask(service: Served, method: str, path: str, body: bytes = b"", headers: di
 
 
 def _good(service: Served, chance: random.Random, contents: Sequence[bytes]) -> int:
-    wanted = {"class": CLASS} | ({"overlay": "true", "map": "true"} if chance.random() < 0.2 else {})
-    return _ask(service, "POST", "/v1/predict", *multipart(chance.choice(contents), "a.jpg", **wanted))
+    fields = {"class": CLASS} | ({"overlay": "true", "map": "true"} if chance.random() < 0.2 else {})
+    return _ask(service, "POST", "/v1/predict", *multipart([chance.choice(contents)], "a.jpg", **fields))
 
 
 def _broken(service: Served, chance: random.Random, contents: Sequence[bytes]) -> int:
     content = bytearray(chance.choice(contents))[: chance.randrange(0, 5000)]
-    return _ask(service, "POST", "/v1/predict", *multipart(bytes(content), f"{chance.random()}.jpg"))
+    return _ask(service, "POST", "/v1/predict", *multipart([bytes(content)], f"{chance.random()}.jpg"))
 
 
 def _bad_class(service: Served, chance: random.Random, contents: Sequence[bytes]) -> int:
     fields = {"class": f"../../{chance.random()}"}
-    return _ask(service, "POST", "/v1/predict", *multipart(contents[0], "a.jpg", **fields))
+    return _ask(service, "POST", "/v1/predict", *multipart([contents[0]], "a.jpg", **fields))
 
 
 def _bad_tensor(service: Served, chance: random.Random, contents: Sequence[bytes]) -> int:
@@ -393,7 +393,7 @@ def _unknown_place(service: Served, chance: random.Random, contents: Sequence[by
 
 
 def _hang_up(service: Served, chance: random.Random, contents: Sequence[bytes]) -> str:
-    body, headers = multipart(chance.choice(contents), "a.jpg", **{"class": CLASS})
+    body, headers = multipart([chance.choice(contents)], "a.jpg", **{"class": CLASS})
     connection = service.connect()
     connection.putrequest("POST", "/v1/predict")
     for name, value in {**headers, "Content-Length": str(len(body))}.items():

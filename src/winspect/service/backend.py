@@ -1,4 +1,4 @@
-"""What the HTTP layer talks to: questions in, answers out; references and calibrations that outlive a restart.
+"""Backend of the HTTP layer: questions in, answers out; references and calibrations that outlive a restart.
 
 All methods belong to one event loop. Class names are taken as callers give them; see :func:`class_key`.
 """
@@ -167,7 +167,7 @@ class Backend:
         return replace(answer, judgement=judgement)
 
     def _rule(self, question: Question, key: str, version: int) -> DecisionRule:
-        """What decides on a result that was scored with this set of references."""
+        """Rule for a result that was scored with this set of references."""
         calibration = self._calibrations.fitting(key, version)
         calibrated = None if calibration is None else calibration.regions
         regions = chosen_regions(question.boxes, question.pixel_threshold, question.min_area, calibrated)
@@ -190,7 +190,7 @@ class Backend:
         return await self._ask(Question(name, content, key, deadline, maps=maps, zero_shot=zero_shot))
 
     async def info(self) -> dict[str, Any]:
-        """What :meth:`winspect.WinCLIP.describe` says of the running model.
+        """Description of the running model, as of :meth:`winspect.WinCLIP.describe`.
 
         Raises:
             NotReady: no model has been loaded yet.
@@ -306,7 +306,7 @@ class Backend:
         await self._calibrations.start(key, max_false_alarms)
 
     async def calibration(self, category_name: str) -> CalibrationState:
-        """Where the calibration of a class stands."""
+        """State of the calibration of a class."""
         return self._calibrations.state(self._key(category_name))
 
     async def delete_calibration(self, category_name: str) -> None:

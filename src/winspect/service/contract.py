@@ -1,5 +1,5 @@
-# ruff: noqa: N818  (the errors are named for what they say)
-"""What the backend is asked, what it answers, and the errors it refuses with."""
+# ruff: noqa: N818  (errors are named for what happened)
+"""Questions, answers and errors of the backend."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ class Question:
 
     @property
     def key(self) -> tuple[str, bool, bool]:
-        """What the pictures of one batch have in common: class, zero-shot, maps."""
+        """Class, zero-shot, maps: pictures of one batch have them in common."""
         return self.category_name, self.zero_shot, self.maps
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a question.
+    """An answer to a question.
 
     Attributes:
         judgement: of a result with the maps of its tiles where they were asked for, without the picture.
@@ -161,13 +161,13 @@ class StoredPicture:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What tells copies and references."""
+        """Identity by which copies and references are recognised."""
         return StoredFingerprint(self.name, self.sha256)
 
 
 @dataclass(frozen=True)
 class CalibrationState:
-    """Where the calibration of a class stands.
+    """State of the calibration of a class.
 
     Attributes:
         state: ``none``; ``running`` (``done`` of ``total`` pictures); ``ready``; ``stale``: made with other references
@@ -219,7 +219,7 @@ def clean_name(name: str, default: str = "picture") -> str:
 
 
 def class_key(category_name: str) -> str:
-    """What a class is known by, as :func:`prompts.class_key` has it; nothing that looks like a path.
+    """Key of a class, as :func:`prompts.class_key` has it; nothing that looks like a path.
 
     Raises:
         ClassNameError: see :func:`prompts.check_class_name`; or slashes, backslashes, two dots.

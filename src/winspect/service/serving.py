@@ -39,7 +39,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, then answer what is queued, for at most ``drain_s``. A second one ends at once.
 
     Args:
-        say: told where it listens, when it is ready, and what is dangerous.
+        say: called with where it listens, when it is ready, and what is dangerous.
         access_log: a line per request in the log.
 
     Raises:
@@ -53,7 +53,7 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Told to end, it first drains the backend, answering all the while: not ready, and 503 to new work.
+    """uvicorn's server. Asked to end, it first drains the backend, answering meanwhile: not ready, 503 to new work.
 
     Attributes:
         failure: why the model could not be loaded.
@@ -65,7 +65,7 @@ class Server(uvicorn.Server):
     ) -> None:
         _check_tls(settings)
         super().__init__(_config(create_app(backend, settings), settings, access_log))
-        if not access_log:  # a line for each caller's mistake, which the caller is told, would fill any disk
+        if not access_log:  # a line for each caller's mistake, which the caller hears of, would fill any disk
             for name in ("uvicorn.error", "python_multipart"):
                 logging.getLogger(name).setLevel(logging.ERROR)
         self.failure: WinspectError | None = None
@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     def listen_and_run(self) -> None:
-        """Serve until told to end."""
+        """Serve until the end is asked for."""
         with _listen(self._settings) as listener:
             _allow_connections()
             self._say(f"serving on {_address(listener, self._settings)}; loading the model")
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own way would raise the signal again at the end, and the exit code would say so."""
+        """Handle signals without raising them again at the end, as uvicorn does: the exit code would say so."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -233,9 +233,9 @@ def _allow_connections() -> None:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = 2 * MAX_CONNECTIONS
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        needed = 2 * MAX_CONNECTIONS
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 

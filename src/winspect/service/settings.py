@@ -15,7 +15,7 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What the service allows, and how long it waits.
+    """Limits of the service, and how long it waits.
 
     Attributes:
         data: folder of ``winspect.sqlite3``: references, good pictures and calibrations.
@@ -26,7 +26,7 @@ class ServiceSettings:
         max_queue: pictures that wait for the model at most; what comes on top is refused at once.
         deadline_s: for a request that names none, and the longest it may name.
         max_upload_mb: of one request, in units of 2**20 bytes.
-        max_pixels: of one picture, told by its header.
+        max_pixels: of one picture, by its header.
         max_pictures: of one request.
         max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
         max_store_mb: of all stored pictures together, in units of 2**20 bytes.
@@ -34,7 +34,7 @@ class ServiceSettings:
             asked for longest makes room for the next.
         max_batch: pictures in one call of the model at most.
         overlay_side: the longer side of an overlay at most, in pixels.
-        drain_s: for what is queued when the service is told to end.
+        drain_s: for what is queued when the service ends.
         body_timeout_s: for a request's body to arrive.
         hang_s: a model process that says nothing for so long while it is asked is ended and started again.
         load_s: for a model process to load and warm up; downloading weights counts.
@@ -75,12 +75,12 @@ class ServiceSettings:
     tls_key: Path | None = None
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.type == "int" and (type(value) is not int or value < (0 if one.name == "port" else 1)):
-                raise SettingsError(f"{one.name}: got {value!r}, need a whole number from 1")
-            if one.type == "float" and not (_is_number(value) and value > 0):
-                raise SettingsError(f"{one.name}: got {value!r}, need a number above 0")
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if field_.type == "int" and (type(value) is not int or value < (0 if field_.name == "port" else 1)):
+                raise SettingsError(f"{field_.name}: got {value!r}, need a whole number from 1")
+            if field_.type == "float" and not (_is_number(value) and value > 0):
+                raise SettingsError(f"{field_.name}: got {value!r}, need a number above 0")
         if self.port > 65535:
             raise SettingsError(f"port: got {self.port}, need 0 to 65535")
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -90,7 +90,7 @@ class ServiceSettings:
 
     @property
     def max_upload_bytes(self) -> int:
-        """Of one request."""
+        """Upload limit of one request, in bytes."""
         return int(self.max_upload_mb * MEGABYTE)
 
 
@@ -100,13 +100,13 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model process loads; it is sent there, so that all of it can be pickled.
+    """Model of a process; it is sent there, so that all of it can be pickled.
 
     Attributes:
         options: arguments of :class:`winspect.WinCLIP`, but for ``device`` where ``devices`` are named.
         devices: one process each; empty for a single process on the options' own device.
-        loader: ``module:function``, called with this specification and a device or None; for tests, and for models
-            of one's own. What it gives must do what the worker asks of :class:`winspect.WinCLIP`.
+        loader: ``module:function``, called with this specification and a device or None; for tests, and for
+            other models. What it returns must do what the worker asks of :class:`winspect.WinCLIP`.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -145,7 +145,7 @@ async def _off_thread(size: int, function: Any, *arguments: Any) -> Any:
 
 
 def _reply(identifier: str | None, answers: list[Answer], outputs: Mapping[str, bool]) -> tuple[bytes, int | None]:
-    """The tensors; of a picture that could not be judged they hold NaN, no verdict, and the error."""
+    """The tensors; of a picture that could not be scored they hold NaN, no verdict, and the error."""
     rows = [row_with_p_value(answer) for answer in answers]
     tensors: dict[str, Any] = {
         "anomaly_score": [row["anomaly_score"] for row in rows],

@@ -175,7 +175,7 @@ class Exchange:
         watch = asyncio.create_task(self._watch())
         try:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:  # the server ends, and has waited as long as it was told to
+        except asyncio.CancelledError:  # the server ends, and has waited for as long as it may
             await _stop(work)
             raise Refused(503, "the service is ending", kind="NotReady", headers={"Retry-After": "1"}) from None
         finally:

@@ -31,7 +31,7 @@ REJECTS = {
 
 
 class Metrics:
-    """The service's metrics, on a registry of their own.
+    """The service's metrics, on a separate registry.
 
     Args:
         backend: asked for the length of its queue and its state whenever the metrics are read.
@@ -66,7 +66,7 @@ class Metrics:
         gauges = {
             "winspect_queue_length": ("Pictures that wait for the model.", lambda: backend.status.queued),
             "winspect_pictures_in_flight": ("Pictures that are with the model.", lambda: backend.status.in_flight),
-            "winspect_ready": ("1 when pictures are judged, else 0.", lambda: backend.status.state == "ready"),
+            "winspect_ready": ("1 when pictures are inspected, else 0.", lambda: backend.status.state == "ready"),
             "winspect_model_restarts": ("Model processes started again.", lambda: backend.status.restarts),
         }
         for name, (text, value) in gauges.items():

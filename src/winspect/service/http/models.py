@@ -41,13 +41,13 @@ class Body(BaseModel):
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-        *_, name = place = first["loc"] or ("the request",)
+        *_, field_name = place = first["loc"] or ("the request",)
         if first["type"] == "missing":
-            raise Refused(status, f"got no field {name!r}; it is needed")
+            raise Refused(status, f"got no field {field_name!r}; it is needed")
         if first["type"] == "extra_forbidden":
-            names = (field.alias or own for own, field in cls.model_fields.items())
+            names = (field.alias or name for name, field in cls.model_fields.items())
             known = f"; known are {', '.join(names)}" if len(place) == 1 else ""
-            raise Refused(status, f"got the unknown field {str(name)[:_LONGEST_VALUE]!r}{known}")
+            raise Refused(status, f"got the unknown field {str(field_name)[:_LONGEST_VALUE]!r}{known}")
         message = first["msg"][0].lower() + first["msg"][1:]
         raise Refused(status, f"{'.'.join(map(str, place))}: got {shown(first['input'])}: {message}")
 
@@ -129,7 +129,7 @@ class Answer(BaseModel):
 
 
 class ErrorBody(Answer):
-    """What went wrong."""
+    """Type and message of an error."""
 
     type: str
     message: str
@@ -180,7 +180,7 @@ class Predictions(Answer):
 
 
 class Calibration(Answer):
-    """Where a calibration stands."""
+    """State of a calibration."""
 
     state: Literal["none", "running", "ready", "stale", "failed"]
     message: str | None = Field(description="Why it is stale, or has failed.")
@@ -193,7 +193,7 @@ class Calibration(Answer):
 
 
 class CalibrationAnswer(Calibration):
-    """Where the calibration of a class stands."""
+    """State of the calibration of a class."""
 
     class_name: str
 
@@ -204,7 +204,7 @@ class CalibrationAnswer(Calibration):
 
 
 class ClassAnswer(Answer):
-    """What is known of a class."""
+    """Good samples, good pictures and calibration of a class."""
 
     class_name: str
     shots: int = Field(description="Good samples it is compared with; 0 is zero-shot.")

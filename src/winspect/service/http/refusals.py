@@ -27,7 +27,7 @@ STATUS_OF: tuple[tuple[type[WinspectError], int], ...] = (
     (OutputError, 507),
     (StoreFull, 507),
 )
-"""The errors that are the caller's business. Every other one is a 500 without its message."""
+"""Errors whose message callers see. Every other error is a 500 without its message."""
 
 KIND_OF = {
     400: "BadRequest",
@@ -41,17 +41,17 @@ KIND_OF = {
     422: "BadValue",
     503: "NotReady",
 }
-"""What errors of HTTP's own are called in bodies."""
+"""Names of HTTP's errors in bodies."""
 
 _STORAGE_FULL = "the service cannot store this: its disk is full or cannot be written; nothing was changed"
 _INTERNAL = "the service made a mistake; it is in its log"
 
 
 class Refused(WinspectError):  # noqa: N818 - it is no error of the service
-    """A request that is refused before anything is judged.
+    """A request that is refused before anything is scored.
 
     Args:
-        status: of HTTP. ``message``: what came, what was wanted, and the fix.
+        status: of HTTP. ``message``: what came, what is needed, and the fix.
         kind: the error's name in bodies of ``/v1``; None for the status' own in :data:`KIND_OF`.
         headers: further headers of the answer.
     """
@@ -76,7 +76,7 @@ class JSONAnswer(Response):
 
 def answer_error(path: str, error: Exception) -> Response:
     """The answer to a request for ``path`` that ended with this error."""
-    status, kind, message, headers = _told(error)
+    status, kind, message, headers = _parts(error)
     return answer_status(path, status, message, kind=kind, headers=headers)
 
 
@@ -93,7 +93,7 @@ def is_v2(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-def _told(error: Exception) -> tuple[int, str, str, dict[str, str]]:
+def _parts(error: Exception) -> tuple[int, str, str, dict[str, str]]:
     """Status, kind, message and headers of an error."""
     if isinstance(error, Refused):
         return error.status, error.kind, str(error), error.headers

@@ -66,8 +66,8 @@ def outputs_of(request: InferRequest) -> dict[str, bool]:
     binary = request.parameters.binary_data_output
     if not request.outputs:
         return dict.fromkeys(DEFAULT_OUTPUTS, binary)
-    chosen = {output.name: output.parameters.binary_data for output in request.outputs}
-    return {name: binary if own is None else own for name, own in chosen.items()}
+    asked = {output.name: output.parameters.binary_data for output in request.outputs}
+    return {name: binary if chosen is None else chosen for name, chosen in asked.items()}
 
 
 def _json_length(body: bytes, header_length: str | None) -> int:
@@ -180,7 +180,7 @@ def _texts(texts: Any) -> tuple[dict[str, Any], bytes]:
 
 
 def _numbers(numbers: Any, for_json: bool) -> tuple[dict[str, Any], bytes]:
-    """The same; None and NaN are null in JSON, which has no NaN. Listing a map's values takes long."""
+    """A tensor for JSON, which has no NaN, and its bytes; None becomes NaN. Listing a map's values takes long."""
     values = np.asarray(numbers, dtype="<f4")  # None becomes NaN
     listed = [None if math.isnan(value) else value for value in values.ravel().tolist()] if for_json else []
     return {"datatype": "FP32", "shape": list(values.shape), "data": listed}, values.tobytes()

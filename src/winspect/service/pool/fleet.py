@@ -31,7 +31,7 @@ class Fleet:
         before_ready: awaited with the classes that anything is stored of, when a model is loaded.
 
     Attributes:
-        described: what the model says of itself; None before one was loaded.
+        described: the model's description; None before one was loaded.
         draining: whether the service ends.
         keepers: one per device.
         lanes: of the processes that can work.
@@ -104,7 +104,7 @@ class Fleet:
             async with self.changing:
                 stored = await asyncio.to_thread(self._store.classes)
                 for category_name in stored:
-                    await self._tell(category_name, [process], changed=False)
+                    await self._show(category_name, [process], changed=False)
                 self._shown_to.add(process)
             served = (_DEFAULT_CLASS,) if self.settings.classes is None else self.settings.classes
             self.described = await process.ask("warm_up", sorted({*map(class_key, served), *self._versions}))
@@ -179,21 +179,21 @@ class Fleet:
             change = self._store.add if add else self._store.replace
             await asyncio.to_thread(change, category_name, "reference", pictures)
             try:
-                await self._tell(category_name, list(self._shown_to))
+                await self._show(category_name, list(self._shown_to))
             except WinspectError:
-                before = [(one.name, content) for one, content in zip(known, contents, strict=True)]
+                before = [(picture.name, content) for picture, content in zip(known, contents, strict=True)]
                 await asyncio.to_thread(self._store.replace, category_name, "reference", before)
-                await self._tell(category_name, list(self._shown_to))
+                await self._show(category_name, list(self._shown_to))
                 raise
 
-    async def _tell(self, category_name: str, processes: Sequence[ModelProcess], *, changed: bool = True) -> None:
+    async def _show(self, category_name: str, processes: Sequence[ModelProcess], *, changed: bool = True) -> None:
         """Show processes the stored references of a class. One that dies is shown them when it is started again."""
         contents = await asyncio.to_thread(self._store.contents, category_name, "reference")
         if contents:
             if changed or category_name not in self._versions:
                 self._versions[category_name] = next(self._numbers)
-            shown = self._versions[category_name], contents
-            answers = [process.ask("show", category_name, *shown) for process in processes]
+            version = self._versions[category_name]
+            answers = [process.ask("show", category_name, version, contents) for process in processes]
         else:
             self._versions.pop(category_name, None)
             answers = [process.ask("forget", category_name) for process in processes]

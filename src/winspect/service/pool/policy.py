@@ -31,11 +31,11 @@ class BatchTimes:
         self._batches.append((size, seconds))
         sizes, times = zip(*self._batches, strict=True)
         self._mean_size, self._mean_s, self._line = fmean(sizes), fmean(times), None
-        spread = math.sqrt(fmean((one - self._mean_size) ** 2 for one in sizes))
+        spread = math.sqrt(fmean((size - self._mean_size) ** 2 for size in sizes))
         if spread < _SAME_SIZES * self._mean_size:
             return
         each, fixed = linear_regression(sizes, times)
-        noise = math.sqrt(fmean((time - fixed - each * one) ** 2 for one, time in self._batches))
+        noise = math.sqrt(fmean((time - fixed - each * size) ** 2 for size, time in self._batches))
         each += _DOUBT * noise / (spread * math.sqrt(len(sizes)))  # the standard error of a slope
         each = min(max(each, 0.0), self._mean_s / self._mean_size)  # neither part can be negative
         self._line = self._mean_s - each * self._mean_size, each

@@ -22,14 +22,14 @@ from winspect.service.settings import ModelSpec, ServiceSettings
 
 logger = logging.getLogger(__name__)
 
-_GOODBYE_S = 5.0  # from being told to stop to being ended
-_SILENT_S = 3.0  # from a ping to being held for stopped; its listener answers at once, whatever the model does
+_GOODBYE_S = 5.0  # from the request to stop to the kill
+_SILENT_S = 3.0  # from a ping until a process counts as stopped: its listener answers at once, whatever the model does
 _PING = 0
 _STEADY_S = 60.0  # a process that lived so long is started again without waiting longer each time
 
 
 class ModelProcess:
-    """One process, from its start to its end. Its methods belong to one event loop.
+    """A model process, from its start to its end. Methods belong to one event loop.
 
     Args:
         settings, spec, device: see :func:`winspect.service.pool.worker.serve`.
@@ -59,11 +59,11 @@ class ModelProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process."""
+        """Process number; None before the start."""
         return self._process.pid
 
     async def start(self) -> None:
-        """Start it; it has not loaded anything yet."""
+        """Start the process; it has not loaded anything yet."""
         await asyncio.to_thread(self._process.start)
         self._far_end.close()  # else its death would not be seen
         # Python's own end would ask it to end, which it ignores, and wait for ever.
@@ -89,7 +89,7 @@ class ModelProcess:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it gives no sign of life: stopped, or the machine swaps. A busy one answers between two jobs."""
+        """Whether there is no sign of life: stopped, or the machine swaps. A busy process answers between two jobs."""
         return self._pinged is not None and time.monotonic() - self._pinged > _SILENT_S
 
     def check(self) -> None:
@@ -103,7 +103,7 @@ class ModelProcess:
             self._outbox.put((_PING, "ping", ()))
 
     def kill(self, reason: str) -> None:
-        """End it at once; :attr:`ended` follows."""
+        """End the process at once; :attr:`ended` follows."""
         self._kill_reason = self._kill_reason or reason
         if self._process.pid is not None:
             self._process.kill()
@@ -111,7 +111,7 @@ class ModelProcess:
             self.ended.set_result(reason)  # it never started
 
     async def stop(self, seconds: float = _GOODBYE_S) -> None:
-        """Let it finish what it was asked, then end it."""
+        """Let the process finish what it was asked, then end it."""
         self._kill_reason = "stopped"
         self._outbox.put((0, "stop", ()))
         done, _ = await asyncio.wait([self.ended], timeout=seconds)
@@ -124,21 +124,21 @@ class ModelProcess:
     def _read(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                self._tell(self._answered, *self._pipe.recv())
+                self._call(self._answered, *self._pipe.recv())
         self._process.kill()  # it cannot be reached any more
         self._process.join()
         atexit.unregister(self._process.kill)
         self._outbox.put(None)
-        self._tell(self._end, _last_words(self._process.exitcode))
+        self._call(self._end, _last_words(self._process.exitcode))
 
     def _write(self) -> None:
         with suppress(OSError):  # the reader notices
             while (message := self._outbox.get()) is not None:
                 self._pipe.send(message)
 
-    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop has been closed: nobody waits
-            self._loop.call_soon_threadsafe(what, *arguments)
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     # -- in the loop
 
@@ -150,12 +150,8 @@ class ModelProcess:
         answer = self._asked.pop(number, None)
         if answer is None:
             logger.error("dropped an answer to a question nobody asked (number %d)", number)
-        elif answer.done():
-            pass  # whoever asked has gone
-        elif done:
-            answer.set_result(value)
-        else:
-            answer.set_exception(value)
+        elif not answer.done():  # else whoever asked has gone
+            answer.set_result(value) if done else answer.set_exception(value)
 
     def _end(self, words: str) -> None:
         self._pipe.close()
@@ -179,15 +175,12 @@ def _last_words(code: int | None) -> str:
     return f"ended with exit code {code}"
 
 
-Prepare = Callable[[ModelProcess], Awaitable[None]]
-
-
 class Keeper:
-    """Keeps a model process of one device running until it is told to stop.
+    """Keeps a model process of one device running until it is stopped.
 
     Args:
-        prepare: brings a process that has started to where it can judge; a process for which it fails is ended.
-        ready: called with a process that can judge; ``gone``: with the same one, and the reason, when it cannot any
+        prepare: makes a process that has started ready for work; a process for which it fails is ended.
+        ready: called with a process that can work; ``gone``: with the same one, and the reason, when it cannot any
             more. Both belong to the event loop.
 
     Attributes:
@@ -202,7 +195,7 @@ class Keeper:
         spec: ModelSpec,
         device: str | None,
         *,
-        prepare: Prepare,
+        prepare: Callable[[ModelProcess], Awaitable[None]],
         ready: Callable[[ModelProcess], None],
         gone: Callable[[ModelProcess, str], None],
     ) -> None:
@@ -211,7 +204,7 @@ class Keeper:
         self.process: ModelProcess | None = None
         self.failure: Exception | None = None
         self.restarts = 0
-        self._stopping = self._judges = False
+        self._stopping = self._works = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -222,7 +215,7 @@ class Keeper:
         """End the process and start no other."""
         self._stopping = True
         if self.process is not None:
-            await self.process.stop(_GOODBYE_S if self._judges else 0.0)
+            await self.process.stop(_GOODBYE_S if self._works else 0.0)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -255,10 +248,10 @@ class Keeper:
         else:
             self.failure = None
             process.limit_s = self.settings.hang_s
-            self._judges = True
+            self._works = True
             self._ready(process)
             reason = await process.ended
-            self._judges = False
+            self._works = False
             if not self._stopping:
                 logger.error("the model process %s has ended (%s); it is started again", process.pid, reason)
             self._gone(process, reason)

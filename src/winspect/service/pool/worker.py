@@ -60,7 +60,7 @@ def decoders(spec: ModelSpec) -> int:
 
 
 def serve(pipe: Connection, settings: ServiceSettings, spec: ModelSpec, device: str | None, log_level: int) -> None:
-    """Work until told to stop, or until the pipe is closed."""
+    """Work until a stop is asked for, or until the pipe is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they reach all processes; the parent drains, then ends this
     os.dup2(2, 1)  # stdout belongs to the parent, whatever a library prints
@@ -86,7 +86,7 @@ class Worker:
         self.model: Any = None
 
     def run(self) -> None:
-        """Do jobs until told to stop."""
+        """Do jobs until a stop is asked for."""
         threading.Thread(target=self._listen, name="winspect-listener", daemon=True).start()
         while (job := self._inbox.get()) is not None:
             job()

@@ -133,12 +133,12 @@ class Calibrations:
             self._kept[category_name] = _Kept(calibration, version, stale)
 
     def check_usable(self, given: Collection[str], *, stored: bool) -> None:
-        """Refuse to judge with calibrations that do not fit, after :meth:`check` of their classes.
+        """Refuse calibrations that do not fit, after :meth:`check` of their classes.
 
         Args:
             given: classes whose calibration was named at the start.
             stored: refuse stored ones, too, that were made with another model. Those whose references were changed
-                while the service ran may stay: their class was told to be without a verdict then.
+                while the service ran may stay: callers saw their class become stale then.
 
         Raises:
             SettingsError: names the first class, and what is different.
@@ -160,20 +160,20 @@ class Calibrations:
         return False
 
     def _identity(self, category_name: str, references: Sequence[Fingerprint]) -> Identity:
-        """Of a class of the running model."""
+        """Identity of a class of the running model."""
         if self._fleet.described is None:
             raise NotReady("no model has been loaded yet; start again when the service is ready")
         return Identity.read(self._fleet.described).of_class(category_name, references)
 
     def fitting(self, category_name: str, references: int) -> Calibration | None:
-        """The calibration of a class that is judged with this set of references; None without one that fits."""
+        """The calibration of a class that is scored with this set of references; None without one that fits."""
         kept = self._kept.get(category_name)
         if kept is None or kept.stale is not None or kept.references != references:
             return None
         return kept.calibration
 
     def state(self, category_name: str) -> CalibrationState:
-        """Where the calibration of a class stands."""
+        """State of the calibration of a class."""
         job = self._jobs.get(category_name)
         if job is not None:
             return job.state

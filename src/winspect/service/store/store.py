@@ -1,7 +1,7 @@
-"""What outlives a restart: references, good pictures and calibrations per class, in one SQLite file.
+"""Store of what outlives a restart: references, good pictures and calibrations per class, in one SQLite file.
 
 Classes are the words of :func:`winspect.service.contract.class_key` in a column: none ever becomes a path. Methods
-may be called from any thread, one at a time; each change is made whole or not at all.
+may be called from any thread, one at a time; each change is atomic.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Store:
         run("COMMIT")
 
     def _rename_classes(self) -> None:
-        """Classes stored by a release that told names apart by their case, under the names they are known by now."""
+        """Classes stored by a release for which case mattered, under their names of today."""
         run = self._connection.execute
         found = run("SELECT class FROM pictures UNION SELECT class FROM calibrations ORDER BY class").fetchall()
         names = {name for (name,) in found}
@@ -146,7 +146,7 @@ class Store:
 
     def contents(self, category_name: str, kind: Kind) -> list[bytes]:
         """The files of all pictures of a class, in the order of :meth:`pictures`."""
-        return [self.content(category_name, kind, one.sha256) for one in self.pictures(category_name, kind)]
+        return [self.content(category_name, kind, each.sha256) for each in self.pictures(category_name, kind)]
 
     def content(self, category_name: str, kind: Kind, sha256: str) -> bytes:
         """One picture's file.

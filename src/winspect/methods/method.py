@@ -8,7 +8,7 @@ maps from :meth:`Method.score`. It knows nothing else of a method.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from winspect.pictures.tiles import WHOLE, Cut
 from winspect.system.arrays import Array
 from winspect.system.opening import open_file
 
-__all__ = ["CutPicture", "Embeddings", "Method", "Needs", "PictureScores", "References"]
+__all__ = ["CutPicture", "Embeddings", "Method", "Needs", "PictureScores", "References", "split"]
 
 _TILES = "tiles"
 
@@ -196,3 +196,12 @@ class Method(ABC):
     def document(self) -> dict[str, Any]:
         """The ``recipe`` of results, calibrations and bundles: the name and every setting."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]  # subclasses are dataclasses
+
+
+def split(pictures: Sequence[CutPicture], *arrays: Array) -> Iterator[tuple[Any, ...]]:
+    """Each picture with its rows of every array."""
+    start = 0
+    for picture in pictures:
+        rows = slice(start, start + picture.tiles)
+        yield picture, *(array[rows] for array in arrays)
+        start = rows.stop

@@ -10,9 +10,8 @@ from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import LAST, STEM, Embeddings, Needs
 from winspect.errors import SettingsError
-from winspect.methods.method import CutPicture, PictureScores, References
+from winspect.methods.method import CutPicture, PictureScores, References, split
 from winspect.methods.winclip.fusion import FusionSettings, keep, log_fusion
-from winspect.methods.winclip.paper import split
 from winspect.methods.winclip.tiles import Tiles
 from winspect.system.arrays import Array, to_numpy
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import LAST, LAST_NORM, Embeddings, Needs
-from winspect.methods.method import CutPicture, Method, PictureScores, References
+from winspect.methods.method import CutPicture, Method, PictureScores, References, split
 from winspect.methods.winclip.recipes import Recipe
 from winspect.methods.winclip.scoring import class_score, combine, few_shot_map, zero_shot_map
 from winspect.pictures.tiles import Cut
@@ -125,15 +125,6 @@ class Paper(Method):
         score, summed = combine(self._mean(picture, scores)[None], merge(zero_shot)[None], merge(associations)[None])
         maps = array_namespace(summed).reshape(summed, zero_shot.shape)
         return PictureScores(float(score[0]), to_numpy(maps))
-
-
-def split(pictures: Sequence[CutPicture], *arrays: Array) -> Iterator[tuple[Any, ...]]:
-    """Each picture with its rows of every array."""
-    start = 0
-    for picture in pictures:
-        rows = slice(start, start + picture.tiles)
-        yield picture, *(array[rows] for array in arrays)
-        start = rows.stop
 
 
 def _only(values: set[int]) -> int | None:

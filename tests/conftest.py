@@ -1,4 +1,4 @@
-"""What every test starts from: an own cache folder, no network, one thread, a small architecture."""
+"""Fixtures of all tests: a cache folder apart from the user's, no network, one thread, a small architecture."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import signal
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,23 +23,34 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def pytest_report_header():
-    """Which releases are held to the tests."""
+    """Name the releases that are tested."""
     return f"open_clip {version('open_clip_torch')}, torch {version('torch')}"
 
 
-REAL_TIME = tuple(Path(__file__).parent / folder for folder in ("service", "watch"))
+REAL_TIME = frozenset(
+    {
+        # Model processes that are stopped, killed and hang.
+        *("service/test_backend.py", "service/test_demanding.py", "service/test_processes.py", "service/test_serve.py"),
+        "service/test_guard.py",  # clients that stand still on real sockets
+        *("service/test_page.py", "service/test_page_learning.py"),  # a browser
+        *("watch/test_camera.py", "watch/test_folder.py"),  # cameras and file systems, by the real clock
+    }
+)
+"""Files whose tests have real clocks, processes or browsers. On a machine that is too busy they are tried again, and
+that is reported; all other tests have one try."""
 
 
 def pytest_collection_modifyitems(items):
-    """Tests with real processes, browsers and clocks are tried again on a machine that is too busy; it is reported."""
+    """Let the tests of :data:`REAL_TIME` be tried three times."""
+    here = Path(__file__).parent
     for item in items:
-        if any(folder in item.path.parents for folder in REAL_TIME):
+        if item.path.is_relative_to(here) and item.path.relative_to(here).as_posix() in REAL_TIME:
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """No test reads or writes the user's cache, and none reaches a hub."""
+    """Keep every test off the user's cache and off the hub."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WINSPECT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
@@ -50,7 +62,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="session")
 def vocabulary_read_once():
-    """CLIP's vocabulary is read once for all tests: for each model anew it would take half of loading a small one."""
+    """Read CLIP's vocabulary once for all tests: for each model anew it would take half of loading a small one."""
     from open_clip import SimpleTokenizer
 
     read = SimpleTokenizer.__init__
@@ -71,7 +83,7 @@ def vocabulary_read_once():
 
 @pytest.fixture
 def process_as_before():
-    """The command line sets up logging and signals for a whole process; after the test they are as they were."""
+    """Put logging and signals, which the command line sets up for a whole process, back after the test."""
     root = logging.getLogger()
     handlers, level, terminated = root.handlers[:], root.level, signal.getsignal(signal.SIGTERM)
     yield
@@ -81,15 +93,29 @@ def process_as_before():
     root.setLevel(level)
 
 
+@pytest.fixture
+def cli(capsys, process_as_before):
+    """Run a ``winspect`` command line in this process; the result has ``code``, ``out`` and ``err``."""
+    from winspect.cli.main import main
+
+    def run(*arguments) -> SimpleNamespace:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def known_graphs() -> dict:
-    """Graphs that OpenVINO has compiled, and the towers whose memory they use."""
+    """Hold graphs that OpenVINO has compiled, and the towers whose memory they use."""
     return {}
 
 
 @pytest.fixture
 def graphs_compiled_once(known_graphs, monkeypatch):
-    """Tests of what lies above the engines need not compile the same graph of the same weights each."""
+    """Compile each graph of the same weights once, for tests of what lies above the engines."""
     from winspect.engines.openvino_engine import OpenVINOEngine
 
     compile_graph = OpenVINOEngine._compiled
@@ -126,6 +152,17 @@ def small_model(small_checkpoint):
     from winspect import WinCLIP
 
     return WinCLIP(SMALL, weights=small_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory) -> Path:
+    """The bundled model as an edge bundle of class object: as a program it starts in a fifth of the time."""
+    from winspect import WinCLIP
+    from winspect.inspector.export import export
+
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    export(WinCLIP("winspect-tiny", device="cpu", engine="openvino"), ["object"], folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from miniature import part, save
 
 from winspect import WinCLIP
 from winspect.bundle.manifest import Manifest
-from winspect.cli.main import main
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError, PictureError, SettingsError
 from winspect.inspector import export as exporting
 from winspect.inspector.calibrating import calibrate
@@ -401,16 +400,6 @@ def test_torch_is_no_edge_engine_and_a_foreign_calibration_no_decision(bundle, s
 
 
 # The command line
-
-
-@pytest.fixture
-def cli(capsys, process_as_before):
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return run
 
 
 def test_export_and_predict(cli, small_checkpoint, tmp_path):

@@ -32,17 +32,11 @@ SUMMARY = {
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, monkeypatch):
+def cli(cli, monkeypatch):
     """Run ``winspect batch`` in this process; no cluster is ever reached."""
     monkeypatch.setattr(run, "connect", lambda *_, **__: pytest.fail("a cluster was asked for"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    def call(*arguments):
-        capsys.readouterr()
-        code = main(["batch", *map(str, arguments)])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return call
+    return lambda *arguments: cli("batch", *arguments)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ def parts(tmp_path):
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, monkeypatch):
+def cli(cli, monkeypatch):
     """Run ``winspect benchmark`` in this process; ``serve`` is what its workers run, ``model`` what they are told."""
 
     def run(*arguments, serve=fake_serve, **told):
@@ -38,9 +37,7 @@ def cli(capsys, process_as_before, monkeypatch):
             return run_benchmark(*given, model={**model, **told}, serve=serve, **options)
 
         monkeypatch.setattr(benchmark, "run_benchmark", pretend)
-        capsys.readouterr()
-        code = main(["benchmark", *map(str, arguments)])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+        return cli("benchmark", *arguments)
 
     return run
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from PIL import Image
 
 from winspect import WinCLIP
 from winspect.calibration import Calibration
-from winspect.cli.main import main
 from winspect.outputs.coco import run_lengths
 
 ROOT = Path(__file__).parents[2]
@@ -29,16 +27,10 @@ RATE = ("--max-false-alarms", "0.1")
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, small_checkpoint):
-    """Run ``winspect`` in this process on the small model; afterwards logging and signals are as before."""
-
-    def run(*arguments):
-        given = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu", "--engine", "torch")
-        capsys.readouterr()
-        code = main([str(argument) for argument in (*arguments, *given)])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return run
+def cli(cli, small_checkpoint):
+    """Run ``winspect`` in this process on the small model."""
+    model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu", "--engine", "torch")
+    return lambda *arguments: cli(*arguments, *model)
 
 
 @pytest.fixture

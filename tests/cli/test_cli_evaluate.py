@@ -14,7 +14,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,17 +51,10 @@ main.main()
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, small_checkpoint, graphs_compiled_once, monkeypatch):
-    """Run ``winspect`` in this process, evaluations on the small model; logging and signals are put back."""
-    monkeypatch.setattr(cli_main, "VERBS", tuple(dict.fromkeys((*cli_main.VERBS, evaluate, compare))))
-
-    def run(verb, *arguments):
-        model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu") if verb == "evaluate" else ()
-        capsys.readouterr()
-        code = cli_main.main([verb, *map(str, (*arguments, *model))])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return run
+def cli(cli, small_checkpoint, graphs_compiled_once):
+    """Run ``winspect`` in this process, evaluations on the small model."""
+    model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
+    return lambda verb, *arguments: cli(verb, *arguments, *(model if verb == "evaluate" else ()))
 
 
 @pytest.fixture(scope="module")

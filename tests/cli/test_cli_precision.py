@@ -11,7 +11,6 @@ from miniature import part, save
 
 from winspect import WinCLIP
 from winspect.calibration import Calibration
-from winspect.cli.main import main
 from winspect.engines import choice
 from winspect.errors import PrecisionError, SettingsError
 from winspect.system.preferences import default_precision
@@ -25,15 +24,9 @@ def config(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, config):
-    """Run ``winspect`` in this process."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return run
+def cli(cli, config):
+    """Run ``winspect`` in this process, with a configuration folder apart."""
+    return cli
 
 
 @pytest.fixture

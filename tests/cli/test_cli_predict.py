@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,16 +66,10 @@ def mixed(tmp_path):
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, small_checkpoint, graphs_compiled_once):
-    """Run ``winspect`` in this process on the small model; afterwards logging and signals are as before."""
-
-    def run(*arguments, model=True):
-        given = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu") if model else ()
-        capsys.readouterr()
-        code = main([str(argument) for argument in (*arguments, *given)])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return run
+def cli(cli, small_checkpoint, graphs_compiled_once):
+    """Run ``winspect`` in this process on the small model."""
+    small = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
+    return lambda *arguments, model=True: cli(*arguments, *(small if model else ()))
 
 
 def rows_in(folder: Path) -> list[dict]:
@@ -94,17 +87,20 @@ def interrupt_after(monkeypatch, count: int, signal_error: type[BaseException] =
     monkeypatch.setattr(WinCLIP, "predict_many", interrupted)
 
 
-def run_command(*arguments, stdout=subprocess.PIPE) -> subprocess.Popen:
-    """``winspect predict`` as a process of its own, picture by picture, with the bundled model."""
-    model = ("--model", "winspect-tiny", "--recipe", "paper", "--device", "cpu", "--batch-size", "1")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "winspect", "predict", *map(str, arguments), *model],
-        env=environment,
-        stdout=stdout,
-        bufsize=0,  # else what readline took too much is lost to communicate
-        stderr=subprocess.PIPE,
-    )
+@pytest.fixture
+def program(tiny_bundle):
+    """Start ``winspect predict`` as a process, on the bundled model."""
+
+    def start(*arguments, stdout=subprocess.PIPE) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "winspect", "predict", *map(str, arguments), "--bundle", str(tiny_bundle)],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+            stdout=stdout,
+            bufsize=0,  # else what readline took too much is lost to communicate
+            stderr=subprocess.PIPE,
+        )
+
+    return start
 
 
 # What comes out
@@ -733,12 +729,14 @@ def test_broken_links_fail_alone_and_loops_are_left(cli, parts):
     assert "leads back to" in done.err
 
 
-# Processes of their own
+# Processes
+
+MANY = 200
 
 
-def test_ctrl_c_ends_a_run_well(tmp_path):
-    pictures = fill(tmp_path / "pictures", 40)
-    with run_command(pictures, "--out", tmp_path / "out", "--no-overlays") as process:
+def test_ctrl_c_ends_a_run_well(program, tmp_path):
+    pictures = fill(tmp_path / "pictures", MANY)
+    with program(pictures, "--out", tmp_path / "out", "--no-overlays") as process:
         process.stdout.readline()  # the first picture has been judged
         process.send_signal(signal.SIGINT)
         _, messages = process.communicate(timeout=60)
@@ -747,13 +745,13 @@ def test_ctrl_c_ends_a_run_well(tmp_path):
     assert "Traceback" not in text
     assert "--resume goes on" in text
     rows = rows_in(tmp_path / "out")
-    assert 1 <= len(rows) < 40
-    assert f"interrupted after {len(rows)} of 40 pictures" in text
+    assert 1 <= len(rows) < MANY
+    assert f"interrupted after {len(rows)} of {MANY} pictures" in text
 
 
-def test_json_is_whole_when_a_polite_kill_ends_the_run(tmp_path):
-    pictures = fill(tmp_path / "pictures", 40)
-    with run_command(pictures, "--json") as process:
+def test_json_is_whole_when_a_polite_kill_ends_the_run(program, tmp_path):
+    pictures = fill(tmp_path / "pictures", MANY)
+    with program(pictures, "--json") as process:
         start = process.stdout.readline() + process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         rest, messages = process.communicate(timeout=60)
@@ -761,12 +759,12 @@ def test_json_is_whole_when_a_polite_kill_ends_the_run(tmp_path):
     assert b"Traceback" not in messages
     document = json.loads(start + rest)
     assert document["interrupted"] is True
-    assert 1 <= len(document["results"]) == document["done"] < 40
+    assert 1 <= len(document["results"]) == document["done"] < MANY
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
+def test_a_reader_that_goes_away_is_no_error(program, tmp_path):
     pictures = fill(tmp_path / "pictures", 12)
-    with run_command(pictures) as process:
+    with program(pictures) as process:
         process.stdout.readline()
         process.stdout.close()
         messages = process.stderr.read().decode()
@@ -776,9 +774,9 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert process.returncode == 0
 
 
-def test_a_run_with_out_goes_on_when_its_reader_goes_away(tmp_path):
+def test_a_run_with_out_goes_on_when_its_reader_goes_away(program, tmp_path):
     pictures = fill(tmp_path / "pictures", 12)
-    with run_command(pictures, "--out", tmp_path / "out") as process:
+    with program(pictures, "--out", tmp_path / "out") as process:
         process.stdout.readline()
         process.stdout.close()
         messages = process.stderr.read().decode()
@@ -787,9 +785,9 @@ def test_a_run_with_out_goes_on_when_its_reader_goes_away(tmp_path):
     assert len(rows_in(tmp_path / "out")) == 12
 
 
-def test_an_output_that_is_full_is_said(tmp_path):
+def test_an_output_that_is_full_is_said(program, tmp_path):
     pictures = fill(tmp_path / "pictures", 1)
-    with open("/dev/full", "w") as full, run_command(pictures, "--json", stdout=full) as process:
+    with open("/dev/full", "w") as full, program(pictures, "--json", stdout=full) as process:
         messages = process.stderr.read().decode()
         assert process.wait(timeout=60) == 2
     assert "cannot write the output: " in messages

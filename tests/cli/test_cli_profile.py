@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from checkpoints import SMALL
 from PIL import Image
 
 from winspect.cli import profile as verb
-from winspect.cli.main import main
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import MissingExtraError
 from winspect.speed import plans as default_pictures
@@ -43,15 +41,13 @@ def parts(tmp_path):
 
 
 @pytest.fixture
-def cli(capsys, process_as_before, small_checkpoint):
-    """Run ``winspect profile`` in this process; afterwards logging and signals are as before."""
+def cli(cli, small_checkpoint):
+    """Run ``winspect profile`` in this process on the small model."""
 
     def run(*arguments):
         given = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu", "--precision", "fp32")
         chosen = () if "--engine" in arguments else ("--engine", "torch")
-        capsys.readouterr()
-        code = main(["profile", *map(str, (*arguments, *given, *chosen))])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+        return cli("profile", *arguments, *given, *chosen)
 
     return run
 

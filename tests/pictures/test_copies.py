@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from miniature import make_folder, make_mvtec, part, save
 
-from winspect.cli.main import main
 from winspect.datasets import open_dataset
 from winspect.evaluation.run import evaluate
 from winspect.evaluation.shots import draw
@@ -21,13 +19,9 @@ TINY = ("--model", "winspect-tiny", "--engine", "torch")
 
 
 @pytest.fixture
-def cli(capsys, process_as_before):
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([*map(str, arguments), *TINY])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return run
+def cli(cli):
+    """Run ``winspect`` in this process on the bundled model."""
+    return lambda *arguments: cli(*arguments, *TINY)
 
 
 @pytest.fixture

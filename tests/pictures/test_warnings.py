@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from miniature import make_mvtec
 from PIL import Image
 
 from winspect import WinCLIP
-from winspect.cli.main import main
 from winspect.methods.result import Result
 from winspect.pictures.suspicions import blank_frame
 from winspect.pictures.tiles import prepare
@@ -25,13 +23,9 @@ TINY = ("--model", "winspect-tiny", "--device", "cpu", "--engine", "torch", "--p
 
 
 @pytest.fixture
-def cli(capsys, process_as_before):
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([*map(str, arguments), *TINY])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return run
+def cli(cli):
+    """Run ``winspect`` in this process on the bundled model."""
+    return lambda *arguments: cli(*arguments, *TINY)
 
 
 @pytest.fixture

@@ -49,11 +49,14 @@ def test_folders_that_are_named_need_no_home(no_home, monkeypatch, tmp_path):
     assert expanded("~nobody-of-this-name/w.pt") == Path("~nobody-of-this-name/w.pt")
 
 
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
-def test_closed_streams(tmp_path, closed):
+@pytest.mark.parametrize(
+    ("closed", "is_edge"), [((0,), True), ((1,), True), ((2,), True), ((0, 1, 2), True), ((0, 1, 2), False)]
+)
+def test_closed_streams(tmp_path, tiny_bundle, closed, is_edge):
     """The rows are whole, and nothing that is printed goes into a file that took a closed stream's place."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "winspect", *PREDICT, "--json", "--out", str(out)]
+    arguments = ["predict", str(PICTURE), "--bundle", str(tiny_bundle)] if is_edge else PREDICT
+    command = [sys.executable, "-m", "winspect", *arguments, "--json", "--out", str(out)]
 
     def close() -> None:
         for number in closed:

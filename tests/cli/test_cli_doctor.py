@@ -49,15 +49,18 @@ KEYS = {
 
 @pytest.fixture
 def choices(monkeypatch):
-    """The calls for a choice; each is answered by torch and a reason."""
-    calls = []
+    """The ``calls`` for a choice, and their ``answer``: torch and a reason, another choice, an error, or a function."""
+    seen = SimpleNamespace(calls=[])
+    seen.answer = Choice("torch", "fp32", "bf16", torch.device("cpu"), "CPU", ("one reason", "and another"))
 
     def choose(options):
-        calls.append((options.engine, options.precision, options.device))
-        return Choice("torch", "fp32", "bf16", torch.device("cpu"), "CPU", ("one reason", "and another"))
+        seen.calls.append((options.engine, options.precision, options.device))
+        if isinstance(seen.answer, Exception):
+            raise seen.answer
+        return seen.answer(options) if callable(seen.answer) else seen.answer
 
     monkeypatch.setattr(choice, "choose", choose)
-    return calls
+    return seen
 
 
 @pytest.fixture
@@ -68,12 +71,20 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def examined(choices, cache, capsys, monkeypatch):
-    """Run the verb on a machine with a CPU alone and, unless a test says otherwise, one engine."""
-    monkeypatch.setattr(examination, "ENGINE_MODULES", {"torch": "torch"})
-    monkeypatch.setattr(examination, "NVIDIA_DRIVER", cache / "no-driver")
+def place(monkeypatch, tmp_path):
+    """A machine with a CPU alone and, unless a test says otherwise, one engine."""
+    found = SimpleNamespace(engines={"torch": "torch"}, driver=tmp_path / "driver")
+    found.versions = {**machine.versions(), "torch_npu": None}
+    monkeypatch.setattr(examination, "ENGINE_MODULES", found.engines)
+    monkeypatch.setattr(examination, "NVIDIA_DRIVER", found.driver)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(examination, "versions", lambda: {**machine.versions(), "torch_npu": None})
+    monkeypatch.setattr(examination, "versions", lambda: dict(found.versions))
+    return found
+
+
+@pytest.fixture
+def examined(choices, cache, capsys, place):
+    """Run the verb."""
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
@@ -100,10 +111,6 @@ def package(folder: Path, name: str, code: str) -> None:
     (folder / name / "__init__.py").write_text(code)
 
 
-def engine(monkeypatch, module: str) -> None:
-    monkeypatch.setattr(examination, "ENGINE_MODULES", {"fast": module})
-
-
 # A sound machine
 
 
@@ -123,7 +130,7 @@ def test_json(examined, choices):
     }
     assert report["devices"] == [{"device": "cpu", "name": cpu.name, "memory_mb": machine.memory_mb()}]
     assert report["engines"] == {"torch": {"installed": True, "usable": True, "install": None}}
-    assert choices == [("auto", None, "auto")]
+    assert choices.calls == [("auto", None, "auto")]
     assert report["choice"] == {
         "engine": "torch",
         "precision": "fp32",
@@ -158,14 +165,14 @@ def test_text(examined, cache, monkeypatch):
 
 def test_options_are_passed_on(examined, choices):
     assert examined("--engine", "onnx", "--precision", "int8", "--device", "cuda:1").code == 0
-    assert choices == [("onnx", "int8", "cuda:1")]
+    assert choices.calls == [("onnx", "int8", "cuda:1")]
 
 
 @pytest.mark.parametrize("options", [(), ("--engine", "torch"), ("--engine", "torch", "--precision", "fp32")])
-def test_the_real_choice(options, examined, choices, monkeypatch):
-    monkeypatch.setattr(choice, "choose", REAL_CHOOSE)
+def test_the_real_choice(options, examined, choices):
+    choices.answer = REAL_CHOOSE
     given = {option[2:]: value for option, value in zip(options[::2], options[1::2], strict=True)}
-    expected = choice.choose(EngineOptions(**given))
+    expected = REAL_CHOOSE(EngineOptions(**given))
     done = examined("--json", *options)
     assert done.code == 0
     assert done.report["choice"] == {
@@ -179,9 +186,8 @@ def test_the_real_choice(options, examined, choices, monkeypatch):
     assert f"chosen      {expected.engine} in {expected.precision} on cpu, recipe paper" in examined(*options).out
 
 
-def test_a_choice_of_openvinos_device(examined, monkeypatch):
-    chosen = Choice("openvino", "fp32", None, torch.device("cpu"), "GPU", ())
-    monkeypatch.setattr(choice, "choose", lambda *_: chosen)
+def test_a_choice_of_openvinos_device(examined, choices):
+    choices.answer = Choice("openvino", "fp32", None, torch.device("cpu"), "GPU", ())
     assert "chosen      openvino in fp32 on openvino:GPU, recipe paper" in examined().out.splitlines()
 
 
@@ -197,25 +203,24 @@ def test_variables_are_named_and_others_are_not(examined, monkeypatch):
 # Engines and libraries
 
 
-def test_an_engine_that_is_not_installed_is_no_problem_and_names_its_extra(examined, monkeypatch):
-    engine(monkeypatch, "no_such_engine")
-    assert examined("--json").report["engines"] == {
-        "fast": {"installed": False, "usable": False, "install": install_command("fast")}
-    }
-    assert f"engines     fast is not installed: {install_command('fast')}" in examined().out.splitlines()
+def test_an_engine_that_is_not_installed_is_no_problem_and_names_its_extra(examined, place):
+    place.engines["fast"] = "no_such_engine"
+    fast = {"installed": False, "usable": False, "install": install_command("fast")}
+    assert examined("--json").report["engines"]["fast"] == fast
+    assert f"            fast is not installed: {install_command('fast')}" in examined().out.splitlines()
 
 
-def test_an_engine_that_cannot_be_imported(examined, monkeypatch, tmp_path):
+def test_an_engine_that_cannot_be_imported(examined, place, monkeypatch, tmp_path):
     package(tmp_path, "torn_engine", "raise OSError('libtorn.so.4: cannot open shared object file\\nmore')")
     monkeypatch.syspath_prepend(tmp_path)
-    engine(monkeypatch, "torn_engine")
+    place.engines["fast"] = "torn_engine"
     done = examined("--json")
     assert done.report["engines"]["fast"] == {"installed": True, "usable": False, "install": None}
     assert only_problem(done) == (
         "torn_engine cannot be imported (OSError: libtorn.so.4: cannot open shared object file); install it again: "
         f"{install_command('fast')}"
     )
-    assert "engines     fast is broken" in examined().out.splitlines()
+    assert "            fast is broken" in examined().out.splitlines()
 
 
 def test_a_torchvision_that_cannot_be_imported(examined, choices, monkeypatch):
@@ -223,7 +228,7 @@ def test_a_torchvision_that_cannot_be_imported(examined, choices, monkeypatch):
     done = examined("--json")
     assert "torchvision cannot be imported" in only_problem(done)  # open_clip, which needs it, is not blamed
     assert "releases that belong together" in only_problem(done)
-    assert (done.report["choice"], done.report["weights"], choices) == (None, None, [])
+    assert (done.report["choice"], done.report["weights"], choices.calls) == (None, None, [])
     assert done.report["engines"]["torch"]["usable"]
     assert examined().out.splitlines()[-1].startswith("problems    torchvision cannot be imported")
 
@@ -236,18 +241,17 @@ def test_no_torch_at_all(examined, monkeypatch):
     assert [device["device"] for device in done.report["devices"]] == ["cpu"]
 
 
-def test_an_edge_installation_is_sound(examined, monkeypatch):
-    nothing = {**examination.versions(), "torch": None, "torchvision": None, "open_clip": None}
-    monkeypatch.setattr(examination, "versions", lambda: nothing)
+def test_an_edge_installation_is_sound(examined, place):
+    place.versions |= {"torch": None, "torchvision": None, "open_clip": None}
     done = examined("--json")
     assert (done.code, done.report["problems"], done.report["choice"]) == (0, [], None)
     assert any("edge bundles alone" in note for note in done.report["notes"])
 
 
-def test_what_libraries_say_when_imported_stays_out_of_the_json(examined, monkeypatch, tmp_path):
+def test_what_libraries_say_when_imported_stays_out_of_the_json(examined, place, monkeypatch, tmp_path):
     package(tmp_path, "loud_engine", "print('welcome to the engine')")
     monkeypatch.syspath_prepend(tmp_path)
-    engine(monkeypatch, "loud_engine")
+    place.engines["fast"] = "loud_engine"
     done = examined("--json")
     assert done.code == 0
     assert "welcome to the engine" in done.err
@@ -291,9 +295,8 @@ def test_gpus(examined, monkeypatch):
 
 
 @pytest.mark.parametrize("cuda", ["13.2", None])
-def test_a_driver_without_a_gpu_in_pytorch(cuda, examined, monkeypatch, tmp_path):
-    (tmp_path / "driver").write_text("NVRM version: 470")
-    monkeypatch.setattr(examination, "NVIDIA_DRIVER", tmp_path / "driver")
+def test_a_driver_without_a_gpu_in_pytorch(cuda, examined, place, monkeypatch):
+    place.driver.write_text("NVRM version: 470")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     done = examined("--json")
     if cuda:
@@ -305,11 +308,11 @@ def test_a_driver_without_a_gpu_in_pytorch(cuda, examined, monkeypatch, tmp_path
 
 
 @pytest.fixture
-def npus(examined, monkeypatch):
+def npus(place, monkeypatch):
     """A machine with ``torch_npu`` installed, and as many NPUs as asked for."""
 
     def install(count: int) -> None:
-        monkeypatch.setattr(examination, "versions", lambda: {**machine.versions(), "torch_npu": "2.6.0"})
+        place.versions["torch_npu"] = "2.6.0"
         monkeypatch.setitem(sys.modules, "torch_npu", ModuleType("torch_npu"))
         monkeypatch.setattr(torch, "npu", gpu(count, "Ascend910B4"), raising=False)
 
@@ -337,8 +340,8 @@ def test_torch_npu_that_cannot_be_imported(examined, npus, monkeypatch):
     assert len(done.report["devices"]) == 1
 
 
-def test_a_device_that_is_not_there(examined, monkeypatch):
-    monkeypatch.setattr(choice, "choose", REAL_CHOOSE)
+def test_a_device_that_is_not_there(examined, choices, monkeypatch):
+    choices.answer = REAL_CHOOSE
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     done = examined("--json", "--device", "cuda")
     assert "got the device 'cuda', but none found" in only_problem(done)
@@ -347,11 +350,8 @@ def test_a_device_that_is_not_there(examined, monkeypatch):
     assert "chosen" not in examined("--device", "cuda").out
 
 
-def test_a_choice_that_is_refused(examined, monkeypatch):
-    def refuse(*_):
-        raise EngineError("the engine fast cannot run here")
-
-    monkeypatch.setattr(choice, "choose", refuse)
+def test_a_choice_that_is_refused(examined, choices):
+    choices.answer = EngineError("the engine fast cannot run here")
     assert only_problem(examined("--json")) == "the engine fast cannot run here"
 
 

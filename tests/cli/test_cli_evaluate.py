@@ -20,7 +20,6 @@ import torch
 from checkpoints import SMALL
 from miniature import make_folder, make_mvtec, part, save
 
-from winspect.cli import compare, evaluate, prepare
 from winspect.cli import main as cli_main
 from winspect.engines.base import Engine
 from winspect.evaluation.published import get_table, matching_tables, published_tables
@@ -287,8 +286,7 @@ def test_commands_of_the_page_on_data_are_understood():
     assert [cli_main.build_parser().parse_args(shlex.split(line)[1:]).verb for line in lines] == ["evaluate"] * 3
 
 
-def test_the_pages_commands_are_understood(monkeypatch):
-    monkeypatch.setattr(cli_main, "VERBS", tuple(dict.fromkeys((*cli_main.VERBS, prepare, evaluate, compare))))
+def test_the_pages_commands_are_understood():
     lines = [line[2:] for line in PAGE.splitlines() if line.startswith("$ ")]
     assert len(lines) == 2 + 5 + 2 * 12
     for line in lines:

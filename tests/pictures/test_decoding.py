@@ -17,7 +17,6 @@ from winspect.errors import PictureError
 from winspect.pictures import decoding
 from winspect.pictures.decoding import MAX_PIXELS, MIN_SIDE, decode, read_rgb
 from winspect.pictures.given import source_name
-from winspect.system import opening
 
 TEXTILE = Path(__file__).parents[2] / "examples" / "textile"
 RAMP16 = np.linspace(0, 65535, 96).round().astype(np.uint16).reshape(8, 12)
@@ -403,10 +402,10 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, photo):
     path = tmp_path / "secret.png"
     path.write_bytes(encoded(photo, "PNG"))
 
-    def refuse(path):
+    def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(opening, "_opened", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert reason(path) == "not readable (permission denied): give yourself the right to read it (chmod u+r)"
 
 

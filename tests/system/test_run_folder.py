@@ -64,10 +64,10 @@ def test_it_needs_nothing_that_an_edge_installation_has_not():
 
 
 def test_a_file_system_without_locks_is_said_and_gone_on_with(tmp_path, monkeypatch, caplog):
-    def refuse(file):
+    def refuse(file, operation):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("winspect.system.run_folder._lock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     with locked(tmp_path):
         assert "cannot be locked ([Errno 95] Operation not supported); see that no other run writes" in caplog.text
 

@@ -20,7 +20,8 @@ from winspect._version import __version__
 
 MB = 1_000_000
 
-_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+ROOT = Path("/")
+"""Root of the file system in which the kernel's files are read."""
 
 _X86 = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _ARM = ("arm_bf16", "arm_i8mm")
@@ -78,7 +79,7 @@ class CPUFeatures:
 def cpu_features() -> CPUFeatures:
     """This machine's processor: from the kernel on Linux, elsewhere from PyTorch, which is imported then."""
     if sys.platform.startswith("linux"):
-        return _from_cpuinfo(_read(_PROC / "cpuinfo"), usable_cores())
+        return _from_cpuinfo(_read("proc/cpuinfo"), usable_cores())
     return _from_torch(usable_cores())
 
 
@@ -103,7 +104,7 @@ def peak_rss_mb() -> float | None:
     Linux's own high-water mark is preferred to getrusage's: that one counts from the process that started this one,
     so that a small program started by a large one looks as large.
     """
-    if mark := re.search(r"^VmHWM:\s*(\d+) kB", _read(_PROC / "self/status"), re.MULTILINE):
+    if mark := re.search(r"^VmHWM:\s*(\d+) kB", _read("proc/self/status"), re.MULTILINE):
         return int(mark[1]) * 1024 / MB
     try:
         import resource
@@ -115,7 +116,7 @@ def peak_rss_mb() -> float | None:
 
 def current_rss_mb() -> float | None:
     """The memory this process holds now, in MB; None where /proc/self/statm is not to be had."""
-    fields = _read(_PROC / "self/statm").split()
+    fields = _read("proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / MB if len(fields) > 1 else None
 
 
@@ -124,7 +125,7 @@ def versions() -> dict[str, str | None]:
     return {
         "winspect": __version__,
         "python": platform.python_version(),
-        **{name: _installed(distributions) for name, distributions in _DISTRIBUTIONS.items()},
+        **{name: release_of(*distributions) for name, distributions in _DISTRIBUTIONS.items()},
     }
 
 
@@ -160,7 +161,8 @@ def _accelerator(device: str) -> str | None:
     return str(getattr(torch, kind).get_device_name(int(number or 0)))
 
 
-def _installed(distributions: tuple[str, ...]) -> str | None:
+def release_of(*distributions: str) -> str | None:
+    """Release of the first of these distributions that is installed; None for none."""
     from importlib import metadata  # slow to import, and `winspect --help` needs none of it
 
     for name in distributions:
@@ -169,10 +171,10 @@ def _installed(distributions: tuple[str, ...]) -> str | None:
     return None
 
 
-def _read(path: Path) -> str:
-    """A file of the kernel's; "" where there is none."""
+def _read(path: str | Path) -> str:
+    """Read a file of the kernel's, below :data:`ROOT`; "" where there is none."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return (ROOT / path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -228,11 +230,11 @@ def _from_torch(cores: int) -> CPUFeatures:
 def _cgroup_folders(controller: str) -> list[Path]:
     """Folders of limits on this process: its own group, and those around it."""
     folders = []
-    for line in _read(_PROC / "self/cgroup").splitlines():
+    for line in _read("proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        root = _CGROUP / controller if controllers else _CGROUP
+        root = ROOT / "sys/fs/cgroup" / (controller if controllers else "")
         group = root / path.lstrip("/")
         folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(root)]
     return folders

@@ -9,11 +9,11 @@ from winspect.calibration import Calibration, DecisionRule, RegionRule
 from winspect.calibration.judgement import chosen_regions
 from winspect.errors import PictureError, SettingsError
 from winspect.methods.identity import Identity
+from winspect.methods.registry import get_method
 from winspect.methods.result import Result
-from winspect.methods.winclip.recipes import Recipe
 
 NINE = tuple(number / 10 for number in range(1, 10))
-IDENTITY = Identity("fake", "00", Recipe("paper"), "torch", "fp32", "cpu", class_name="nut")
+IDENTITY = Identity("fake", "00", get_method("paper"), "torch", "fp32", "cpu", class_name="nut")
 CALIBRATION = Calibration(IDENTITY, 0.2, NINE, NINE, "2026-01-01T00:00:00Z")  # threshold 0.8
 
 

@@ -14,8 +14,9 @@ from winspect.calibration import Calibration, DecisionRule, needed_pictures
 from winspect.calibration.judgement import chosen_regions
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.methods.identity import Identity
+from winspect.methods.registry import get_method
 from winspect.methods.result import Result
-from winspect.methods.winclip.recipes import RECIPES, Recipe
+from winspect.methods.winclip.recipes import RECIPES
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import heat_overlay
 from winspect.service.contract import (
@@ -209,7 +210,7 @@ class FakeBackend:
         if len(scores) < needed_pictures(max_false_alarms):
             raise SettingsError(f"{len(scores)} good pictures are too few, need {needed_pictures(max_false_alarms)}")
         self.calibrations[key] = Calibration(
-            Identity("fake", "00", Recipe("fake"), "fake", "fp32", "cpu", class_name=key),
+            Identity("fake", "00", get_method("paper"), "fake", "fp32", "cpu", class_name=key),
             max_false_alarms,
             tuple(sorted(scores)),
             tuple(sorted(scores)),

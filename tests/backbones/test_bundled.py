@@ -51,9 +51,9 @@ def timm_maps(pixels: torch.Tensor) -> list[torch.Tensor]:
 def test_stem_equals_timm(pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.stem import pretrained_stem
 
-    wanted = timm_maps(pixels)
+    expected = timm_maps(pixels)
     exact = pretrained_stem(rounded=False)(pixels)
-    for ours, theirs in zip(exact, wanted, strict=True):
+    for ours, theirs in zip(exact, expected, strict=True):
         assert ours.shape == theirs.shape
         # Values reach 60; 1e-4 of their spread.
         assert (ours - theirs).abs().max() < 1e-4 * theirs.std()
@@ -62,10 +62,10 @@ def test_stem_equals_timm(pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch)
 @torch.no_grad()
 def test_bundled_stem_is_the_pretrained_one(bundled: torch.nn.Module, pixels: torch.Tensor) -> None:
     embed = bundled.visual.conv1
-    wanted = torch.cat([adaptive_avg_pool2d(each, 15) for each in timm_maps(pixels)], dim=1)
-    wanted = (wanted - embed.stem_mean[:, None, None]) / embed.stem_std[:, None, None]
+    expected = torch.cat([adaptive_avg_pool2d(each, 15) for each in timm_maps(pixels)], dim=1)
+    expected = (expected - embed.stem_mean[:, None, None]) / embed.stem_std[:, None, None]
     # The file keeps float16: 11 bits of every weight.
-    assert (embed.stem_features(pixels) - wanted).abs().max() < 0.05
+    assert (embed.stem_features(pixels) - expected).abs().max() < 0.05
 
 
 def test_same_padding_puts_the_odd_pixel_last() -> None:
@@ -95,10 +95,10 @@ def test_oddness_by_hand() -> None:
     found = tiny.oddness_in_picture(tokens, 4)
     assert found.shape == (1, 16, 3)
     floor = math.log(0.05)
-    wanted = torch.full((16, 3), floor)
-    wanted[10, 0] = 0.5 * math.log(9 + 0.05**2)
+    expected = torch.full((16, 3), floor)
+    expected[10, 0] = 0.5 * math.log(9 + 0.05**2)
     # Every other patch has three look-alikes that are not its neighbours, wherever it lies.
-    torch.testing.assert_close(found[0], wanted)
+    torch.testing.assert_close(found[0], expected)
 
 
 @torch.no_grad()
@@ -163,10 +163,10 @@ def test_both_text_recipes_tell_the_sides_apart(
 
 def test_building_leaves_the_random_state_alone() -> None:
     torch.manual_seed(3)
-    wanted = torch.rand(1)
+    expected = torch.rand(1)
     torch.manual_seed(3)
     tiny.build_tiny(CONFIG)
-    assert torch.rand(1) == wanted
+    assert torch.rand(1) == expected
 
 
 def test_save_and_load_round_trip(tmp_path: Path, pixels: torch.Tensor) -> None:

@@ -38,9 +38,9 @@ def test_the_loaded_model_is_the_original(original, tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     save_file(original.state_dict(), path) if suffix == ".safetensors" else torch.save(original.state_dict(), path)
     loaded = load(SMALL, path)
-    for got, wanted in zip(embeddings(loaded.model), embeddings(original), strict=True):
-        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
-        assert wanted.std() > 0.01
+    for got, expected in zip(embeddings(loaded.model), embeddings(original), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+        assert expected.std() > 0.01
     assert not loaded.model.training
     assert not any(p.requires_grad or p.is_meta for p in loaded.model.parameters())
     assert {name: b.shape for name, b in loaded.model.named_buffers()} == {"attn_mask": (77, 77)}
@@ -57,9 +57,9 @@ def test_half_precision_is_the_original_rounded(original, checkpoint, precision,
     assert {p.dtype for p in loaded.model.parameters()} == {dtype}
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, original.get_parameter(name).to(dtype))
-    for got, wanted in zip(embeddings(loaded.model, dtype), embeddings(original), strict=True):
-        assert torch.cosine_similarity(got, wanted).min() > 0.999
-        assert not torch.equal(got, wanted)
+    for got, expected in zip(embeddings(loaded.model, dtype), embeddings(original), strict=True):
+        assert torch.cosine_similarity(got, expected).min() > 0.999
+        assert not torch.equal(got, expected)
 
 
 def test_half_weights_can_be_loaded_in_full_precision(original, tmp_path):
@@ -83,8 +83,8 @@ def test_quick_gelu_is_built_where_the_weights_need_it(original, checkpoint, mon
     quick.load_state_dict(original.state_dict())
     checkpoint.with_name("open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
     loaded = load(SMALL, checkpoint)
-    for got, wanted, plain in zip(embeddings(loaded.model), embeddings(quick), embeddings(original), strict=True):
-        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    for got, expected, plain in zip(embeddings(loaded.model), embeddings(quick), embeddings(original), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
         assert not torch.allclose(got, plain, rtol=0, atol=1e-3)
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, f"{SMALL}-quickgelu", {**config, "quick_gelu": True})
     checkpoint.with_name("open_clip_config.json").unlink()

@@ -21,37 +21,37 @@ def run(*arguments) -> int:
 
 def test_done_as_json(visa_source, tmp_path, few_official, capsys):
     assert run("visa", "--source", visa_source, "--out", tmp_path / "out", "--link", "hard", "--json") == 0
-    said = capsys.readouterr()
-    summary = json.loads(said.out)
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out)
     assert (summary["schema"], summary["dataset"], summary["complete"]) == (1, "visa", True)
     assert summary["out"] == str(tmp_path / "out")
     assert list(summary["categories"]) == sorted(OFFICIAL["visa"])
-    assert "prepare visa: 100%" in said.err
-    assert "96 files written, 0 were there, 0 missing, 0 failed; visa is in" in said.err
+    assert "prepare visa: 100%" in printed.err
+    assert "96 files written, 0 were there, 0 missing, 0 failed; visa is in" in printed.err
 
 
 def test_done_as_a_table(visa_source, tmp_path, few_official, capsys):
     assert run("visa", "--source", visa_source, "--verify", "--class", "pcb1", "candle") == 0
-    said = capsys.readouterr()
-    rows = [line.split() for line in said.out.splitlines()]
+    printed = capsys.readouterr()
+    rows = [line.split() for line in printed.out.splitlines()]
     assert rows == [
         ["category", "train", "test", "good", "defective", "masks", "official"],
         ["pcb1", "2", "2", "2", "2", "yes"],
         ["candle", "2", "2", "2", "2", "yes"],
     ]
-    assert "nothing written, 12 pictures decoded, 0 missing, 0 failed" in said.err
+    assert "nothing written, 12 pictures decoded, 0 missing, 0 failed" in printed.err
 
 
 def test_pictures_that_are_missing(mvtec_source, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(OFFICIAL, "mvtec", {"bottle": Counts(3, 2, 5)})
     (mvtec_source / "grid" / "test" / "dirt" / "000.png").write_bytes(b"none")
     assert run("mvtec", "--source", mvtec_source, "--out", tmp_path / "out", "--verify") == 3
-    said = capsys.readouterr()
-    assert [line.split()[-1] for line in said.out.splitlines()] == ["official", "no", "-"]
-    assert "winspect: missing: bottle: 4 test anomalous pictures, officially 5" in said.err
-    assert "failed: " in said.err
-    assert "000.png: not a picture" in said.err
-    assert "1 missing, 1 failed" in said.err
+    printed = capsys.readouterr()
+    assert [line.split()[-1] for line in printed.out.splitlines()] == ["official", "no", "-"]
+    assert "winspect: missing: bottle: 4 test anomalous pictures, officially 5" in printed.err
+    assert "failed: " in printed.err
+    assert "000.png: not a picture" in printed.err
+    assert "1 missing, 1 failed" in printed.err
 
 
 def test_long_lists_are_cut(visa_source, capsys):

@@ -86,7 +86,7 @@ def make_elpv(root, mini):
 
 @pytest.mark.parametrize(("kind", "make"), [("elpv", make_elpv), ("textile", make_textile)])
 def test_prepared_they_are_plain_folders_and_a_manifest(kind, make, tmp_path, mini):
-    """The official counts of these few pictures differ, and are said to; all else is as with the whole set."""
+    """The official counts of these few pictures differ, which is reported; all else is as with the whole set."""
     source, out = tmp_path / "source", tmp_path / "out"
     make(source, mini)
     before = mini.hash_tree(source)

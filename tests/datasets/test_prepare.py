@@ -399,10 +399,10 @@ def test_pictures_outside_the_layout_are_named_and_folders_may_be_in_any_case(
         assert summary.other_files == {".txt": 1}
         assert not summary.is_complete
     assert main(["prepare", "mvtec", "--source", str(root), "--out", str(tmp_path / "again")]) == 3
-    said = capsys.readouterr().err
-    assert f"winspect: left out: {root / 'nut' / 'Test' / 'cut' / 'b1' / '4.png'}: not where" in said
-    assert "winspect: 1 file left out: .txt 1" in said
-    assert "0 missing, 2 left out, 0 failed" in said
+    printed = capsys.readouterr().err
+    assert f"winspect: left out: {root / 'nut' / 'Test' / 'cut' / 'b1' / '4.png'}: not where" in printed
+    assert "winspect: 1 file left out: .txt 1" in printed
+    assert "0 missing, 2 left out, 0 failed" in printed
 
 
 def test_a_complete_data_set_leaves_nothing_out(mvtec_source, tmp_path):

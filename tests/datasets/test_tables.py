@@ -42,8 +42,8 @@ FILES = {
 @pytest.mark.parametrize(("name", "data"), FILES.values(), ids=FILES)
 def test_every_way_to_save_a_table_reads_the_same(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    judged = open_dataset("manifest", tmp_path / name).items
-    assert [(item.path.name, item.label) for item in judged] == [(name, "normal") for name in NAMES]
+    items = open_dataset("manifest", tmp_path / name).items
+    assert [(item.path.name, item.label) for item in items] == [(name, "normal") for name in NAMES]
     batch = find_inputs([str(tmp_path / name)])
     assert batch.table["path"].to_pylist() == [str(tmp_path / name) for name in NAMES]
 
@@ -92,8 +92,8 @@ def test_names_with_windows_separators(tmp_path, mini, caplog):
         dataset = open_dataset("manifest", tmp_path / "t.csv")
     assert [item.path for item in dataset.items] == expected
     assert dataset.items[1].mask == tmp_path / "masks/b.png"
-    said = [record.getMessage() for record in caplog.records if "read as /" in record.getMessage()]
-    assert said == [f"{tmp_path / 't.csv'}: \\ read as / in 3 file names, as in sub\\a.png"]
+    messages = [record.getMessage() for record in caplog.records if "read as /" in record.getMessage()]
+    assert messages == [f"{tmp_path / 't.csv'}: \\ read as / in 3 file names, as in sub\\a.png"]
 
     caplog.clear()
     with caplog.at_level(logging.WARNING):

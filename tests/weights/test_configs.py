@@ -100,7 +100,7 @@ def test_folders_that_hold_no_model_say_what_is_missing(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"embed_dim": None}, WeightsCorruptError, "has no embed_dim"),
         ({"text_cfg": []}, WeightsCorruptError, "has no text_cfg"),
@@ -110,9 +110,9 @@ def test_folders_that_hold_no_model_say_what_is_missing(folder, tmp_path):
         ({"embed_dim": 24}, WeightsMismatchError, "not weights of local-dir:inspector"),
     ],
 )
-def test_a_configuration_that_cannot_be_used(folder, small_config, change, error, said):
+def test_a_configuration_that_cannot_be_used(folder, small_config, change, error, message):
     write_config(folder, {**small_config, "embed_dim": 20, **change})
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         load(f"local-dir:{folder}")
 
 

@@ -1,4 +1,4 @@
-"""Where weights come from: tags, files, the cache; and what is said when they cannot be had."""
+"""Where weights come from: tags, files, the cache; and the messages when they cannot be had."""
 
 from __future__ import annotations
 

@@ -101,9 +101,9 @@ def test_an_archive_that_asks_for_more_is_refused_and_not_run(tmp_path, name):
     with zipfile.ZipFile(path, "w") as made:
         made.writestr("a/constants.pkl", b"")
         made.writestr("a/data.pkl", called)
-    with pytest.raises(UnsafeWeightsError, match=rf"{name.replace(' ', '.')}.*was not run.*safetensors") as told:
+    with pytest.raises(UnsafeWeightsError, match=rf"{name.replace(' ', '.')}.*was not run.*safetensors") as caught:
         read_tensors(path)
-    assert str(told.value).count("safetensors") == 1
+    assert str(caught.value).count("safetensors") == 1
     assert not (tmp_path / "it-ran").exists()
 
 
@@ -182,8 +182,8 @@ def test_where_says_the_activation(archive, checkpoint, capsys, process_as_befor
     assert main(["weights", "where", SMALL, str(archive), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["activation"] == "quick_gelu"
     assert main(["weights", "where", SMALL, str(checkpoint)]) == 0
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err) == (f"{checkpoint}\n", "winspect: activation: gelu\n")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == (f"{checkpoint}\n", "winspect: activation: gelu\n")
     assert main(["weights", "where", "ViT-B-32-quickgelu", "openai", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["activation"] == "quick_gelu"
 

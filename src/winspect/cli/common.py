@@ -57,13 +57,15 @@ def model_options(
         given["settings"] = _parse_settings(args.settings)
     if model := args.model or (os.environ.get(MODEL_VARIABLE) if defaults else None):
         given["model"] = model
+    from winspect.methods.identity import differences
+
     made = [(calibration, calibration.model_options(given)) for calibration in calibrations]
     for calibration, options in made[1:]:
         first, expected = made[0]
-        if different := sorted(name for name in {*options, *expected} if options.get(name) != expected.get(name)):
+        if different := differences(expected, options):
             raise SettingsError(
                 f"--calibration: those of {first.class_name!r} and {calibration.class_name!r} were made with different "
-                + ", ".join(f"{name} ({expected.get(name)} and {options.get(name)})" for name in different)
+                + ", ".join(each.in_words("{name} ({first} and {second})", str) for each in different)
                 + ": calibrate one of them again, or serve them apart"
             )
     return made[0][1] if made else given

@@ -16,7 +16,6 @@ from winspect.cluster.workers import plan_workers
 from winspect.errors import ClusterError
 from winspect.evaluation.category import Described, Keep, Part, PartScorer, score_part
 from winspect.methods.identity import Identity
-from winspect.methods.method import Method
 from winspect.methods.result import Result
 from winspect.system.machine import describe_machine
 
@@ -54,12 +53,11 @@ def cluster_model(
             yield ClusterScorer(cluster, workers)
 
 
-def describe(worker: Worker) -> tuple[Identity, Described]:
+def describe(worker: Worker) -> Described:
     """On a worker: what every worker's model is checked against, and what results files say of it."""
     predictor = worker.predictor
     identity = predictor.identity()
-    document = identity.document()
-    return identity, Described(document, predictor.preprocess.size, describe_machine(document["device"]))
+    return Described(identity, predictor.preprocess.size, describe_machine(identity.device))
 
 
 def measure(worker: Worker, part: Part, folder: str, identity: Identity) -> dict[str, Any]:
@@ -114,7 +112,8 @@ class ClusterScorer(PartScorer):
         places = {os.path.abspath(part.root) for part in parts}
         places |= {os.path.abspath(part.maps.folder) for part in parts if part.maps.overlays or part.maps.raw_maps}
         check_nodes(self.cluster, [*sorted(places), *([weights] if os.path.isabs(weights) else [])])
-        self._identity, described = self.pool.ask(describe)
+        described = self.pool.ask(describe)
+        self._identity = described.identity
         return described
 
     def score(self, keep: Keep, advance: Callable[[], object]) -> None:
@@ -149,15 +148,9 @@ class ClusterScorer(PartScorer):
 
     # What a report needs of a model
 
-    @property
-    def weights_sha256(self) -> str:
-        """Hash of the model's weights."""
-        return self._identity.weights_sha256
-
-    @property
-    def method(self) -> Method:
-        """With its ``name``."""
-        return self._identity.recipe
+    def identity(self, category_name: str | None = None) -> Identity:
+        """What decides the scores of every worker."""
+        return self._identity
 
     def reference(self, pictures: Sequence[Path], class_name: str) -> None:
         """Show good samples of a class; they are read when it is scored."""

@@ -22,6 +22,7 @@ from winspect.evaluation.alarms import embedding_alarm, map_alarm
 from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
+from winspect.methods.identity import Identity
 from winspect.methods.result import Result, map_spread
 from winspect.metrics import rank_scores
 from winspect.outputs.maps import MapFiles
@@ -75,12 +76,12 @@ class Described:
     """The model of an evaluation.
 
     Attributes:
-        model: of :meth:`winspect.inspector.base.Predictor.describe`.
+        identity: what decides its scores.
         side: of what it sees, in pixels.
         machine: of :func:`winspect.system.machine.describe_machine`, where it runs.
     """
 
-    model: Mapping[str, Any]
+    identity: Identity
     side: int
     machine: Mapping[str, Any]
 

@@ -107,7 +107,8 @@ def write_evaluation_report(
 
 
 def _check_same_model(model: WinCLIP, results: Mapping[str, Any]) -> None:
-    for name, got in (("weights_sha256", model.weights_sha256), ("recipe", model.method.name)):
+    identity = model.identity()
+    for name, got in (("weights_sha256", identity.weights_sha256), ("recipe", identity.recipe.name)):
         expected = results.get(name)
         if expected != got:
             raise SettingsError(f"got a model with {name} {got}, need that of the results, {expected}; evaluate again")

@@ -144,11 +144,12 @@ def _evaluate(
     left = [part for key, part in parts.items() if not files.is_done(*key)]
     scorer = model if isinstance(model, PartScorer) else _Local(model)
     described = scorer.prepare(left)
+    document = described.identity.document()
     settings = {
-        **described.model,
+        **document,
         # The recipe's name stands apart from its settings.
-        "recipe": described.model["recipe"]["name"],
-        "recipe_settings": described.model["recipe"],
+        "recipe": document["recipe"]["name"],
+        "recipe_settings": document["recipe"],
         "dataset": dataset.name,
         "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset), "references": _hash(parts.values())},
         **asked,
@@ -176,8 +177,8 @@ class _Local(PartScorer):
         self.model = model
 
     def prepare(self, parts: Sequence[Part]) -> Described:
-        self.parts, described = parts, self.model.describe()
-        return Described(described, self.model.preprocess.size, describe_machine(described["device"]))
+        self.parts, identity = parts, self.model.identity()
+        return Described(identity, self.model.preprocess.size, describe_machine(identity.device))
 
     def score(self, keep: Keep, advance: Callable[[], object]) -> None:
         for part in self.parts:

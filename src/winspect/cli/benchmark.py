@@ -32,18 +32,18 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "pictures", nargs="*", metavar="PICTURE", help="files, folders and globs (default: fabric, of winspect[demo])"
     )
-    what = parser.add_argument_group("what is measured")
-    what.add_argument("--plans", metavar="A,B", help="serial, tile-batch, prefetch, paper (default: all)")
-    what.add_argument("--engines", metavar="A,B", help="auto, torch, openvino, onnx (default: auto)")
-    what.add_argument("--precisions", metavar="A,B", help="fp32, bf16, fp16, int8, auto (default: fp32)")
-    what.add_argument("--images", type=int, metavar="N", help=f"pictures, at even steps (default: {IMAGES})")
-    what.add_argument("--rounds", type=int, metavar="R", help="how often everything is measured (default: 5)")
-    what.add_argument("--warm-up", type=int, metavar="W", help="rounds that are run and forgotten first (default: 1)")
-    what.add_argument("--maps", action="store_true", default=None, help="full maps in the plans on tiles, too")
-    what.add_argument(
+    group = parser.add_argument_group("what is measured")
+    group.add_argument("--plans", metavar="A,B", help="serial, tile-batch, prefetch, paper (default: all)")
+    group.add_argument("--engines", metavar="A,B", help="auto, torch, openvino, onnx (default: auto)")
+    group.add_argument("--precisions", metavar="A,B", help="fp32, bf16, fp16, int8, auto (default: fp32)")
+    group.add_argument("--images", type=int, metavar="N", help=f"pictures, at even steps (default: {IMAGES})")
+    group.add_argument("--rounds", type=int, metavar="R", help="how often everything is measured (default: 5)")
+    group.add_argument("--warm-up", type=int, metavar="W", help="rounds that are run and forgotten first (default: 1)")
+    group.add_argument("--maps", action="store_true", default=None, help="full maps in the plans on tiles, too")
+    group.add_argument(
         "--isolate", action="store_true", default=None, help="one process at a time: slower, needs least memory"
     )
-    add_options(what, "--class", category_name="what the part is called")
+    add_options(group, "--class", category_name="what the part is called")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json and a bar chart, benchmark.svg")
     add_model_options(parser)
     add_output_options(parser)

@@ -33,13 +33,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "evaluate",
-        help="measure how well a data set is judged",
-        description="Judge a data set and write results.json, scores.csv, timing.json and "
-        "report.html. The same command goes on "
-        "with an interrupted run.",
+        help="measure how well a data set is scored",
+        description="Score a data set and write results.json, scores.csv, timing.json and report.html. The same "
+        "command goes on with an interrupted run.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"{DRAWINGS}\n"
-        "exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 wrong use, or nothing was judged; 3 done,\n"
+        "exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 usage error, or nothing was scored; 3 done,\n"
         "but some pictures failed (each named)",
     )
     parser.add_argument("--dataset", required=True, metavar="KIND", help=f"what kind of data set it is: {KINDS}")
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
         given["class_names"] = read_class_names(args.class_names)
         names_for(dataset.categories, given["class_names"])
-    # What follows imports torch, which takes seconds: what is wrong with the call has been said before.
+    # This imports torch, which takes seconds: errors of the call come before.
     from winspect.evaluation.report import read_parts, write_evaluation_report
     from winspect.evaluation.run import evaluate
 
@@ -132,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
         print_figures(results)
         print_published(results)
-    return _say_trouble(results, args.out)
+    return _report_failures(results, args.out)
 
 
 @contextmanager
@@ -157,13 +156,14 @@ def open_for(
     """
     from winspect.datasets import open_dataset
 
-    wanted = None if categories is None else [name.strip() for name in categories.split(",") if name.strip()]
-    dataset = open_dataset(kind, root, categories=wanted)
+    chosen = None if categories is None else [name.strip() for name in categories.split(",") if name.strip()]
+    dataset = open_dataset(kind, root, categories=chosen)
     if class_name is None:
         return dataset, None
     if class_name in dataset.categories:
-        one = dataset if len(dataset.categories) == 1 else open_dataset(kind, root, categories=[class_name])
-        return one, None
+        if len(dataset.categories) > 1:
+            dataset = open_dataset(kind, root, categories=[class_name])
+        return dataset, None
     if len(dataset.categories) == 1:
         return dataset, class_name
     raise SourceError(
@@ -181,7 +181,7 @@ def _seeds(args: argparse.Namespace) -> list[int] | None:
         raise SettingsError(f"--seeds {args.seeds}: need whole numbers with commas, as in 0,1,2") from error
 
 
-def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
+def _report_failures(results: Mapping[str, Any], out: Path) -> int:
     """Alarms, failed pictures and faulty masks on stderr; returns the exit code."""
     from winspect.evaluation.pixels import named_faults
     from winspect.outputs.rows import count_of_warnings
@@ -189,12 +189,14 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
     categories = results["categories"]
     # A picture that fails for one seed fails for all: it is named once.
     failures = {
-        (name, own["path"]): own["message"] for name, category in categories.items() for own in category["failed"]
+        (name, failure["path"]): failure["message"]
+        for name, category in categories.items()
+        for failure in category["failed"]
     }
     alarms = {name: category["alarm"] for name, category in categories.items() if category["alarm"]}
-    judged = sum(category["n_normal"] + category["n_anomalous"] for category in categories.values())
+    scored = sum(category["n_normal"] + category["n_anomalous"] for category in categories.values())
     warned = count_of_warnings(sum(category["n_warned"] for category in categories.values()))
-    say(f"{judged} pictures judged, {len(failures)} failed{warned}; results in {out}")
+    say(f"{scored} pictures judged, {len(failures)} failed{warned}; results in {out}")
     for (name, _), message in list(failures.items())[:_FAILURES_SHOWN]:
         say(f"failed: {name}: {message}")
     if len(failures) > _FAILURES_SHOWN:
@@ -207,7 +209,7 @@ def _say_trouble(results: Mapping[str, Any], out: Path) -> int:
             say(f"left out of the figures: {name}: {copy['path']}: a copy of the reference {copy['of']}")
     for name, alarm in alarms.items():
         say(f"ALARM: {name}: {alarm}. Its figures are null; do not use its maps")
-    if not judged:
+    if not scored:
         say("nothing was judged: see above what failed")
         return EXIT_USAGE
     if alarms:

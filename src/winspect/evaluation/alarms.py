@@ -72,7 +72,7 @@ def embedding_alarm(model: WinCLIP, pictures: Sequence[Path]) -> str | None:
     batch = torch.from_numpy(np.concatenate(tiles[:PROBES]))
     embeddings = model.engine.encode(batch, model.method.needs(few_shot=False, maps=True))
     for scale, windows in embeddings.windows.items():
-        if windows.shape[1] > 1 and min(mean_cosine(own) for own in windows) > EQUAL_COSINE:
+        if windows.shape[1] > 1 and min(mean_cosine(of_tile) for of_tile in windows) > EQUAL_COSINE:
             return (
                 f"all window embeddings of scale {scale} are equal (mean cosine above {EQUAL_COSINE}): the windows of "
                 "this model are broken, or the pictures are blank"

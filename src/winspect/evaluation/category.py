@@ -23,7 +23,7 @@ from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
 from winspect.methods.identity import Identity
-from winspect.methods.result import Result, map_spread
+from winspect.methods.result import ConstantMapWarning, Result, map_spread
 from winspect.metrics import rank_scores
 from winspect.outputs.maps import MapFiles
 from winspect.outputs.rows import error_entry
@@ -145,12 +145,11 @@ class Measuring:
         self._stopped = str(error)
         self._failed.append({"path": self._name(Path(reference)), **error_entry(error)})
 
-    def finish(self, alarm: str | None, *, elsewhere_s: float = 0.0) -> dict[str, Any]:
+    def finish(self, alarm: str | None) -> dict[str, Any]:
         """All that is kept of the part; see :func:`score_part`.
 
         Args:
             alarm: of :func:`winspect.evaluation.alarms.embedding_alarm`.
-            elsewhere_s: the work on its pictures before this was made.
         """
         alarm = alarm or map_alarm(self._spreads)
         measuring = time.perf_counter()
@@ -176,7 +175,7 @@ class Measuring:
             "mask_faults": self._truth.faults,
             "rows": self._rows,
             "curves": curves,
-            "seconds": round(elsewhere_s + time.perf_counter() - self._began, 3),
+            "seconds": round(time.perf_counter() - self._began, 3),
             "metrics_seconds": round(time.perf_counter() - measuring, 3),
         }
 
@@ -257,8 +256,6 @@ def results_of(
     model: WinCLIP, paths: Sequence[Path], class_name: str, *, keep_pictures: bool
 ) -> Iterator[Iterator[Result]]:
     """Results of pictures, in order, without a warning per batch of constant maps: the alarm names them once."""
-    from winspect.methods.result import ConstantMapWarning
-
     stream = model.predict_many(paths, class_name, keep_pictures=keep_pictures)
     with warnings.catch_warnings(), closing(stream) as results:  # type: ignore[type-var]
         warnings.simplefilter("ignore", ConstantMapWarning)

@@ -122,7 +122,7 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
     """Compare a run with its baseline.
 
     A category is within the tolerance when every figure is defined in both runs or in neither, the defined ones differ
-    by no more than the tolerance, the same pictures were judged, and neither run has an alarm there.
+    by no more than the tolerance, the same pictures were scored, and neither run has an alarm there.
 
     Args:
         tolerance: as a fraction, 0 to 1; 0.01 is one percentage point.

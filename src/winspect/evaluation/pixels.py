@@ -32,7 +32,7 @@ class PixelTruth:
     of a category do not depend on how large its pictures are.
 
     Args:
-        items: the pictures to be judged.
+        items: the pictures to be scored.
         side: pixels. ``root``: of the data set; faults name files from there.
         grid: ``regions``: a region of a mask that the nearest pixels miss is marked all the same, and a mask with a
             fault takes the figures of its category. ``published``: masks as published code takes them, by the nearest
@@ -60,7 +60,7 @@ class PixelTruth:
         return f"{self._n_fatal} of {self._n_defective} masks cannot be used: {named_faults(self.faults)}"
 
     def add(self, item: Item, result: Result) -> None:
-        """Take the map of a picture that was judged, and its mask from disk.
+        """Take the map of a picture that was scored, and its mask from disk.
 
         A mask that cannot be used ends the collection; those that follow are still looked at.
         """

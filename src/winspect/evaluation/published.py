@@ -17,7 +17,7 @@ from winspect.methods.winclip.prompts import PROMPT_SETS
 PUBLISHED_FILE = Path(__file__).with_name("published.json")
 
 OUR_AUPR = "average precision"
-"""What AUPR is here: the sum of precision over the steps of recall. The trapezoid joins them by straight lines."""
+"""Definition of AUPR here: the sum of precision over the steps of recall. The trapezoid joins them by lines."""
 
 Figures = Mapping[str, float]
 
@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What figures were made with, beside model and recipe. None is what the source does not say.
+    """Conditions of figures, beside model and recipe. None is what the source does not say.
 
     Attributes:
         prompts: name of a set of prompts, see :data:`winspect.methods.winclip.prompts.PROMPT_SETS`.
@@ -138,7 +138,7 @@ def _different_settings(table: Table, results: Mapping[str, Any]) -> list[str]:
 
 def _unordered(prompts: object) -> object:
     """Prompts are averaged: their order decides nothing."""
-    return {name: sorted(own) for name, own in prompts.items()} if isinstance(prompts, Mapping) else prompts
+    return {name: sorted(texts) for name, texts in prompts.items()} if isinstance(prompts, Mapping) else prompts
 
 
 def remarks(table: Table, entry: Entry, results: Mapping[str, Any]) -> list[str]:

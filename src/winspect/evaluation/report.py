@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
 
 from winspect.datasets import Dataset, Item
 from winspect.errors import OutputError, ReferencesError, SettingsError
@@ -99,7 +97,7 @@ def write_evaluation_report(
         "evaluation.html",
         title=f"{results['dataset']}, {_shots_text(results)}: {results['model']}",
         settings=_settings(results),
-        table=make_table(results),
+        table=_table(results),
         sections=sections,
         seed=results["seed"] if len(seeds) > 1 else None,
         several_seeds=seeds if len(seeds) > 1 else None,
@@ -151,75 +149,53 @@ def _plain(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A figure in percent, with its deviation over seeds; or why there is none, as the number of a note."""
+def _table(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of all categories in percent, with the published means of every table that may stand beside them.
 
-    figure: str | None
-    deviation: str | None = None
-    note: int | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A category. ``number`` is its section's; ``n_failed`` counts pictures, whatever the number of seeds."""
-
-    name: str
-    number: int
-    n_normal: int
-    n_anomalous: int
-    n_failed: int
-    alarm: str | None
-    cells: list[Cell]
-
-
-@dataclass
-class Table:
-    """The figures of all categories.
-
-    Attributes:
-        notes: reasons for what is undefined; the first is note 1.
-        published: title of a published table and its means, where they may be compared.
-        remarks: what to know of these.
+    A cell has its ``figure`` and ``deviation`` over seeds; an undefined one the number of a note that gives the reason.
     """
+    notes: list[str] = []
 
-    columns: list[str]
-    rows: list[Row] = field(default_factory=list)
-    mean: list[Cell] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    published: list[tuple[str, list[str]]] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    def cells(
-        self, figures: Mapping[str, Any], deviations: Mapping[str, Any], reasons: Mapping[str, str]
-    ) -> list[Cell]:
-        return [self._cell(figures[metric], deviations.get(metric), reasons.get(metric)) for metric in METRICS]
-
-    def _cell(self, figure: float | None, deviation: float | None, reason: str | None) -> Cell:
+    def cell(figure: float | None, deviation: float | None, reason: str) -> dict[str, Any]:
         if figure is not None:
-            return Cell(percent(figure), None if deviation is None else percent(deviation))
-        reason = reason or _NO_REASON
-        if reason not in self.notes:
-            self.notes.append(reason)
-        return Cell(None, note=self.notes.index(reason) + 1)
+            return {"figure": percent(figure), "deviation": None if deviation is None else percent(deviation)}
+        if reason not in notes:
+            notes.append(reason)
+        return {"figure": None, "note": notes.index(reason) + 1}
+
+    def cells(figures: Mapping[str, Any], std: Mapping[str, Any], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+        return [cell(figures[name], std.get(name), reasons.get(name) or _NO_REASON) for name in METRICS]
+
+    rows = [
+        {
+            "name": name,
+            "number": number,
+            "n_normal": category["n_normal"],
+            "n_anomalous": category["n_anomalous"],
+            "n_failed": len(_unique_failures(category)),
+            "alarm": category.get("alarm"),
+            "cells": cells(category, category.get("std") or {}, category.get("reasons") or {}),
+        }
+        for number, (name, category) in enumerate(results["categories"].items(), start=1)
+    ]
+    mean = cells(results["mean"], results.get("std") or {}, results.get("mean_reasons") or {})
+    published = matching_tables(results)
+    return {
+        "columns": list(TITLES.values()),
+        "rows": rows,
+        "mean": mean,
+        "notes": notes,
+        "published": [
+            (table.title, [percent(entry.mean[name]) if name in entry.mean else "" for name in METRICS])
+            for table, entry in published
+        ],
+        "remarks": [
+            f"{table.title}: {remark}" for table, entry in published for remark in remarks(table, entry, results)
+        ],
+    }
 
 
-def make_table(results: Mapping[str, Any]) -> Table:
-    """The table of a run, with the published means of every table that it may be put beside."""
-    table = Table(list(TITLES.values()))
-    for number, (name, category) in enumerate(results["categories"].items(), start=1):
-        cells = table.cells(category, category.get("std") or {}, category.get("reasons") or {})
-        counts = category["n_normal"], category["n_anomalous"], len(unique_failures(category))
-        table.rows.append(Row(name, number, *counts, category.get("alarm"), cells))
-    table.mean = table.cells(results["mean"], results.get("std") or {}, results.get("mean_reasons") or {})
-    for published, entry in matching_tables(results):
-        figures = [percent(entry.mean[metric]) if metric in entry.mean else "" for metric in METRICS]
-        table.published.append((published.title, figures))
-        table.remarks += [f"{published.title}: {remark}" for remark in remarks(published, entry, results)]
-    return table
-
-
-def unique_failures(category: Mapping[str, Any]) -> dict[str, str]:
+def _unique_failures(category: Mapping[str, Any]) -> dict[str, str]:
     """Each picture that failed, whatever the seed: its path in the data set, and why, without this machine's path."""
     pairs = ((failure["path"], failure["message"]) for failure in category.get("failed") or ())
     return {path: message.partition(f"{path}: ")[2] or message for path, message in pairs}
@@ -253,26 +229,12 @@ class _Source:
         return file if file is not None and file.is_file() else None
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A chart, or why there is none."""
-
-    title: str
-    svg: Markup | None
-    reason: str = ""
-
-
 def _section(
-    number: int,
-    name: str,
-    category: Mapping[str, Any],
-    part: Mapping[str, Any],
-    source: _Source,
-    pictures: int,
+    number: int, name: str, category: Mapping[str, Any], part: Mapping[str, Any], source: _Source, pictures: int
 ) -> dict[str, Any]:
     """One category of the page. ``gallery_problem``: why its pictures have no heat maps."""
     gallery, problem = _gallery(name, part, source, pictures)
-    failures, mask_faults = list(unique_failures(category).items()), list(category.get("mask_faults") or ())
+    failures, mask_faults = list(_unique_failures(category).items()), list(category.get("mask_faults") or ())
     return {
         "name": name,
         "number": number,
@@ -305,19 +267,20 @@ def _gallery(name: str, part: Mapping[str, Any], source: _Source, pictures: int)
         return gallery, f"no heat maps: {error}"
 
 
-def _curve(part: Mapping[str, Any], curve: str, metric: str, title: str, options: Mapping[str, Any]) -> Chart:
+def _curve(part: Mapping[str, Any], curve: str, metric: str, title: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A chart, or why there is none."""
     figure, points = part["figures"][metric], part["curves"].get(curve)
     if figure is None or points is None:
-        return Chart(title, None, part["reasons"].get(metric, _NO_REASON))
+        return {"title": title, "svg": None, "reason": part["reasons"].get(metric, _NO_REASON)}
     title = f"{title}, area {percent(figure)} %"
-    return Chart(title, curve_chart(points, title=title, **options))
+    return {"title": title, "svg": curve_chart(points, title=title, **options)}
 
 
-def _histogram(part: Mapping[str, Any]) -> Chart:
+def _histogram(part: Mapping[str, Any]) -> dict[str, Any]:
     scores: dict[str, list[float]] = {"normal": [], "anomalous": []}
     for row in part["rows"]:
         if row["score"] is not None and math.isfinite(row["score"]):
             scores[row["label"]].append(row["score"])
     if not any(scores.values()):
-        return Chart("Scores", None, "no picture of this category was judged")
-    return Chart("Scores", histogram_chart(scores["normal"], scores["anomalous"]))
+        return {"title": "Scores", "svg": None, "reason": "no picture of this category was judged"}
+    return {"title": "Scores", "svg": histogram_chart(scores["normal"], scores["anomalous"])}

@@ -47,7 +47,7 @@ _KEYS = {
     "scores": str,
 }
 
-# What a reader looks for stands above the figures; the other settings, which are long, below them.
+# Entries that a reader looks for, above the figures; the other settings, which are long, come below them.
 _FIRST = ("dataset", "recipe", "model", "weights", "weights_sha256", "engine", "precision", "device", "shots", "seeds")
 
 

@@ -1,4 +1,4 @@
-"""Which pictures of a category are shown as references, and which are judged."""
+"""References of a category, drawn; and the pictures that are scored."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Draw:
 
     Attributes:
         references: shown as good samples, in the order drawn; none for zero-shot.
-        tested: judged, in the data set's order.
-        copies: not judged, because each is a copy of a reference, byte by byte: the picture, and that reference's path.
+        tested: scored, in the data set's order.
+        copies: not scored, because each is a copy of a reference, byte by byte: the picture, and that reference's path.
     """
 
     references: tuple[Item, ...]
@@ -27,10 +27,10 @@ class Draw:
 
 
 def draw(dataset: Dataset, category: str, *, shots: int = 0, seed: int = 0) -> Draw:
-    """Draw reference pictures, and say which pictures remain to be judged.
+    """Draw reference pictures, and say which pictures remain to be scored.
 
     References come from the normal train pictures. Where a data set has no train split they come from the normal test
-    pictures, and those drawn are not judged; nor are copies of a reference.
+    pictures, and those drawn are not scored; nor are copies of a reference.
 
     The lot of a picture is a hash of seed, category and file name. So a draw is the same on every machine and for every
     release of every library, in the raw and in the converted layout of a data set, and whatever else lies in the

@@ -1,4 +1,4 @@
-"""Charts as SVG: pure functions from numbers to markup, and what all charts are drawn with.
+"""Charts as SVG: pure functions from numbers to markup, and the parts that all charts share.
 
 The markup needs no style sheet and no script. One unit is one pixel where a chart is shown at its own width.
 """
@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 300, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 288, 30, 194
 """Edges of the plotting area of a chart inside a page."""
 
-# Blue and vermilion are told apart by all common kinds of colour vision; light and dark, also in grey.
+# Blue and vermilion can be distinguished with all common kinds of colour vision; light and dark, also in grey.
 NORMAL_COLOUR, DEFECTIVE_COLOUR = "#7db0dc", "#b8400e"
 CURVE_COLOUR = "#174f86"
 INK, SOFT, LINE, PAPER = "#1c2430", "#5b6675", "#dde2e8", "#ffffff"
@@ -116,10 +116,7 @@ def curve_chart(
     points = [(x, y) for x, y in zip(*curve, strict=True) if x <= x_max]
     line = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in points)
     area = f"{line} {x_scale(points[-1][0]):.1f},{BOTTOM} {x_scale(points[0][0]):.1f},{BOTTOM}"
-    parts = [
-        f'<polygon points="{area}" fill="{CURVE_COLOUR}" fill-opacity="0.10"/>',
-        *_axes(x_scale, x_label, y_label),
-    ]
+    parts = [f'<polygon points="{area}" fill="{CURVE_COLOUR}" fill-opacity="0.10"/>', *_axes(x_scale, x_label, y_label)]
     for number in ticks(0, 1):
         y = y_scale(number)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="{LINE}"/>')

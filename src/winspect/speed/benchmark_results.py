@@ -84,11 +84,7 @@ class Failure:
     def to_json(self) -> dict[str, Any]:
         """An entry of ``failed``."""
         names = vars(self.combination)
-        return {
-            **names,
-            "rounds_done": self.rounds_done,
-            "error": {"type": self.kind, "message": self.message},
-        }
+        return {**names, "rounds_done": self.rounds_done, "error": {"type": self.kind, "message": self.message}}
 
 
 def gemm_rates(products: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -36,7 +36,7 @@ ROW, BAR, SHARES_BAR = 50, 18, 20
 _LEGEND_Y, _SHARES_GAP, _SHARES_ROW, _BELOW_SHARES = 62, 62, 46, 14
 _SMALLEST_LABELLED = 0.06  # of a bar's length: narrower parts have no room for their figure
 
-# Dark, light and two in between: told apart in grey as well.
+# Dark, light and two in between: distinguishable in grey as well.
 COLOURS = {LINEAR: CURVE_COLOUR, ATTENTION: DEFECTIVE_COLOUR, LAYER_NORM: NORMAL_COLOUR, OTHER: "#8a94a3"}
 _ON_COLOURS = {LINEAR: PAPER, ATTENTION: PAPER, LAYER_NORM: INK, OTHER: INK}
 TITLES = {LINEAR: "linear", ATTENTION: "attention", LAYER_NORM: "LayerNorm", OTHER: "other"}
@@ -145,7 +145,7 @@ def figure(number: float) -> str:
 
 
 def describe_class(figures: Mapping[str, Any]) -> str:
-    """What a class does, how fast, and what binds it, in a line."""
+    """A line about a class: its work, how fast it is done, and the limit that binds it."""
     work = f"{figure(figures['gflop'])} GFLOP, {figure(figures['gbyte'])} GB"
     if figures["gflop_s"] is None:
         return f"{work}; no time was measured"

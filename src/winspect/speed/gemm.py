@@ -8,8 +8,10 @@ that engine can give, not a data sheet's.
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,8 +60,7 @@ class Gemm:
 
     def describe(self) -> dict[str, Any]:
         """Names and sizes."""
-        names = ("engine", "precision", "rows", "width", "hidden", "error")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("engine", "precision", "rows", "width", "hidden", "error")}
 
     def rates(self, repetitions: int) -> list[float]:
         """GFLOP/s, repetition by repetition."""
@@ -146,54 +147,29 @@ def _quantised(op: Any, x: Any, limit: float, levels: int) -> Any:
     return op.fake_quantize(x, low, high, low, high, levels)
 
 
-def _onnx(precision: str) -> Callable[..., Run]:
-    def build(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
-        import onnxruntime
-        import torch
+def _onnx(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
+    import onnxruntime
+    import torch
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        model = _onnx_chain(tokens.shape, weights, quantised=precision == "int8")
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda: session.run(None, {"x": tokens})[0]
+    from winspect.engines.compiled import onnx_options
+    from winspect.engines.onnx_engine import OnnxOperators
 
-    return build
-
-
-def _onnx_chain(shape: tuple[int, ...], weights: Sequence[np.ndarray], *, quantised: bool) -> bytes:
-    """The chain as an ONNX file; ``quantised`` with inputs rounded to 8 bits when they come, weights beforehand."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes, constants, x = [], [], "x"
-    for number, weight in enumerate(weights):
-        name, out = f"w{number}", f"y{number}"
-        if not quantised:
-            constants.append(numpy_helper.from_array(weight, name))
-            nodes.append(helper.make_node("MatMul", [x, name], [out]))
-        else:
-            scale = np.float32(np.abs(weight).max() / 127)
-            constants.append(numpy_helper.from_array(np.round(weight / scale).astype(np.int8), name))
-            constants.append(numpy_helper.from_array(scale, f"{name}_scale"))
-            rounded = [f"{out}_8bit", f"{out}_scale", f"{out}_zero"]
-            nodes += [
-                helper.make_node("DynamicQuantizeLinear", [x], rounded),
-                helper.make_node("MatMulInteger", [rounded[0], name, rounded[2]], [f"{out}_32bit"]),
-                helper.make_node("Cast", [f"{out}_32bit"], [f"{out}_float"], to=TensorProto.FLOAT),
-                helper.make_node("Mul", [rounded[1], f"{name}_scale"], [f"{out}_both"]),
-                helper.make_node("Mul", [f"{out}_float", f"{out}_both"], [out]),
-            ]
-        x = out
-    first = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))
-    last = helper.make_tensor_value_info(x, TensorProto.FLOAT, [shape[0], weights[-1].shape[1]])
-    graph = helper.make_graph(nodes, "linear_layers", [first], [last], constants)
-    # An operator set and a file version that releases of several years can read.
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return model.SerializeToString()
+    operators = OnnxOperators()
+    y = operators.input("x", (tokens.shape[0], tokens.shape[1]))
+    for weight in weights:
+        y = operators.linear(y, weight.T, None)
+    operators.output("y", y)
+    options = onnx_options(torch.get_num_threads())
+    with tempfile.TemporaryDirectory(prefix="winspect-", ignore_cleanup_errors=True) as folder:
+        operators.save(Path(folder))
+        path = f"{folder}/tower.onnx"
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": tokens})[0]
 
 
 BUILDERS: dict[tuple[str, str], Callable[[np.ndarray, Sequence[np.ndarray], str], Run]] = {
     **{("torch", precision): _torch(precision) for precision in ("fp32", "bf16", "fp16")},
     **{("openvino", precision): _openvino(precision) for precision in ("fp32", "bf16", "int8")},
-    **{("onnx", precision): _onnx(precision) for precision in ("fp32", "int8")},
+    ("onnx", "fp32"): _onnx,
 }
 """What builds a chain in an engine and a precision: from tokens (rows, width), weights and torch's device to a run."""

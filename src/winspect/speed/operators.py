@@ -35,13 +35,7 @@ _ELEMENTWISE = ("Subgraph", "Eltwise", "Add", "Mul", "Multiply", "MulAdd")
 _KINDS = (
     (ATTENTION, re.compile(r"attention|softmax|bmm", re.IGNORECASE)),
     (LAYER_NORM, re.compile(r"layer_?norm|^mvn$", re.IGNORECASE)),
-    (
-        LINEAR,
-        re.compile(
-            r"fullyconnected|matmul|gemm|conv(?!ert)|(^|::|_)(addmm|mm|linear)(_|$)",
-            re.IGNORECASE,
-        ),
-    ),
+    (LINEAR, re.compile(r"fullyconnected|matmul|gemm|conv(?!ert)|(^|::|_)(addmm|mm|linear)(_|$)", re.IGNORECASE)),
 )
 
 

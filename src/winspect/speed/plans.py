@@ -1,4 +1,4 @@
-"""What a benchmark measures: plans by name, their combinations with engines and precisions, and pictures.
+"""Subjects of a benchmark: plans by name, their combinations with engines and precisions, and pictures.
 
 Importing this imports no torch.
 """

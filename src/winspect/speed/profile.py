@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 DECODE, RESIZE, TOWER, SCORING = STAGES = ("decode", "resize", "tower", "scoring")
-"""What is done to pictures, one after the other: decoding; cutting, resizing and normalising; the image tower;
+"""Stages that pictures pass, one after the other: decoding; cutting, resizing and normalising; the image tower;
 windows, maps and scores."""
 OPERATORS_KEPT = 20
 _BLOCK = re.compile(r"^block\d+/")

@@ -17,7 +17,9 @@ from winspect._version import __version__
 from winspect.bundle.manifest import Manifest
 from winspect.calibration import Calibration
 from winspect.cli.main import main
-from winspect.errors import BundleError, SettingsError
+from winspect.cluster.destination import Destination
+from winspect.cluster.reading import read_results
+from winspect.errors import BundleError, OutputError, SettingsError
 from winspect.evaluation.compare import compare_runs
 from winspect.evaluation.results import open_run
 
@@ -27,6 +29,7 @@ GOOD, BAD = "examples/hex_nut/test/good/1.jpg", "examples/hex_nut/test/defective
 SAMPLES = ("examples/hex_nut/train/good/1.jpg", "examples/hex_nut/train/good/2.jpg")
 FEW_SHOT = ("--class", "hex nut", "--reference", *SAMPLES)
 RUNS = ("predicted/run.json", "evaluated/evaluation.json")
+BATCH = "batch/_winspect/run.json"  # its hash is in every shard
 BOTH = rf"\(written by winspect 9\.0, this is {re.escape(__version__)}\)"
 SINCE = ("repeat_last", "tile_references", "patch_norm", "underscores")  # settings that releases before did not know
 
@@ -198,6 +201,31 @@ def test_an_evaluation_of_another_release_is_refused_with_both(cli, earlier):
     assert refused.code == 2
     assert 'recipe_settings: {"window": 3} there, {"window": null} asked for' in refused.err
     assert f'winspect: "9.0" there, "{__version__}" asked for' in refused.err
+
+
+def go_on_with_batch(earlier) -> Destination:
+    return Destination.open(str(earlier / "batch"), document(EARLIER / BATCH), count=4, resume=True)
+
+
+def test_a_batch_goes_on_with_its_shards(earlier):
+    (earlier / "batch" / "part-00001.parquet").unlink()
+    with go_on_with_batch(earlier) as destination:
+        assert ([*destination.shards], destination.missing()) == ([0], [1])
+
+
+def test_a_batch_of_another_release_is_refused_with_both(earlier):
+    edit(earlier / BATCH, of_release_9)
+    words = r'recipe: {"window": 3} there, .*winspect: "9.0" there, "0.1.0" asked for'
+    with pytest.raises(OutputError, match=words):
+        go_on_with_batch(earlier)
+
+
+def test_results_of_a_batch_are_read():
+    results = list(read_results(str(EARLIER / "batch")))
+    assert [Path(result.path).name for result in results] == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert [result.anomaly_score for result in results] == pytest.approx(
+        [0.097511, 0.126018, 0.118253, 0.120349], abs=1e-6
+    )
 
 
 def test_results_are_compared(earlier):

@@ -70,6 +70,19 @@ class Clock:
         return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
+class Seconds:
+    """A clock that stands still but for :meth:`pass_by`."""
+
+    def __init__(self) -> None:
+        self._seconds = time.monotonic()
+
+    def pass_by(self, seconds: float) -> None:
+        self._seconds += seconds
+
+    def __call__(self) -> float:
+        return self._seconds
+
+
 def picture(path: Path, brightness: int = 100) -> Path:
     """A picture that appears at once, as one that is renamed into place does."""
     hidden = path.with_name(f".{path.name}")
@@ -126,7 +139,7 @@ class Watch:
         """What was shown, in order."""
         return [row["file"]["name"] for row in self.shown]
 
-    def until(self, condition: Callable[[], Any], seconds: float = 8.0) -> None:
+    def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> None:
         """Wait for something that must come true."""
         end = time.monotonic() + seconds
         while not condition():
@@ -146,7 +159,7 @@ def watching(root: Path, out: Path, model: Any = None, **options: Any) -> Iterat
         yield watch
     finally:
         watch.stop.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
     if watch.error is not None:
         raise watch.error

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.watch.fakes import SIZE_WH, Clock, QuickModel, Watch, picture, watching
+from tests.watch.fakes import SIZE_WH, Clock, QuickModel, Seconds, Watch, picture, watching
 from winspect.errors import SourceError
 from winspect.watch import folder as folder_module
 from winspect.watch.events import FolderEvents
@@ -74,14 +74,17 @@ def test_a_picture_that_is_renamed_into_place_is_judged_at_once(incoming, out):
 
 def test_a_slow_writer_is_waited_for(incoming, out, tmp_path):
     data = noise(tmp_path / "whole.png")
-    model = QuickModel()
-    with watching(incoming, out, model, settle_s=0.25) as watch:
+    model, clock = QuickModel(), Seconds()
+    with watching(incoming, out, model, settle_s=0.25, now=clock) as watch:
         with (incoming / "slow.png").open("wb") as file:
             for start in range(0, len(data), len(data) // 6):
                 file.write(data[start : start + len(data) // 6])
                 file.flush()
-                time.sleep(0.06)
-        watch.until(lambda: watch.shown)
+                time.sleep(0.06)  # for the watch to look
+                clock.pass_by(0.1)
+        watch.until(lambda: watch.folder.behind)
+        clock.pass_by(0.3)
+        watch.until(lambda: clock.pass_by(0.01) or watch.shown)
     assert model.batches == [1]  # it was never tried before it was complete
     assert watch.shown[0]["error"] is None
 
@@ -238,10 +241,12 @@ def test_links(incoming, out, tmp_path):
 
 
 def test_a_picture_deleted_before_it_was_judged_is_said_and_forgotten(incoming, out, caplog):
-    with watching(incoming, out, settle_s=0.5) as watch:
+    clock = Seconds()
+    with watching(incoming, out, settle_s=0.5, now=clock) as watch:
         (incoming / "a.png").write_bytes(b"half a pic")
         watch.until(lambda: watch.folder.behind)
         (incoming / "a.png").unlink()
+        clock.pass_by(1)
         watch.until(lambda: watch.folder.gone == 1)
         assert watch.folder.behind == 0
     assert f"{incoming / 'a.png'}: gone before it was scored" in caplog.text
@@ -251,8 +256,9 @@ def test_a_picture_deleted_before_it_was_judged_is_said_and_forgotten(incoming, 
 def test_the_folder_vanishes_and_comes_back(incoming, out, caplog):
     """What waited stays in line, what was judged is not judged again, what comes afterwards is."""
     picture(incoming / "a.png")
-    with watching(incoming, out, settle_s=0.4) as watch:
-        watch.until(lambda: watch.shown)
+    clock = Seconds()
+    with watching(incoming, out, settle_s=0.4, now=clock) as watch:
+        watch.until(lambda: clock.pass_by(0.01) or watch.shown)
         (incoming / "waits.png").write_bytes((incoming / "a.png").read_bytes())
         watch.until(lambda: watch.folder.behind)
         incoming.rename(incoming.with_name("away"))
@@ -260,10 +266,10 @@ def test_the_folder_vanishes_and_comes_back(incoming, out, caplog):
         time.sleep(0.25)
         picture(incoming.with_name("away") / "meanwhile.png")
         incoming.with_name("away").rename(incoming)
-        watch.until(lambda: len(watch.shown) == 3)
-        assert "the folder is back after" in caplog.text
+        watch.until(lambda: "the folder is back after" in caplog.text)
+        watch.until(lambda: clock.pass_by(0.01) or len(watch.shown) == 3)
         picture(incoming / "afterwards.png")
-        watch.until(lambda: len(watch.shown) == 4)
+        watch.until(lambda: clock.pass_by(0.01) or len(watch.shown) == 4)
         assert watch.folder.gone == 0
     assert watch.names[0] == "a.png"
     assert sorted(watch.names[1:3]) == ["meanwhile.png", "waits.png"]
@@ -406,10 +412,22 @@ def test_a_picture_that_changes_while_it_is_judged_is_judged_again(incoming, out
 def test_stopping_leaves_the_rest_for_the_next_start(incoming, out):
     for number in range(30):
         picture(incoming / f"{number:02d}.png")
-    with watching(incoming, out, QuickModel(0.02)) as watch:
-        watch.until(lambda: len(watch.shown) >= 5)
-    stopped_after = len(rows_in(out))
-    assert 5 <= stopped_after < 30
+
+    class Stopping(QuickModel):
+        """Ends the watch under its fifth picture."""
+
+        scored = 0
+
+        def predict_many(self, pictures, *arguments, **options):
+            for result in super().predict_many(pictures, *arguments, **options):
+                self.scored += 1
+                if self.scored == 5:
+                    watch.stop.set()
+                yield result
+
+    watch = Watch(incoming, out, Stopping())
+    watch.run()
+    assert len(rows_in(out)) == 5
     with watching(incoming, out) as again:
         again.until(lambda: len(rows_in(out)) == 30)
     assert sorted(row["file"]["name"] for row in rows_in(out)) == [f"{number:02d}.png" for number in range(30)]
@@ -597,7 +615,7 @@ def in_place(path: Path, brightness: int) -> None:
 def test_a_name_that_is_replaced_all_the_time_is_judged(incoming, out, replace, options):
     """Before: no row, as it never came to rest. Each version that is judged has a row of its own."""
     with watching(incoming, out, **options) as watch, replacing(incoming / "live.png", 0.05, replace):
-        watch.until(lambda: len(watch.shown) >= 3, seconds=20)
+        watch.until(lambda: len(watch.shown) >= 3)
     rows = rows_in(out)
     assert all(row["error"] is None and row["file"]["name"] == "live.png" for row in rows)
     versions = [row["file"]["modified_ns"] for row in rows]
@@ -637,13 +655,14 @@ def test_a_name_that_is_replaced_by_what_cannot_be_read_fails_in_time(incoming, 
 def test_a_file_that_grows_for_long_is_no_name_that_is_replaced(incoming, out, tmp_path):
     """The bound of settling is not for it: half of a picture would be judged."""
     data = noise(tmp_path / "whole.png")
-    model = QuickModel()
-    with watching(incoming, out, model, settle_s=0.15) as watch:
+    model, clock = QuickModel(), Seconds()
+    with watching(incoming, out, model, settle_s=0.15, now=clock) as watch:
         with (incoming / "slow.png").open("wb") as file:
             for start in range(0, len(data), len(data) // 16):
                 file.write(data[start : start + len(data) // 16])
                 file.flush()
-                time.sleep(0.05)
-        watch.until(lambda: watch.shown)
+                time.sleep(0.05)  # for the watch to look
+                clock.pass_by(0.1)
+        watch.until(lambda: clock.pass_by(0.01) or watch.shown)
     assert model.batches == [1]
     assert watch.shown[0]["error"] is None

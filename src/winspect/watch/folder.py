@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from winspect.errors import PictureError, SourceError
@@ -48,6 +48,7 @@ class WatchedFolder:
         patience_s: how long a file that cannot be decoded is tried again.
         scan_every_s: how often the whole folder is scanned, or less often where that takes long.
         ignore: folders whose contents are no arrivals: where the results go.
+        now: seconds, by which files settle.
 
     Attributes:
         gone: number of pictures that were deleted before they were scored.
@@ -68,12 +69,14 @@ class WatchedFolder:
         patience_s: float = 30.0,
         scan_every_s: float = 60.0,
         ignore: Iterable[Path] = (),
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         if not root.is_dir():
             raise SourceError(f"{os.fspath(root)!r}: no such folder: check the path")
         self.root, self.journal, self.stop, self.poll = root, journal, stop, poll
         self.settle_s, self.patience_s, self.scan_every_s = settle_s, patience_s, scan_every_s
         self.gone = 0
+        self._now = now
         self._tree = Tree(root, recursive=recursive, ignore=ignore, complain=self._complain)
         self._events = FolderEvents(root, recursive=recursive, poll=poll, stop=stop)
         self._queue: dict[str, Arrival] = {}
@@ -98,7 +101,7 @@ class WatchedFolder:
         waiting = (arrival.arrived for arrival in self._queue.values() if not arrival.failures)
         words = [f"{unreadable} cannot be read so far"] if unreadable else []
         if (oldest := next(waiting, None)) is not None:
-            words.insert(0, f"{self.behind - unreadable} behind, the oldest for {time.monotonic() - oldest:.1f} s")
+            words.insert(0, f"{self.behind - unreadable} behind, the oldest for {self._now() - oldest:.1f} s")
         elif self._more:  # they wait in the folder alone, and are queued in a moment
             words.insert(0, f"{self._more} behind")
         return ", ".join(words)
@@ -129,7 +132,7 @@ class WatchedFolder:
     def ready(self, most: int) -> list[Arrival]:
         """The first pictures that are complete as far as can be seen. They stay in the queue until :meth:`done`."""
         found: list[Arrival] = []
-        now = time.monotonic()
+        now = self._now()
         for arrival in list(self._queue.values()) if self._events.is_there() else ():
             if len(found) == most:
                 break
@@ -150,7 +153,7 @@ class WatchedFolder:
         Args:
             error: why the picture could not be scored, or None.
         """
-        now = time.monotonic()
+        now = self._now()
         status = self._tree.status(arrival.name)
         is_there = status is not None and content_of(status) == arrival.content
         if error is None and (status is None or is_there or self._was_whole(arrival, status, now)):
@@ -220,7 +223,7 @@ class WatchedFolder:
         if (waiting := self._queue.get(name)) is not None:
             if renamed and not self.poll:  # its inode may well be the number that the last file but one gave up
                 waiting.see(status)
-                waiting.is_replaced, waiting.due = True, time.monotonic()
+                waiting.is_replaced, waiting.due = True, self._now()
             return
         if self.journal.knows(name, content_of(status)):
             return
@@ -233,7 +236,7 @@ class WatchedFolder:
         """Append to the queue. What was renamed into place need not settle: it came as a hidden or temporary name went,
         or its times differ, because writing changes both at once and renaming the second alone.
         """
-        now = time.monotonic()
+        now = self._now()
         renamed = (renamed and not self.poll) or self._was_renamed(status)
         due = now if renamed else now + self.settle_s
         path = os.path.join(self.root, name)
@@ -244,11 +247,11 @@ class WatchedFolder:
         return not self.poll and os.name == "posix" and status.st_ctime_ns > status.st_mtime_ns
 
     def _is_time_to_scan(self) -> bool:
-        return bool(self._more) or self._events.lost or time.monotonic() >= self._next_scan
+        return bool(self._more) or self._events.lost or self._now() >= self._next_scan
 
     def _scan(self) -> None:
         """Scan the whole folder; of what is new there, the oldest are queued."""
-        began = time.monotonic()
+        began = self._now()
         count = 0
 
         def unknown() -> Iterator[tuple[int, str, os.stat_result]]:
@@ -264,12 +267,12 @@ class WatchedFolder:
             self._put(name, status, renamed=False)
         self._more = count - len(oldest)
         self.journal.forget_absent()
-        now = time.monotonic()
+        now = self._now()
         self._next_scan = now + max(self.scan_every_s, 10 * (now - began))
 
     def _complain(self, text: str) -> None:
         """Log a warning, but not at every look."""
-        now = time.monotonic()
+        now = self._now()
         if text != self._complaint[0] or now - self._complaint[1] >= _REMINDER_S:
             self._complaint = (text, now)
             logger.warning("%s", text)

@@ -220,7 +220,7 @@ def _picture(pictures: Sequence[Path]) -> dict[str, Any]:
     for path in some:
         resize_tiles(path, model.preprocess, model.cut)
     decode_ms = 1000 * (time.thread_time() - began) / len(some)
-    return {"bytes_between_stages_per_picture": bytes_of_one, "decode_alone_cpu_ms_per_picture": round(decode_ms, 2)}
+    return {"bytes_of_tiles_per_picture": bytes_of_one, "decode_alone_cpu_ms_per_picture": round(decode_ms, 2)}
 
 
 def _leave_nothing() -> list[str]:

@@ -3,10 +3,10 @@
     python -m benchmarks.scale [--pictures 1e7] [--within 24] [--markdown]
     python -m benchmarks.scale --accelerators 8 --pace 250 --cores 64 --link 25 --picture 1600x1200
 
-A machine judges as many pictures as its slowest part lets through: its accelerators (``--pace``, pictures per second of
+A machine scores as many pictures as its slowest part lets through: its accelerators (``--pace``, pictures per second of
 one: measure yours with `winspect benchmark`), the cores that are left for decoding, or its link. The one driver hands
-out and collects rows. Decoding is measured here, now, on one core, on a JPEG picture of the size asked for; the rest
-is read from batch.json, versus_anomalib.json and plans.json in results/.
+out shards and puts their files in place. Decoding is measured here, now, on one core, on a JPEG picture of the size
+asked for; the rest is read from batch.json, versus_anomalib.json and plans.json in results/.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Machine:
     """A kind of machine.
 
     Attributes:
-        pace: pictures per second of one of its judging workers. source: where that comes from.
+        pace: pictures per second of one of its workers. source: where that comes from.
         workers: how many it has: one an accelerator, or one on the CPU.
         cores: in all; a worker on an accelerator takes one, and decoding has the others.
-        on_cpu: whether it judges on its CPU, which decodes between.
+        on_cpu: whether it scores on its CPU, which decodes between.
         link: of the network, Gbit/s.
     """
 
@@ -57,13 +57,12 @@ class Costs:
 
     Attributes:
         decode_ms: to read, decode, cut and resize, on one core.
-        read, between, written: bytes from storage, from decoding to judging, and in a shard.
-        driver_ms: of the driver, to collect and write its row.
+        read, written: bytes from storage, and in a shard.
+        driver_ms: of the driver, to put its row in place.
     """
 
     decode_ms: float
     read: float
-    between: float
     written: float
     driver_ms: float
 
@@ -71,12 +70,12 @@ class Costs:
 def limits(machine: Machine, costs: Costs) -> dict[str, float]:
     """Pictures per second that each part of one machine lets through."""
     if machine.on_cpu:
-        judging = {"judging": 1 / (1 / machine.pace + costs.decode_ms / 1000 / machine.cores)}
+        scoring = {"scoring": 1 / (1 / machine.pace + costs.decode_ms / 1000 / machine.cores)}
     else:
         spare = machine.cores - machine.workers
-        judging = {"judging": machine.workers * machine.pace, "decoding": spare * 1000 / costs.decode_ms}
+        scoring = {"scoring": machine.workers * machine.pace, "decoding": spare * 1000 / costs.decode_ms}
     return {
-        **judging,
+        **scoring,
         "network": machine.link * 1e9 / 8 / (costs.read + costs.written),
     }
 
@@ -98,7 +97,6 @@ def plan(machine: Machine, costs: Costs, pictures: float, within_h: float) -> di
         "storage_gb_s": pace * costs.read / 1e9,
         "read_tb": pictures * costs.read / 1e12,
         "written_gb": pictures * costs.written / 1e9,
-        "moved_tb": pictures * costs.between / 1e12,
     }
 
 
@@ -144,7 +142,6 @@ def costs_of(width: int, height: int) -> Costs:
     return Costs(
         decode_ms=decode_ms,
         read=read,
-        between=scaling["bytes_between_stages_per_picture"],
         written=scaling["runs"]["one_worker"]["bytes_written_per_picture"],
         driver_ms=measured["throughput"]["stages"]["write"]["ms_per_picture"],
     )
@@ -183,14 +180,13 @@ def main() -> None:
         machines = [Machine(name, "given", args.pace, args.accelerators, args.cores, on_cpu=False, link=args.link)]
     print(
         f"A picture of {args.picture}: {costs.decode_ms:.1f} ms of one core to decode, {costs.read / 1e3:.0f} kB read, "
-        f"{costs.between / 1e3:.0f} kB from decoding to judging, {costs.written:.0f} bytes written, "
-        f"{costs.driver_ms:.3f} ms of the driver."
+        f"{costs.written:.0f} bytes written, {costs.driver_ms:.3f} ms of the driver."
     )
     for pictures in args.pictures or RUNS:
         rows = [plan(machine, costs, pictures, args.within) for machine in machines]
         total = rows[0]
         print(
-            f"\n{pictures:,.0f} pictures: {total['read_tb']:,.1f} TB read, {total['moved_tb']:,.1f} TB between stages, "
+            f"\n{pictures:,.0f} pictures: {total['read_tb']:,.1f} TB read, "
             f"{total['written_gb']:,.1f} GB written.\n\n{as_table(rows)}"
         )
 

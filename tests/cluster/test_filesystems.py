@@ -235,19 +235,6 @@ def test_embedded_pictures_each_row_group_once(parquet, monkeypatch):
     assert read == [(group, "image.bytes") for group in range(3)]
 
 
-def test_embedded_pictures_in_any_order_and_twice(parquet):
-    rows = inputs_of(parquet)
-    assert list(pictures_of([rows[at] for at in [20, 3, 3, 9, 2, 11, 0]])) == [
-        b"20",
-        b"3",
-        b"3",
-        b"9",
-        b"2",
-        b"11",
-        b"0",
-    ]
-
-
 def test_embedded_pictures_between_files(parquet, tmp_path):
     (tmp_path / "m.csv").write_text("path\n1.bmp\n")
     rows = inputs_of(parquet, str(tmp_path / "m.csv"))

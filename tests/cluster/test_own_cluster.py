@@ -13,6 +13,9 @@ import pytest
 
 pytest.importorskip("ray")
 
+from winspect.cluster.own_cluster import own_token, started_closed
+from winspect.errors import ClusterError
+
 SOURCES = str(Path(__file__).parents[2] / "src")
 
 # Everything the process and its children listen on; a task; and visitors with the token, with a wrong one, with none.
@@ -92,3 +95,19 @@ def test_it_lets_nobody_in_and_leaves_the_environment_as_it_was(tmp_path):
     assert told == ["let in", "", ""]
     assert (mode_afterwards, token_is_left) == ("disabled", False)
     assert not (tmp_path / ".ray").exists()  # no token is left in the home folder
+
+
+@pytest.mark.parametrize("name", ["ENABLE_RAY_CLUSTER", "start_api_server"])
+def test_a_release_without_rays_private_names_is_not_started_open(monkeypatch, name):
+    from ray._private import ray_constants, services
+
+    monkeypatch.delattr(ray_constants if name.isupper() else services, name)
+    words = rf"^Ray .* is newer than this release of winspect knows \(.*{name}.*\): a cluster .* would be open"
+    with pytest.raises(ClusterError, match=words), started_closed():
+        pytest.fail("started")
+
+
+def test_a_release_that_reads_tokens_otherwise_is_not_started_open(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray._raylet", None)
+    with pytest.raises(ClusterError, match="would be open to others"), own_token():
+        pytest.fail("started")

@@ -8,12 +8,12 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from winspect._version import __version__
-from winspect.cluster.own_cluster import no_reporting_process, on_loopback, own_token
+from winspect.cluster.own_cluster import own_token, started_closed
 from winspect.errors import ClusterError, MissingExtraError, WinspectError
 from winspect.system.installation import install_command
 from winspect.system.machine import usable_cores
@@ -150,12 +150,10 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
         options["include_dashboard"] = dashboard
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with ExitStack() as stack:
-            if not address:
-                stack.enter_context(on_loopback())
-            if not (address or dashboard):
-                stack.enter_context(no_reporting_process())
+        with nullcontext() if address else started_closed(dashboard=dashboard):
             return ray.init(address=address or "local", **options)
+    except ClusterError:
+        raise
     except Exception as error:
         raise ClusterError(_refusal(address, error)) from error
     finally:

@@ -205,7 +205,7 @@ def list_folder(place: str, endings: Collection[str] = ()) -> list[str]:
         logger.warning("%s: %s", named(place), left_out)
     uri = Uri.split(place)
     top = uri.path + "/" if uri.path else ""
-    return [top + path for path in _in_natural_order([path[below:] for path, known in sought.items() if known])]
+    return [top + path for path in sorted((path[below:] for path, known in sought.items() if known), key=_key)]
 
 
 def _start_of(system: fs.FileSystem, path: str) -> bytes:
@@ -216,26 +216,15 @@ def _start_of(system: fs.FileSystem, path: str) -> bytes:
         return b""
 
 
-def _in_natural_order(paths: Sequence[str]) -> Iterator[str]:
-    """As a search folder by folder meets them; keys are made for one folder at a time."""
-    inside: dict[str, list[tuple[Any, str, bool]]] = {"": []}
+@lru_cache(maxsize=4096)
+def _folder_key(folder: str) -> tuple[Any, ...]:
+    return tuple(natural_key(name) for name in folder.split("/")) if folder else ()
 
-    def enter(path: str, is_folder: bool) -> None:
-        folder, _, name = path.rpartition("/")
-        if folder not in inside:
-            inside[folder] = []
-            enter(folder, True)
-        inside[folder].append((name, path, is_folder))
 
-    for path in paths:
-        enter(path, False)
-    stack = [("", "", True)]
-    while stack:
-        _, path, is_folder = stack.pop()
-        if is_folder:
-            stack.extend(sorted(inside.pop(path), key=lambda entry: natural_key(entry[0]), reverse=True))
-        else:
-            yield path
+def _key(path: str) -> tuple[Any, ...]:
+    """Sorts paths as a search meets them, folder by folder."""
+    folder, _, name = path.rpartition("/")
+    return (*_folder_key(folder), natural_key(name))
 
 
 def read_picture(path: str) -> str | bytes:
@@ -295,53 +284,42 @@ def _or_error(path: str) -> str | bytes | PictureError:
 
 
 def _embedded(file: str, column: str, items: Sequence[tuple[int, str]]) -> Iterator[bytes | PictureError]:
-    """The pictures in some rows of a Parquet file; ``items`` has (row, name)."""
+    """The pictures in some rows of a Parquet file, ascending; ``items`` has (row, name)."""
     done = 0
     try:
         system, path = _open(file)
         with open_input(system, path) as opened:
             parquet = pq.ParquetFile(opened, buffer_size=_READ_AHEAD)
-            starts = np.cumsum([0, *(parquet.metadata.row_group(at).num_rows for at in range(parquet.num_row_groups))])
-            for group, rows in groupby(items, key=lambda item: int(np.searchsorted(starts, item[0], side="right")) - 1):
-                for picture in _of_group(parquet, group, int(starts[group]), column, list(rows), named(file)):
+            ends = np.cumsum([parquet.metadata.row_group(at).num_rows for at in range(parquet.num_row_groups)])
+            for group, members in groupby(items, key=lambda item: int(np.searchsorted(ends, item[0], side="right"))):
+                first = int(ends[group - 1]) if group else 0
+                for picture in _of_group(parquet, group, first, column, list(members), named(file)):
                     done += 1
                     yield picture
     except FAILURES as error:
-        for _, name in items[done:]:
-            yield PictureError(name, f"{named(file)}: {reason_of(error)}")
+        yield from (PictureError(name, f"{named(file)}: {reason_of(error)}") for _, name in items[done:])
 
 
 def _of_group(
-    parquet: pq.ParquetFile, group: int, start: int, column: str, items: Sequence[tuple[int, str]], file: str
+    parquet: pq.ParquetFile, group: int, first: int, column: str, items: Sequence[tuple[int, str]], file: str
 ) -> Iterator[bytes | PictureError]:
-    """As :func:`_embedded`, within one row group, whose first row is ``start``."""
-    done, held, first, before = 0, pa.nulls(0), start, start
-    values: Iterator[pa.Array] = iter(())
+    """As :func:`_embedded`, within one row group, whose first row is ``first``; a few pictures are read at a time."""
+    done = 0
     try:
         if group >= parquet.num_row_groups:
             raise _UnusableError(f"has fewer rows than before: {_AS_THEY_ARE}")
-        values = _leaves(parquet, group, column)
-        for row, name in items:
-            if row < before:  # not in order: from the front again
-                values, held, first = _leaves(parquet, group, column), pa.nulls(0), start
-            before = row
-            while row >= first + len(held):
-                first += len(held)
-                held = next(values, None)
-                if held is None:
-                    raise _UnusableError(f"ends within a row group: {_AS_THEY_ARE}")
-            picture = held[row - first].as_py()
-            done += 1
-            yield picture or PictureError(name, f"{file}, row {row}: holds no picture: put one in, or leave it out")
+        for batch in parquet.iter_batches(_PICTURES_AT_A_TIME, row_groups=[group], columns=[column], use_threads=False):
+            pictures = cells(batch, column).cast(pa.large_binary())
+            while done < len(items) and items[done][0] < first + len(pictures):
+                row, name = items[done]
+                done += 1
+                picture = pictures[row - first].as_py()
+                yield picture or PictureError(name, f"{file}, row {row}: holds no picture: put one in, or leave it out")
+            first += len(pictures)
+        if done < len(items):
+            raise _UnusableError(f"ends within a row group: {_AS_THEY_ARE}")
     except FAILURES as error:
-        for _, name in items[done:]:
-            yield PictureError(name, f"{file}: {reason_of(error)}")
-
-
-def _leaves(parquet: pq.ParquetFile, group: int, column: str) -> Iterator[pa.Array]:
-    """One binary column of a row group, a few pictures at a time; ``image.bytes`` is a field of a struct."""
-    for batch in parquet.iter_batches(_PICTURES_AT_A_TIME, row_groups=[group], columns=[column], use_threads=False):
-        yield cells(batch, column).cast(pa.large_binary())
+        yield from (PictureError(name, f"{file}: {reason_of(error)}") for _, name in items[done:])
 
 
 def cells(batch: pa.RecordBatch, column: str) -> pa.Array:

@@ -1,6 +1,6 @@
 """How a Ray cluster of our own, on this machine, is started: closed to others, and without what it does not need.
 
-Ray has options for none of this, so that some of its private names are used; ``pyproject.toml`` bounds its release.
+Ray has options for none of this, so private names of Ray are used, all of them here; a release without them is refused.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from winspect.errors import ClusterError
 
 
 @contextmanager
@@ -18,6 +21,9 @@ def own_token(*, keep: bool = False) -> Iterator[None]:
     Args:
         keep: a token that Ray keeps in the home folder, where ``ray get-auth-token`` finds it; else one that ends
             with the cluster.
+
+    Raises:
+        ClusterError: this release of Ray cannot be started so.
     """
     names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
     before = {name: os.environ.get(name) for name in names}
@@ -36,39 +42,57 @@ def own_token(*, keep: bool = False) -> Iterator[None]:
 
 
 def _read_authentication() -> None:
-    """Ray reads the environment when it is imported; this has it read again what concerns tokens."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+    """Have Ray read again what the environment says of tokens; it does so when it is imported."""
+    try:
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+    except (ImportError, AttributeError) as error:
+        raise _unknown_release(error) from error
 
 
 @contextmanager
-def on_loopback() -> Iterator[None]:
-    """Start a cluster that listens on this machine's loopback address alone, as Ray does on Windows and macOS.
+def started_closed(*, dashboard: bool = False) -> Iterator[None]:
+    """Start a cluster within this block that listens on the loopback address alone, with no process for usage reports.
 
-    On Linux Ray takes the machine's address in its network, and then its processes listen on all addresses.
+    On Linux Ray takes the machine's address in its network, and then its processes listen on all addresses; on Windows
+    and macOS it takes loopback. The process that Ray starts in place of a dashboard asks the metadata hosts of three
+    clouds, also where reporting is off; Ray goes on without it, as where it cannot be started.
+
+    Raises:
+        ClusterError: this release of Ray cannot be started so.
     """
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
+        from ray._private import ray_constants, services
+
+        loopback = _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
+        silent = nullcontext() if dashboard else _replaced(services, "start_api_server", lambda *_, **__: ("", None))
+    except (ImportError, AttributeError) as error:
+        raise _unknown_release(error) from error
+    with loopback, silent:
         yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-@contextmanager
-def no_reporting_process() -> Iterator[None]:
-    """Start a cluster without the process that Ray starts, in place of a dashboard, for usage reports alone.
+def _replaced(module: Any, name: str, value: Any) -> Any:
+    """A block in which a module's name has another value. Raises AttributeError where it has no such name."""
+    before = getattr(module, name)
 
-    It asks for the metadata hosts of three clouds, also where reporting is off. Ray goes on without it, as where it
-    cannot be started.
-    """
-    from ray._private import services
+    @contextmanager
+    def replaced() -> Iterator[None]:
+        setattr(module, name, value)
+        try:
+            yield
+        finally:
+            setattr(module, name, before)
 
-    start, services.start_api_server = services.start_api_server, lambda *_, **__: ("", None)
-    try:
-        yield
-    finally:
-        services.start_api_server = start
+    return replaced()
+
+
+def _unknown_release(error: Exception) -> ClusterError:
+    import ray
+
+    return ClusterError(
+        f"Ray {ray.__version__} is newer than this release of winspect knows ({error}): a cluster started here would "
+        "be open to others; install ray 2.60, or start one with RAY_AUTH_MODE=token and name its --address"
+    )

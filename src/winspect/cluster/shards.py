@@ -200,12 +200,3 @@ def _footer_bytes(store: FolderStore, name: str) -> bytes:
         end = file.read_at(min(size, _FOOTER_GUESS), max(size - _FOOTER_GUESS, 0))
         need = int.from_bytes(end[-8:-4], "little") + 8  # its length, and the magic number
         return end if need <= len(end) else file.read_at(min(size, need), max(size - need, 0))
-
-
-def read_columns(store: FolderStore, shard: Shard, columns: list[str]) -> pa.Table:
-    """Some columns of a shard. Raises OutputError."""
-    try:
-        with open_input(store.fs, store.path(shard.file)) as file:
-            return pq.ParquetFile(file).read(columns=columns)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{store.name}/{shard.file}: cannot be read ({error}); go on with --resume") from error

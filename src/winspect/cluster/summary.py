@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from winspect.cluster.destination import Destination
-from winspect.cluster.shards import read_columns, read_shards
+from winspect.cluster.shards import read_shards, result_schema
 from winspect.errors import OutputError
 
 QUANTILES = {"min": 0.0, **{str(level): level for level in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)}, "max": 1.0}
@@ -23,8 +22,7 @@ MOST_CLASSES = 100
 def summarise(destination: Destination) -> dict[str, Any]:
     """Counts, score quantiles and errors over all finished shards, those of earlier runs included.
 
-    Shard after shard is read, and of it only the columns that are counted; of a picture its score alone is kept,
-    8 bytes.
+    Of the shards only the columns that are counted are read; of a picture 16 bytes are kept: class, verdict, score.
 
     Returns:
         ``inputs`` of the run; of the finished shards ``judged`` and ``failed``, ``anomalous`` and ``normal`` (null
@@ -36,21 +34,64 @@ def summarise(destination: Destination) -> dict[str, Any]:
     Raises:
         OutputError: a shard cannot be read.
     """
-    judged, failed, warned, errors = _counts(destination)
-    names = sorted({*judged, *failed})
-    by_class = 1 < len(names) <= MOST_CLASSES
-    scores = _scores(destination, judged, by_class=by_class)
-    classes = {name: _described(judged.get(name, Counter()), failed[name], scores.get(name)) for name in names}
+    try:
+        scored, warned = _scored(destination)
+        failed, errors = _failures(destination)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{destination.store.name}: cannot be read ({error}); go on with --resume") from error
+    kinds, scores = scored["class"].combine_chunks(), scored["anomaly_score"].to_numpy()
+    verdicts: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    for group in scored.group_by(["class", "verdict"]).aggregate([([], "count_all")]).to_pylist():
+        verdicts[group["class"]][group["verdict"]] = group["count_all"]
+    names, codes = sorted({*verdicts, *failed}), kinds.indices.to_numpy()
+    known = dict(zip(kinds.dictionary.to_pylist(), range(len(kinds.dictionary)), strict=True))
+    classes = {}
+    if 1 < len(names) <= MOST_CLASSES:
+        of_class = {name: scores[codes == known.get(name, -1)] for name in names}
+        classes["classes"] = {name: _described(verdicts[name], failed[name], of_class[name]) for name in names}
     shards = destination.shards.values()
     return {
         "inputs": destination.plan.inputs,
-        **_described(sum(judged.values(), Counter()), failed.total(), scores[None]),
+        **_described(sum(verdicts.values(), Counter()), failed.total(), scores),
         "warned": warned,
-        **({"classes": classes} if by_class else {}),
+        **classes,
         "shards": len(shards),
         "bytes": sum(shard.bytes for shard in shards),
         "errors": errors,
     }
+
+
+def _dataset(destination: Destination) -> ds.Dataset:
+    """The finished shards; class and verdict take four bytes a row."""
+    store, shards = destination.store, destination.shards
+    options = ds.ParquetReadOptions(dictionary_columns={"class", "verdict"})
+    files = [store.path(shards[number].file) for number in sorted(shards)]
+    schema = result_schema(arrays=False)
+    for name in ("class", "verdict"):
+        field = pa.field(name, pa.dictionary(pa.int32(), pa.string()))
+        schema = schema.set(schema.get_field_index(name), field)
+    return ds.dataset(files, schema=schema, filesystem=store.fs, format=ds.ParquetFileFormat(read_options=options))
+
+
+def _scored(destination: Destination) -> tuple[pa.Table, int]:
+    """Class, verdict and score of the rows that have one; and the number of rows with a warning."""
+    rows, fine = _dataset(destination), ds.field("error").is_null()
+    table = rows.to_table(["class", "verdict", "anomaly_score"], filter=fine).unify_dictionaries()
+    return table, rows.count_rows(filter=ds.field("warning").is_valid())
+
+
+def _failures(destination: Destination) -> tuple[Counter[str], dict[str, Any]]:
+    """Failures by class; and by type of error, their number and the first as an example."""
+    failed: Counter[str] = Counter()
+    errors: dict[str, Any] = {}
+    columns, filter = ["id", "path", "class", "error"], ds.field("error").is_valid()
+    for batch in _dataset(destination).to_batches(columns=columns, filter=filter):
+        for row in batch.to_pylist():
+            failed[row["class"]] += 1
+            kind, message = row["error"]["type"], row["error"]["message"]
+            example = {"id": row["id"], "path": row["path"], "message": message}
+            errors.setdefault(kind, {"count": 0, "example": example})["count"] += 1
+    return failed, errors
 
 
 def check(destination: Destination) -> None:
@@ -74,66 +115,12 @@ def check(destination: Destination) -> None:
         )
 
 
-def _counts(destination: Destination) -> tuple[dict[str, Counter[str | None]], Counter[str], int, dict[str, Any]]:
-    """By class: judged pictures by verdict, and failures. The pictures with a warning. And the errors by type."""
-    judged: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
-    failed: Counter[str] = Counter()
-    warned = 0
-    errors: dict[str, Any] = {}
-    for number in sorted(destination.shards):
-        shard = destination.shards[number]
-        rows = read_columns(destination.store, shard, ["class", "verdict", "error.type", "warning"])
-        warned += len(rows) - rows["warning"].null_count
-        if shard.failed:
-            failures = read_columns(destination.store, shard, ["id", "path", "class", "error"])
-            for failure in failures.filter(failures["error"].is_valid()).to_pylist():
-                failed[failure["class"]] += 1
-                kind, message = failure["error"]["type"], failure["error"]["message"]
-                example = {"id": failure["id"], "path": failure["path"], "message": message}
-                errors.setdefault(kind, {"count": 0, "example": example})["count"] += 1
-            rows = rows.filter(rows["error"].is_null())
-        for group in rows.group_by(["class", "verdict"]).aggregate([([], "count_all")]).to_pylist():
-            judged[group["class"]][group["verdict"]] += group["count_all"]
-    return dict(judged), failed, warned, errors
-
-
-def _scores(
-    destination: Destination, judged: Mapping[str, Counter[str | None]], *, by_class: bool
-) -> dict[str | None, dict[str, float] | None]:
-    """Score quantiles by class, and of all under None: one array holds the scores, a class after the other."""
-    names = sorted(judged) if by_class else []
-    counts = [judged[name].total() for name in names] or [sum(number.total() for number in judged.values())]
-    ends = np.cumsum(counts)
-    free = ends - counts
-    scores = np.empty(ends[-1], np.float64)
-    for number in sorted(destination.shards):
-        rows = read_columns(destination.store, destination.shards[number], [*(["class"] * by_class), "anomaly_score"])
-        rows = rows.filter(rows["anomaly_score"].is_valid())
-        values = rows["anomaly_score"].to_numpy()
-        codes = pc.index_in(rows["class"], pa.array(names)).to_numpy() if names else np.zeros(len(values), np.int32)
-        for code in np.unique(codes):
-            mine = values[codes == code]
-            scores[free[code] : free[code] + len(mine)] = mine
-            free[code] += len(mine)
-    quantiles: dict[str | None, dict[str, float] | None] = {
-        name: _quantiles(scores[end - count : end]) for name, count, end in zip(names, counts, ends, strict=False)
-    }
-    return {**quantiles, None: _quantiles(scores)}
-
-
-def _quantiles(scores: np.ndarray) -> dict[str, float] | None:
-    """The scores' order is changed: a copy could be as large as all else."""
-    if not len(scores):
-        return None
-    levels = np.quantile(scores, list(QUANTILES.values()), overwrite_input=True)
-    return dict(zip(QUANTILES, levels.tolist(), strict=True))
-
-
-def _described(verdicts: Counter[str | None], failed: int, scores: dict[str, float] | None) -> dict[str, Any]:
+def _described(verdicts: Counter[str | None], failed: int, scores: np.ndarray) -> dict[str, Any]:
     decided = any(verdict is not None for verdict in verdicts)
+    levels = np.quantile(scores, list(QUANTILES.values())).tolist() if len(scores) else []
     return {
         "judged": verdicts.total(),
         "failed": failed,
         **{name: verdicts[name] if decided else None for name in ("anomalous", "normal")},
-        "scores": scores,
+        "scores": dict(zip(QUANTILES, levels, strict=True)) if levels else None,
     }

@@ -22,7 +22,7 @@ from pyarrow import fs
 
 from winspect.cluster.filesystems import Uri, is_uri, kind_of, list_folder, local_path, named
 from winspect.cluster.manifests import MANIFESTS, read_manifest
-from winspect.cluster.rows import BATCH_ROWS, SCHEMA, SHOWN, Problems, place_in, placed, repeated
+from winspect.cluster.rows import SCHEMA, SHOWN, Problems, place_in, placed, repeated
 from winspect.errors import SourceError
 from winspect.inspector.base import DEFAULT_CLASS
 from winspect.methods.winclip.prompts import check_class_name
@@ -227,19 +227,13 @@ def _destination_key(source: Uri, leave_out: str | None) -> str | None:
 
 def _pictures(names: Sequence[str], default_class: str) -> pa.Table:
     """Pictures that a search found; all of the same class."""
-    tables: list[pa.Table] = []
-    here = os.path.join(os.getcwd(), "_")  # as if a manifest here had named them
-    for start in range(0, len(names), BATCH_ROWS):
-        some = names[start : start + BATCH_ROWS]
-        try:
-            paths = pa.array(some, pa.string())
-            ids = pa.array([name.partition("?")[0] if is_uri(name) else name for name in some], pa.string())
-        except UnicodeEncodeError as error:
-            raise SourceError(f"{error.object!r}: a name that is not UTF-8, which no table holds: rename it") from error
-        count = len(paths)
-        unknown = [pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names[3:]]
-        tables.append(pa.table([ids, placed(paths, here), repeated(default_class, count), *unknown], schema=SCHEMA))
-    return pa.concat_tables(tables or [SCHEMA.empty_table()])
+    try:
+        paths = pa.array(placed(names, os.path.join(os.getcwd(), "_")), pa.string())  # as if a manifest here named them
+        ids = pa.array([name.partition("?")[0] if is_uri(name) else name for name in names], pa.string())
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{error.object!r}: a name that is not UTF-8, which no table holds: rename it") from error
+    others = [pa.nulls(len(names), SCHEMA.field(name).type) for name in SCHEMA.names[3:]]
+    return pa.table([ids, paths, repeated(default_class, len(names)), *others], schema=SCHEMA)
 
 
 def _refuse_repeats(table: pa.Table) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from winspect.methods.winclip.prompts import check_class_name
 
 BATCH_ROWS = 1 << 16
 SHOWN = 5  # bad rows that an error names
+_UNTIDY = re.compile(r"(^|/)\.{1,2}(/|$)|//|/$")
 _NAMED = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
@@ -97,7 +99,7 @@ def checked(raw: Raw, manifest: str, default_class: str, problems: Problems) -> 
     constants = {"file": (file, embedded), "column": (raw.column or "", embedded), "manifest": (manifest, None)}
     columns = {
         "id": pc.coalesce(given, path, number),
-        "path": pc.if_else(embedded, path, placed(path, file)),
+        "path": pc.if_else(embedded, path, pa.array(placed(path.to_pylist(), file), pa.string())),
         "class": pa.array(words, pa.string()).take(category.indices).dictionary_encode(),
         "row": raw.row,
         "line": raw.line,
@@ -148,51 +150,37 @@ def repeated(value: str, count: int, where: pa.Array | None = None) -> pa.Dictio
     return pa.DictionaryArray.from_arrays(indices, pa.array([value], pa.string()))
 
 
-def placed(paths: pa.Array, manifest: str) -> pa.Array:
+def placed(paths: Iterable[str | None], manifest: str) -> list[str | None]:
     """Names as a manifest has them -> absolute paths (not resolved) or URIs. URIs among them stay as they are."""
     if is_uri(manifest):
         uri = Uri.split(manifest)
         folder = posixpath.dirname(uri.path)
-        start, end, odd = uri._replace(query="").at(folder + "/" if folder else ""), uri.query, "|[^A-Za-z0-9_.~/-]"
 
-        def slowly(name: str) -> str:
+        def place(name: str) -> str:
             return name if name.startswith("/") else uri.at(posixpath.normpath(posixpath.join(folder, name)))
     else:
-        folder = os.path.dirname(os.path.abspath(manifest))
-        start, end, odd = os.path.join(folder, ""), "", "" if os.sep == "/" else "|."
+        folder = os.path.join(os.path.dirname(os.path.abspath(manifest)), "")
 
-        def slowly(name: str) -> str:
-            return os.path.abspath(os.path.join(folder, name))
+        def place(name: str) -> str:
+            if _UNTIDY.search(name) or os.sep != "/":
+                return os.path.abspath(os.path.join(folder, name))
+            return name if name.startswith("/") else folder + name
 
-    is_address = pc.match_substring_regex(paths, URI_START)
-    is_absolute = pc.starts_with(paths, "/")
-    joined = pc.binary_join_element_wise(pa.scalar(start), paths, pa.scalar(end), "")
-    joined = pc.if_else(pc.or_(is_address, is_absolute), paths, joined)
-    untidy = pc.match_substring_regex(paths, rf"(^|/)\.\.?(/|$)|//|/${odd}")
-    return _mapped(slowly, paths, joined, pc.and_not(untidy, is_address))
+    return [name if name is None or is_uri(name) else place(name) for name in paths]
 
 
 def with_slashes(table: pa.Table, manifest: str) -> pa.Table:
-    r"""Rows (SCHEMA) with ``sub/a.png`` for ``sub\\a.png`` where only that is there; for manifests on this machine."""
+    r"""Rows (SCHEMA) with ``sub/a.png`` for ``sub\a.png`` where only that is there; for manifests on this machine."""
     place = local_path(manifest)
     if place is None or os.sep != "/":
         return table
     separators = Separators(manifest)
     folder = os.path.join(os.path.dirname(os.path.abspath(place)), "")
-
-    def tried(path: str) -> str:
-        return os.path.normpath(separators.place(folder, path.removeprefix(folder)))
-
-    at = SCHEMA.get_field_index("path")
-    paths = table.column(at).combine_chunks()
-    odd = pc.and_(pc.match_substring(paths, "\\"), table.column("row").combine_chunks().is_null())
-    table = table.set_column(at, SCHEMA.field(at), _mapped(tried, paths, paths, odd))
+    column = SCHEMA.get_field_index("path")
+    paths = table.column(column).combine_chunks()
+    odd = pc.fill_null(pc.and_(pc.match_substring(paths, "\\"), table.column("row").combine_chunks().is_null()), False)
+    names = [separators.place(folder, path.removeprefix(folder)) for path in paths.filter(odd).to_pylist()]
     separators.report()
-    return table
-
-
-def _mapped(function: Callable[[str], str], values: pa.Array, others: pa.Array, where: pa.Array) -> pa.Array:
-    """``function(value)`` where ``where`` holds, else what ``others`` has: Python's pace for the few only."""
-    where = pc.fill_null(where, False)
-    changed = pa.array([function(value) for value in values.filter(where).to_pylist()], pa.string())
-    return pc.replace_with_mask(others, where, changed) if len(changed) else others
+    changed = pa.array(map(os.path.normpath, names), pa.string())
+    paths = pc.replace_with_mask(paths, odd, changed) if names else paths
+    return table.set_column(column, SCHEMA.field(column), paths)

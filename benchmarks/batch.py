@@ -3,7 +3,7 @@
     python -m benchmarks.batch throughput [--pictures 20000] [--beside 2000] [--json FILE]
     python -m benchmarks.batch startup    [--pictures 100] [--rounds 3] [--json FILE]
     python -m benchmarks.batch scaling    [--pictures 2000] [--json FILE]
-    python -m benchmarks.batch faults     [--pictures 2000] [--kills 20] [--seed 0] [--json FILE]
+    python -m benchmarks.batch faults     [--pictures 2000] [--kills 20] [--shard-rows 64] [--seed 0] [--json FILE]
 
 ``throughput``: ``predict_many`` on some pictures, `winspect batch` on all, ``predict_many`` on some others, each in
 processes of its own; every score that both have is compared; memory of batch's driver and workers while it runs.
@@ -39,6 +39,7 @@ from typing import Any
 from benchmarks.batch_faults import (
     CLASS,
     MODEL,
+    SHARD_ROWS,
     TOLERANCE,
     WORKER,
     Batch,
@@ -246,6 +247,7 @@ def main() -> int:
     parser.add_argument("--beside", type=int, default=2000, help="throughput: for predict_many, before and after")
     parser.add_argument("--rounds", type=int, default=3, help="startup")
     parser.add_argument("--kills", type=int, default=20, help="faults: how many in all")
+    parser.add_argument("--shard-rows", type=int, default=SHARD_ROWS, help=f"faults: default {SHARD_ROWS}")
     parser.add_argument("--seed", type=int, default=0, help="faults: of the kinds and moments of kills")
     parser.add_argument(
         "--json", type=Path, help="an object of results; this one is put in place of an earlier like it"
@@ -266,7 +268,7 @@ def main() -> int:
         elif args.what == "scaling":
             result = scaling(count)
         else:
-            result = faults(count, args.kills, args.seed)
+            result = faults(count, args.kills, args.seed, args.shard_rows)
     finally:
         left = _leave_nothing()
         if left:

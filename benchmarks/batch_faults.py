@@ -24,8 +24,8 @@ KINDS = ("worker", "node", "driver")
 SHARD_ROWS = 64
 WORKER = "ray::Worker"
 """How the names of workers' processes begin."""
-# A kill comes so long after pictures were seen to be judged, a new node so long after the old one died.
-KILL_AFTER_S, MENDED_AFTER_S = (8.0, 20.0), (2.0, 6.0)
+# A kill comes so long after pictures were seen to be scored, a new node so long after the old one died.
+KILL_AFTER_S, MENDED_AFTER_S = (3.0, 10.0), (2.0, 6.0)
 _STUCK_S = 300.0
 _ENDED_S = 20.0
 _MOST_FAILURES = 5
@@ -264,7 +264,7 @@ def _at_work(node: Any) -> dict[int, str]:
     return {pid: name for pid, name in titles.items() if name.startswith(WORKER)}
 
 
-def faults(count: int, kills: int, seed: int) -> dict[str, Any]:
+def faults(count: int, kills: int, seed: int, shard_rows: int = SHARD_ROWS) -> dict[str, Any]:
     """Kill workers, nodes and drivers at random moments, until it was as often as asked; see ``benchmarks.batch``."""
     chance, began = random.Random(seed), time.monotonic()
     plan = [KINDS[number % len(KINDS)] for number in range(kills)]
@@ -276,7 +276,7 @@ def faults(count: int, kills: int, seed: int) -> dict[str, Any]:
         with Nodes(2, 1, chance) as nodes:
             while plan:
                 out, before = Path(folder, f"out{len(runs)}"), len(plan)
-                runs.append(_run(nodes, pictures, out, plan) | compare(read_rows(out), expected))
+                runs.append(_run(nodes, pictures, out, plan, shard_rows) | compare(read_rows(out), expected))
                 print(json.dumps(runs[-1]), flush=True)
                 if len(plan) == before:
                     raise SystemExit(f"{count} pictures are done before a kill is due; take more")
@@ -284,7 +284,7 @@ def faults(count: int, kills: int, seed: int) -> dict[str, Any]:
     return {
         "what": "faults",
         "pictures": count,
-        "shard_rows": SHARD_ROWS,
+        "shard_rows": shard_rows,
         "seed": seed,
         "seconds": round(time.monotonic() - began, 1),
         "predict_many_pictures_per_s": round(pace, 2),
@@ -317,13 +317,13 @@ def _median_by_kind(kills: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {kind: round(median(seconds), 1) for kind, seconds in by_kind.items()}
 
 
-def _run(nodes: Nodes, pictures: Sequence[Path], out: Path, plan: list[str]) -> dict[str, Any]:
+def _run(nodes: Nodes, pictures: Sequence[Path], out: Path, plan: list[str], shard_rows: int) -> dict[str, Any]:
     """One destination: the same command until it is full, and the next kills of the plan meanwhile."""
     began, kills, failures, starts = time.monotonic(), [], [], 0
     shards: dict[str, tuple[int, int]] = {}
     while True:
         options = ("--address", nodes.address, "--resume")
-        with Batch(pictures[0].parent, len(pictures), out, SHARD_ROWS, *options) as batch:
+        with Batch(pictures[0].parent, len(pictures), out, shard_rows, *options) as batch:
             starts += 1
             _kill_while(batch, nodes, plan, began, kills)
             code, shards = batch.process.wait(), batch.shards()

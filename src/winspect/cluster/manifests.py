@@ -46,119 +46,70 @@ def read_manifest(manifest: str, *, default_class: str, problems: Problems) -> p
     Raises:
         SourceError: not to be opened, not such a file, cut off, without rows or without the columns.
     """
-    before, tables, unnamed = problems.count, [], 0
+    before, tables, has_id, unnamed = problems.count, [], False, 0
+    ending = os.path.splitext(named(manifest))[1]
+    is_text = ending.lower() in TEXT_TABLES
     try:
-        reader = _READERS[os.path.splitext(named(manifest))[1].lower()](manifest, problems)
-        for raw in reader.batches():
-            tables.append(checked(raw, manifest, default_class, problems))
-            unnamed += 0 if raw.has_id else len(raw.line)
+        system, path = open_place(manifest)
+        with open_input(system, path, stream=is_text) as file:
+            read = _text_rows(file, manifest, ending, problems) if is_text else _parquet_rows(file, manifest)
+            for raw in read:
+                tables.append(checked(raw, manifest, default_class, problems))
+                has_id = raw.has_id
+                unnamed += 0 if raw.has_id else len(raw.line)
     except UnicodeDecodeError as error:
         raise not_text(named(manifest), error, with_position=False) from error
-    except SourceError:
-        raise
     except FAILURES as error:
-        raise SourceError(f"{named(manifest)}: {reason_of(error)}") from error
-    if reader.has_id and unnamed:
+        raise (
+            error if isinstance(error, SourceError) else SourceError(f"{named(manifest)}: {reason_of(error)}")
+        ) from error
+    if has_id and unnamed:
         raise SourceError(f"{named(manifest)}: the first {unnamed} rows have no id, later ones do: add it to all")
     if not any(map(len, tables)) and problems.count == before:
         raise SourceError(f"{named(manifest)}: no rows: write one per picture, with path")
     return with_slashes(pa.concat_tables(tables or [SCHEMA.empty_table()]), manifest)
 
 
-class _Reader:
-    """A manifest's rows, batch by batch."""
-
-    has_id = False
-    column: str | None = None  # that holds pictures
-
-    def __init__(self, manifest: str, problems: Problems) -> None:
-        self.manifest, self.problems = manifest, problems
-
-    def batches(self) -> Iterator[Raw]:
-        raise NotImplementedError
-
-
-class _TextReader(_Reader):
-    """CSV and JSON lines."""
-
-    def batches(self) -> Iterator[Raw]:
-        system, path = open_place(self.manifest)
-        ending = os.path.splitext(named(self.manifest))[1]
-        table = TextTable(ending, _KEYS, partial(self.problems.add, self.manifest))
-        with open_input(system, path, stream=True) as stream, io.BufferedReader(stream) as buffered:
-            text = io.TextIOWrapper(buffered, encoding=encoding_of(buffered.peek(2)[:2]), newline="")
-            # A few rows at a time stay in the processor's cache: twice as fast as all of a batch at once.
-            records = table.rows(text)
-            few = iter(lambda: list(islice(records, _PARSED_ROWS)), [])
-            arrays = (
-                [pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), _RECORD_TYPES, strict=True)]
-                for rows in few
-            )
-            while some := list(islice(arrays, BATCH_ROWS // _PARSED_ROWS)):
-                line, given, path, category = (pa.concat_arrays(parts) for parts in zip(*some, strict=True))
-                self._check_columns(table)
-                self.has_id = "id" in table.found
-                yield Raw(given, path, category, pa.nulls(len(line), pa.int64()), line, self.has_id)
-        self._check_columns(table)
-
-    def _check_columns(self, table: TextTable) -> None:
-        if table.names and "path" not in table.found:
-            got = ", ".join(table.names)
-            raise SourceError(f"{named(self.manifest)}: got the columns {got}, need path (or image or file): add it")
+def _text_rows(file: pa.NativeFile, manifest: str, ending: str, problems: Problems) -> Iterator[Raw]:
+    """The rows of CSV and JSON lines, batch by batch."""
+    table = TextTable(ending, _KEYS, partial(problems.add, manifest))
+    with io.BufferedReader(file) as buffered:
+        text = io.TextIOWrapper(buffered, encoding=encoding_of(buffered.peek(2)[:2]), newline="")
+        # A few rows at a time stay in the processor's cache: twice as fast as all of a batch at once.
+        records = table.rows(text)
+        few = iter(lambda: list(islice(records, _PARSED_ROWS)), [])
+        arrays = (
+            [pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), _RECORD_TYPES, strict=True)]
+            for rows in few
+        )
+        while some := list(islice(arrays, BATCH_ROWS // _PARSED_ROWS)):
+            line, given, path, category = (pa.concat_arrays(parts) for parts in zip(*some, strict=True))
+            _check_columns(table, manifest)
+            yield Raw(given, path, category, pa.nulls(len(line), pa.int64()), line, "id" in table.found)
+    _check_columns(table, manifest)
 
 
-class _ParquetReader(_Reader):
-    def batches(self) -> Iterator[Raw]:
-        system, path = open_place(self.manifest)
-        with open_input(system, path) as file:
-            try:
-                parquet = pq.ParquetFile(file, buffer_size=1 << 20)
-            except (ValueError, pa.ArrowException) as error:
-                raise SourceError(f"{named(self.manifest)}: not a Parquet file, or cut off: write it again") from error
-            columns = self._columns(parquet.schema_arrow)
-            self.has_id = columns["id"] is not None
-            try:
-                yield from self._rows(parquet, columns)
-            except FAILURES as error:
-                text = " ".join(str(error).split())[:200]
-                raise SourceError(f"{named(self.manifest)}: damaged or cut off ({text}): write it again") from error
+def _check_columns(table: TextTable, manifest: str) -> None:
+    if table.names and "path" not in table.found:
+        got = ", ".join(table.names)
+        raise SourceError(f"{named(manifest)}: got the columns {got}, need path (or image or file): add it")
 
-    def _columns(self, schema: pa.Schema) -> dict[str, str | None]:
-        """Which column is the id, the path and the class; ``self.column`` is the one with the pictures."""
-        names = {name.strip().lower(): name for name in schema.names}
-        kinds = {key: _value_type(schema.field(schema.names.index(name)).type) for key, name in names.items()}
-        paths = [key for key in _KEYS["path"] if key in names and _is_text(kinds[key])]
-        found = {"id": "id", "class": next((key for key in _KEYS["class"] if key in names), None)}
-        chosen = {role: names.get(key) if key else None for role, key in found.items()}
-        chosen["path"] = names[paths[0]] if paths else None
-        for key in _PICTURE_KEYS:
-            if key in names and _is_binary(kinds[key]):
-                self.column = names[key]
-            elif key in names and pa.types.is_struct(kinds[key]) and "bytes" in (inner := _fields(kinds[key])):
-                if not _is_binary(inner["bytes"]):
-                    continue
-                self.column = f"{names[key]}.bytes"
-                if not paths and _is_text(inner.get("path", pa.null())):
-                    chosen["path"] = f"{names[key]}.path"
-            else:
-                continue
-            break
-        if self.column is None and chosen["path"] is None:
-            got = ", ".join(f"{field.name} ({str(field.type)[:60]})" for field in schema) or "none"
-            need = "need path or image (text), or bytes, image or picture (binary)"
-            raise SourceError(f"{named(self.manifest)}: got the columns {got}, {need}: add one")
-        for role in ("id", "class"):
-            kind = kinds.get(found[role] or "")
-            if kind is not None and not _is_scalar(kind):
-                raise SourceError(f"{named(self.manifest)}: column {chosen[role]} is {kind}, need text or a number")
-        return chosen
 
-    def _rows(self, parquet: pq.ParquetFile, columns: dict[str, str | None]) -> Iterator[Raw]:
-        self._warn_of_size(parquet)
+def _parquet_rows(file: pa.NativeFile, manifest: str) -> Iterator[Raw]:
+    """The rows of a Parquet file, batch by batch."""
+    try:
+        parquet = pq.ParquetFile(file, buffer_size=1 << 20)
+    except (ValueError, pa.ArrowException) as error:
+        raise SourceError(f"{named(manifest)}: not a Parquet file, or cut off: write it again") from error
+    columns, pictures = _columns(parquet.schema_arrow, manifest)
+    try:
+        _warn_of_size(parquet, pictures, manifest)
         first = 0
-        for filled, members in groupby(range(parquet.num_row_groups), key=lambda group: self._filled(parquet, group)):
+        for filled, members in groupby(
+            range(parquet.num_row_groups), key=lambda group: _filled(parquet, group, pictures)
+        ):
             # Pictures are looked at, a few at a time, only where the statistics do not say which rows have one.
-            looked_at = self.column if filled is None else None
+            looked_at = pictures if filled is None else None
             needed = sorted({name for name in (*columns.values(), looked_at) if name is not None})
             slim = (
                 [
@@ -172,33 +123,69 @@ class _ParquetReader(_Reader):
                 line = pa.array(np.arange(first, first + len(has)))
                 first += len(has)
                 row = pc.if_else(has, line, pa.scalar(None, pa.int64()))
-                yield Raw(given, path, category, row, line, self.has_id, self.column)
+                yield Raw(given, path, category, row, line, columns["id"] is not None, pictures)
+    except FAILURES as error:
+        text = " ".join(str(error).split())[:200]
+        raise SourceError(f"{named(manifest)}: damaged or cut off ({text}): write it again") from error
 
-    def _filled(self, parquet: pq.ParquetFile, group: int) -> bool | None:
-        """Whether all (or none) of a row group's rows hold a picture, by its statistics; ``None``: one must look."""
-        if self.column is None:
-            return False
-        chunk = self._chunk(parquet, group)
-        if chunk.statistics is None or not chunk.statistics.has_null_count:
-            return None
-        nulls = chunk.statistics.null_count
-        return True if nulls == 0 else False if nulls == chunk.num_values else None
 
-    def _chunk(self, parquet: pq.ParquetFile, group: int) -> Any:
-        """What the file says of the pictures in a row group."""
-        leaf = next(at for at in range(len(parquet.schema)) if parquet.schema.column(at).path == self.column)
-        return parquet.metadata.row_group(group).column(leaf)
+def _columns(schema: pa.Schema, manifest: str) -> tuple[dict[str, str | None], str | None]:
+    """Which column is the id, the path and the class; and which has the pictures."""
+    names = {name.strip().lower(): name for name in schema.names}
+    kinds = {key: _value_type(schema.field(schema.names.index(name)).type) for key, name in names.items()}
+    paths = [key for key in _KEYS["path"] if key in names and _is_text(kinds[key])]
+    found = {"id": "id", "class": next((key for key in _KEYS["class"] if key in names), None)}
+    chosen = {role: names.get(key) if key else None for role, key in found.items()}
+    chosen["path"] = names[paths[0]] if paths else None
+    pictures = None
+    for key in (key for key in _PICTURE_KEYS if key in names):
+        if _is_binary(kinds[key]):
+            pictures = names[key]
+            break
+        inner = _fields(kinds[key]) if pa.types.is_struct(kinds[key]) else {}
+        if _is_binary(inner.get("bytes", pa.null())):
+            pictures = f"{names[key]}.bytes"
+            if not paths and _is_text(inner.get("path", pa.null())):
+                chosen["path"] = f"{names[key]}.path"
+            break
+    if pictures is None and chosen["path"] is None:
+        got = ", ".join(f"{field.name} ({str(field.type)[:60]})" for field in schema) or "none"
+        need = "need path or image (text), or bytes, image or picture (binary)"
+        raise SourceError(f"{named(manifest)}: got the columns {got}, {need}: add one")
+    for role in ("id", "class"):
+        kind = kinds.get(found[role] or "")
+        if kind is not None and not _is_scalar(kind):
+            raise SourceError(f"{named(manifest)}: column {chosen[role]} is {kind}, need text or a number")
+    return chosen, pictures
 
-    def _warn_of_size(self, parquet: pq.ParquetFile) -> None:
-        groups = range(parquet.num_row_groups) if self.column else ()
-        most = max((self._chunk(parquet, group).total_compressed_size for group in groups), default=0)
-        if most > _LARGE_GROUP:
-            logger.warning(
-                "%s: a row group holds %.1f GB of pictures, and each block of inputs reads it from its front: "
-                "smaller ones, of some hundred pictures, are read much faster",
-                named(self.manifest),
-                most / 1e9,
-            )
+
+def _filled(parquet: pq.ParquetFile, group: int, column: str | None) -> bool | None:
+    """Whether all (or none) of a row group's rows hold a picture, by its statistics; ``None``: one must look."""
+    if column is None:
+        return False
+    chunk = _chunk(parquet, group, column)
+    if chunk.statistics is None or not chunk.statistics.has_null_count:
+        return None
+    nulls = chunk.statistics.null_count
+    return True if nulls == 0 else False if nulls == chunk.num_values else None
+
+
+def _chunk(parquet: pq.ParquetFile, group: int, column: str) -> Any:
+    """What the file says of the pictures in a row group."""
+    leaf = next(at for at in range(len(parquet.schema)) if parquet.schema.column(at).path == column)
+    return parquet.metadata.row_group(group).column(leaf)
+
+
+def _warn_of_size(parquet: pq.ParquetFile, column: str | None, manifest: str) -> None:
+    groups = range(parquet.num_row_groups) if column else ()
+    most = max((_chunk(parquet, group, str(column)).total_compressed_size for group in groups), default=0)
+    if most > _LARGE_GROUP:
+        logger.warning(
+            "%s: a row group holds %.1f GB of pictures, and each shard reads it from its front: smaller ones, of some "
+            "hundred pictures, are read much faster",
+            named(manifest),
+            most / 1e9,
+        )
 
 
 def _batches(parquet: pq.ParquetFile, groups: list[int], columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
@@ -238,6 +225,3 @@ def _fields(kind: pa.StructType) -> dict[str, pa.DataType]:
 
 def _is_scalar(kind: pa.DataType) -> bool:
     return not (pa.types.is_nested(kind) or _is_binary(kind) or pa.types.is_fixed_size_binary(kind))
-
-
-_READERS: dict[str, type[_Reader]] = {**dict.fromkeys(TEXT_TABLES, _TextReader), ".parquet": _ParquetReader}

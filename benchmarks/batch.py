@@ -73,7 +73,7 @@ def throughput(count: int, beside: int) -> dict[str, Any]:
         pictures = make_pictures(Path(folder, "pictures"), count)
         chosen = random.Random(0).sample(pictures, min(2 * beside, count))
         first, first_pace = predict_many(chosen[: len(chosen) // 2])
-        with Batch(pictures[0].parent, count, Path(folder, "out"), min(256, max(64, count // 40))) as batch:
+        with Batch(pictures[0].parent, count, Path(folder, "out"), _shard_rows(count)) as batch:
             samples = _watch(batch)
             summary = batch.summary()
         last, last_pace = predict_many(chosen[len(chosen) // 2 :])
@@ -100,6 +100,10 @@ def throughput(count: int, beside: int) -> dict[str, Any]:
         **{name: summary[name] for name in ("wall_s", "stages", "slowest_stage")},
         "memory": _memory(samples, count),
     }
+
+
+def _shard_rows(count: int) -> int:
+    return min(256, max(64, count // 40))
 
 
 def _watch(batch: Batch) -> list[tuple[int, dict[int, tuple[str, float]]]]:
@@ -192,7 +196,7 @@ def scaling(count: int) -> dict[str, Any]:
         pictures = make_pictures(Path(folder, "pictures"), count)
 
         def run(name: str, *options: str) -> None:
-            with Batch(pictures[0].parent, count, Path(folder, name), min(256, max(64, count // 40)), *options) as batch:
+            with Batch(pictures[0].parent, count, Path(folder, name), _shard_rows(count), *options) as batch:
                 summary = batch.summary()
             wanted = ("pictures_per_s", "pipeline_seconds", "wall_s", "failed", "stages", "slowest_stage", "bytes")
             told[name] = {name: summary[name] for name in wanted}

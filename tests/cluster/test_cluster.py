@@ -270,7 +270,7 @@ def test_a_connection_that_is_there_is_used_and_stays(ray_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
     with connect() as found:
         (node,) = found.nodes
-        assert (found.is_own, node.cpus, node.gpus, node.npus) == (False, 2.0, 0.0, 0.0)
+        assert (found.is_local, node.cpus, node.gpus, node.npus) == (False, 2.0, 0.0, 0.0)
     assert ray.is_initialized()
 
 
@@ -317,5 +317,5 @@ def test_a_polite_kill_stays_the_callers(not_connected, monkeypatch, process_as_
     monkeypatch.setattr(sys.modules["ray"], "nodes", list)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with connect() as found:
-        assert found.is_own
+        assert found.is_local
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler

@@ -244,7 +244,7 @@ def test_a_cluster_gives_the_same_figures(cli, parts, tmp_path, monkeypatch):
     given = ("--dataset", "mvtec", "--root", "parts", "--shots", "1", "--seeds", "0,1")
     given += ("--model", "winspect-tiny", "--engine", "torch", "--device", "cpu", "--batch-size", "1")
     with connect(None) as cluster:
-        threads = plan_workers(replace(cluster, is_own=False), "cpu").threads  # the command finds it running
+        threads = plan_workers(replace(cluster, is_local=False), "cpu").threads  # the command finds it running
         done = cli(*given, "--address", "auto", "--out", tmp_path / "there")
     assert (done.code, "12 pictures judged, 0 failed" in done.err) == (0, True), done.err
     local = WinCLIP("winspect-tiny", engine="torch", device="cpu", batch_size=1)

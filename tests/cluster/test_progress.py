@@ -27,7 +27,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_line_in_words(clock):
-    with Progress(12_000, done=2_000, failed=3, shown=False) as shown:
+    with Progress(12_000, done=2_000, failed=3, visible=False) as shown:
         clock.s += 50
         shown.add(1_000, 2)
         # by hand: 1,000 in 50 s; 9,000 are left, at 20 a second
@@ -35,14 +35,14 @@ def test_a_line_in_words(clock):
 
 
 def test_a_line_before_anything_is_done_promises_nothing(clock):
-    with Progress(10, done=4, shown=False) as shown:
+    with Progress(10, done=4, visible=False) as shown:
         assert shown.line() == "4 of 10 pictures, 0.0 pictures/s, 0 failed"
         clock.s += 5
         assert shown.line() == "4 of 10 pictures, 0.0 pictures/s, 0 failed"
 
 
 def test_a_line_a_minute_where_there_is_no_terminal(clock, capsys):
-    with Progress(100, shown=True) as shown:
+    with Progress(100, visible=True) as shown:
         for _ in range(7):
             clock.s += 20
             shown.add(10, 1)
@@ -53,7 +53,7 @@ def test_a_line_a_minute_where_there_is_no_terminal(clock, capsys):
 
 
 def test_silence(clock, capsys):
-    with Progress(100, shown=False) as shown:
+    with Progress(100, visible=False) as shown:
         clock.s += 500
         shown.add(10, 1)
     assert capsys.readouterr() == ("", "")
@@ -62,7 +62,7 @@ def test_silence(clock, capsys):
 def test_a_bar_on_a_terminal(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress(100, done=40, failed=1, shown=True) as shown:
+    with Progress(100, done=40, failed=1, visible=True) as shown:
         shown.add(20, 2)
     bar = terminal.getvalue()
     assert "60/100" in bar and "failed=3" in bar and "winspect:" not in bar
@@ -80,7 +80,7 @@ def test_duration_by_hand():
 
 
 def test_pictures_of_unfinished_shards_are_shown_and_not_counted_twice(clock):
-    with Progress(100, shown=False) as shown:
+    with Progress(100, visible=False) as shown:
         clock.s += 10
         shown.show(20)
         assert shown.line() == "20 of 100 pictures, 2.0 pictures/s, 0 failed, 40 s left"

@@ -11,10 +11,10 @@ from winspect.cluster.workers import Workers, plan_workers
 from winspect.errors import DeviceError, SettingsError
 
 
-def cluster(*nodes, is_own=False):
+def cluster(*nodes, is_local=False):
     """Machines of (cores, GPUs, NPUs)."""
     made = (Node(str(at), f"host{at}", *map(float, (*node, 0, 0)[:3])) for at, node in enumerate(nodes))
-    return Cluster(is_own, None, tuple(made))
+    return Cluster(is_local, None, tuple(made))
 
 
 @pytest.fixture(autouse=True)
@@ -145,11 +145,11 @@ def test_no_machine_has_the_worker_of_another(cores):
 
 
 @pytest.mark.parametrize(
-    ("value", "is_own", "threads"), [("3", True, 3), ("3", False, 8), ("0", True, 8), ("x", True, 8)]
+    ("value", "is_local", "threads"), [("3", True, 3), ("3", False, 8), ("0", True, 8), ("x", True, 8)]
 )
-def test_threads_set_for_this_machine_hold_on_a_cluster_of_our_own(monkeypatch, value, is_own, threads):
+def test_threads_set_for_this_machine_hold_on_a_cluster_of_our_own(monkeypatch, value, is_local, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
-    assert plan_workers(cluster((8,), is_own=is_own)).threads == threads
+    assert plan_workers(cluster((8,), is_local=is_local)).threads == threads
 
 
 def test_an_openvino_device_is_each_machines_own():

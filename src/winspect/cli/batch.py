@@ -30,10 +30,10 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "batch",
-        help="judge any number of pictures, on one machine or a Ray cluster",
-        description="Judge any number of pictures into Parquet shards, on this machine or on a Ray cluster. Every "
+        help="score any number of pictures, on one machine or a Ray cluster",
+        description="Score any number of pictures into Parquet shards, on this machine or on a Ray cluster. Every "
         "input becomes exactly one row, also after a kill: the same command with --resume does the rest.",
-        epilog="exit codes: 0 done; 2 wrong use; 3 done, but some pictures failed (each named in its row)",
+        epilog="exit codes: 0 done; 2 usage error; 3 done, but some pictures failed (each named in its row)",
     )
     parser.add_argument(
         "sources",
@@ -71,7 +71,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge the pictures; returns the exit code."""
+    """Score the pictures; returns the exit code."""
     check_decision_options(args)
     calibration = load_calibration(args)
     check_regions(args, calibration)
@@ -118,10 +118,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(summary: Mapping[str, Any], out: str) -> None:
     from winspect.cluster.progress import duration
-
-    pace = summary["pictures_per_s"]
     from winspect.outputs.rows import count_of_warnings
 
+    pace = summary["pictures_per_s"]
     warned = count_of_warnings(summary["warned"])
     print(
         f"{summary['inputs']:,} pictures: {summary['judged']:,} judged, {summary['failed']:,} failed{warned}; "
@@ -137,6 +136,6 @@ def _print(summary: Mapping[str, Any], out: str) -> None:
             f"slowest stage: {slowest}, {stage['ms_per_picture']} ms a picture in {stage['processes']} processes, "
             f"{stage['busy']:.0%} busy"
         )
-    for kind, own in summary["errors"].items():
-        show(f"{own['count']:,} failed: {kind}, as {own['example']['message']}")
+    for kind, errors in summary["errors"].items():
+        show(f"{errors['count']:,} failed: {kind}, as {errors['example']['message']}")
     show(f"results: {out} ({summary['shards']:,} shards, {summary['bytes'] / 1e6:.1f} MB)")

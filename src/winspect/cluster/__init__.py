@@ -2,16 +2,16 @@
 
 ::
 
-    inputs ── decode ── judge ── paint ──> destination
-    (driver)  (tasks)  (actors) (tasks)     (driver)
+    inputs ── shard ──> worker (predict_many, heat maps) ── bytes of the part file ──> destination
+    (driver)            (actor: one loaded model)                                      (driver)
 
-The stages are a Ray Data pipeline, which gives rows in any order; the driver is the only one that writes shards. Which
-input lies in which shard is fixed before anything runs: so nothing is lost, and nothing is there twice.
+A shard is the unit of work. Which input lies in which shard is fixed before anything runs, and the driver alone puts
+part files in place: so nothing is lost, and nothing is there twice.
 """
 
 from winspect.cluster.cluster import check_ray
 
-check_ray()  # before anything here imports what comes with it: so that what is said names the extra
+check_ray()  # before anything here imports what comes with it: so that the error names the extra
 
 from winspect.cluster.reading import read_results  # noqa: E402
 from winspect.cluster.run import batch  # noqa: E402

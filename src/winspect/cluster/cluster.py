@@ -1,4 +1,4 @@
-"""A Ray cluster: one of our own on this machine, or one that is there; what its machines have, and whether they fit."""
+"""A Ray cluster: a local one on this machine, or one that is there; what its machines have, and whether they fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from winspect._version import __version__
-from winspect.cluster.own_cluster import own_token, started_closed
+from winspect.cluster.local_cluster import private_token, started_closed
 from winspect.errors import ClusterError, MissingExtraError, WinspectError
 from winspect.system.installation import install_command
 from winspect.system.machine import usable_cores
@@ -46,11 +46,11 @@ class Cluster:
     """A cluster this process is connected to.
 
     Attributes:
-        is_own: started by this process, on this machine, and gone with it.
+        is_local: started by this process, on this machine, and gone with it.
         dashboard_url: None where there is none.
     """
 
-    is_own: bool
+    is_local: bool
     dashboard_url: str | None
     nodes: tuple[Node, ...]
 
@@ -80,8 +80,8 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
 
     Args:
         address: ``auto``, ``HOST:PORT``, or ``ray://HOST:PORT``; None for what ``RAY_ADDRESS`` says, else for a
-            cluster of our own.
-        dashboard: start Ray's dashboard for a cluster of our own, which takes some seconds.
+            local cluster.
+        dashboard: start Ray's dashboard for a local cluster, which takes some seconds.
         verbose: let Ray's own messages through.
 
     Raises:
@@ -95,15 +95,15 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
 
     if ray.is_initialized():
         _check_connected(address)
-        yield _describe(is_own=False)
+        yield _describe(is_local=False)
         return
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
     if address is not None:
         _check_reachable(address)
-    with nullcontext() if address else own_token(keep=dashboard):
+    with nullcontext() if address else private_token(keep=dashboard):
         context = _init(address, dashboard, verbose)
         try:
-            yield _describe(is_own=address is None, url=getattr(context, "dashboard_url", None))
+            yield _describe(is_local=address is None, url=getattr(context, "dashboard_url", None))
         finally:
             ray.shutdown()
 
@@ -201,7 +201,7 @@ def _is_client(ray: Any) -> bool:
     return bool(ray.util.client.ray.is_connected())
 
 
-def _describe(*, is_own: bool, url: str | None = None) -> Cluster:
+def _describe(*, is_local: bool, url: str | None = None) -> Cluster:
     import ray
 
     nodes = tuple(
@@ -215,11 +215,11 @@ def _describe(*, is_own: bool, url: str | None = None) -> Cluster:
         for node in ray.nodes()
         if node["Alive"]
     )
-    return Cluster(is_own, f"http://{url}" if url else None, nodes)
+    return Cluster(is_local, f"http://{url}" if url else None, nodes)
 
 
 def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
-    """Refuse a cluster with a machine that cannot do the job; on a cluster of our own there is nothing to check.
+    """Refuse a cluster with a machine that cannot do the job; on a local cluster there is nothing to check.
 
     Args:
         places: local files and folders that every machine must see, as this one does.
@@ -230,7 +230,7 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    if cluster.is_own:
+    if cluster.is_local:
         return
 
     # Inside a function on purpose: so it travels by value, and needs no winspect where it arrives.
@@ -252,16 +252,16 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
         if node.cpus or node.gpus or node.npus
     }
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECKED_S)
-    told = [f"{asked[one].host}: no answer in {_CHECKED_S:.0f} s" for one in silent]
-    for one in answered:
+    faults = [f"{asked[task].host}: no answer in {_CHECKED_S:.0f} s" for task in silent]
+    for task in answered:
         try:
-            told += _lacks(asked[one].host, ray.get(one))
+            faults += _lacks(asked[task].host, ray.get(task))
         except ray.exceptions.RayError as error:
-            told.append(f"{asked[one].host}: {_first_line(error)}")
-    if told:
+            faults.append(f"{asked[task].host}: {_first_line(error)}")
+    if faults:
         raise ClusterError(
-            f"{len(told)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(told[:10])}"
-            f"{f'; and {len(told) - 10} more' if len(told) > 10 else ''}"
+            f"{len(faults)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(faults[:10])}"
+            f"{f'; and {len(faults) - 10} more' if len(faults) > 10 else ''}"
         )
 
 
@@ -269,11 +269,11 @@ def _lacks(host: str, found: Mapping[str, Any]) -> list[str]:
     fix = f"here it is {install_command('full', 'ray')}"
     if found["version"] is None:
         return [f"{host}: winspect is not installed there, {__version__} here: {fix}"]
-    told = []
+    lacks = []
     if found["version"] != __version__:
-        told.append(f"winspect {found['version']} there, {__version__} here: install the same release")
+        lacks.append(f"winspect {found['version']} there, {__version__} here: install the same release")
     if found["missing"]:
-        told.append(f"{', '.join(found['missing'])} not installed there: {fix}")
+        lacks.append(f"{', '.join(found['missing'])} not installed there: {fix}")
     if found["unseen"]:
-        told.append(f"{', '.join(found['unseen'])} not there: use shared storage, or a URI such as s3://")
-    return [f"{host}: {' and '.join(told)}"] if told else []
+        lacks.append(f"{', '.join(found['unseen'])} not there: use shared storage, or a URI such as s3://")
+    return [f"{host}: {' and '.join(lacks)}"] if lacks else []

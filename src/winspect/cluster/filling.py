@@ -37,12 +37,12 @@ class Unit(NamedTuple):
 
 
 def fill(
-    destination: Destination, inputs: Inputs, pool: Pool[Unit], shared: Shared, *, shown: bool = False
+    destination: Destination, inputs: Inputs, pool: Pool[Unit], shared: Shared, *, progress: bool = False
 ) -> dict[str, Any]:
     """Score what the destination lacks.
 
     Args:
-        shown: progress on stderr.
+        progress: show it on stderr.
 
     Returns:
         What the stages took, and the pace, for the summary.
@@ -61,8 +61,8 @@ def fill(
             return score, fetch, inputs.rows(plan.span(unit.shard)), plan, unit.shard
         return score, fetch, inputs.rows(range(unit.ordinal, unit.ordinal + 1))
 
-    with Progress(len(inputs), done=destination.rows_done, failed=destination.failed, shown=shown) as progress:
-        for unit, outcome in pool.run(units, call, progress.show) if units else ():
+    with Progress(len(inputs), done=destination.rows_done, failed=destination.failed, visible=progress) as bar:
+        for unit, outcome in pool.run(units, call, bar.show) if units else ():
             if isinstance(outcome, Lost) and unit.ordinal is None:
                 logger.warning("the worker on shard %d died twice: its pictures are tried one by one", unit.shard)
                 apart[unit.shard] = {}
@@ -79,7 +79,7 @@ def fill(
                 destination.add(part)
                 apart.pop(unit.shard, None)
                 now += part.rows
-                progress.add(part.rows, part.failed)
+                bar.add(part.rows, part.failed)
             if isinstance(outcome, Scored):
                 spent = time.perf_counter() - written
                 stages.add(_count(outcome), outcome.worker, judge=outcome.seconds, paint=outcome.paint_s, write=spent)

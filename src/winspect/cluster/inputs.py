@@ -203,15 +203,15 @@ def _expanded_uri(uri: str, leave_out: str | None) -> tuple[str, list[str]]:
         if re.search(r"[*\[]", parts.path):
             raise SourceError(f"{named(uri)!r}: a pattern in a URI is not searched: name the folder, or a manifest")
         raise SourceError(f"{named(uri)!r}: no such file or folder: check the path")
-    own = _destination_key(parts, leave_out)
+    destination = _destination_key(parts, leave_out)
     found = list_folder(uri, (".parquet",))
     pictures = [key for key in found if not key.lower().endswith(".parquet")]
-    kept = [key for key in pictures if not (own and key.startswith(f"{own}{OVERLAYS}/"))]
+    kept = [key for key in pictures if not (destination and key.startswith(f"{destination}{OVERLAYS}/"))]
     if kept:
         return "uris", [parts.at(key) for key in kept]
     below = len(parts.path)
     files = [key for key in found if key.lower().endswith(".parquet") and "/_" not in f"/{key[below:]}"]
-    files = [key for key in files if not (own and key.startswith(own))]
+    files = [key for key in files if not (destination and key.startswith(destination))]
     if not files:
         raise SourceError(f"no pictures in {named(uri)}: looked for {FORMAT_NAMES}")
     return "manifests", [parts.at(key) for key in files]

@@ -19,14 +19,14 @@ class Progress:
 
     Args:
         total: inputs; ``done``: those that an earlier run did; ``failed``: how many of these failed.
-        shown: False for silence.
+        visible: False for silence.
     """
 
-    def __init__(self, total: int, *, done: int = 0, failed: int = 0, shown: bool = True) -> None:
-        self.total, self.done, self.failed, self.shown = total, done, failed, shown
-        self._first, self._began, self._said = done, time.monotonic(), time.monotonic()
+    def __init__(self, total: int, *, done: int = 0, failed: int = 0, visible: bool = True) -> None:
+        self.total, self.done, self.failed, self.visible = total, done, failed, visible
+        self._first, self._began, self._printed_at = done, time.monotonic(), time.monotonic()
         self._under_way = 0
-        is_terminal = shown and sys.stderr.isatty()
+        is_terminal = visible and sys.stderr.isatty()
         self._bar = tqdm(
             total=total, initial=done, unit="picture", file=sys.stderr, disable=not is_terminal, smoothing=0.05
         )
@@ -48,8 +48,8 @@ class Progress:
         self._under_way = under_way
         self._bar.set_postfix(failed=self.failed, refresh=False)
         self._bar.update(self.done + under_way - self._bar.n)
-        if self.shown and self._bar.disable and time.monotonic() - self._said >= _EVERY_S:
-            self._said = time.monotonic()
+        if self.visible and self._bar.disable and time.monotonic() - self._printed_at >= _EVERY_S:
+            self._printed_at = time.monotonic()
             say(self.line())
 
     def line(self) -> str:

@@ -53,8 +53,8 @@ class Problems:
             rows = "1 row" if self.count == 1 else f"{self.count} rows"
             more = "" if self.count == len(self.examples) else f"; and {self.count - len(self.examples)} more"
             ordered = sorted(self.examples, key=lambda example: example[:2])
-            shown = "; ".join(f"{place_in(manifest, line)}: {what}" for manifest, line, what in ordered)
-            raise SourceError(f"{rows} cannot be used, mend or remove them: {shown}{more}")
+            examples = "; ".join(f"{place_in(manifest, line)}: {what}" for manifest, line, what in ordered)
+            raise SourceError(f"{rows} cannot be used, mend or remove them: {examples}{more}")
 
 
 def place_in(manifest: str, line: int) -> str:

@@ -110,7 +110,7 @@ def batch(
     options = portable(model)
     with connect(address, dashboard=dashboard, verbose=verbose) as cluster:
         if progress and cluster.dashboard_url:
-            token = "; `ray get-auth-token` prints the token it asks for" if cluster.is_own else ""
+            token = "; `ray get-auth-token` prints the token it asks for" if cluster.is_local else ""
             say(f"Ray's dashboard: {cluster.dashboard_url}{token}")
         check_nodes(cluster, _local_places(inputs, inspection, options))
         planned = plan_workers(cluster, device, None if workers is None else str(workers), decode_threads)
@@ -125,7 +125,7 @@ def batch(
                 arrays=inspection.arrays,
                 resume=resume,
             ) as destination:
-                stages = fill(destination, inputs, pool, shared, shown=progress)
+                stages = fill(destination, inputs, pool, shared, progress=progress)
                 check(destination)
                 summary = {**summarise(destination), **stages, "seconds": round(time.monotonic() - began, 2)}
                 destination.close(summary)

@@ -73,7 +73,7 @@ def plan_workers(
         cores = [node.cpus for node in cluster.nodes if node.cpus > 0] or [1.0]
         most = most or len(cores)
         one, cpus = {}, min(cores) / math.ceil(most / len(cores))
-        threads = os.environ.get("OMP_NUM_THREADS", "") if cluster.is_own else ""
+        threads = os.environ.get("OMP_NUM_THREADS", "") if cluster.is_local else ""
     return Workers(
         {"cuda": "cuda", "npu": "npu:0"}.get(kind, "cpu" if device == "auto" else device),
         min(fewest, most),

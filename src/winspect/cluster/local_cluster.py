@@ -1,4 +1,4 @@
-"""How a Ray cluster of our own, on this machine, is started: closed to others, and without what it does not need.
+"""How a Ray local cluster, on this machine, is started: closed to others, and without what it does not need.
 
 Ray has options for none of this, so private names of Ray are used, all of them here; a release without them is refused.
 """
@@ -15,8 +15,8 @@ from winspect.errors import ClusterError
 
 
 @contextmanager
-def own_token(*, keep: bool = False) -> Iterator[None]:
-    """Have a cluster of our own ask for a token, whatever RAY_AUTH_MODE says: who reaches its ports can run code.
+def private_token(*, keep: bool = False) -> Iterator[None]:
+    """Have a local cluster ask for a token, whatever RAY_AUTH_MODE says: who reaches its ports can run code.
 
     Args:
         keep: a token that Ray keeps in the home folder, where ``ray get-auth-token`` finds it; else one that ends

@@ -1,4 +1,4 @@
-"""A cluster of our own lets nobody in: it listens on loopback alone and asks for a token that nobody knows."""
+"""A local cluster lets nobody in: it listens on loopback alone and asks for a token that nobody knows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from winspect.cluster.own_cluster import own_token, started_closed
+from winspect.cluster.local_cluster import private_token, started_closed
 from winspect.errors import ClusterError
 
 SOURCES = str(Path(__file__).parents[2] / "src")
@@ -109,5 +109,5 @@ def test_a_release_without_rays_private_names_is_not_started_open(monkeypatch, n
 
 def test_a_release_that_reads_tokens_otherwise_is_not_started_open(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray._raylet", None)
-    with pytest.raises(ClusterError, match="would be open to others"), own_token():
+    with pytest.raises(ClusterError, match="would be open to others"), private_token():
         pytest.fail("started")

@@ -608,16 +608,13 @@ def test_a_stored_calibration_for_another_model_stops_it_unless_allowed(tmp_path
         own.ask(own.backend.add_good("shown", [(f"{n}.png", grey(n)) for n in range(20)]))
         calibrated(own, "shown", 0.1)
         own.ask(own.backend.set_references("shown", [("s.png", grey(70))]))
-    own = Running(tmp_path, spec())
-    own.backend.refuse_stale = True
+    own = Running(tmp_path, spec(), refuse_stale=True)
     with own:  # stale since the service was told: no reason to stop
         assert own.ask(own.backend.calibration("shown")).state == "stale"
-    own = Running(tmp_path, spec(model="another"), wait=False)
-    own.backend.refuse_stale = True
+    own = Running(tmp_path, spec(model="another"), wait=False, refuse_stale=True)
     with own, pytest.raises(SettingsError, match=r"'shown' that is stored in .* 'another'.*--allow-stale"):
         own.ask(own.backend.wait_ready())
-    own = Running(tmp_path, spec(model="another"), classes=("other",))
-    own.backend.refuse_stale = True
+    own = Running(tmp_path, spec(model="another"), classes=("other",), refuse_stale=True)
     with own:
         assert own.backend.status.state == "ready", "it is not served"
 

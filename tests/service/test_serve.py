@@ -297,6 +297,7 @@ def test_options_become_settings_and_the_rest_keeps_its_default(tmp_path):
         classes=("metal nut", "bolt"),
         deadline_s=5.0,
         page=False,
+        refuse_stale=True,
         max_upload_mb=8.0,
         body_timeout_s=3.0,
         drain_s=4.0,

@@ -150,7 +150,9 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
     given: dict[str, Any] = {name: getattr(args, name) for name in (*_NETWORK, *_LIMITS)}
     given |= {name: tuple(getattr(args, name) or ()) or None for name in ("classes", "allowed_hosts")}
     given = {name: value for name, value in given.items() if value is not None}
-    return ServiceSettings(data=args.data or data_folder(), page=not args.no_page, **given)
+    return ServiceSettings(
+        data=args.data or data_folder(), page=not args.no_page, refuse_stale=not args.allow_stale, **given
+    )
 
 
 def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tuple[str, ...] = ()) -> Backend:
@@ -166,7 +168,6 @@ def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tup
 
     calibrations = [Calibration.load(path) for path in args.calibration or ()]
     backend = Backend(settings, ModelSpec(options=model_options(args, calibrations=calibrations), devices=devices))
-    backend.refuse_stale = not args.allow_stale
     for calibration in calibrations:
         backend.seed(calibration.class_name, calibration=calibration)
     return backend

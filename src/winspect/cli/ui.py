@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from winspect.service.settings import ServiceSettings
 
     port = args.port or free_port(FIRST_PORT if args.port is None else 0)
-    settings = ServiceSettings(data=args.data or data_folder(), host=HOST, port=port)
+    settings = ServiceSettings(args.data or data_folder(), host=HOST, port=port, refuse_stale=not args.allow_stale)
     backend = backend_of(args, settings)
     open_page = None if args.no_browser else open_in_browser
     serve(backend, settings, say=_Announcer(f"http://{HOST}:{port}/", open_page), access_log=args.verbose)

@@ -45,9 +45,6 @@ class Backend:
         settings: the limits.
         spec: what scores.
 
-    Attributes:
-        refuse_stale: do not start where a stored calibration is for another model: its class would have no verdict.
-
     Raises:
         SettingsError: the store is damaged, or of a newer release.
         OutputError: the folder of the store cannot be written.
@@ -55,7 +52,6 @@ class Backend:
 
     def __init__(self, settings: ServiceSettings, spec: ModelSpec) -> None:
         self.settings, self.spec = settings, spec
-        self.refuse_stale = False
         self._served = None if settings.classes is None else {class_key(name) for name in settings.classes}
         self.store = Store(
             settings.data, max_bytes=int(settings.max_store_mb * MEGABYTE), max_classes=settings.max_classes
@@ -63,9 +59,7 @@ class Backend:
         self.batcher = Batcher(max_queue=settings.max_queue, max_batch=settings.max_batch, kind_of=lambda key: key[1:])
         self.fleet = Fleet(settings, spec, self.store, self.batcher, self._check_calibrations)
         self._turns = Turns(self.fleet.decode)
-        self._calibrations = Calibrations(self.store, self._score_good, self.fleet)
-        self._given: dict[str, dict[str, Any] | None] = {}  # class calibrated at the start -> the document before
-        self._has_started = False
+        self._calibrations = Calibrations(self.store, self._score_good, self.fleet, refuse_stale=settings.refuse_stale)
 
     # -- life
 
@@ -89,8 +83,7 @@ class Backend:
         if references:
             self.store.replace(key, "reference", [(clean_name(name), content) for name, content in references])
         if calibration is not None:
-            self._given[key] = self.store.document(key)
-            self.store.set_document(key, calibration.document())
+            self._calibrations.give(key, calibration)
 
     async def start(self) -> None:
         """Start the processes; returns at once. The state is ``ready`` after load and warm-up."""
@@ -100,8 +93,7 @@ class Backend:
         """Return when the service is ready for the first time.
 
         Raises:
-            SettingsError: a calibration that was named at the start does not fit the model or the references; or a
-                stored one, where the settings say so.
+            SettingsError: a calibration does not fit, named at the start; or stored, where the settings say so.
             WinspectError: the model cannot be loaded: the error it ended with.
         """
         await self.fleet.wait_ready()
@@ -114,25 +106,13 @@ class Backend:
         await self.fleet.stop()
         self.store.close()
 
+    async def _check_calibrations(self, classes: Sequence[str]) -> None:
+        await self._calibrations.check_all([key for key in classes if self._served is None or key in self._served])
+
     @property
     def status(self) -> Status:
         """State, queue and restarts."""
-        restarts = sum(keeper.restarts for keeper in self.fleet.keepers)
-        return Status(self.fleet.state, self.batcher.waiting, self.batcher.in_flight, restarts)
-
-    async def _check_calibrations(self, classes: Sequence[str]) -> None:
-        served = [key for key in classes if self._served is None or key in self._served]
-        for key in served:
-            await self._calibrations.check(key)
-        if self._has_started:
-            return
-        try:
-            self._calibrations.check_usable(self._given, stored=self.refuse_stale)
-        except SettingsError:
-            for key, document in self._given.items():
-                await asyncio.to_thread(self.store.set_document, key, document)
-            raise
-        self._has_started = True
+        return Status(self.fleet.state, self.batcher.waiting, self.batcher.in_flight, self.fleet.restarts)
 
     # -- scoring
 
@@ -143,28 +123,26 @@ class Backend:
             Overloaded: at once, when the queue is full or the deadline cannot be kept.
             DeadlineExceeded: the deadline passed, in the queue or under way.
             NotReady: loading, restarting or draining, or the process died under the picture.
-            UnknownClass, ClassNameError, PictureError, SettingsError: the caller's own.
+            UnknownClass, ClassNameError, PictureError, SettingsError: the caller's mistake.
         """
         key = self._key(question.category_name)
         self.fleet.check_ready()
         version = 0 if question.zero_shot else self.fleet.version_of(key)
         rule = self._rule(question, key, version)
-        answer = await self._ask(
-            replace(
-                question,
-                category_name=key,
-                zero_shot=not version,
-                maps=question.maps or question.overlay or rule.regions is not None,
-                rule=rule.verdicts_only(),
-                score_range=_range_of(rule.calibration),
-            )
+        asked = replace(
+            question,
+            category_name=key,
+            zero_shot=not version,
+            maps=question.maps or question.overlay or rule.regions is not None,
+            rule=rule.verdicts_only(),
+            score_range=_range_of(rule.calibration),
         )
+        answer = await self._ask(asked)
         rule = self._rule(question, key, answer.references)  # references may have changed meanwhile
         if rule.regions is None:
-            judgement = rule.decide(answer.result)
-        else:  # looking for regions takes milliseconds: not in the thread that answers everyone
-            judgement = await asyncio.to_thread(rule.decide, answer.result)
-        return replace(answer, judgement=judgement)
+            return replace(answer, judgement=rule.decide(answer.result))
+        # Looking for regions takes milliseconds: not in the thread that answers everyone.
+        return replace(answer, judgement=await asyncio.to_thread(rule.decide, answer.result))
 
     def _rule(self, question: Question, key: str, version: int) -> DecisionRule:
         """Rule for a result that was scored with this set of references."""
@@ -184,8 +162,7 @@ class Backend:
     async def _score_good(self, key: str, name: str, content: bytes, maps: bool) -> Answer:
         """Score a picture of a calibration, through the same queue."""
         self.fleet.check_ready()
-        # Nobody waits for it: it may be late.
-        deadline = time.monotonic() + 10 * self.settings.deadline_s
+        deadline = time.monotonic() + 10 * self.settings.deadline_s  # nobody waits for it
         zero_shot = not self.fleet.version_of(key)
         return await self._ask(Question(name, content, key, deadline, maps=maps, zero_shot=zero_shot))
 
@@ -208,21 +185,22 @@ class Backend:
             raise UnknownClass(f"the class {key!r} is not served here; served are {some}")
         return key
 
+    async def _key_with(self, category_name: str, kind: Kind, noun: str) -> str:
+        key = self._key(category_name)
+        if not await self._count(key, kind):
+            raise UnknownClass(f"there are no {noun} of {key!r}")
+        return key
+
     async def _count(self, key: str, kind: Kind) -> int:
         return await asyncio.to_thread(self.store.count, key, kind)
 
     async def classes(self) -> list[ClassInfo]:
         """All classes that have something stored, and those of the settings; by name."""
-        stored = await asyncio.to_thread(self.store.classes)
-        known = {key for key in stored if self._served is None or key in self._served} | (self._served or set())
-        return [await self.class_info(key) for key in sorted(known)]
+        keys = await asyncio.to_thread(self.store.classes) if self._served is None else self._served
+        return [await self.class_info(key) for key in sorted(keys)]
 
     async def class_info(self, category_name: str) -> ClassInfo:
-        """One class; also one that nothing is stored of.
-
-        Raises:
-            UnknownClass, ClassNameError: it is not served; it is no name.
-        """
+        """A class, whether anything is stored of it or not; UnknownClass, ClassNameError as for :meth:`predict`."""
         key = self._key(category_name)
         counts = await self._count(key, "reference"), await self._count(key, "good")
         return ClassInfo(key, *counts, self._calibrations.state(key))
@@ -234,7 +212,7 @@ class Backend:
     async def set_references(self, category_name: str, pictures: Sequence[Picture], *, add: bool = False) -> ClassInfo:
         """Show good samples of a class, in place of those shown before or beside them; all of them or none.
 
-        Every prediction that is asked for after the answer is made with them.
+        Predictions that are asked for after the answer are made with them.
 
         Raises:
             ReferencesError: none, too many, or one that cannot be used.
@@ -258,9 +236,7 @@ class Backend:
         Raises:
             UnknownClass: it has no references.
         """
-        key = self._key(category_name)
-        if not await self._count(key, "reference"):
-            raise UnknownClass(f"there are no references of {key!r}")
+        key = await self._key_with(category_name, "reference", "references")
         await self.fleet.change_references(key, (), add=False)
         await self._calibrations.check(key)
 
@@ -289,9 +265,7 @@ class Backend:
         Raises:
             UnknownClass: it has none.
         """
-        key = self._key(category_name)
-        if not await self._count(key, "good"):
-            raise UnknownClass(f"there are no good pictures of {key!r}")
+        key = await self._key_with(category_name, "good", "good pictures")
         await whole(asyncio.to_thread(self.store.replace, key, "good", ()))
 
     async def start_calibration(self, category_name: str, max_false_alarms: float) -> None:

@@ -39,6 +39,7 @@ class ServiceSettings:
         hang_s: a model process that says nothing for so long while it is asked is ended and started again.
         load_s: for a model process to load and warm up; downloading weights counts.
         backoff_s: before a model process that ended is started again; doubled each time, up to ``most_backoff_s``.
+        refuse_stale: do not start beside a stored calibration for another model: its class would have no verdict.
         page: serve the web page at ``/``.
         api_key_file: one key a line; None lets everyone in.
         tls_cert, tls_key: PEM files; both or none.
@@ -68,6 +69,7 @@ class ServiceSettings:
     load_s: float = 1_800.0
     backoff_s: float = 0.5
     most_backoff_s: float = 30.0
+    refuse_stale: bool = False
     page: bool = True
     allowed_hosts: tuple[str, ...] = ()
     api_key_file: Path | None = None

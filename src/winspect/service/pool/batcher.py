@@ -74,11 +74,6 @@ class Lane:
         """Items it has been given and not answered."""
         return sum(size for size, _ in self.batches.values())
 
-    @property
-    def lies_ahead(self) -> int:
-        """Those of them that it does not work on yet."""
-        return sum(size for size, _ in islice(self.batches.values(), 1, None))
-
 
 class Batcher:
     """See the module.
@@ -128,13 +123,10 @@ class Batcher:
         return lane
 
     def detach(self, lane: Lane, reason: str) -> None:
-        """Give a model no more work. What waits is refused when there is no other; what it had its ``run`` answers.
-
-        Its times are forgotten: it may come back as another one.
-        """
+        """Give a model no more work. What waits is refused when there is no other; what it had its ``run`` answers."""
         self._lanes.remove(lane)
         if not self._lanes:
-            self._times.clear()
+            self._times.clear()  # it may come back as another one
             for item in [item for queue in self._queues.values() for item in queue.values()]:
                 self._take_out(item)
                 _fail(item, NotReady(reason))
@@ -241,7 +233,8 @@ class Batcher:
         within_s = _LONGEST_SHARE * (oldest.deadline - now)
         full = times.best(self.max_batch, within_s, there=len(queue))
         if lane.batches:
-            if lane.lies_ahead >= max(full, lane.ahead):
+            working, _ = next(iter(lane.batches.values()))
+            if lane.load - working >= max(full, lane.ahead):
                 return math.inf
             early_s = lane.free_at - self._prepare_s - now
             if len(queue) < full and early_s > 0.001:

@@ -90,6 +90,11 @@ class Fleet:
             return "ready"
         return "unavailable" if self._was_ready or any(keeper.failure for keeper in self.keepers) else "loading"
 
+    @property
+    def restarts(self) -> int:
+        """How often a process was started again."""
+        return sum(keeper.restarts for keeper in self.keepers)
+
     def check_ready(self) -> None:
         """Raise NotReady unless a process can work."""
         if self.state != "ready":

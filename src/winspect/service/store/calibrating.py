@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -108,10 +108,14 @@ class Calibrations:
         store: where documents and good pictures lie.
         score: scores a picture through the queue.
         fleet: knows the running model, and the sets of references.
+        refuse_stale: do not start beside stored calibrations that were made with another model. Those whose references
+            were changed while the service ran may stay: callers saw their class become stale then.
     """
 
-    def __init__(self, store: Store, score: ScoreOne, fleet: Fleet) -> None:
-        self._store, self._score, self._fleet = store, score, fleet
+    def __init__(self, store: Store, score: ScoreOne, fleet: Fleet, *, refuse_stale: bool) -> None:
+        self._store, self._score, self._fleet, self._refuse_stale = store, score, fleet, refuse_stale
+        self._given: dict[str, dict[str, Any] | None] = {}  # class calibrated at the start -> the document before
+        self._has_started = False
         self._kept: dict[str, _Kept] = {}
         self._jobs: dict[str, _Job] = {}  # that run or have failed
         self._turn, self._checking = asyncio.Lock(), asyncio.Lock()
@@ -132,25 +136,38 @@ class Calibrations:
                 stale = str(error)
             self._kept[category_name] = _Kept(calibration, version, stale)
 
-    def check_usable(self, given: Collection[str], *, stored: bool) -> None:
-        """Refuse calibrations that do not fit, after :meth:`check` of their classes.
+    def give(self, category_name: str, calibration: Calibration) -> None:
+        """Store a calibration that was named at the start; a start that it does not fit takes it back."""
+        self._given[category_name] = self._store.document(category_name)
+        self._store.set_document(category_name, calibration.document())
 
-        Args:
-            given: classes whose calibration was named at the start.
-            stored: refuse stored ones, too, that were made with another model. Those whose references were changed
-                while the service ran may stay: callers saw their class become stale then.
+    async def check_all(self, classes: Sequence[str]) -> None:
+        """Look at the calibrations of classes when a model is loaded.
 
         Raises:
-            SettingsError: names the first class, and what is different.
+            SettingsError: at the start of the service: one must not be used. Names the class, and what is different.
         """
-        for category_name, kept in self._kept.items():
-            if kept.stale is not None and category_name in given:
-                raise SettingsError(f"the calibration of {category_name!r} cannot be used: {kept.stale}")
-            if kept.stale is not None and stored and self._is_of_another_model(kept.calibration):
-                raise SettingsError(
-                    f"the calibration of {category_name!r} that is stored in {self._store.path.parent} cannot be used: "
-                    f"{kept.stale}. With --allow-stale the service starts all the same, and gives no verdict on it"
-                )
+        for category_name in classes:
+            await self.check(category_name)
+        if self._has_started:
+            return
+        try:
+            for category_name, kept in self._kept.items():
+                self._check_usable(category_name, kept)
+        except SettingsError:
+            for category_name, document in self._given.items():
+                await asyncio.to_thread(self._store.set_document, category_name, document)
+            raise
+        self._has_started = True
+
+    def _check_usable(self, category_name: str, kept: _Kept) -> None:
+        if kept.stale is not None and category_name in self._given:
+            raise SettingsError(f"the calibration of {category_name!r} cannot be used: {kept.stale}")
+        if kept.stale is not None and self._refuse_stale and self._is_of_another_model(kept.calibration):
+            raise SettingsError(
+                f"the calibration of {category_name!r} that is stored in {self._store.path.parent} cannot be used: "
+                f"{kept.stale}. With --allow-stale the service starts all the same, and gives no verdict on it"
+            )
 
     def _is_of_another_model(self, calibration: Calibration) -> bool:
         try:

@@ -1,5 +1,6 @@
-"""A calibration: the scores of good pictures, what made them, and the decisions that follow. It lives in a file of its
-own, outside the model and outside every exported graph, so that a decision can change without the model changing.
+"""Calibrations: scores of good pictures, the identity of what made them, and the decisions that follow.
+
+A calibration is a file beside the model, not part of a graph, so that decisions can change without the model changing.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Calibration:
         identity: what decides the scores of the class; its ``release`` is the one that made the calibration.
         max_false_alarms: at most this share of new good pictures is flagged.
         scores: of the good pictures, ascending.
-        map_maxima: the largest value of each one's map, ascending; None when calibrated on scores alone.
+        map_maxima: largest value of each picture's map, ascending; None when calibrated on scores alone.
         left_out: pictures that were given and not used.
-        held_out, defective: what further labelled pictures said, if there were any.
+        held_out, defective: results on further labelled pictures, if there were any.
         date: ISO 8601, UTC.
 
     Raises:
@@ -111,7 +112,7 @@ class Calibration:
         return p_value(score, self.scores)
 
     def decide(self, result: Result) -> Judgement:
-        """Verdict and p-value of a result. That the model is the right one is :meth:`check_model`'s to say.
+        """Verdict and p-value of a result. Whether the model is the right one is checked by :meth:`check_model`.
 
         Raises:
             SettingsError: the result is of another class.
@@ -119,9 +120,9 @@ class Calibration:
         return DecisionRule(calibration=self).decide(result)
 
     def defects(self, result: Result, rule: RegionRule | None = None) -> Defects | None:
-        """The regions of a result, their boxes and mask; None for a picture that could not be judged.
+        """The regions of a result, their boxes and mask; None for a picture that could not be scored.
 
-        A picture judged normal has none, an anomalous one has at least that of its highest value.
+        A normal picture has none, an anomalous picture at least the region of its highest value.
 
         Args:
             rule: other regions than those of this calibration's pixel threshold; see :class:`RegionRule`.
@@ -142,7 +143,7 @@ class Calibration:
         """Arguments of :class:`winspect.WinCLIP` to score as calibrated: recipe, precision, engine, device.
 
         Args:
-            given: arguments that somebody chose. They stand, ``auto`` apart, and are :meth:`check_model`'s to refuse.
+            given: arguments that somebody chose. They are kept, but for ``auto``; :meth:`check_model` may refuse them.
         """
         autos = [name for name in ("precision", "engine", "device") if given.get(name) == "auto"]
         chosen = {name: value for name, value in given.items() if name not in autos and value is not None}
@@ -150,7 +151,7 @@ class Calibration:
         made_with: dict[str, Any] = {"precision": made.precision}
         if not {"recipe", "settings"} & chosen.keys():
             made_with["recipe"] = made.recipe
-        # In fp32 another engine or device rounds alike; one that is not here is done without.
+        # In fp32 another engine or device rounds alike: an engine that is not installed here is not asked for.
         is_here = made.device == "cpu" and is_installed(made.engine)
         same_device = str(chosen.get("device", made.device)).partition(":")[0] == made.device
         if same_device and (is_here or made.precision != "fp32"):
@@ -169,8 +170,8 @@ class Calibration:
     def check(self, identity: Identity) -> None:
         """Refuse an identity other than that calibrated with: other weights, recipe, precision, references.
 
-        Engine and device are arithmetic in another order. In fp32 they agree within 1e-5, which is noted in the log; in
-        other precisions each rounds in its own way, and another one is refused.
+        Engine and device are arithmetic in another order. In fp32 they agree within 1e-5, which is logged; in other
+        precisions each rounds differently, and another engine or device is refused.
 
         Raises:
             SettingsError: names each difference with both values.
@@ -211,7 +212,8 @@ class Calibration:
         """The inverse of :meth:`document`.
 
         Raises:
-            SettingsError: an entry is missing, or is not what it should be; names the releases of another one's file.
+            SettingsError: an entry is missing, or is not what it should be. On a document of another release it names
+                both.
         """
         try:
             return cls._read(document)

@@ -1,4 +1,4 @@
-"""What the pictures of a calibration said beside its scores: those left out, held out, and defective."""
+"""Results of a calibration beside its scores: pictures left out, held out, and defective."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Defective:
-    """What labelled defective pictures say.
+    """Results on labelled defective pictures.
 
     Attributes:
         pictures: how many; ``found``: how many of them the calibrated threshold flags.

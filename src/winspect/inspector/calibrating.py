@@ -42,9 +42,8 @@ def calibrate(
 ) -> Calibration:
     """Find the thresholds above which at most ``max_false_alarms`` of the good pictures of a line will lie.
 
-    A reference picture among them is left out, because the model has seen it, and so is the copy of a picture: both are
-    told by their path and by their content. So is a picture that cannot be used. Each is named in the log and in
-    ``left_out``.
+    Left out are reference pictures, because the model has seen them, and copies of a picture, both found by path and by
+    content, and pictures that cannot be used. Each is named in the log and in ``left_out``.
 
     Args:
         model: with the references it will inspect with.

@@ -76,7 +76,7 @@ class Identity:
         return replace(self, class_name=check_class_name(class_name), references=names)
 
     def entries(self) -> dict[str, Any]:
-        """Every entry by its name in documents, as JSON has it. What a document did not say is left out."""
+        """Every entry by its name in documents, as JSON has it, but for those that are not known."""
         entries: dict[str, Any] = {
             "winspect": self.release,
             "model": self.model,
@@ -135,10 +135,10 @@ class Identity:
         )
 
     def differences(self, other: Identity, *, ignore: Collection[str] = ()) -> list[Difference]:
-        """In what another identity differs from this one, by name.
+        """The entries in which another identity differs, by name.
 
         A class is the same however it is typed. References are a set of contents: neither their order nor their names
-        decide a score. What one of the two does not say is not compared.
+        decide a score. An entry that only one of the two has is not compared.
 
         Args:
             ignore: names of entries in documents.
@@ -163,7 +163,7 @@ class Identified(Protocol):
 
 
 def written_by(document: Mapping[str, Any]) -> str:
-    """Both releases, for the end of a message on a document of another one; empty for one of this release."""
+    """Both releases, for the end of a message on a document of another release; empty for this release's."""
     release = document.get("winspect")
     return "" if release == __version__ else f" (written by winspect {release}, this is {__version__})"
 
@@ -188,7 +188,7 @@ class Difference:
 
         Args:
             form: as in ``"{name}: {first} there, {second} here"``.
-            show: a value as text; see :func:`brief`. References are shown by their names.
+            show: makes text of a value, as :func:`brief` does. References are given by name.
         """
         first, second = (
             _names(value) if self.name == "references" and _are_samples(value) else show(value)
@@ -226,13 +226,13 @@ def differences(
     for name in sorted({*first, *second} - {*ignore} - paths):
         if name in SINCE_LATER and not (name in first and name in second):
             continue
-        one, other = first.get(name), second.get(name)
-        if name in ("recipe", "recipe_settings") and isinstance(one, dict) and isinstance(other, dict):
-            one, other = all_settings(one), all_settings(other)
-            changed = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-            one, other = ({key: settings.get(key) for key in changed} for settings in (one, other))
-        if _contents(one) != _contents(other):
-            found.append(Difference(name, one, other))
+        left, right = first.get(name), second.get(name)
+        if name in ("recipe", "recipe_settings") and isinstance(left, dict) and isinstance(right, dict):
+            left, right = all_settings(left), all_settings(right)
+            changed = sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
+            left, right = ({key: settings.get(key) for key in changed} for settings in (left, right))
+        if _contents(left) != _contents(right):
+            found.append(Difference(name, left, right))
     return found
 
 
@@ -249,9 +249,9 @@ def _contents(value: Any) -> Any:
 def _names(samples: Sequence[Mapping[str, Any]]) -> str:
     if not samples:
         return "none (zero-shot)"
-    shown = [f"{sample['name']} ({str(sample['sha256'])[:8]})" for sample in samples[:_MOST_NAMES]]
-    more = len(samples) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    names = [f"{sample['name']} ({str(sample['sha256'])[:8]})" for sample in samples[:_MOST_NAMES]]
+    more = len(samples) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def _prompts(document: Mapping[str, Any]) -> PromptEnsemble:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from winspect.pictures.given import Given
 
 SEEN = "judged by itself"
-"""What the warning of a good sample among the pictures judged, or a copy of it, begins with."""
+"""Start of the warning of a good sample, or a copy of it, among the pictures that are scored."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Fingerprint:
 
     @property
     def keys(self) -> set[str]:
-        """What identifies it: two pictures that share a key are one."""
+        """Path and hash: two pictures that share a key are one."""
         place = set() if self.path.startswith("<") else {os.path.abspath(self.path)}
         return place | ({self.sha256} if self.sha256 else set())
 
@@ -47,11 +47,11 @@ def fingerprint(picture: Any) -> Fingerprint:
     from winspect.pictures.given import Given, source_name
 
     known = getattr(picture, "fingerprint", None)
-    if isinstance(known, Fingerprint):  # a picture that brings its own, as those in the service's store
+    if isinstance(known, Fingerprint):  # known already, as in the service's store
         return known
     if isinstance(picture, str | os.PathLike):
         digest = None
-        with suppress(OSError, ValueError):  # judging it will say what is wrong with it
+        with suppress(OSError, ValueError):  # scoring it says what is wrong with it
             digest = hashlib.sha256(read_bytes(picture)).hexdigest()
         return Fingerprint(source_name(picture), digest)
     if isinstance(picture, Given):
@@ -65,10 +65,10 @@ def fingerprint(picture: Any) -> Fingerprint:
 
 
 def _named(given: Given) -> Fingerprint:
-    """The identity of what has a name of its own, which is no path: its content's."""
+    """The identity of a picture whose name is no path: that of its content."""
     try:
         digest = fingerprint(given.source()).sha256
-    except PictureError:  # judging it will say what is wrong with it
+    except PictureError:  # scoring it says what is wrong with it
         digest = None
     return Fingerprint(f"<{given.name.strip('<>')}>", digest)
 
@@ -86,7 +86,7 @@ class Copies:
         self._files_alone = not any(name.startswith("<") for name in names)
 
     def original(self, picture: Any) -> str | None:
-        """The known picture that this one is, or is a copy of; None for another."""
+        """The known picture that this is, or is a copy of; None for any other."""
         if not self._known:
             return None
         if isinstance(picture, str | os.PathLike):
@@ -95,17 +95,17 @@ class Copies:
             if None not in self._sizes and _size_of(picture) not in self._sizes:
                 return None
         elif self._files_alone and not isinstance(picture, bytes | io.BytesIO):
-            return None  # pixels are not told from those of a file
+            return None  # files are compared byte by byte, never by pixels
         return next((self._known[key] for key in fingerprint(picture).keys if key in self._known), None)
 
     def warning(self, picture: Any) -> str | None:
-        """The warning of a picture that is judged by itself, for people; None for another."""
+        """The warning of a picture that is compared with itself; None for any other."""
         original = self.original(picture)
         if original is None:
             return None
         is_file = isinstance(picture, str | os.PathLike) and os.path.abspath(picture) == os.path.abspath(original)
-        of = "it is one of the good samples" if is_file else f"the same as the good sample {original}"
-        return f"{SEEN} ({of}): its score says nothing"
+        reason = "it is one of the good samples" if is_file else f"the same as the good sample {original}"
+        return f"{SEEN} ({reason}): its score says nothing"
 
 
 def _size_of(path: str | os.PathLike[str]) -> int | None:

@@ -30,15 +30,15 @@ LOCK_FILE = ".winspect.lock"
 class FolderLock:
     """Keeps other runs, of this process or another, from writing to a folder.
 
-    Where the file system knows no locks, that is said, and the run goes on.
+    Where the file system has no locks, a warning is logged, and the run goes on.
 
     Args:
         path: the file that is locked; removed at the end, and left behind by a process that is killed.
-        shown: the folder, as messages name it.
+        name: of the folder, in messages.
     """
 
-    def __init__(self, path: Path, shown: str) -> None:
-        self.path, self.shown = path, shown
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
         self._file: int | None = None
 
     def acquire(self) -> None:
@@ -57,10 +57,10 @@ class FolderLock:
             except BlockingIOError as error:
                 os.close(file)
                 raise OutputError(
-                    f"{self.shown}: another winspect run is writing there; wait for its end, or choose another --out"
+                    f"{self.name}: another winspect run is writing there; wait for its end, or choose another --out"
                 ) from error
             except OSError as error:
-                logger.warning("%s: cannot be locked (%s); see that no other run writes there", self.shown, error)
+                logger.warning("%s: cannot be locked (%s); see that no other run writes there", self.name, error)
             if _is_at(file, self.path):
                 self._file = file
             else:  # the run before removed it between the two steps
@@ -93,7 +93,7 @@ def locked(folder: Path) -> Iterator[Path]:
 
 
 def read_identity(path: Path, *, fix: str) -> dict[str, Any] | None:
-    """What a run has said of itself; None where nothing is there.
+    """The document that a run wrote of itself; None where there is none.
 
     Args:
         fix: what to do about a file that cannot be read.

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from winspect.inspector.winclip import WinCLIP
 
 SCHEMA = 1
-DECODE, RESIZE, TOWER, SCORING = STAGES = ("decode", "resize", "tower", "scoring")
+TOWER = "tower"
+STAGES = ("decode", "resize", "tower", "scoring")
 """Stages that pictures pass, one after the other: decoding; cutting, resizing and normalising; the image tower;
 windows, maps and scores."""
 OPERATORS_KEPT = 20

@@ -98,6 +98,7 @@ class Scorer:
 
     Raises:
         ClusterError: the model is another than the one that made what is shared.
+        WinspectError: the folder of heat maps cannot be opened, or written.
     """
 
     def __init__(self, predictor: Predictor, shared: Shared, advance: Callable[[], object] = lambda: None) -> None:
@@ -107,6 +108,10 @@ class Scorer:
         self._marks: dict[int, str | None] = {}
         for name, state in shared.states.items():
             predictor.take(name, state)
+        if self.inspection.overlays is not None:
+            self._place = open_place(self.inspection.overlays)
+            if isinstance(self._place[0], fs.LocalFileSystem):
+                make_folder(Path(self._place[1]) / OVERLAYS)
         predictor.prepare_engine(self.inspection.classes[0], maps=self.inspection.needs_maps)
         check_same(predictor, shared.identity)
 
@@ -230,9 +235,9 @@ class Scorer:
         """Write a heat map over its picture, the same file whenever it is written; returns the seconds taken."""
         began = time.perf_counter()
         painted = overlay_of(judgement, self.shared.ranges.get(class_name))
-        filesystem, folder = open_place(str(self.inspection.overlays))
+        filesystem, folder = self._place
         if isinstance(filesystem, fs.LocalFileSystem):
-            save_png(painted, make_folder(Path(folder) / OVERLAYS).parent / name)
+            save_png(painted, Path(folder) / name)
         else:
             content = io.BytesIO()
             Image.fromarray(painted).save(content, format="PNG", compress_level=1)

@@ -206,7 +206,8 @@ def test_maps_need_a_folder_that_every_machine_sees(parts, workers, tmp_path, mo
     monkeypatch.setattr("winspect.cluster.evaluating.check_nodes", lambda cluster, places: asked.append(places))
     evaluate(workers.model(), parts(), tmp_path / "plain")
     evaluate(workers.model(), parts(), tmp_path / "maps", raw_maps=True)
-    assert asked == [[str(tmp_path / "parts")], [str(tmp_path / "maps"), str(tmp_path / "parts")]]
+    here, parts_there = str(tmp_path), str(tmp_path / "parts")  # the root is relative: so must be what it counts from
+    assert asked == [[here, parts_there], [here, str(tmp_path / "maps"), parts_there]]
 
 
 # The command line, and a cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def measure(worker: Worker, part: Part, folder: str, identity: Identity) -> dict
         ClusterError: the worker's model is another one.
     """
     check_same(worker.predictor, identity)
-    os.chdir(folder)
+    _go_to(folder)
     model: Any = worker.predictor
     return score_part(model, part, worker.advance)
 
@@ -79,7 +79,7 @@ def score_again(
     worker: Worker, pictures: Sequence[Path], class_name: str, references: Sequence[Path], folder: str
 ) -> list[Result]:
     """On a worker: a few pictures with their results, for a report. Raises ReferencesError."""
-    os.chdir(folder)
+    _go_to(folder)
     worker.predictor.forget(class_name)
     if references:
         worker.predictor.reference(list(references), class_name)
@@ -87,6 +87,12 @@ def score_again(
         return list(worker.predictor.predict_many(list(pictures), class_name, keep_pictures=True))
     finally:
         worker.predictor.forget(class_name)
+
+
+def _go_to(folder: str) -> None:
+    """Count relative paths from the driver's folder; where a machine lacks it there are none: see ``prepare``."""
+    with suppress(OSError):
+        os.chdir(folder)
 
 
 class ClusterScorer(PartScorer):
@@ -109,9 +115,12 @@ class ClusterScorer(PartScorer):
         """
         self._parts = list(parts)
         weights = str(self.pool.model.options.get("weights", ""))
-        places = {os.path.abspath(part.root) for part in parts}
-        places |= {os.path.abspath(part.maps.folder) for part in parts if part.maps.overlays or part.maps.raw_maps}
-        check_nodes(self.cluster, [*sorted(places), *([weights] if os.path.isabs(weights) else [])])
+        places = {part.root for part in parts}
+        places |= {part.maps.folder for part in parts if part.maps.overlays or part.maps.raw_maps}
+        needed = {os.path.abspath(place) for place in places}
+        needed |= {os.getcwd()} if any(not place.is_absolute() for place in places) else set()
+        needed |= {weights} if os.path.isabs(weights) else set()
+        check_nodes(self.cluster, sorted(needed))
         described = self.pool.ask(describe)
         self._identity = described.identity
         return described

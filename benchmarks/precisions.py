@@ -20,7 +20,7 @@ from benchmarks.bundled_model import SETS
 from benchmarks.measuring import machine, write_json
 from training.generator import HELDOUT, make_pair
 from winspect import WinCLIP
-from winspect.engines.gate.verdict import correlation
+from winspect.engines.gate.comparison import correlation
 from winspect.metrics import auroc
 from winspect.weights import TINY
 

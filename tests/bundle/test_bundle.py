@@ -145,7 +145,7 @@ def test_a_bundles_class_is_the_models_class(bundle):
     ours, theirs = (predictor.state_of("metal_bolt") for predictor in (load_bundle(bundle.folder), bundle.model))
     np.testing.assert_array_equal(ours.text, theirs.text)
     np.testing.assert_array_equal(ours.references["patches"], theirs.references["patches"])
-    assert [shown.sha256 for shown in ours.shown] == [shown.sha256 for shown in theirs.shown]
+    assert [sample.sha256 for sample in ours.samples] == [sample.sha256 for sample in theirs.samples]
 
 
 def test_it_runs_where_only_numpy_pillow_and_the_engine_are(bundle, tmp_path):
@@ -180,9 +180,9 @@ def test_without_torch_a_model_says_what_is_missing():
 def test_names_of_good_samples_that_are_no_utf8_are_written_and_read(copy):
     manifest = Manifest.read(copy)
     shown = ({"name": os.fsdecode(b"\xff.png"), "sha256": "00"},)
-    nut = replace(manifest.classes["nut"], shown=shown)
+    nut = replace(manifest.classes["nut"], samples=shown)
     replace(manifest, classes={**manifest.classes, "nut": nut}).write(copy)
-    assert Manifest.read(copy).classes["nut"].shown == shown
+    assert Manifest.read(copy).classes["nut"].samples == shown
 
 
 def test_its_files_are_readable_and_hashed(bundle):

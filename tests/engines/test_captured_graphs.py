@@ -26,7 +26,7 @@ from tests.engines.towers import needs
 from winspect.backbones.embeddings import Embeddings
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import WeightPrefetch
-from winspect.engines.accelerators.captured_graphs import BUCKETS, BucketedGraphs, bucket_of, check_buckets, fill_up
+from winspect.engines.accelerators.captured_graphs import BUCKETS, CapturedGraphs, bucket_of, check_buckets, fill_up
 from winspect.errors import EngineError, SettingsError
 
 NPU = SimpleNamespace(type="npu", index=0)
@@ -174,7 +174,7 @@ def test_bad_buckets(buckets, runtime, tower):
     with pytest.raises(SettingsError, match=r"buckets: got .* need at least one batch size, whole numbers from 1"):
         check_buckets(buckets)
     with pytest.raises(SettingsError, match="buckets"):
-        BucketedGraphs(tower, NPU, buckets=buckets)
+        CapturedGraphs(tower, NPU, buckets=buckets)
 
 
 def test_filling_up_keeps_the_tiles_in_front():
@@ -191,7 +191,7 @@ def test_filling_up_keeps_the_tiles_in_front():
 
 def test_captured_graphs_give_what_the_tower_gives(runtime, tower):
     """Each batch size, new pixels each time: the second round replays what the first one captured."""
-    graphs = BucketedGraphs(tower, NPU, buckets=(1, 2, 4))
+    graphs = CapturedGraphs(tower, NPU, buckets=(1, 2, 4))
     for seed, count in enumerate([1, 2, 3, 4, 3, 1, 2]):
         pixels = tiles(count, seed)
         options = needs((2, 3), 1, True)
@@ -201,7 +201,7 @@ def test_captured_graphs_give_what_the_tower_gives(runtime, tower):
 
 
 def test_a_graph_for_each_kind_of_pass(runtime, tower):
-    graphs = BucketedGraphs(tower, NPU, buckets=(2,))
+    graphs = CapturedGraphs(tower, NPU, buckets=(2,))
     kinds = [
         needs((), 1, False),
         needs((2,), 1, False),
@@ -215,7 +215,7 @@ def test_a_graph_for_each_kind_of_pass(runtime, tower):
 
 
 def test_results_are_the_callers_own(runtime, tower):
-    graphs = BucketedGraphs(tower, NPU, buckets=(2,))
+    graphs = CapturedGraphs(tower, NPU, buckets=(2,))
     options = needs((2,), 1, False)
     first = graphs(tiles(2, 1), options)
     kept = first.map(torch.clone)
@@ -225,7 +225,7 @@ def test_results_are_the_callers_own(runtime, tower):
 
 def test_filled_in_rows_change_nothing(runtime, tower):
     """One tile after three: what the larger batch left behind it in the graph's input does no harm."""
-    graphs = BucketedGraphs(tower, NPU, buckets=(4,))
+    graphs = CapturedGraphs(tower, NPU, buckets=(4,))
     options = needs((2,), 1, False)
     graphs(torch.full((3, 3, 64, 64), float("nan")), options)
     ours = graphs(tiles(1), options)
@@ -239,7 +239,7 @@ def test_the_stand_in_notices_a_value_baked_into_the_graph(runtime, tower):
     def through_the_host(pixels, options):
         return tower(torch.tensor(pixels.tolist()), options)
 
-    graphs = BucketedGraphs(through_the_host, NPU, buckets=(1,))
+    graphs = CapturedGraphs(through_the_host, NPU, buckets=(1,))
     options = needs((), 1, False)
     graphs(tiles(1, 1), options)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
@@ -253,7 +253,7 @@ def test_capture_follows_the_rules_of_the_runtime(runtime):
         runtime.events.append(f"pass on {runtime.current}")
         return Embeddings(pixels.mean(dim=(1, 2, 3))[:, None])
 
-    graphs = BucketedGraphs(encode, NPU, buckets=(1, 2))
+    graphs = CapturedGraphs(encode, NPU, buckets=(1, 2))
     for count in (1, 2, 2):
         graphs(tiles(count), needs((), 1, False))
     warm = ["side waits for main", *["pass on side"] * 3, "main waits for side"]
@@ -272,7 +272,7 @@ def test_a_prefetch_is_captured_with_the_pass_and_joined(runtime, tower, monkeyp
         prefetch.join()
         return embeddings
 
-    graphs = BucketedGraphs(encode, NPU, buckets=(2,))
+    graphs = CapturedGraphs(encode, NPU, buckets=(2,))
     options = needs((2,), 1, False)
     assert_same(graphs(tiles(2), options), eager(tower, tiles(2), options))
     captured = runtime.events[runtime.events.index("capture from main") + 1 :]
@@ -280,7 +280,7 @@ def test_a_prefetch_is_captured_with_the_pass_and_joined(runtime, tower, monkeyp
 
 
 def test_too_many_tiles(runtime, tower):
-    graphs = BucketedGraphs(tower, NPU, buckets=(1, 2))
+    graphs = CapturedGraphs(tower, NPU, buckets=(1, 2))
     with pytest.raises(SettingsError, match="got a batch of 3 tiles, need 1 to 2"):
         graphs(tiles(3), needs((), 1, False))
 
@@ -288,12 +288,12 @@ def test_too_many_tiles(runtime, tower):
 @pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("meta")])
 def test_devices_without_graphs(device, tower):
     with pytest.raises(EngineError, match=f"got the device {device}, which has no graphs; need cuda or npu"):
-        BucketedGraphs(tower, device)
+        CapturedGraphs(tower, device)
 
 
 def test_cuda_has_what_graphs_need(tower):
     """The names and arguments used, in torch itself; no GPU is needed to look them up."""
-    graphs = BucketedGraphs(tower, torch.device("cuda:0"))
+    graphs = CapturedGraphs(tower, torch.device("cuda:0"))
     assert graphs._new_graph is torch.cuda.CUDAGraph
     given = inspect.signature(torch.cuda.graph).bind(object(), pool=object(), capture_error_mode="thread_local")
     assert set(given.arguments) == {"cuda_graph", "pool", "capture_error_mode"}
@@ -307,7 +307,7 @@ def test_cuda_has_what_graphs_need(tower):
 def test_a_failed_capture_is_said_and_passes_go_on(runtime, tower, caplog):
     """torch_npu's own words for a capture under TASK_QUEUE_ENABLE=2."""
     words = "Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0."
-    graphs = BucketedGraphs(tower, NPU, buckets=(1, 2))
+    graphs = CapturedGraphs(tower, NPU, buckets=(1, 2))
     options = needs((2,), 1, False)
     graphs(tiles(1), options)
     runtime.error = RuntimeError(words)
@@ -332,7 +332,7 @@ def test_errors_of_the_pass_itself_are_not_hidden(runtime, caplog):
     def encode(pixels, options):
         raise error
 
-    graphs = BucketedGraphs(encode, NPU)
+    graphs = CapturedGraphs(encode, NPU)
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError) as stop:
         graphs(tiles(2), needs((), 1, False))
     assert stop.value is error
@@ -347,7 +347,7 @@ def test_threads_do_not_mix_their_tiles(runtime):
     def encode(pixels, options):
         return Embeddings(pixels[:, :1, 0, 0] * 2)
 
-    graphs = BucketedGraphs(encode, NPU, buckets=(2,))
+    graphs = CapturedGraphs(encode, NPU, buckets=(2,))
     replay = Graph.replay
 
     def slow_replay(graph):

@@ -12,15 +12,15 @@ from winspect.engines.gate import (
     BARS,
     GateRecords,
     GateResult,
-    Judgements,
+    GateScores,
     calibration_pictures,
     compare,
     gate_pictures,
 )
-from winspect.engines.gate.verdict import correlation
+from winspect.engines.gate.comparison import correlation
 
 LABELS = np.array([False, False, True, True])
-FP32 = Judgements(scores=np.array([0.1, 0.2, 0.3, 0.4]), maps=np.arange(16, dtype=np.float32).reshape(4, 2, 2) / 16)
+FP32 = GateScores(scores=np.array([0.1, 0.2, 0.3, 0.4]), maps=np.arange(16, dtype=np.float32).reshape(4, 2, 2) / 16)
 KEY = {"weights": "w", "precision": "bf16", "recipe": {"scales": (2, 3)}}
 
 
@@ -57,8 +57,8 @@ def test_the_same_judgements_pass():
     )
 
 
-def scores(*values: float) -> Judgements:
-    return Judgements(np.array(values), FP32.maps)
+def scores(*values: float) -> GateScores:
+    return GateScores(np.array(values), FP32.maps)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def scores(*values: float) -> Judgements:
         (scores(0.5, 0.5, 0.5, 0.5), ["scores correlate 0.0000", "falls from 1.0000 to 0.5000"]),
         (scores(0.1, 0.2, 0.3, np.nan), ["scores correlate 0.0000", "falls from 1.0000 to 0.5000"]),
         (scores(0.4, 0.3, 0.2, 0.1), ["scores correlate -1.0000", "falls from 1.0000 to 0.0000"]),
-        (Judgements(FP32.scores, np.full((4, 2, 2), 0.5)), ["maps correlate 0.0000"]),
-        (Judgements(FP32.scores, FP32.maps * np.nan), ["maps correlate 0.0000"]),
-        (Judgements(FP32.scores, 1 - FP32.maps), ["maps correlate -1.0000"]),
+        (GateScores(FP32.scores, np.full((4, 2, 2), 0.5)), ["maps correlate 0.0000"]),
+        (GateScores(FP32.scores, FP32.maps * np.nan), ["maps correlate 0.0000"]),
+        (GateScores(FP32.scores, 1 - FP32.maps), ["maps correlate -1.0000"]),
     ],
     ids=["close", "swapped", "outlier", "constant", "nan", "reversed", "flat maps", "nan maps", "inverted maps"],
 )
@@ -94,7 +94,7 @@ def test_auroc_may_fall_by_as_much_as_the_bar():
     def moved(pairs: int) -> GateResult:
         candidate = fp32.copy()
         candidate[99] = fp32[99 + pairs] + 1e-4  # the highest good one passes so many with a defect
-        return compare("bf16", Judgements(fp32, maps), Judgements(candidate, maps), labels)
+        return compare("bf16", GateScores(fp32, maps), GateScores(candidate, maps), labels)
 
     assert moved(30).image_auroc == pytest.approx(1 - 0.0030)
     assert moved(29).passed

@@ -196,7 +196,7 @@ def int8(monkeypatch):
 def test_int8_that_fails_is_refused(new_model, gate, int8):
     gate.verdict = ["scores correlate 0.9 with fp32's"]
     for _ in range(2):
-        words = "int8 does not judge as fp32 does with these weights: scores correlate 0.9 .*skip the gate"
+        words = "int8 does not score as fp32 does with these weights: scores correlate 0.9 .*skip the gate"
         with pytest.raises(PrecisionError, match=words):
             new_model(precision="int8")
     assert gate.asked == ["int8"]

@@ -477,7 +477,7 @@ def test_a_state_is_read_without_torch(new_model, tmp_path):
     (tmp_path / "state").write_bytes(pickle.dumps(model.state_of("nut")))
     code = (
         "import pickle, sys; sys.modules['torch'] = None; from pathlib import Path;"
-        "state = pickle.loads(Path(sys.argv[1]).read_bytes()); print(state.text.shape, len(state.shown))"
+        "state = pickle.loads(Path(sys.argv[1]).read_bytes()); print(state.text.shape, len(state.samples))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "state")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -17,7 +17,7 @@ from tests.methods import centre
 from tests.methods.centre import Centre
 from winspect import WinCLIP
 from winspect.calibration import Calibration
-from winspect.errors import SettingsError
+from winspect.errors import BundleError, SettingsError
 from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export
 from winspect.methods.registry import METHODS
@@ -90,6 +90,13 @@ def test_bundle(model, tmp_path):
         ours, theirs = bundle.predict(PICTURE, name), model.predict(PICTURE, name)
         assert ours.anomaly_score == pytest.approx(theirs.anomaly_score, abs=1e-5)
         np.testing.assert_allclose(ours.tile_maps, theirs.tile_maps, atol=1e-5)
+
+
+def test_a_program_that_does_not_have_it_says_so(model, tmp_path, monkeypatch):
+    export(model, ["bolt"], tmp_path / "bundle")
+    monkeypatch.delitem(METHODS, "centre")
+    with pytest.raises(BundleError, match="got 'centre' with power, which is none of paper, tiles, log"):
+        load_bundle(tmp_path / "bundle")
 
 
 def png(rgb: np.ndarray) -> bytes:

@@ -87,7 +87,7 @@ def spread_to_patches(window_scores: Array, grid_hw: tuple[int, int], scale: int
     nothing = xp.zeros_like(window_scores[:, :1])
     with np.errstate(divide="ignore", over="ignore"):
         reciprocals = xp.concat([1 / window_scores, nothing], axis=1)
-    own = xp.take(reciprocals, like(covering.ravel(), window_scores), axis=1)
-    sums = xp.sum(xp.reshape(own, (batch, *covering.shape)), axis=2)
+    terms = xp.take(reciprocals, like(covering.ravel(), window_scores), axis=1)
+    sums = xp.sum(xp.reshape(terms, (batch, *covering.shape)), axis=2)
     counts = xp.astype(like((covering < windows).sum(axis=1), window_scores), window_scores.dtype)
     return xp.reshape(counts / sums, (batch, *grid_hw))

@@ -1,6 +1,6 @@
-"""Edge bundles: a folder that judges pictures with NumPy, Pillow and one engine, without torch.
+"""Edge bundles: a folder that scores pictures with NumPy, Pillow and one engine, without torch.
 
-``export`` writes one (with torch), ``load_bundle`` reads it (without). What a bundle holds::
+``export`` writes one (with torch), ``load_bundle`` reads it (without). Contents::
 
     bundle.json          what it is, what decides its scores, its classes, and the SHA-256 of every file
     preprocessing.json   size, mean, deviation and interpolation of tiles; how pictures are cut into tiles

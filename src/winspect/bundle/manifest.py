@@ -1,4 +1,4 @@
-"""``bundle.json``: what a bundle holds, and the hashes of its files."""
+"""``bundle.json``: contents of a bundle, and the hashes of its files."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class BundledClass:
         text: .npy, float32 (2, embedding): normal and anomalous, averaged as the recipe says.
         references: .npz of what is kept of the good samples; None for zero-shot.
         calibration: a file of ``winspect calibrate``; None without.
-        shown: name and SHA-256 of the good samples.
+        samples: name and SHA-256 of the good samples; ``shown`` in the file.
     """
 
     text: str
     references: str | None = None
     calibration: str | None = None
-    shown: tuple[Mapping[str, str | None], ...] = ()
+    samples: tuple[Mapping[str, str | None], ...] = ()
 
     @property
     def files(self) -> list[str]:
@@ -74,9 +74,9 @@ class Manifest:
         return self.identity.engine
 
     def write(self, folder: Path) -> None:
-        """Hash the files anew, and write ``bundle.json``, whole or not at all."""
+        """Hash the files anew, and write ``bundle.json`` atomically."""
         files = [PREPROCESSING, *(_place(folder, path) for path in sorted((folder / "graphs").iterdir()))]
-        files += [file for own in self.classes.values() for file in own.files]
+        files += [file for bundled in self.classes.values() for file in bundled.files]
         document = {
             "kind": KIND,
             "schema": SCHEMA,
@@ -85,12 +85,12 @@ class Manifest:
             "grid_hw": list(self.grid_hw),
             "classes": {
                 name: {
-                    "text": own.text,
-                    "references": own.references,
-                    "calibration": own.calibration,
-                    "shown": [dict(shown) for shown in own.shown],
+                    "text": bundled.text,
+                    "references": bundled.references,
+                    "calibration": bundled.calibration,
+                    "shown": [dict(sample) for sample in bundled.samples],
                 }
-                for name, own in self.classes.items()
+                for name, bundled in self.classes.items()
             },
             "sha256": {file: hash_file(folder / file) for file in files},
         }
@@ -100,7 +100,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read a bundle's ``bundle.json`` and hold every file to its hash.
+        """Read a bundle's ``bundle.json`` and check every file against its hash.
 
         Raises:
             BundleError: no bundle, one of a newer release, a damaged one, or one with files beside those it lists;
@@ -141,12 +141,16 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
     if not (rows in _SIDES and columns in _SIDES):
         raise ValueError(f"grid_hw: got {document['grid_hw']}, need rows and columns of 1 to {_SIDES[-1]} patches")
     classes = {
-        name: BundledClass(own["text"], own["references"], own["calibration"], tuple(own["shown"]))
-        for name, own in document["classes"].items()
+        name: BundledClass(entry["text"], entry["references"], entry["calibration"], tuple(entry["shown"]))
+        for name, entry in document["classes"].items()
     }
     files = dict(document["sha256"])
-    wanted = [PREPROCESSING, *GRAPHS[document["engine"]], *(file for own in classes.values() for file in own.files)]
-    unknown = sorted(file for file in wanted if file not in files)
+    needed = [
+        PREPROCESSING,
+        *GRAPHS[document["engine"]],
+        *(file for bundled in classes.values() for file in bundled.files),
+    ]
+    unknown = sorted(file for file in needed if file not in files)
     if unknown:
         raise ValueError(f"no hash of {', '.join(unknown)}")
     return Manifest(

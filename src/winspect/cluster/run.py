@@ -150,7 +150,7 @@ def _local_places(inputs: Inputs, inspection: Inspection, options: Mapping[str, 
 def _description(shared: Shared, inputs: Inputs, maps: str) -> dict[str, Any]:
     """What decides the rows, for ``run.json``."""
     inspection, rule = shared.inspection, shared.inspection.rule
-    samples = [sample for state in shared.states.values() for sample in state.shown]
+    samples = [sample for state in shared.states.values() for sample in state.samples]
     calibration = rule.calibration and {
         "made": rule.calibration.date,
         "max_false_alarms": rule.calibration.max_false_alarms,

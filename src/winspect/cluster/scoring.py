@@ -104,7 +104,7 @@ class Scorer:
     def __init__(self, predictor: Predictor, shared: Shared, advance: Callable[[], object] = lambda: None) -> None:
         self.predictor, self.shared, self.inspection = predictor, shared, shared.inspection
         self.advance, self.paint_s = advance, 0.0
-        self._copies = Copies(chain.from_iterable(state.shown for state in shared.states.values()))
+        self._copies = Copies(chain.from_iterable(state.samples for state in shared.states.values()))
         self._marks: dict[int, str | None] = {}
         for name, state in shared.states.items():
             predictor.take(name, state)

@@ -14,8 +14,8 @@ import torch
 
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.compiled import Graph, OnnxGraph, onnx_options
+from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.graph_cache import GraphCache
-from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, onnxruntime_times
 from winspect.engines.tower_graph import GRAPH_VERSION, Layout, Node, build_tower
 from winspect.errors import MissingExtraError
@@ -121,8 +121,8 @@ class OnnxOperators:
         return self._node("Reshape", [mixed, self._numbers(-1, width)], columns=width)
 
 
-class OnnxEngine(StaticEngine):
-    """See :class:`~winspect.engines.static.StaticEngine`.
+class OnnxEngine(CompiledEngine):
+    """See :class:`~winspect.engines.compiled_engine.CompiledEngine`.
 
     Args:
         tower: in float32, on the CPU.

@@ -13,9 +13,9 @@ import torch
 
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.compiled import OPENVINO_HINTS, Graph, OpenVINOGraph, save_openvino
+from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_operators import openvino_model
-from winspect.engines.static import StaticEngine
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.engines.tower_graph import GRAPH_VERSION, Layout
 from winspect.errors import DeviceError
@@ -25,14 +25,14 @@ from winspect.system.opening import read_bytes
 _COMPILED = "tower.blob"
 
 
-class OpenVINOEngine(StaticEngine):
-    """See :class:`~winspect.engines.static.StaticEngine`.
+class OpenVINOEngine(CompiledEngine):
+    """See :class:`~winspect.engines.compiled_engine.CompiledEngine`.
 
     Args:
         tower: in float32, on the CPU.
         precision: ``fp32``, ``bf16``, ``fp16`` (devices other than the CPU), or ``int8``.
         device: OpenVINO's name of a device: ``CPU``, ``GPU``, ``GPU.1``, ``NPU`` ...
-        batch_size: see :class:`~winspect.engines.static.StaticEngine`.
+        batch_size: see :class:`~winspect.engines.compiled_engine.CompiledEngine`.
         threads: of the CPU; None for as many as torch uses.
         cache: where graphs compiled for other devices than the CPU are kept. The CPU's are compiled anew: that takes
             a second even for a large tower, no longer than reading them, and reading them takes twice the memory.

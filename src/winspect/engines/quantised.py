@@ -114,7 +114,7 @@ class QuantisedEngine(OpenVINOEngine):
         with contextlib.redirect_stdout(sys.stderr):
             model = nncf.quantize(
                 super()._model(layout),
-                nncf.Dataset([{"tokens": np.ascontiguousarray(own)} for own in tokens]),
+                nncf.Dataset([{"tokens": np.ascontiguousarray(tile)} for tile in tokens]),
                 model_type=nncf.ModelType.TRANSFORMER,
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(tokens),
@@ -141,8 +141,8 @@ def without_windows(model: ov.Model, layout: Layout) -> ov.Model:
         if kind in ("Concat", "VariadicSplit"):
             node.output(0).replace(node.input_value(0))
         elif kind == "Gather" and (rows := _constant(node.input_value(1))) is not None:
-            own = op.constant(rows[rows < layout.batch * layout.tokens])
-            node.input(1).replace_source_output(own.output(0))
+            kept_rows = op.constant(rows[rows < layout.batch * layout.tokens])
+            node.input(1).replace_source_output(kept_rows.output(0))
     kept = [result for result in model.get_results() if {IMAGE, PATCHES} & result.output(0).get_tensor().get_names()]
     pictures = ov.Model(kept, model.get_parameters(), model.get_friendly_name())
     pictures.validate_nodes_and_infer_types()

@@ -23,7 +23,7 @@ from winspect.engines.gate import (
     GATE_PICTURES_VERSION,
     GateRecords,
     GateResult,
-    Judgements,
+    GateScores,
     calibration_pictures,
     compare,
     gate_pictures,
@@ -63,7 +63,7 @@ class Starter:
     identity: str
     folder: Path
     preprocess: Preprocess
-    score: Callable[[Engine, Tensor], Judgements]
+    score: Callable[[Engine, Tensor], GateScores]
     scored_with: Mapping[str, Any]
     int8_tiles: np.ndarray | None = None
 
@@ -123,7 +123,7 @@ class Starter:
         result, engine = self._verdict("int8")
         if not result.passed:
             raise PrecisionError(
-                f"int8 does not judge as fp32 does with these weights: {'; '.join(result.reasons)}. Use precision bf16 "
+                f"int8 does not score as fp32 does with these weights: {'; '.join(result.reasons)}. Use precision bf16 "
                 "or fp32, calibrate on pictures of your own parts, or skip the gate to run it all the same"
             )
         return engine or self.make("int8"), result

@@ -126,9 +126,9 @@ def openvino_times(
     times = []
     for node in info:
         whole = node.real_time.total_seconds() * (earlier_passes + passes)
-        own = whole - before.get(node.node_name, 0.0)
-        if own > 0:  # constants, and what was merged into others, took no time
-            times.append(OperatorTime(node.node_name, node.node_type, own, names.get(node.node_name, ())))
+        seconds = whole - before.get(node.node_name, 0.0)
+        if seconds > 0:  # constants, and what was merged into others, took no time
+            times.append(OperatorTime(node.node_name, node.node_type, seconds, names.get(node.node_name, ())))
     if not times:
         raise EngineError("OpenVINO has timed no operator: compile the model with PERF_COUNT and run it first")
     return times

@@ -10,7 +10,7 @@ from torch import Tensor
 from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.engines.accelerators.ascend import WeightPrefetch
-from winspect.engines.accelerators.captured_graphs import BUCKETS, BucketedGraphs
+from winspect.engines.accelerators.captured_graphs import BUCKETS, CapturedGraphs
 from winspect.engines.base import Engine
 from winspect.engines.devices import dtype_of
 from winspect.engines.timing import OperatorTime, torch_times
@@ -29,7 +29,7 @@ class TorchEngine(Engine):
         precision: ``fp32``, ``bf16`` or ``fp16``.
         batch_size: tiles per pass at most; None for the device's default.
         prefetch: ask an Ascend NPU for the weights before the first block (:class:`WeightPrefetch`).
-        graphs: run passes as captured graphs, on CUDA or Ascend (:class:`BucketedGraphs`).
+        graphs: run passes as captured graphs, on CUDA or Ascend (:class:`CapturedGraphs`).
         buckets: with ``graphs``, the batch sizes they are captured for; the largest limits ``batch_size``.
 
     Raises:
@@ -61,14 +61,14 @@ class TorchEngine(Engine):
         )
         # Only now: on its way to a device a tower gets new weights.
         self.prefetch = WeightPrefetch(self.tower) if prefetch else None
-        self.graphs = BucketedGraphs(self._pass, device, buckets=buckets) if graphs else None
-        if self.graphs is not None:
-            self.batch_size = min(self.batch_size, self.graphs.buckets[-1])
+        self.captured = CapturedGraphs(self._pass, device, buckets=buckets) if graphs else None
+        if self.captured is not None:
+            self.batch_size = min(self.batch_size, self.captured.buckets[-1])
 
     def _encode(self, tiles: Tensor, needs: Needs) -> Embeddings:
         with torch.inference_mode():
             pixels = tiles.to(device=self.device, dtype=self.dtype)
-            run = self._pass if self.graphs is None else self.graphs
+            run = self._pass if self.captured is None else self.captured
             return run(pixels, needs).map(Tensor.float)
 
     def timings(self, tiles: Tensor, needs: Needs) -> list[OperatorTime]:

@@ -123,8 +123,8 @@ class Layout:
     def rows_of(self, scale: int) -> np.ndarray:
         """Rows of the tokens' matrix that the windows of a scale are made of, int64, window by window."""
         patches = window_indices(self.grid_hw, scale, self.stride) + 1
-        own = np.concatenate([np.zeros((len(patches), 1), np.int64), patches], axis=1)
-        return (np.arange(self.batch)[:, None, None] * self.tokens + own).reshape(-1)
+        sequences = np.concatenate([np.zeros((len(patches), 1), np.int64), patches], axis=1)
+        return (np.arange(self.batch)[:, None, None] * self.tokens + sequences).reshape(-1)
 
     @property
     def groups(self) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""What is known of a class: its text, and what a method keeps of its good samples. No torch."""
+"""State of a class: its text, and what a method keeps of its good samples. No torch."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ class ClassState:
     Attributes:
         text: float32 (2, embedding); normal, anomalous; averaged as the method says.
         references: what is kept of the good samples; None for zero-shot.
-        shown: names and hashes of the good samples, in the order shown; none for zero-shot.
+        samples: names and hashes of the good samples, in order; none for zero-shot.
     """
 
     text: np.ndarray
     references: References | None = None
-    shown: tuple[Fingerprint, ...] = ()
+    samples: tuple[Fingerprint, ...] = ()
 
     def __post_init__(self) -> None:
         text = self.text
         if not isinstance(text, np.ndarray) or text.dtype != np.float32 or text.ndim != 2 or len(text) != 2:
             got = f"dtype {text.dtype}, shape {tuple(text.shape)}" if hasattr(text, "dtype") else repr(text)
             raise SettingsError(f"text of a class: got {got}, need a NumPy array, float32 (2, embedding)")
-        if (self.references is None) != (not self.shown):
+        if (self.references is None) != (not self.samples):
             there = "no references" if self.references is None else "references"
             raise SettingsError(
-                f"got {there}, {len(self.shown)} fingerprints; need both (few-shot) or none (zero-shot)"
+                f"got {there}, {len(self.samples)} fingerprints; need both (few-shot) or none (zero-shot)"
             )
 
 
@@ -79,52 +79,52 @@ class GoodSamples:
 
     Attributes:
         references: what is kept of them.
-        shown: their names and hashes, in the order shown.
+        samples: their names and hashes, in order.
         find_levels: the largest map value of each of the first ones, scored with the others.
     """
 
     references: References
-    shown: tuple[Fingerprint, ...]
+    samples: tuple[Fingerprint, ...]
     find_levels: Callable[[], tuple[float, ...]] = tuple
 
     @cached_property
     def copies(self) -> Copies:
         """Finds them among pictures."""
-        return Copies(self.shown)
+        return Copies(self.samples)
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
         """See ``find_levels``; found once."""
-        return self.find_levels() if len(self.shown) > 1 else ()
+        return self.find_levels() if len(self.samples) > 1 else ()
 
 
 def learn_once(
     folder: Path,
     made_by: Mapping[str, Any],
-    shown: Sequence[Fingerprint],
+    fingerprints: Sequence[Fingerprint],
     learn: Callable[[], Learned],
-    fingerprints: Callable[[], Sequence[Fingerprint]],
+    hash_again: Callable[[], Sequence[Fingerprint]],
 ) -> Learned:
     """Encode good samples, or read what an earlier start kept of the same samples, encoded in the same way.
 
     Args:
         folder: where sets are kept; made on first use.
         made_by: everything beside the samples that decides the result, as JSON has it.
-        shown: the samples' names and hashes. Few samples, and those without a hash, are never kept.
+        fingerprints: the samples' names and hashes. Few samples, and those without a hash, are never kept.
         learn: encodes them.
-        fingerprints: hashes them again, so that nothing is kept of samples that were replaced meanwhile.
+        hash_again: hashes them again, so that nothing is kept of samples that were replaced meanwhile.
 
     Raises:
         ReferencesError: a sample changed while it was read; and what ``learn`` raises.
     """
-    hashes = [sample.sha256 for sample in shown]
+    hashes = [sample.sha256 for sample in fingerprints]
     if len(hashes) < WORTH_KEEPING or None in hashes:
         return learn()
     made: list[Learned] = []
 
     def make(place: Path) -> None:
         made.append(learn())
-        if [sample.sha256 for sample in fingerprints()] != hashes:
+        if [sample.sha256 for sample in hash_again()] != hashes:
             raise ReferencesError("a reference picture changed while it was read: start again when all are there")
         made[0].references.map(to_numpy).save(place / _REFERENCES)
         (place / _WARNINGS).write_text(json.dumps(made[0].warnings), encoding="utf-8")

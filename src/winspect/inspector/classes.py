@@ -131,8 +131,8 @@ class Classes(ABC):
                 "good sample, and as many as asked for"
             )
         used = pictures[:shots]
-        shown = tuple(fingerprint(picture) for picture in used)
-        learned = self._learn(used, shown, category_name, progress)
+        fingerprints = tuple(fingerprint(picture) for picture in used)
+        learned = self._learn(used, fingerprints, category_name, progress)
         for warning in learned.warnings:
             logger.warning("reference picture %s", warning)
 
@@ -142,13 +142,13 @@ class Classes(ABC):
             return tuple(self._level(samples, number, text) for number in range(len(samples)))
 
         self.forget(category_name)
-        self._good[class_key(category_name)] = GoodSamples(learned.references, shown, find_levels)
+        self._good[class_key(category_name)] = GoodSamples(learned.references, fingerprints, find_levels)
         return len(used)
 
     def _learn(
-        self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
+        self, pictures: Sequence[Picture], fingerprints: Sequence[Fingerprint], category_name: str, progress: bool
     ) -> Learned:
-        """Encode good samples; ``shown`` are their fingerprints."""
+        """Encode good samples."""
         samples, warnings = self._encode_samples(pictures, progress=progress)
         try:
             references = self.method.fit(samples)
@@ -191,9 +191,9 @@ class Classes(ABC):
         return 0.0 if scores.tile_maps is None else float(scores.tile_maps.max())
 
     def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
-        """Names and hashes of the good samples a class is scored with, in the order shown; none for zero-shot."""
+        """Names and hashes of the good samples a class is scored with, in order; none for zero-shot."""
         good = self._good.get(class_key(category_name))
-        return () if good is None else good.shown
+        return () if good is None else good.samples
 
     def forget(self, category_name: str = DEFAULT_CLASS) -> None:
         """Drop the references of a class: it is scored zero-shot again."""
@@ -207,14 +207,14 @@ class Classes(ABC):
     def state_of(self, category_name: str = DEFAULT_CLASS) -> ClassState:
         """What the class is scored with, for :meth:`take` of the same model elsewhere.
 
-        Its arrays may be the predictor's own memory: not to be written to.
+        The arrays may be the predictor's memory: do not write to them.
 
         Raises:
             ClassNameError: the name cannot be put into a prompt.
         """
         text = to_numpy(self._class_text(category_name))
         good = self._good.get(class_key(category_name))
-        return ClassState(text) if good is None else ClassState(text, good.references.map(to_numpy), good.shown)
+        return ClassState(text) if good is None else ClassState(text, good.references.map(to_numpy), good.samples)
 
     def take(self, category_name: str, state: ClassState) -> None:
         """Score a class from now on as the predictor does that the state is of; nothing is encoded.
@@ -238,7 +238,7 @@ class Classes(ABC):
         self.forget(key)
         self._texts[self._text_key(category_name)] = self._on_device(state.text)
         if state.references is not None:
-            self._good[key] = GoodSamples(state.references.map(self._on_device), state.shown)
+            self._good[key] = GoodSamples(state.references.map(self._on_device), state.samples)
 
     def prepare_class(self, category_name: str = DEFAULT_CLASS) -> None:
         """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.
@@ -257,5 +257,5 @@ class Classes(ABC):
         return self._texts[key]
 
     def _text_key(self, category_name: str) -> str:
-        """What a class's text is kept under: names with the same prompts share it."""
+        """Key of a class's text: names with the same prompts share it."""
         return class_key(category_name)

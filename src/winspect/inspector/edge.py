@@ -65,9 +65,9 @@ class EdgePredictor(Predictor):
         if text.dtype != np.float32 or text.ndim != 2 or len(text) != 2 or not np.isfinite(text).all():
             raise ValueError(f"{bundled.text} holds {text.dtype} {text.shape}, not two embeddings")
         references = None if bundled.references is None else References.load(folder / bundled.references)
-        shown = tuple(Fingerprint(str(shown["name"]), shown["sha256"]) for shown in bundled.shown)
+        samples = tuple(Fingerprint(str(sample["name"]), sample["sha256"]) for sample in bundled.samples)
         self._names[class_key(name)] = name
-        self.take(name, ClassState(text, references, shown))
+        self.take(name, ClassState(text, references, samples))
         if bundled.calibration is not None:
             self._calibrations[class_key(name)] = Calibration.load(folder / bundled.calibration)
 

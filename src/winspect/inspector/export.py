@@ -1,4 +1,4 @@
-"""Writing a bundle; needs torch. What was written is loaded again and held to the model before it is handed over."""
+"""Writes a bundle; needs torch. It is loaded again and its scores are checked against the model's before it is kept."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from winspect.backbones.image_tower import ImageTower
 from winspect.bundle.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
 from winspect.calibration import Calibration
 from winspect.engines.compiled import save_openvino
+from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.gate.pictures import gate_pictures
-from winspect.engines.static import StaticEngine
 from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
 from winspect.inspector.edge import EdgePredictor, preprocessing_document
 from winspect.inspector.winclip import WinCLIP
@@ -49,10 +49,10 @@ def export(
     """Write an edge bundle, or add classes to one.
 
     Args:
-        model: with engine ``openvino`` or ``onnx``, and with the references its classes are judged with.
+        model: with engine ``openvino`` or ``onnx``, and with the references its classes are scored with.
         categories: the classes, at least one.
         out: a folder that does not exist, or is empty; with ``add`` a bundle of the same model.
-        calibrations: by class; each is held to the model.
+        calibrations: by class; each is checked against the model.
         add: add the classes to the bundle in ``out``, or replace them there.
 
     Returns:
@@ -65,7 +65,7 @@ def export(
         BundleError: with ``add``: another model's bundle; or the bundle's scores are not the model's.
     """
     engine = model.engine
-    if not isinstance(engine, StaticEngine):
+    if not isinstance(engine, CompiledEngine):
         raise EngineError(
             f"cannot export engine {engine.name} on {engine.device}: a bundle runs in openvino or onnx on a CPU; "
             "choose one of them"
@@ -78,19 +78,15 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        earlier = Manifest.read(target) if add else None
-        if earlier is None:
-            _write_model(model, engine, staging)
-        else:
+        classes: dict[str, BundledClass] = {}
+        if add:
+            earlier = Manifest.read(target)
             _check_same_model(earlier, model)
             shutil.copytree(target, staging, dirs_exist_ok=True)
-        classes = dict(earlier.classes) if earlier else {}
-        for category in categories:
-            same = (known for known in classes if class_key(known) == class_key(category))
-            name = next(same, check_class_name(category))
-            if name in classes:
-                shutil.rmtree((staging / classes[name].text).parent)
-            classes[name] = _write_class(model, name, staging, (calibrations or {}).get(category))
+            classes |= earlier.classes
+        else:
+            _write_model(model, engine, staging)
+        _write_classes(model, categories, calibrations or {}, staging, classes)
         Manifest(model.identity(), model.method.scoring, model.grid_hw, classes, sha256={}).write(staging)
         largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)
         if largest > LARGEST_DIFFERENCE[model.precision]:
@@ -135,7 +131,7 @@ def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
         raise BundleError(f"the bundle was exported from something else ({words}); export it anew with all its classes")
 
 
-def _write_model(model: WinCLIP, engine: StaticEngine, folder: Path) -> None:
+def _write_model(model: WinCLIP, engine: CompiledEngine, folder: Path) -> None:
     tokens, _ = GRAPHS[engine.name]
     (folder / "graphs").mkdir()
     engine.save_tower(folder / "graphs", model.method.needs(few_shot=True, maps=True))
@@ -190,6 +186,22 @@ def _write_onnx_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
+def _write_classes(
+    model: WinCLIP,
+    categories: Sequence[str],
+    calibrations: Mapping[str, Calibration],
+    folder: Path,
+    classes: dict[str, BundledClass],
+) -> None:
+    """Write classes, in place of those that are there under the same words; ``classes`` is completed."""
+    for category in categories:
+        same = (known for known in classes if class_key(known) == class_key(category))
+        name = next(same, check_class_name(category))
+        if name in classes:
+            shutil.rmtree((folder / classes[name].text).parent)
+        classes[name] = _write_class(model, name, folder, calibrations.get(category))
+
+
 def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibration | None) -> BundledClass:
     slug = re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")[:40] or "class"
     taken = [int(found.name.split("-")[0]) for found in (folder / "classes").glob("*-*")]
@@ -197,25 +209,25 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
     (folder / place).mkdir(parents=True)
     state = model.state_of(key)
     np.save(folder / place / "text.npy", state.text)
-    own = BundledClass(text=f"{place}/text.npy")
+    bundled = BundledClass(text=f"{place}/text.npy")
     if state.references is not None:
         state.references.save(folder / place / "references.npz")
-        shown = tuple({"name": Path(shown.path).name, "sha256": shown.sha256} for shown in state.shown)
-        own = replace(own, references=f"{place}/references.npz", shown=shown)
+        samples = tuple({"name": Path(sample.path).name, "sha256": sample.sha256} for sample in state.samples)
+        bundled = replace(bundled, references=f"{place}/references.npz", samples=samples)
     if calibration is not None:
         calibration.save(folder / place / "calibration.json")
-        own = replace(own, calibration=f"{place}/calibration.json")
-    return own
+        bundled = replace(bundled, calibration=f"{place}/calibration.json")
+    return bundled
 
 
 def _largest_difference(model: WinCLIP, bundle: EdgePredictor, categories: Sequence[str]) -> float:
     differences = []
     for category in categories:
         pictures = _pictures_to_check(model, category)
-        judged = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)
+        pairs = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)
         differences += [
             abs(ours.anomaly_score - theirs.anomaly_score)
-            for ours, theirs in judged
+            for ours, theirs in pairs
             if ours.anomaly_score is not None and theirs.anomaly_score is not None
         ]
     return max(differences)

@@ -1,4 +1,4 @@
-"""WinCLIP: what a user holds. Load once, show it good samples if there are any, predict."""
+"""WinCLIP: load once, show it good samples if there are any, predict."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from winspect.backbones.text_tower import TextTower
     from winspect.engines.base import Engine
     from winspect.engines.choice import Choice
-    from winspect.engines.gate import Judgements
+    from winspect.engines.gate import GateScores
     from winspect.inspector.edge import EdgePredictor
 
 __all__ = ["DEFAULT_CLASS", "Picture", "WinCLIP"]
@@ -63,7 +63,7 @@ class WinCLIP(Predictor):
             :class:`~winspect.Recipe` or a :class:`~winspect.methods.method.Method`; None for the model's default
             (``paper``; ``log`` for the bundled model).
         settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.
-        prompts: own states and templates, a YAML file of them, or the name of a set (``winclip``, the default, or
+        prompts: states and templates, a YAML file of them, or the name of a set (``winclip``, the default, or
             ``accurate-winclip``: see :data:`winspect.methods.winclip.prompts.PROMPT_SETS`).
         batch_size: tiles per pass of the image tower at most; None for the device's default.
         workers: threads that decode and resize; None for one per core, at most 8.
@@ -164,7 +164,7 @@ class WinCLIP(Predictor):
 
     @staticmethod
     def load(folder: str | PathLike[str]) -> EdgePredictor:
-        """An edge bundle, written by ``winspect export``: judges the classes it was made for, without torch.
+        """An edge bundle, written by ``winspect export``: scores the classes it was made for, without torch.
 
         Raises:
             BundleError: no bundle, a damaged one, or one of a newer release.
@@ -184,8 +184,8 @@ class WinCLIP(Predictor):
             tiles.append(item.tiles)
         return np.concatenate(tiles) if tiles else np.empty((0, 3, 1, 1), np.float32)
 
-    def _score_for_gate(self, engine: Engine, tiles: Tensor) -> Judgements:
-        from winspect.engines.gate import Judgements
+    def _score_for_gate(self, engine: Engine, tiles: Tensor) -> GateScores:
+        from winspect.engines.gate import GateScores
 
         needs, text = self.method.needs(few_shot=False, maps=True), self._averaged_text(DEFAULT_CLASS).to(engine.device)
         given: dict[str, Any] = {"grid_hw": self.grid_hw, "text": text}
@@ -195,7 +195,7 @@ class WinCLIP(Predictor):
             for found in self.method.score(engine.encode(tile, needs), [CutPicture(1)], **given)
         ]
         maps = [found.tile_maps[0] for found in scores if found.tile_maps is not None]
-        return Judgements(np.array([found.score for found in scores]), np.stack(maps))
+        return GateScores(np.array([found.score for found in scores]), np.stack(maps))
 
     def _identity(self) -> Identity:
         return Identity(
@@ -227,15 +227,15 @@ class WinCLIP(Predictor):
         return class_key(category_name, underscores=self.method.underscores)
 
     def _learn(
-        self, pictures: Sequence[Picture], shown: Sequence[Fingerprint], category_name: str, progress: bool
+        self, pictures: Sequence[Picture], fingerprints: Sequence[Fingerprint], category_name: str, progress: bool
     ) -> Learned:
         """As :meth:`Predictor._learn`; a large set is encoded once, not at each start."""
         learned = learn_once(
             self._cache_folder / "references",
             {**self.describe(), "preprocess": asdict(self.preprocess), "cut": self.cut.document()},
-            shown,
-            learn=lambda: super(WinCLIP, self)._learn(pictures, shown, category_name, progress),
-            fingerprints=lambda: [fingerprint(picture) for picture in pictures],
+            fingerprints,
+            learn=lambda: super(WinCLIP, self)._learn(pictures, fingerprints, category_name, progress),
+            hash_again=lambda: [fingerprint(picture) for picture in pictures],
         )
         return replace(learned, references=learned.references.map(self._as_tensor))
 

@@ -63,7 +63,15 @@ def method_of(document: Mapping[str, Any]) -> Method:
     """
     settings = {key: value for key, value in document.items() if key != "name"}
     name = entry(document, "name", str)
-    return _made(name, settings) if _is_added(name) else winclip(Recipe(name), **settings)
+    if _is_added(name):
+        return _made(name, settings)
+    unknown = settings.keys() - asdict(Recipe("")).keys()
+    if unknown and name not in METHODS:
+        raise SettingsError(
+            f"recipe: got {name!r} with {', '.join(sorted(unknown))}, which is none of {', '.join(METHODS)}: put an "
+            "added method into winspect.methods.registry.METHODS first"
+        )
+    return winclip(Recipe(name), **settings)
 
 
 def all_settings(document: Mapping[str, Any]) -> dict[str, Any]:

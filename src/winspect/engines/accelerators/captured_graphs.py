@@ -62,7 +62,7 @@ class _Captured:
     embeddings: Embeddings
 
 
-class BucketedGraphs:
+class CapturedGraphs:
     """Runs passes of the tower as captured graphs: one per bucket and kind of pass, captured when first needed.
 
     A capture that fails is logged as a warning; from then on every pass runs without graphs, and :attr:`failure`

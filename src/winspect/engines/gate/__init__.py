@@ -1,8 +1,8 @@
-"""The precision gate: a faster precision is used only where it judges as fp32 does."""
+"""The precision gate: a faster precision is used only where it scores as fp32 does."""
 
+from winspect.engines.gate.comparison import BARS, Bar, GateResult, GateScores, compare
 from winspect.engines.gate.pictures import GATE_PICTURES_VERSION, calibration_pictures, gate_pictures
 from winspect.engines.gate.records import GateRecords
-from winspect.engines.gate.verdict import BARS, Bar, GateResult, Judgements, compare
 
 __all__ = [
     "BARS",
@@ -10,7 +10,7 @@ __all__ = [
     "Bar",
     "GateRecords",
     "GateResult",
-    "Judgements",
+    "GateScores",
     "calibration_pictures",
     "compare",
     "gate_pictures",

@@ -1,7 +1,7 @@
 """The bundled pictures: generated parts, good and with defects, made by ``python -m training.gate_sheet``.
 
-One sheet, a column per kind of part. Rows 0 to 3 are judged by the gate, rows 4 and 5 calibrate int8, so that nothing
-is judged that ranges were set on. No picture of them has trained the bundled model.
+One sheet, a column per kind of part. The gate scores rows 0 to 3, rows 4 and 5 calibrate int8, so that nothing
+is scored that ranges were set on. No picture of them has trained the bundled model.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from winspect.engines.gate.verdict import GateResult
+from winspect.engines.gate.comparison import GateResult
 from winspect.system.opening import read_text
 from winspect.weights.cache import name_of, write_json
 
@@ -35,7 +35,7 @@ class GateRecords:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s: unreadable verdict of the precision gate (%s); judging again", path, error)
+            logger.warning("%s: unreadable verdict of the precision gate (%s); checking again", path, error)
             return None
 
     def all(self) -> Iterator[tuple[dict[str, Any], GateResult]]:
@@ -46,7 +46,7 @@ class GateRecords:
                 yield note["key"], GateResult(**{**note["result"], "reasons": tuple(note["result"]["reasons"])})
 
     def write(self, key: Mapping[str, Any], result: GateResult) -> None:
-        """Keep a verdict. Where that fails, it is only judged again next time."""
+        """Keep a verdict. Where that fails, it is only found again next time."""
         note = {"key": dict(key), "result": asdict(result)}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

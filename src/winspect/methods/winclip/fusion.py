@@ -1,4 +1,4 @@
-"""The bundled model's few-shot score: distances to good samples and the zero-shot judgement, added as logarithms.
+"""The bundled model's few-shot score: distances to good samples and the zero-shot score, added as logarithms.
 
 Arrays only. WinCLIP adds a zero-shot score to a distance (equation 6 of arXiv 2303.14814). A small model's zero-shot
 score is often close to 0 or 1, and then drowns every distance. Here logarithms are added: a patch counts as

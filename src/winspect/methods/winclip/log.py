@@ -78,4 +78,4 @@ class Log(Tiles):
         scores, zero_shot = self.zero_shot(embeddings, text, grid_hw)
         fused = log_fusion(embeddings, scores, zero_shot, references, self.weights, stride=self.recipe.stride)
         largest = array_namespace(scores).max
-        return [PictureScores(float(largest(own)), to_numpy(maps)) for _, own, maps in split(pictures, *fused)]
+        return [PictureScores(float(largest(scores)), to_numpy(maps)) for _, scores, maps in split(pictures, *fused)]

@@ -87,8 +87,8 @@ class Paper(Method):
         scores, zero_shot = self.zero_shot(embeddings, text, grid_hw)
         if references is None:
             return [
-                PictureScores(float(self._mean(picture, own)), to_numpy(own_maps) if maps else None)
-                for picture, own, own_maps in split(pictures, scores, zero_shot)
+                PictureScores(float(self._mean(picture, its_scores)), to_numpy(its_maps) if maps else None)
+                for picture, its_scores, its_maps in split(pictures, scores, zero_shot)
             ]
         associations = self._associations(embeddings, references, pictures, grid_hw)
         return [self._sum(*rows) for rows in split(pictures, scores, zero_shot, associations)]

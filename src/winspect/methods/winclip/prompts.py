@@ -81,7 +81,7 @@ def check_class_name(name: str, *, underscores: str = "space") -> str:
 
 
 def class_key(name: str, *, underscores: str = "space") -> str:
-    """What a class is known by, however its name is typed: its words in lower case, as CLIP's tokenizer takes them.
+    """Key of a class, however its name is typed: its words in lower case, as CLIP's tokenizer takes them.
 
     Two names with one key are one class: what is stored, shown or calibrated for one holds for the other.
 

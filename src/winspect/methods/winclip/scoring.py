@@ -119,12 +119,12 @@ def upsample(maps: Array, size_hw: tuple[int, int]) -> Array:
     return rows @ maps @ columns.T
 
 
-def _bilinear(length: int, wanted: int) -> np.ndarray:
-    """Which of ``length`` values make each of the ``wanted`` ones, and by how much: (wanted, length)."""
-    centres = np.clip((np.arange(wanted) + 0.5) * (length / wanted) - 0.5, 0, length - 1)
+def _bilinear(length: int, count: int) -> np.ndarray:
+    """Which of ``length`` values make each of ``count`` new ones, and by how much: (count, length)."""
+    centres = np.clip((np.arange(count) + 0.5) * (length / count) - 0.5, 0, length - 1)
     before = np.minimum(centres.astype(np.int64), max(length - 2, 0))
     share = centres - before
-    weights = np.zeros((wanted, length))
-    weights[np.arange(wanted), before] = 1 - share
-    weights[np.arange(wanted), np.minimum(before + 1, length - 1)] += share
+    weights = np.zeros((count, length))
+    weights[np.arange(count), before] = 1 - share
+    weights[np.arange(count), np.minimum(before + 1, length - 1)] += share
     return weights

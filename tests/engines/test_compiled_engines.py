@@ -19,8 +19,8 @@ from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual, n
 from winspect.backbones.embeddings import LAST, STEM, Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
-from winspect.engines import static
 from winspect.engines.compiled import OpenVINOGraph
+from winspect.engines.compiled_engine import IMAGE_BATCH
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine, check_openvino_device
 from winspect.engines.openvino_operators import OpenVINOOperators
@@ -275,13 +275,20 @@ def test_a_graph_without_patches_gives_way_to_one_with_them(engine_of, built):
 
 def test_batches_are_filled_without_windows_and_single_with_them(engine_of, built):
     engine = engine_of("openvino", make_visual(layers=1))
-    assert (engine.tiles_per_pass(needs()), engine.tiles_per_pass(needs((2,)))) == (static.IMAGE_BATCH, 1)
+    assert (engine.tiles_per_pass(needs()), engine.tiles_per_pass(needs((2,)))) == (IMAGE_BATCH, 1)
     engine.encode(make_pixels(3), needs((2,), 1, False))
-    engine.encode(make_pixels(static.IMAGE_BATCH // 2 + 1), needs((), 1, False))
+    engine.encode(make_pixels(IMAGE_BATCH // 2 + 1), needs((), 1, False))
     engine.encode(make_pixels(3), needs((), 1, False))
-    assert [layout.batch for layout in built] == [1, static.IMAGE_BATCH]  # the last tiles of a stream are filled up
+    assert [layout.batch for layout in built] == [
+        1,
+        IMAGE_BATCH,
+    ]  # the last tiles of a stream are filled up
     engine.encode(make_pixels(3), needs((), 1, False))
-    assert [layout.batch for layout in built] == [1, static.IMAGE_BATCH, 1]  # tiles that come one by one are not
+    assert [layout.batch for layout in built] == [
+        1,
+        IMAGE_BATCH,
+        1,
+    ]  # tiles that come one by one are not
     own = engine_of("openvino", make_visual(layers=1), batch_size=3)
     assert (own.tiles_per_pass(needs()), own.tiles_per_pass(needs((2,)))) == (3, 3)
 

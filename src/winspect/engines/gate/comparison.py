@@ -1,4 +1,4 @@
-"""Comparing a precision's judgements with those of fp32."""
+"""Compares a precision's scores with those of fp32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from winspect.metrics import auroc
 
 @dataclass(frozen=True)
 class Bar:
-    """What a precision must reach.
+    """Limits that a precision must keep.
 
     Attributes:
         auroc_drop: image AUROC it may lose against fp32 on the gate's pictures, at most.
@@ -31,8 +31,8 @@ BARS: Mapping[str, Bar] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Judgements:
-    """What a model says of the gate's pictures.
+class GateScores:
+    """Scores and maps of the gate's pictures.
 
     Attributes:
         scores: float (pictures,).
@@ -49,7 +49,7 @@ class GateResult:
 
     Attributes:
         precision: which.
-        pictures: how many were judged.
+        pictures: how many were scored.
         score_correlation, map_correlation: with fp32, -1 to 1.
         image_auroc, image_auroc_fp32: on the gate's pictures, 0 to 1.
         reasons: why it did not pass; empty where it did.
@@ -80,8 +80,8 @@ class GateResult:
         )
 
 
-def compare(precision: str, fp32: Judgements, candidate: Judgements, labels: np.ndarray) -> GateResult:
-    """Hold a precision's judgements to fp32's.
+def compare(precision: str, fp32: GateScores, candidate: GateScores, labels: np.ndarray) -> GateResult:
+    """Check a precision's scores against fp32's.
 
     Args:
         labels: bool (pictures,), true has a defect; both kinds among them.

@@ -25,7 +25,7 @@ IMAGE_BATCH = 8
 is 2,896 rows, and more gain nothing."""
 
 
-class StaticEngine(Engine):
+class CompiledEngine(Engine):
     """Patch embedding in torch, in float32; the tower from behind ln_pre to the embeddings as a static graph.
 
     A graph with patch tokens serves calls that need none, so that a model is in memory once, not twice.
@@ -112,19 +112,19 @@ class StaticEngine(Engine):
         graph, layout = self._graph(self._layout_for(len(tokens), needs))
         return Embeddings.concatenate([self._run(graph, layout, part) for part in tokens.split(layout.batch)])
 
-    def _graph(self, wanted: Layout) -> tuple[Graph, Layout]:
-        known = self._known(wanted)
+    def _graph(self, layout: Layout) -> tuple[Graph, Layout]:
+        known = self._known(layout)
         if known is not None:
             return self._graphs[known], known
-        self._graphs.pop(wanted.without_patches(), None)
+        self._graphs.pop(layout.without_patches(), None)
         try:
-            self._graphs[wanted] = self._build(wanted)
+            self._graphs[layout] = self._build(layout)
         except Exception as error:
             is_ours = isinstance(error, WinspectError) and not isinstance(error, ArchitectureError)
             if is_ours or is_out_of_memory(error):
                 raise
             raise EngineBuildError(f"engine {self.name} cannot build its graph: {error}") from error
-        return self._graphs[wanted], wanted
+        return self._graphs[layout], layout
 
     def _halve(self, failed_size: int, error: BaseException) -> None:
         self._graphs.clear()  # the next ones are smaller

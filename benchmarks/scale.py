@@ -24,7 +24,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from winspect.pictures.tiles import Preprocess, resize_tiles
+from winspect.pictures.tiles import Preprocess, prepare
 
 RESULTS = Path(__file__).with_name("results")
 RUNS = (1e7, 1e9)
@@ -110,7 +110,7 @@ def decode_costs(width: int, height: int, rounds: int = 7) -> tuple[float, int]:
     taken = []
     for _ in range(rounds):
         began = time.thread_time()
-        resize_tiles(file.getvalue(), Preprocess())
+        prepare(file.getvalue(), Preprocess())
         taken.append(1000 * (time.thread_time() - began))
     return median(taken), len(file.getvalue())
 

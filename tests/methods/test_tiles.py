@@ -13,7 +13,7 @@ from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.calibrating import calibrate
 from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export
-from winspect.pictures.tiles import resize_tiles
+from winspect.pictures.tiles import prepare
 
 LONG = (170, 100)  # cut at 0, 70, 70, as 1562 x 960 at 0, 602, 602
 
@@ -53,11 +53,11 @@ def test_the_score_without_maps_counts_repeats_too(small_checkpoint):
     assert with_maps == pytest.approx(without, abs=1e-6)
 
 
-def test_pictures_that_another_process_cut_count_repeats_too(small_checkpoint):
-    """As in batch: what decodes hands over tiles in 8 bits, what judges has them and the picture's size."""
+def test_pictures_that_were_prepared_elsewhere_count_repeats_too(small_checkpoint):
+    """As in the service: what scores has the tiles and the picture's size alone."""
     model = new_model(small_checkpoint)
     picture = long_part(1)
-    item = resize_tiles(picture, model.preprocess, model.cut).normalised(model.preprocess)
+    item = prepare(picture, model.preprocess, model.cut)
     (result,) = model.predict_prepared([item])
     assert result.anomaly_score == pytest.approx(model.predict(picture).anomaly_score, abs=1e-6)
 

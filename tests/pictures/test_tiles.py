@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -24,10 +23,8 @@ from winspect.pictures.tiles import (
     Cut,
     Prepared,
     Preprocess,
-    Resized,
     last_tile_count,
     prepare,
-    resize_tiles,
     tile_boxes,
 )
 
@@ -278,30 +275,14 @@ def test_prepare_says_what_it_did(tmp_path):
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("tiling", [False, True])
 @pytest.mark.parametrize("size_wh", [(80, 80), (250, 80), (80, 250)])
-def test_resized_tiles_travel_and_become_the_same(size_wh, tiling, interpolation):
+def test_tiles_are_each_box_resized_and_normalised(size_wh, tiling, interpolation):
     preprocess = Preprocess(48, interpolation=interpolation)
     data = encoded(Image.fromarray(photo(*size_wh)), "PNG")
-    cut = Cut(tiling, stride_fraction=0.7)
-    resized = pickle.loads(pickle.dumps(resize_tiles(data, preprocess, cut, keep_rgb=True)))
-    assert (resized.pixels.dtype, resized.pixels.shape) == (np.uint8, (len(resized.boxes), 48, 48, 3))
-    ours, theirs = resized.normalised(preprocess), prepare(data, preprocess, cut, keep_rgb=True)
-    assert 4 * resized.pixels.nbytes == theirs.tiles.nbytes
-    assert (ours.name, ours.size_wh, ours.boxes) == (theirs.name, theirs.size_wh, theirs.boxes)
-    np.testing.assert_array_equal(ours.rgb, theirs.rgb)
-    np.testing.assert_array_equal(ours.tiles, theirs.tiles)
-    by_hand = np.stack([preprocess(photo(*size_wh), box) for box in theirs.boxes])
-    assert ours.tiles.dtype == by_hand.dtype == np.float32
-    np.testing.assert_array_equal(ours.tiles, by_hand)
-    assert len(ours.boxes) == (5 if tiling and size_wh != (80, 80) else 1)
-
-
-@pytest.mark.parametrize(
-    "pixels",
-    [np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 4, 4, 3), np.float32)],
-)
-def test_resized_tiles_are_checked(pixels):
-    with pytest.raises(SettingsError, match=r"got pixels of dtype .*, need uint8 \(1, S, S, 3\)"):
-        Resized("x", (9, 9), [(0, 0, 9, 9)], pixels)
+    item = prepare(data, preprocess, Cut(tiling, stride_fraction=0.7))
+    by_hand = np.stack([preprocess(photo(*size_wh), box) for box in item.boxes])
+    assert item.tiles.dtype == by_hand.dtype == np.float32
+    np.testing.assert_array_equal(item.tiles, by_hand)
+    assert len(item.boxes) == (5 if tiling and size_wh != (80, 80) else 1)
 
 
 def test_size_and_boxes_are_those_of_the_upright_picture():

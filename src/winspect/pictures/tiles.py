@@ -213,34 +213,6 @@ class Prepared:
             raise SettingsError(f"got tiles of shape {self.tiles.shape}, need ({len(self.boxes)}, 3, S, S)")
 
 
-@dataclass(frozen=True, eq=False)
-class Resized:
-    """One picture, cut and resized, but not normalised: a quarter of the bytes of :class:`Prepared`.
-
-    Args:
-        name, size_wh, boxes, rgb, warning: as in :class:`Prepared`.
-        pixels: uint8 (T, S, S, 3), RGB.
-    """
-
-    name: str
-    size_wh: tuple[int, int]
-    boxes: list[Box]
-    pixels: np.ndarray
-    rgb: np.ndarray | None = None
-    warning: str | None = None
-
-    def __post_init__(self) -> None:
-        shape = self.pixels.shape
-        if self.pixels.dtype != np.uint8 or len(shape) != 4 or (shape[0], shape[3]) != (len(self.boxes), _CHANNELS):
-            got = f"got pixels of dtype {self.pixels.dtype}, shape {shape}"
-            raise SettingsError(f"{got}, need uint8 ({len(self.boxes)}, S, S, 3)")
-
-    def normalised(self, preprocess: Preprocess) -> Prepared:
-        """Ready for the model, by the settings it was resized with: bit for bit what :func:`prepare` gives."""
-        tiles = preprocess.normalise(self.pixels)
-        return Prepared(self.name, self.size_wh, self.boxes, tiles, self.rgb, self.warning)
-
-
 def prepare(
     source: Source,
     preprocess: Preprocess,
@@ -261,25 +233,11 @@ def prepare(
     Raises:
         PictureError: the picture cannot be used, or makes more than ``MAX_TILES`` tiles.
     """
-    return resize_tiles(source, preprocess, cut, keep_rgb=keep_rgb, demanding=demanding).normalised(preprocess)
-
-
-def resize_tiles(
-    source: Source,
-    preprocess: Preprocess,
-    cut: Cut = WHOLE,
-    *,
-    keep_rgb: bool = False,
-    demanding: Demanding = "elsewhere",
-) -> Resized:
-    """:func:`prepare` up to normalising, for one process to decode and another to score: arguments and errors as there.
-
-    ``resize_tiles(...).normalised(preprocess)`` is ``prepare(...)``.
-    """
     name = source_name(source)
     with decoding(source, max_pixels=cut.max_pixels, bit_depth=cut.bit_depth, demanding=demanding) as decoded:
         image = decoded.image
         boxes = cut.boxes(name, image.width, image.height)
         pixels = np.stack([preprocess.resize(image, box) for box in boxes])
         rgb = np.array(image) if keep_rgb else None
-    return Resized(name, image.size, boxes, pixels, rgb, joined(decoded.warning, blank_frame(pixels)))
+    warning = joined(decoded.warning, blank_frame(pixels))
+    return Prepared(name, image.size, boxes, preprocess.normalise(pixels), rgb, warning)

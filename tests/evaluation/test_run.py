@@ -21,7 +21,7 @@ from winspect.datasets import open_dataset
 from winspect.engines.base import Engine
 from winspect.errors import OutputError, ReferencesError, SettingsError, SourceError, UsageError
 from winspect.evaluation.alarms import map_alarm, mean_cosine
-from winspect.evaluation.pixels import _nearest, square_map
+from winspect.evaluation.pixels import reduce_mask, square_map
 from winspect.evaluation.published import different_conditions, get_table, matching_tables, published_tables
 from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, open_run
 from winspect.evaluation.run import evaluate
@@ -160,8 +160,9 @@ def test_square_maps_and_nearest_pixels():
     two = np.stack([np.zeros((2, 2)), np.ones((2, 2))]).astype(np.float32)
     tiled = Result("a", "b", 0.5, two, ((0, 0, 4, 4), (4, 0, 8, 4)), (8, 4))
     assert square_map(tiled, 4).tolist() == [[0, 0, 1, 1]] * 4
-    pillow = np.asarray(Image.fromarray(np.arange(90, dtype=np.uint8)[None]).resize((64, 1), Image.Resampling.NEAREST))
-    assert _nearest(90, 64).tolist() == pillow[0].tolist()
+    mask = np.random.default_rng(0).random((90, 120)) < 0.5
+    pillow = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((64, 64), Image.Resampling.NEAREST))
+    assert reduce_mask(mask, 64, keep_regions=False)[0].tolist() == pillow.astype(bool).tolist()
     with pytest.raises(ValueError, match="has no map"):
         square_map(Result("a", "b", error=OSError()), 4)
 

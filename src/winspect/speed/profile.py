@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 TOWER = "tower"
-STAGES = ("decode", "resize", "tower", "scoring")
+STAGES = ("decode", "resize", TOWER, "scoring")
 """Stages that pictures pass, one after the other: decoding; cutting, resizing and normalising; the image tower;
 windows, maps and scores."""
 OPERATORS_KEPT = 20

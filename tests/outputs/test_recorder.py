@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,7 @@ from PIL import Image
 from winspect import Result
 from winspect.calibration import DecisionRule
 from winspect.errors import OutputError, PictureError
-from winspect.outputs import maps
-from winspect.outputs import recorder as module
+from winspect.outputs.maps import MapFiles
 from winspect.outputs.recorder import Recorder, still_to_do
 from winspect.outputs.rows import row_of
 from winspect.system.files import make_folder, output_error, replacing
@@ -76,19 +77,29 @@ def test_verdicts(threshold, verdict):
     assert row_of(DecisionRule(threshold).decide(good()))["verdict"] == verdict
 
 
-def test_rows_keep_their_order_when_maps_are_written_out_of_order(tmp_path, monkeypatch):
-    """The first heat map waits for the second: its row still comes first, and no row before its map is there."""
-    second_is_done = threading.Event()
-    save = maps.save_png
+@dataclass(frozen=True)
+class Maps(MapFiles):
+    """Maps before each of which something happens."""
 
-    def slow_first(rgb, path):
-        if path.name.startswith("000000"):
-            assert second_is_done.wait(timeout=30)
-        save(rgb, path)
-        second_is_done.set()
+    before: Callable[[str], None] = print
 
-    monkeypatch.setattr(maps, "save_png", slow_first)
+    def write(self, judgement, stem, *arguments):
+        self.before(Path(stem).name)
+        super().write(judgement, stem, *arguments)
+
+
+def test_rows_keep_their_order_when_maps_are_written_out_of_order(tmp_path):
+    """The first heat map waits for the third: its row still comes first, and no row before its map is there."""
+    third_comes = threading.Event()
+
+    def slow_first(stem):
+        if stem.startswith("000000"):
+            assert third_comes.wait(timeout=60)
+        if stem.startswith("000002"):
+            third_comes.set()
+
     with Recorder(tmp_path, RUN) as recorder:
+        recorder.maps = Maps(tmp_path, overlays=True, before=slow_first)
         for name in ("first.png", "second.png", "third.png"):
             recorder.add(good(name))
     assert [row["path"] for row in rows_in(tmp_path)] == ["first.png", "second.png", "third.png"]
@@ -96,27 +107,23 @@ def test_rows_keep_their_order_when_maps_are_written_out_of_order(tmp_path, monk
     assert recorder.written == 3
 
 
-def test_no_more_maps_wait_than_fit_into_memory(tmp_path, monkeypatch):
-    """When writing is slower than judging, judging waits."""
-    gate, waiting = threading.Event(), []
+def test_no_more_maps_wait_than_fit_into_memory(tmp_path):
+    """When writing is slower than scoring, scoring waits."""
+    gate, added = threading.Event(), []
 
-    def slow(rgb, path):
-        assert gate.wait(timeout=30)
-
-    monkeypatch.setattr(maps, "save_png", slow)
-    with Recorder(tmp_path, RUN) as recorder:
-        wait = recorder._wait
-
-        def noting(leave):
-            waiting.append(len(recorder._waiting))
-            if len(recorder._waiting) > leave:
-                gate.set()
-            wait(leave)
-
-        monkeypatch.setattr(recorder, "_wait", noting)
+    def add_all(recorder):
         for number in range(20):
             recorder.add(good(f"{number}.png"))
-    assert max(waiting) == module._MOST_WAITING + 1
+            added.append(number)
+
+    with Recorder(tmp_path, RUN) as recorder:
+        recorder.maps = Maps(tmp_path, overlays=True, before=lambda _: gate.wait(timeout=60))
+        adding = threading.Thread(target=add_all, args=(recorder,))
+        adding.start()
+        adding.join(0.5)  # time to add them all, if nothing held it back
+        assert len(added) <= 8
+        gate.set()
+        adding.join()
     assert len(rows_in(tmp_path)) == 20
 
 
@@ -154,17 +161,15 @@ def test_what_was_judged_before_a_stop_is_kept(tmp_path, error):
     assert (again.done, again.counts.failed, again.written) == (["1.png", "2.png"], 1, 2)
 
 
-def test_after_an_error_in_writing_no_later_row_is_written(tmp_path, monkeypatch):
+def test_after_an_error_in_writing_no_later_row_is_written(tmp_path):
     """A row that is missing in the middle would shift all that a resumed run writes."""
-    save = maps.save_png
 
-    def second_fails(rgb, path):
-        if "000001" in path.name:
+    def second_fails(stem):
+        if stem.startswith("000001"):
             raise OutputError("the disk is full")
-        save(rgb, path)
 
-    monkeypatch.setattr(maps, "save_png", second_fails)
     with pytest.raises(OutputError, match="the disk is full"), Recorder(tmp_path, RUN) as recorder:
+        recorder.maps = Maps(tmp_path, overlays=True, before=second_fails)
         for number in range(5):
             recorder.add(good(f"{number}.png"))
     assert [row["path"] for row in rows_in(tmp_path)] == ["0.png"]

@@ -150,7 +150,7 @@ def test_pictures_of_one_name_keep_their_own_maps(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_what_was_judged_before_a_stop_is_kept(tmp_path, error):
+def test_what_was_scored_before_a_stop_is_kept(tmp_path, error):
     with pytest.raises(error), Recorder(tmp_path, RUN) as recorder:
         recorder.add(good("1.png"))
         recorder.add(bad("2.png"))

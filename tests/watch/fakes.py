@@ -1,4 +1,4 @@
-"""A model that judges at once: the score is the picture's mean brightness. And the pieces of a watch, put together."""
+"""A model that scores at once: the score is the picture's mean brightness. And the pieces of a watch, put together."""
 
 from __future__ import annotations
 

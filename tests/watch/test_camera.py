@@ -115,7 +115,7 @@ def test_a_connection_that_is_lost_is_made_again(server, caplog):
         assert server.connections >= 2
 
 
-def test_a_frozen_stream_is_not_judged_and_connected_again(server, caplog):
+def test_a_frozen_stream_is_not_scored_and_connected_again(server, caplog):
     with reading(server.url, frozen_s=0.4) as camera:
         assert camera.newest(wait_s=60)
         server.frozen.set()
@@ -221,7 +221,7 @@ def test_frames_become_rows_and_the_wanted_ones_are_kept(server, tmp_path):
     kept = [row["frame"] for row in rows if row["verdict"] == "anomalous"]
     assert all(row["frame"] is None for row in rows if row["verdict"] == "normal")
     assert sorted(f"frames/{path.name}" for path in (tmp_path / "frames").iterdir()) == kept[-3:]
-    with Image.open(tmp_path / kept[-1]) as frame:  # what was judged, without loss
+    with Image.open(tmp_path / kept[-1]) as frame:  # what was scored, without loss
         score = np.asarray(frame).mean() / 255
     assert score == pytest.approx(next(row for row in rows if row["frame"] == kept[-1])["anomaly_score"])
     assert all((tmp_path / row["map"]).is_file() for row in rows)
@@ -262,12 +262,12 @@ def test_opencv_prints_no_password_when_the_camera_cannot_be_reached(server):
         assert secret not in done.stdout + done.stderr
 
 
-def test_judging_that_takes_longer_than_every_is_said(server, tmp_path):
+def test_scoring_that_takes_longer_than_every_is_said(server, tmp_path):
     _, said = run_camera(server.url, tmp_path, QuickModel(0.2), 3, every_s=0.05)
     assert any("frames skipped" in line for line in said)
 
 
-def test_a_video_file_is_judged_to_its_end(tmp_path):
+def test_a_video_file_is_scored_to_its_end(tmp_path):
     path = tmp_path / "belt.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for number in range(35):

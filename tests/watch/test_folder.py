@@ -1,4 +1,4 @@
-"""A watched folder with real files in real time: everything is judged, once, when it is complete, in order."""
+"""A watched folder with real files in real time: everything is scored, once, when it is complete, in order."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def noise(path: Path, seed: int = 0) -> bytes:
     return path.read_bytes()
 
 
-def test_a_picture_that_is_renamed_into_place_is_judged_at_once(incoming, out):
+def test_a_picture_that_is_renamed_into_place_is_scored_at_once(incoming, out):
     with watching(incoming, out, settle_s=30) as watch:
         time.sleep(0.05)
         picture(incoming / "a.png", 51)
@@ -89,7 +89,7 @@ def test_a_slow_writer_is_waited_for(incoming, out, tmp_path):
     assert watch.shown[0]["error"] is None
 
 
-def test_a_truncated_picture_is_tried_again_and_judged_when_it_is_completed(incoming, out, tmp_path):
+def test_a_truncated_picture_is_tried_again_and_scored_when_it_is_completed(incoming, out, tmp_path):
     data = noise(tmp_path / "whole.png")
     model = QuickModel()
     with watching(incoming, out, model, patience_s=20) as watch:
@@ -103,7 +103,7 @@ def test_a_truncated_picture_is_tried_again_and_judged_when_it_is_completed(inco
     assert [(row["file"]["name"], row["error"]) for row in rows_in(out)] == [("b.png", None), ("a.png", None)]
 
 
-def test_a_picture_that_stays_truncated_fails_once_and_is_judged_when_it_changes(incoming, out, tmp_path):
+def test_a_picture_that_stays_truncated_fails_once_and_is_scored_when_it_changes(incoming, out, tmp_path):
     data = noise(tmp_path / "whole.png")
     with watching(incoming, out) as watch:
         (incoming / "a.png").write_bytes(data[: len(data) // 2])
@@ -127,7 +127,7 @@ def test_hidden_and_temporary_names_are_not_pictures(name):
 
 
 @pytest.mark.parametrize("poll", [False, True])
-def test_pictures_of_any_ending_are_judged_and_the_rest_is_counted(incoming, out, tmp_path, poll, caplog):
+def test_pictures_of_any_ending_are_scored_and_the_rest_is_counted(incoming, out, tmp_path, poll, caplog):
     data = noise(tmp_path / "whole.png")
     (incoming / "there.cam").write_bytes(data)
     (incoming / "notes.txt").write_text("x")
@@ -140,7 +140,7 @@ def test_pictures_of_any_ending_are_judged_and_the_rest_is_counted(incoming, out
     assert f"{incoming}: 1 file left out: .txt 1" in caplog.text
 
 
-def test_what_is_renamed_away_from_a_temporary_name_is_judged_under_its_last_name(incoming, out):
+def test_what_is_renamed_away_from_a_temporary_name_is_scored_under_its_last_name(incoming, out):
     with watching(incoming, out) as watch:
         picture(incoming / "a.png").rename(incoming / "b.part")
         time.sleep(0.15)
@@ -149,7 +149,7 @@ def test_what_is_renamed_away_from_a_temporary_name_is_judged_under_its_last_nam
     assert set(watch.names) <= {"a.png", "b.png"}
 
 
-def test_existing_pictures_are_judged_oldest_first_and_never_again(incoming, out):
+def test_existing_pictures_are_scored_oldest_first_and_never_again(incoming, out):
     for number, name in enumerate(["c.png", "a.png", "b.png"]):
         os.utime(picture(incoming / name), (1_700_000_000 + number,) * 2)
     with watching(incoming, out) as watch:
@@ -175,7 +175,7 @@ def test_existing_pictures_can_be_left_alone_at_the_first_start(incoming, out):
     assert [row["file"]["name"] for row in rows_in(out)] == ["new.png", "while_away.png"]
 
 
-def test_a_changed_picture_is_judged_again(incoming, out):
+def test_a_changed_picture_is_scored_again(incoming, out):
     with watching(incoming, out) as watch:
         picture(incoming / "a.png", 51)
         watch.until(lambda: watch.shown)
@@ -211,7 +211,7 @@ def test_without_recursive_folders_below_are_left_alone(incoming, out):
     assert watch.names == ["b.png"]
 
 
-def test_own_results_below_the_watched_folder_are_not_judged(incoming):
+def test_own_results_below_the_watched_folder_are_not_scored(incoming):
     with watching(incoming, incoming / "out", recursive=True, maps="all") as watch:
         picture(incoming / "a.png")
         watch.until(lambda: watch.shown)
@@ -240,7 +240,7 @@ def test_links(incoming, out, tmp_path):
     assert watch.shown[2]["error"] is None
 
 
-def test_a_picture_deleted_before_it_was_judged_is_said_and_forgotten(incoming, out, caplog):
+def test_a_picture_deleted_before_it_was_scored_is_said_and_forgotten(incoming, out, caplog):
     clock = Seconds()
     with watching(incoming, out, settle_s=0.5, now=clock) as watch:
         (incoming / "a.png").write_bytes(b"half a pic")
@@ -254,7 +254,7 @@ def test_a_picture_deleted_before_it_was_judged_is_said_and_forgotten(incoming, 
 
 
 def test_the_folder_vanishes_and_comes_back(incoming, out, caplog):
-    """What waited stays in line, what was judged is not judged again, what comes afterwards is."""
+    """What waited stays in line, what was scored is not scored again, what comes afterwards is."""
     picture(incoming / "a.png")
     clock = Seconds()
     with watching(incoming, out, settle_s=0.4, now=clock) as watch:
@@ -329,7 +329,7 @@ def test_a_system_without_events_is_said_and_listings_are_compared(incoming, out
     assert "sends no events (OS file watch limit reached); comparing listings instead" in caplog.text
 
 
-def test_a_backlog_is_judged_in_batches_in_order_and_said(incoming, out, monkeypatch):
+def test_a_backlog_is_scored_in_batches_in_order_and_said(incoming, out, monkeypatch):
     monkeypatch.setattr(folder_module, "MOST_WAITING", 20)  # so that most wait in the folder alone
     for number in range(60):
         os.utime(picture(incoming / f"{number:03d}.png"), (1_700_000_000 + number,) * 2)
@@ -357,7 +357,7 @@ def test_events_of_a_moment_come_in_no_order_and_are_put_in_order(incoming, out)
         assert [arrival.name for arrival in folder.ready(5)] == names[:5]
 
 
-def test_a_folder_that_vanishes_while_it_is_judged_loses_nothing(incoming, out, caplog):
+def test_a_folder_that_vanishes_while_it_is_scored_loses_nothing(incoming, out, caplog):
     class Unlucky(QuickModel):
         def predict_many(self, pictures, *arguments, **options):
             if not self.batches:
@@ -373,7 +373,7 @@ def test_a_folder_that_vanishes_while_it_is_judged_loses_nothing(incoming, out, 
     assert [row["error"] for row in watch.shown] == [None]
 
 
-def test_a_picture_that_arrives_alone_is_judged_alone(incoming, out):
+def test_a_picture_that_arrives_alone_is_scored_alone(incoming, out):
     model = QuickModel()
     with watching(incoming, out, model) as watch:
         for number in range(3):
@@ -394,7 +394,7 @@ def written_over(path: Path, brightness: int) -> None:
         (picture, [0.2, 0.4]),  # another file by its name: what was read is whole
     ],
 )
-def test_a_picture_that_changes_while_it_is_judged_is_judged_again(incoming, out, change, scores):
+def test_a_picture_that_changes_while_it_is_scored_is_scored_again(incoming, out, change, scores):
     class Meddler(QuickModel):
         def predict_many(self, pictures, *arguments, **options):
             results = list(super().predict_many(pictures, *arguments, **options))
@@ -444,19 +444,19 @@ raise watch.error
 """
 
 
-def test_killed_and_started_again_nothing_is_lost_and_nothing_judged_twice(incoming, out):
+def test_killed_and_started_again_nothing_is_lost_and_nothing_scored_twice(incoming, out):
     for number in range(120):
         picture(incoming / f"{number:03d}.png")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    for judged in (7, 31):
+    for scored in (7, 31):
         command = [sys.executable, "-c", _KILLED, str(incoming), str(out)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
-            for _ in range(judged):
+            for _ in range(scored):
                 assert process.stdout.readline()
             process.send_signal(signal.SIGKILL)
         with sorted(out.glob("predictions-*"))[0].open("ab") as file:
             file.write(b'{"path": "/in/was cut o')  # a kill in the middle of a row
-        picture(incoming / f"while_away_{judged}.png")
+        picture(incoming / f"while_away_{scored}.png")
     with watching(incoming, out) as watch:
         watch.until(lambda: len(rows_in(out)) == 122)
         time.sleep(0.15)
@@ -464,7 +464,7 @@ def test_killed_and_started_again_nothing_is_lost_and_nothing_judged_twice(incom
     assert len(names) == len(set(names)) == 122
 
 
-def test_a_row_that_the_journal_has_not_heard_of_is_not_judged_again(incoming, out, monkeypatch):
+def test_a_row_that_the_journal_has_not_heard_of_is_not_scored_again(incoming, out, monkeypatch):
     """Killed between the row and the journal."""
     picture(incoming / "a.png")
     add = Journal.add
@@ -612,8 +612,8 @@ def in_place(path: Path, brightness: int) -> None:
     ],
     ids=["renamed", "from_elsewhere", "in_place", "poll"],
 )
-def test_a_name_that_is_replaced_all_the_time_is_judged(incoming, out, replace, options):
-    """Before: no row, as it never came to rest. Each version that is judged has a row of its own."""
+def test_a_name_that_is_replaced_all_the_time_is_scored(incoming, out, replace, options):
+    """Before: no row, as it never came to rest. Each version that is scored has a row of its own."""
     with watching(incoming, out, **options) as watch, replacing(incoming / "live.png", 0.05, replace):
         watch.until(lambda: len(watch.shown) >= 3)
     rows = rows_in(out)
@@ -622,7 +622,7 @@ def test_a_name_that_is_replaced_all_the_time_is_judged(incoming, out, replace, 
     assert versions == sorted(set(versions))
 
 
-def test_the_last_of_many_versions_is_judged_too(incoming, out):
+def test_the_last_of_many_versions_is_scored_too(incoming, out):
     with watching(incoming, out, settle_s=0.1) as watch:
         with replacing(incoming / "live.png", 0.03):
             watch.until(lambda: watch.shown)
@@ -632,8 +632,8 @@ def test_the_last_of_many_versions_is_judged_too(incoming, out):
     assert rows_in(out)[-1]["file"]["modified_ns"] == status.st_mtime_ns
 
 
-def test_a_judgement_is_kept_when_its_picture_is_replaced_meanwhile(incoming, out):
-    """Before: it was thrown away, and the next one too, where judging takes longer than a picture stays."""
+def test_a_result_is_kept_when_its_picture_is_replaced_meanwhile(incoming, out):
+    """Before: it was thrown away, and the next one too, where scoring takes longer than a picture stays."""
     model = QuickModel(seconds=0.3)
     with watching(incoming, out, model, settle_s=30) as watch, replacing(incoming / "live.png", 0.05):
         watch.until(lambda: len(watch.shown) >= 2)
@@ -653,7 +653,7 @@ def test_a_name_that_is_replaced_by_what_cannot_be_read_fails_in_time(incoming, 
 
 
 def test_a_file_that_grows_for_long_is_no_name_that_is_replaced(incoming, out, tmp_path):
-    """The bound of settling is not for it: half of a picture would be judged."""
+    """The bound of settling is not for it: half of a picture would be scored."""
     data = noise(tmp_path / "whole.png")
     model, clock = QuickModel(), Seconds()
     with watching(incoming, out, model, settle_s=0.15, now=clock) as watch:

@@ -1,4 +1,4 @@
-"""What was judged: remembered across restarts, compact, and told from the results where it is lost."""
+"""What was scored: remembered across restarts, compact, and told from the results where it is lost."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ REAL_TIME = frozenset(
         *("service/test_backend.py", "service/test_demanding.py", "service/test_processes.py", "service/test_serve.py"),
         "service/test_guard.py",  # clients that stand still on real sockets
         *("service/test_page.py", "service/test_page_learning.py"),  # a browser
-        *("watch/test_camera.py", "watch/test_folder.py"),  # cameras and file systems, by the real clock
+        "watch/test_camera.py",  # streams of 50 frames a second
     }
 )
 """Files whose tests have real clocks, processes or browsers. On a machine that is too busy they are tried again, and

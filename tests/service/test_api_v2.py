@@ -237,13 +237,9 @@ def test_files_come_as_a_column_too(service, nested):
 
 
 @pytest.mark.parametrize("unit", [b"[],", b"1,", b'{"a":[]},'])
-def test_json_of_many_values_is_refused_before_it_is_read(service, monkeypatch, unit):
-    from winspect.service.http import tensors
-
-    body = b'{"inputs":[' + unit * (2**18) + b"1]}"
-    with monkeypatch.context() as patch:
-        patch.setattr(tensors.json, "loads", lambda text: pytest.fail(f"read {len(text)} bytes"))
-        answer = infer(service, body)
+def test_json_of_many_values_is_refused_before_it_is_read(service, unit):
+    """It is no JSON: whoever read it would answer 400."""
+    answer = infer(service, b'{"inputs":[' + unit * (2**18) + b"no JSON")
     assert answer.status_code == 413
     assert "send files, or binary data" in answer.json()["error"]
 

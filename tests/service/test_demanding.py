@@ -13,7 +13,7 @@ from service.running import Running, grey, score_of
 from tests.pictures.attacks import progressive_bomb, webp_bomb
 from winspect.errors import PictureError, ReferencesError
 from winspect.service.contract import DeadlineExceeded, Overloaded, Question
-from winspect.service.pool import demanding
+from winspect.service.pool.demanding import Turns
 from winspect.service.settings import ServiceSettings
 
 WITHIN_S = 60.0
@@ -86,9 +86,7 @@ def test_demanding_references_are_refused_as_each_start_would_decode_them(servic
         service.ask(service.backend.set_references("part", [("bad.webp", webp_bomb(6_000, 6_000))]))
 
 
-def test_turns_end_with_their_deadline_and_are_not_endless(monkeypatch):
-    monkeypatch.setattr(demanding, "MOST_WAITING", 3)
-
+def test_turns_end_with_their_deadline_and_are_not_endless():
     async def run():
         decoded = []
 
@@ -97,7 +95,7 @@ def test_turns_end_with_their_deadline_and_are_not_endless(monkeypatch):
             await asyncio.sleep(0.2)
             return question.name
 
-        turns = demanding.Turns(decode)
+        turns = Turns(decode, most_waiting=3)
 
         def one(name, within):
             return turns.decode(Question(name, b"", "part", time.monotonic() + within))

@@ -18,7 +18,7 @@ from tests.service.fake_backend import FakeBackend
 from tests.service.live import Live, read_all, read_answer
 from winspect.errors import SettingsError
 from winspect.service.http.guard import UPLOADS_AT_ONCE, Guard, Keys
-from winspect.service.serving import MAX_HEADER_BYTES
+from winspect.service.serving import MAX_CONNECTIONS, MAX_HEADER_BYTES
 
 GOOD = encoded(picture(100))
 KEY, OTHER_KEY = "0123456789abcdef-first", "0123456789abcdef-second"
@@ -299,10 +299,13 @@ def test_what_is_no_http_is_400(live, nonsense):
     still_answers(live)
 
 
-def test_too_many_connections_are_told_so(live, monkeypatch):
-    monkeypatch.setattr(live.server.config, "limit_concurrency", 1)
-    assert httpx.get(f"{live.url}/v2/health/live").status_code == 503
-    monkeypatch.undo()
+def test_too_many_connections_are_told_so(live):
+    live.server.config.limit_concurrency, most = 1, live.server.config.limit_concurrency
+    try:
+        assert httpx.get(f"{live.url}/v2/health/live").status_code == 503
+    finally:
+        live.server.config.limit_concurrency = most
+    assert most == MAX_CONNECTIONS
     still_answers(live)
 
 

@@ -81,13 +81,12 @@ def test_no_browser(started, tmp_path):
     assert pages == [] and settings.port != 0
 
 
-def test_the_next_port_that_is_free(monkeypatch):
+def test_the_next_port_that_is_free():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert ui.free_port(port) > port
-        monkeypatch.setattr(ui, "_PORTS", 1)
         with pytest.raises(SettingsError, match=rf"ports {port} to {port} are all taken"):
-            ui.free_port(port)
+            ui.free_port(port, ports=1)
 
 
 class Windowed(webbrowser.BaseBrowser):

@@ -15,7 +15,6 @@ from winspect.errors import SettingsError
 from winspect.system.terminal import say
 
 HOST, FIRST_PORT = "127.0.0.1", 7860
-_PORTS = 100
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -48,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def free_port(first: int = FIRST_PORT) -> int:
-    """The first free port of a hundred from this one on; from 0, any.
+def free_port(first: int = FIRST_PORT, *, ports: int = 100) -> int:
+    """Find the first free of so many ports from this one on; from 0, any.
 
     Raises:
         SettingsError: all of them are taken.
     """
-    for port in range(first, first + _PORTS):
+    for port in range(first, first + ports):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -62,7 +61,7 @@ def free_port(first: int = FIRST_PORT) -> int:
             except OSError:
                 continue
             return probe.getsockname()[1]
-    raise SettingsError(f"the ports {first} to {first + _PORTS - 1} are all taken; choose another with --port")
+    raise SettingsError(f"the ports {first} to {first + ports - 1} are all taken; choose another with --port")
 
 
 def open_in_browser(url: str) -> None:

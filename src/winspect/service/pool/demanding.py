@@ -9,19 +9,17 @@ from collections.abc import Awaitable, Callable
 from winspect.pictures.tiles import Prepared
 from winspect.service.contract import DeadlineExceeded, Overloaded, Question
 
-MOST_WAITING = 32
-"""Pictures that wait for their turn, at most."""
-
 
 class Turns:
     """Decodes one picture after the other.
 
     Args:
         decode: from a question to what the model takes.
+        most_waiting: pictures that wait for their turn, at most.
     """
 
-    def __init__(self, decode: Callable[[Question], Awaitable[Prepared]]) -> None:
-        self._decode = decode
+    def __init__(self, decode: Callable[[Question], Awaitable[Prepared]], *, most_waiting: int = 32) -> None:
+        self._decode, self._most_waiting = decode, most_waiting
         self._turn, self._waiting = asyncio.Semaphore(1), 0
 
     async def decode(self, question: Question) -> Prepared:
@@ -32,7 +30,7 @@ class Turns:
             DeadlineExceeded: the question's deadline has passed.
             PictureError: the picture cannot be used.
         """
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= self._most_waiting:
             raise Overloaded(f"{self._waiting} pictures wait that take long to decode; ask again later", 5.0)
 
         async def turn() -> Prepared | None:

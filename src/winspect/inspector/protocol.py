@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
-from winspect.methods.identity import Identity
+from winspect.methods.identity import Identified
 from winspect.methods.result import Result
 from winspect.pictures.fingerprints import Fingerprint
 
@@ -19,11 +19,8 @@ class Scorer(Protocol):
         """Results, in order; a picture that cannot be used gives a result with its error."""
 
 
-class CalibratedScorer(Scorer, Protocol):
+class CalibratedScorer(Scorer, Identified, Protocol):
     """A scorer with an identity: what a calibration is made with, and compared with before it is used."""
-
-    def identity(self, category_name: str | None = ...) -> Identity:
-        """What decides the scores of a class; of the model as such for None."""
 
     def references_of(self, category_name: str = ...) -> tuple[Fingerprint, ...]:
         """Names and hashes of a class's good samples, in order."""

@@ -29,6 +29,7 @@ from winspect.inspector.calibrating import calibrate
 from winspect.inspector.edge import load_bundle
 from winspect.inspector.export import export
 from winspect.outputs.coco import COCO_FILE, write_coco
+from winspect.pictures.fingerprints import Fingerprint
 from winspect.system.installation import install_command
 from winspect.weights.cache import hash_file
 
@@ -179,10 +180,10 @@ def test_without_torch_a_model_says_what_is_missing():
 
 def test_names_of_good_samples_that_are_no_utf8_are_written_and_read(copy):
     manifest = Manifest.read(copy)
-    shown = ({"name": os.fsdecode(b"\xff.png"), "sha256": "00"},)
-    nut = replace(manifest.classes["nut"], samples=shown)
+    samples = (Fingerprint(os.fsdecode(b"\xff.png"), "00"),)
+    nut = replace(manifest.classes["nut"], samples=samples)
     replace(manifest, classes={**manifest.classes, "nut": nut}).write(copy)
-    assert Manifest.read(copy).classes["nut"].samples == shown
+    assert Manifest.read(copy).classes["nut"].samples == samples
 
 
 def test_its_files_are_readable_and_hashed(bundle):

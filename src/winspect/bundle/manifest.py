@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from winspect.errors import BundleError, SettingsError, WinspectError
+from winspect.errors import BundleError, WinspectError
 from winspect.methods.identity import Identity, written_by
+from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.formats import is_hidden
 from winspect.system.files import replacing
 from winspect.system.opening import read_text
@@ -36,13 +37,13 @@ class BundledClass:
         text: .npy, float32 (2, embedding): normal and anomalous, averaged as the recipe says.
         references: .npz of what is kept of the good samples; None for zero-shot.
         calibration: a file of ``winspect calibrate``; None without.
-        samples: name and SHA-256 of the good samples; ``shown`` in the file.
+        samples: name and SHA-256 of each good sample.
     """
 
     text: str
     references: str | None = None
     calibration: str | None = None
-    samples: tuple[Mapping[str, str | None], ...] = ()
+    samples: tuple[Fingerprint, ...] = ()
 
     @property
     def files(self) -> list[str]:
@@ -52,7 +53,7 @@ class BundledClass:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything in ``bundle.json`` but the file's own kind and schema.
+    """Everything in ``bundle.json`` but its kind and schema.
 
     Attributes:
         identity: of the model that was exported.
@@ -88,7 +89,7 @@ class Manifest:
                     "text": bundled.text,
                     "references": bundled.references,
                     "calibration": bundled.calibration,
-                    "shown": [dict(sample) for sample in bundled.samples],
+                    "shown": [sample.document() for sample in bundled.samples],
                 }
                 for name, bundled in self.classes.items()
             },
@@ -100,7 +101,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read a bundle's ``bundle.json`` and check every file against its hash.
+        """Read a bundle's ``bundle.json``, and check every file against its hash.
 
         Raises:
             BundleError: no bundle, one of a newer release, a damaged one, or one with files beside those it lists;
@@ -113,11 +114,9 @@ class Manifest:
             got = f"got schema {document.get('schema')!r}, this release reads {SCHEMA}"
             raise BundleError(f"{folder}: {got}{written_by(document)}")
         try:
-            with refusing_damage(folder / MANIFEST):
-                manifest = _from_document(document)
-        except SettingsError as error:
-            damage = f"damaged ({error}); copy it again, or export it again"
-            raise BundleError(f"{folder / MANIFEST}: {damage}{written_by(document)}") from error
+            manifest = _from_document(document)
+        except Exception as error:
+            raise _damage(folder / MANIFEST, error, written_by(document)) from error
         for file, sha256 in manifest.sha256.items():
             _check(folder, file, sha256)
         _check_nothing_else(folder, manifest.sha256)
@@ -132,8 +131,13 @@ def refusing_damage(path: Path) -> Iterator[None]:
     except WinspectError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise BundleError(f"{path}: damaged ({reason}); copy the bundle again, or export it again") from error
+        raise _damage(path, error) from error
+
+
+def _damage(path: Path, error: Exception, releases: str = "") -> BundleError:
+    kind = "" if isinstance(error, WinspectError) else f"{type(error).__name__}: "
+    reason = " ".join(f"{kind}{error}".split())[:300]
+    return BundleError(f"{path}: damaged ({reason}); copy the bundle again, or export it again{releases}")
 
 
 def _from_document(document: Mapping[str, Any]) -> Manifest:
@@ -141,15 +145,17 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
     if not (rows in _SIDES and columns in _SIDES):
         raise ValueError(f"grid_hw: got {document['grid_hw']}, need rows and columns of 1 to {_SIDES[-1]} patches")
     classes = {
-        name: BundledClass(entry["text"], entry["references"], entry["calibration"], tuple(entry["shown"]))
-        for name, entry in document["classes"].items()
+        name: BundledClass(
+            text=entries["text"],
+            references=entries["references"],
+            calibration=entries["calibration"],
+            samples=tuple(map(Fingerprint.read, entries["shown"])),
+        )
+        for name, entries in document["classes"].items()
     }
     files = dict(document["sha256"])
-    needed = [
-        PREPROCESSING,
-        *GRAPHS[document["engine"]],
-        *(file for bundled in classes.values() for file in bundled.files),
-    ]
+    class_files = (file for bundled in classes.values() for file in bundled.files)
+    needed = [PREPROCESSING, *GRAPHS[document["engine"]], *class_files]
     unknown = sorted(file for file in needed if file not in files)
     if unknown:
         raise ValueError(f"no hash of {', '.join(unknown)}")

@@ -19,7 +19,6 @@ from winspect.inspector.class_state import ClassState
 from winspect.methods.identity import Identity
 from winspect.methods.method import PictureScores, References
 from winspect.methods.winclip.prompts import class_key
-from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.tiles import Cut, Preprocess
 from winspect.system.arrays import Array
 from winspect.system.opening import open_file
@@ -65,9 +64,8 @@ class EdgePredictor(Predictor):
         if text.dtype != np.float32 or text.ndim != 2 or len(text) != 2 or not np.isfinite(text).all():
             raise ValueError(f"{bundled.text} holds {text.dtype} {text.shape}, not two embeddings")
         references = None if bundled.references is None else References.load(folder / bundled.references)
-        samples = tuple(Fingerprint(str(sample["name"]), sample["sha256"]) for sample in bundled.samples)
         self._names[class_key(name)] = name
-        self.take(name, ClassState(text, references, samples))
+        self.take(name, ClassState(text, references, bundled.samples))
         if bundled.calibration is not None:
             self._calibrations[class_key(name)] = Calibration.load(folder / bundled.calibration)
 

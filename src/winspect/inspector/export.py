@@ -212,8 +212,7 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
     bundled = BundledClass(text=f"{place}/text.npy")
     if state.references is not None:
         state.references.save(folder / place / "references.npz")
-        samples = tuple({"name": Path(sample.path).name, "sha256": sample.sha256} for sample in state.samples)
-        bundled = replace(bundled, references=f"{place}/references.npz", samples=samples)
+        bundled = replace(bundled, references=f"{place}/references.npz", samples=state.samples)
     if calibration is not None:
         calibration.save(folder / place / "calibration.json")
         bundled = replace(bundled, calibration=f"{place}/calibration.json")

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from winspect._version import __version__
@@ -72,8 +71,8 @@ class Identity:
         Raises:
             ClassNameError: the name cannot be put into a prompt.
         """
-        names = tuple(Fingerprint(Path(sample.path).name, sample.sha256) for sample in references)
-        return replace(self, class_name=check_class_name(class_name), references=names)
+        names = (Fingerprint.read(sample.document()) for sample in references)
+        return replace(self, class_name=check_class_name(class_name), references=tuple(names))
 
     def entries(self) -> dict[str, Any]:
         """Every entry by its name in documents, as JSON has it, but for those that are not known."""
@@ -93,7 +92,7 @@ class Identity:
             "class": self.class_name,
         }
         if self.class_name is not None:
-            entries["references"] = [{"name": sample.path, "sha256": sample.sha256} for sample in self.references]
+            entries["references"] = [sample.document() for sample in self.references]
         return json.loads(json.dumps({name: value for name, value in entries.items() if value is not None}))
 
     def document(self) -> dict[str, Any]:
@@ -130,7 +129,7 @@ class Identity:
             prompts_sha256=entry(document, "prompts_sha256", str) if prompts is None else "",
             bit_depth=maybe("bit_depth", int),
             class_name=class_name,
-            references=() if class_name is None else tuple(map(_reference, entry(document, "references", list))),
+            references=() if class_name is None else tuple(map(Fingerprint.read, entry(document, "references", list))),
             release=maybe("winspect", str) or "unknown",
         )
 
@@ -259,11 +258,3 @@ def _prompts(document: Mapping[str, Any]) -> PromptEnsemble:
         return PromptEnsemble(**document)
     except TypeError as error:
         raise SettingsError(f"prompts: {error}") from error
-
-
-def _reference(document: object) -> Fingerprint:
-    if not (isinstance(document, dict) and {*document} >= {"name", "sha256"}):
-        raise SettingsError(f"references: got {document!r}, need entries with name and sha256")
-    if not isinstance(sha256 := document["sha256"], str | None):
-        raise SettingsError(f"references: got the sha256 {sha256!r}, need text or null")
-    return Fingerprint(entry(document, "name", str), sha256)

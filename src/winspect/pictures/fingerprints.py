@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from winspect.errors import PictureError
+from winspect.errors import PictureError, SettingsError
+from winspect.system.entries import entry
 from winspect.system.opening import read_bytes
 
 if TYPE_CHECKING:
@@ -40,6 +42,22 @@ class Fingerprint:
         """Path and hash: two pictures that share a key are one."""
         place = set() if self.path.startswith("<") else {os.path.abspath(self.path)}
         return place | ({self.sha256} if self.sha256 else set())
+
+    def document(self) -> dict[str, str | None]:
+        """Name and hash, as JSON has them; no folder."""
+        return {"name": Path(self.path).name, "sha256": self.sha256}
+
+    @classmethod
+    def read(cls, document: object) -> Fingerprint:
+        """The inverse of :meth:`document`.
+
+        Raises:
+            SettingsError: no name or no hash.
+        """
+        if not (isinstance(document, dict) and {*document} >= {"name", "sha256"}):
+            raise SettingsError(f"references: got {document!r}, need entries with name and sha256")
+        sha256 = None if document["sha256"] is None else entry(document, "sha256", str)
+        return cls(entry(document, "name", str), sha256)
 
 
 def fingerprint(picture: Any) -> Fingerprint:

@@ -98,7 +98,6 @@ def run(args: argparse.Namespace) -> int:
 
         given["class_names"] = read_class_names(args.class_names)
         names_for(dataset.categories, given["class_names"])
-    # This imports torch, which takes seconds: errors of the call come before.
     from winspect.evaluation.report import read_parts, write_evaluation_report
     from winspect.evaluation.run import evaluate
 

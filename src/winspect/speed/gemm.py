@@ -11,6 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,56 +90,50 @@ def open_gemms(engines: Sequence[str], precisions: Sequence[str], layer: dict[st
     return [Gemm(*pair, rows=rows, **sizes, device=device) for pair in pairs for rows in layer["rows"]]
 
 
-def _torch(precision: str) -> Callable[..., Run]:
-    def build(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
-        import torch
+def _torch(precision: str, tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
+    import torch
 
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        x = torch.from_numpy(tokens).to(device, dtype)
-        layers = [torch.from_numpy(weight.T.copy()).to(device, dtype) for weight in weights]
-        # A GPU is handed its work and goes on by itself.
-        wait = None if device == "cpu" else getattr(torch, torch.device(device).type).synchronize
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    x = torch.from_numpy(tokens).to(device, dtype)
+    layers = [torch.from_numpy(weight.T.copy()).to(device, dtype) for weight in weights]
+    # A GPU is handed its work and goes on by itself.
+    wait = None if device == "cpu" else getattr(torch, torch.device(device).type).synchronize
 
-        @torch.inference_mode()
-        def run() -> Any:
-            y = x
-            for layer in layers:
-                y = torch.nn.functional.linear(y, layer)
-            if wait is not None:
-                wait()
-            return y
+    @torch.inference_mode()
+    def run() -> Any:
+        y = x
+        for layer in layers:
+            y = torch.nn.functional.linear(y, layer)
+        if wait is not None:
+            wait()
+        return y
 
-        return run
-
-    return build
+    return run
 
 
-def _openvino(precision: str) -> Callable[..., Run]:
-    def build(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
-        import openvino as ov
-        import torch
-        from openvino import opset13 as op
+def _openvino(precision: str, tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
+    import openvino as ov
+    import torch
+    from openvino import opset13 as op
 
-        x = y = op.parameter(list(tokens.shape), np.float32)
-        for weight in weights:
-            constant = op.constant(weight)
-            if precision == "int8":
-                y, constant = _quantised(op, y, 3.0, 256), _quantised(op, constant, 4 * _SPREAD, 255)
-            y = op.matmul(y, constant, transpose_a=False, transpose_b=False)
-        openvino_device = device.removeprefix(OPENVINO) if device.startswith(OPENVINO) else "CPU"
-        hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-        hints["PERFORMANCE_HINT"] = "LATENCY"
-        if openvino_device == "CPU":
-            hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-        request = ov.Core().compile_model(ov.Model([y], [x]), openvino_device, hints).create_infer_request()
+    x = y = op.parameter(list(tokens.shape), np.float32)
+    for weight in weights:
+        constant = op.constant(weight)
+        if precision == "int8":
+            y, constant = _quantised(op, y, 3.0, 256), _quantised(op, constant, 4 * _SPREAD, 255)
+        y = op.matmul(y, constant, transpose_a=False, transpose_b=False)
+    openvino_device = device.removeprefix(OPENVINO) if device.startswith(OPENVINO) else "CPU"
+    hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    hints["PERFORMANCE_HINT"] = "LATENCY"
+    if openvino_device == "CPU":
+        hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+    request = ov.Core().compile_model(ov.Model([y], [x]), openvino_device, hints).create_infer_request()
 
-        def run() -> Any:
-            request.set_input_tensor(ov.Tensor(tokens, shared_memory=True))
-            return request.infer(share_outputs=True)[0]
+    def run() -> Any:
+        request.set_input_tensor(ov.Tensor(tokens, shared_memory=True))
+        return request.infer(share_outputs=True)[0]
 
-        return run
-
-    return build
+    return run
 
 
 def _quantised(op: Any, x: Any, limit: float, levels: int) -> Any:
@@ -168,8 +163,8 @@ def _onnx(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run
 
 
 BUILDERS: dict[tuple[str, str], Callable[[np.ndarray, Sequence[np.ndarray], str], Run]] = {
-    **{("torch", precision): _torch(precision) for precision in ("fp32", "bf16", "fp16")},
-    **{("openvino", precision): _openvino(precision) for precision in ("fp32", "bf16", "int8")},
+    **{("torch", precision): partial(_torch, precision) for precision in ("fp32", "bf16", "fp16")},
+    **{("openvino", precision): partial(_openvino, precision) for precision in ("fp32", "bf16", "int8")},
     ("onnx", "fp32"): _onnx,
 }
 """What builds a chain in an engine and a precision: from tokens (rows, width), weights and torch's device to a run."""

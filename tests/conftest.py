@@ -43,6 +43,8 @@ that is reported; all other tests have one try."""
 def pytest_collection_modifyitems(items):
     """Let the tests of :data:`REAL_TIME` be tried three times."""
     here = Path(__file__).parent
+    if gone := sorted(name for name in REAL_TIME if not (here / name).is_file()):
+        raise pytest.UsageError(f"tests/conftest.py: REAL_TIME names files that are gone: {', '.join(gone)}")
     for item in items:
         if item.path.is_relative_to(here) and item.path.relative_to(here).as_posix() in REAL_TIME:
             item.add_marker(pytest.mark.flaky(reruns=2))

@@ -19,7 +19,7 @@ from winspect.calibration import Calibration
 from winspect.cli.main import main
 from winspect.cluster.destination import Destination
 from winspect.cluster.reading import read_results
-from winspect.errors import BundleError, OutputError, SettingsError
+from winspect.errors import BundleError, OutputError, SettingsError, UsageError
 from winspect.evaluation.compare import compare_runs
 from winspect.evaluation.results import open_run
 
@@ -232,3 +232,6 @@ def test_results_are_compared(earlier):
     edit(earlier / "evaluated" / "results.json", as_before_that)
     comparison = compare_runs(open_run(EARLIER / "evaluated"), open_run(earlier / "evaluated"))
     assert comparison.mean["image_auroc"].difference == 0
+    edit(earlier / "evaluated" / "results.json", lambda content: content.update(winspect="9.0", schema=2))
+    with pytest.raises(UsageError, match=rf"schema 2, need 1.*{BOTH}"):
+        open_run(earlier / "evaluated")

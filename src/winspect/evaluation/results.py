@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import UsageError
+from winspect.methods.identity import written_by
 from winspect.system.opening import open_text, read_text
 from winspect.system.terminal import cell, text_of_cell
 
@@ -124,7 +125,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         raise UsageError(f"{file}: cannot read results ({error}); need the {RESULTS_FILE} of an evaluation") from error
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         got = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise UsageError(f"{file}: got results of schema {got!r}, need {SCHEMA}; evaluate again with this release")
+        releases = written_by(results) if isinstance(results, dict) else ""
+        raise UsageError(
+            f"{file}: got results of schema {got!r}, need {SCHEMA}; evaluate again with this release{releases}"
+        )
     for key, kind in _KEYS.items():
         if not isinstance(results.get(key), kind) or isinstance(results[key], bool):
             raise UsageError(f"{file}: {key} is {results.get(key)!r}, need {kind.__name__}; evaluate again")

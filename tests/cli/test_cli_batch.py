@@ -94,11 +94,9 @@ def test_json_alone(cli, called):
 @pytest.mark.parametrize("terminated", [False, True])
 def test_an_interruption_says_how_to_go_on(cli, called, out, monkeypatch, terminated):
     called.summary = KeyboardInterrupt()
-    if (
-        terminated
-    ):  # SIGTERM while the library works: its handler is called, as a real signal can crash native libraries
+    if terminated:  # a polite kill, while the library works
 
-        def terminate(*_, **__):  # the handler alone: behind OpenVINO's compiler a real signal has ended the process
+        def terminate(*_, **__):  # a real signal has crashed a process in which OpenVINO had compiled
             signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
 
         monkeypatch.setattr(winspect.cluster, "batch", terminate)

@@ -132,7 +132,7 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
 
 def _readiness(*statuses: int) -> dict[int | str, dict[str, Any]]:
     described = openapi.errors(503, *statuses, v2=True)
-    del described[503]["model"]  # it also says what is not ready
+    described[503]["model"] = dict[str, Any]  # it also says what is not ready
     return described
 
 

@@ -48,6 +48,9 @@ class Body(BaseModel):
             names = (field.alias or name for name, field in cls.model_fields.items())
             known = f"; known are {', '.join(names)}" if len(place) == 1 else ""
             raise Refused(status, f"got the unknown field {str(field_name)[:_LONGEST_VALUE]!r}{known}")
+        if first["type"] == "union_tag_invalid":
+            name, known = shown(first["ctx"]["tag"]), first["ctx"]["expected_tags"]
+            raise Refused(status, f"got {name} among the {place[0]}; known are {known}")
         message = first["msg"][0].lower() + first["msg"][1:]
         raise Refused(status, f"{'.'.join(map(str, place))}: got {shown(first['input'])}: {message}")
 

@@ -156,12 +156,6 @@ class Predictor(Classes):
         good = self._good.get(class_key(category_name))
         return _NONE if good is None else good.copies
 
-    def predict_stream(
-        self, items: Iterable[Prepared | PictureError], category_name: str = DEFAULT_CLASS, *, maps: bool = True
-    ) -> Iterator[Result]:
-        """As :meth:`predict_many`, of pictures that were cut elsewhere, as those of :meth:`predict_prepared`."""
-        return self._stream(items, category_name, self._class_text(category_name), maps, Pace(()))
-
     def _stream(
         self, items: Iterable[Prepared | PictureError], category_name: str, text: Array, maps: bool, pace: Pace
     ) -> Iterator[Result]:

@@ -43,7 +43,7 @@ def get_method(recipe: str | Recipe | Method, settings: Mapping[str, Any] | None
         return recipe
     if isinstance(recipe, Recipe):
         return winclip(recipe, **settings)
-    if recipe not in METHODS:
+    if not isinstance(recipe, str) or recipe not in METHODS:
         raise SettingsError(f"got the recipe {recipe!r}, need one of {', '.join(METHODS)}")
     return _made(recipe, settings)
 

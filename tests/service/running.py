@@ -39,7 +39,7 @@ class Running:
         self.thread.join(10)
         self.loop.close()
 
-    def ask(self, coroutine, timeout=60):
+    def ask(self, coroutine, timeout=180):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def predict(self, content, category_name="part", *, within=20.0, name="part.png", maps=True, **options):

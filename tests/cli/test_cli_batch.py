@@ -95,11 +95,7 @@ def test_json_alone(cli, called):
 def test_an_interruption_says_how_to_go_on(cli, called, out, monkeypatch, terminated):
     called.summary = KeyboardInterrupt()
     if terminated:  # a polite kill, while the library works
-
-        def terminate(*_, **__):  # a real signal has crashed a process in which OpenVINO had compiled
-            signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
-
-        monkeypatch.setattr(winspect.cluster, "batch", terminate)
+        monkeypatch.setattr(winspect.cluster, "batch", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     done = cli("parts", "--out", out)
     assert (done.code, done.out) == (130, "")
     assert done.err == f"winspect: interrupted; go on with what is in {out}: --resume\n"

@@ -19,7 +19,7 @@ from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual, n
 from winspect.backbones.embeddings import LAST, STEM, Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
-from winspect.engines.compiled import OpenVINOGraph
+from winspect.engines.compiled import OpenVINOGraph, openvino_core
 from winspect.engines.compiled_engine import IMAGE_BATCH
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine, check_openvino_device
@@ -135,7 +135,6 @@ def test_a_square_tower_with_text_beside_it(engine_of):
 
 
 def run_openvino(visual: nn.Module, layout: Layout, pixels: torch.Tensor) -> dict[str, np.ndarray]:
-    import openvino as ov
 
     from winspect.engines.openvino_operators import openvino_model
 
@@ -143,7 +142,7 @@ def run_openvino(visual: nn.Module, layout: Layout, pixels: torch.Tensor) -> dic
     with torch.inference_mode():
         tokens = tower.tokens(pixels)[0].flatten(0, 1).numpy()
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    graph = OpenVINOGraph(ov.Core().compile_model(openvino_model(tower, layout), "CPU", hints))
+    graph = OpenVINOGraph(openvino_core().compile_model(openvino_model(tower, layout), "CPU", hints))
     return {name: values.copy() for name, values in graph(tokens).items()}
 
 

@@ -117,12 +117,13 @@ def test_an_openvino_model_without_counters_is_named():
 
 
 def test_openvinos_operators_of_a_real_tower(tower):
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
+    from winspect.engines.compiled import openvino_core
     from winspect.engines.openvino_operators import openvino_model
 
     # OpenVINO counts whole microseconds: a batch large enough that no operator takes none.
     model = openvino_model(tower, Layout(tower.grid_hw, (2, 3), 1, patches=False, batch=64))
-    compiled = openvino.Core().compile_model(model, "CPU", {"PERF_COUNT": True})
+    compiled = openvino_core().compile_model(model, "CPU", {"PERF_COUNT": True})
     request = compiled.create_infer_request()
     for _ in range(3):
         request.infer({0: np.ones((64 * 17, 64), np.float32)})

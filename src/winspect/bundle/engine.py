@@ -10,7 +10,7 @@ import numpy as np
 
 from winspect.backbones.embeddings import STEM, Embeddings, Needs
 from winspect.bundle.manifest import GRAPHS
-from winspect.engines.compiled import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options
+from winspect.engines.compiled import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options, openvino_core
 from winspect.errors import BundleError, MissingExtraError
 from winspect.system.installation import EDGE_EXTRAS, install_command
 
@@ -76,9 +76,8 @@ class EdgeEngine:
 
 
 def _openvino(path: Path, precision: str) -> Graph:
-    import openvino as ov
 
-    core = ov.Core()
+    core = openvino_core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     hint = OPENVINO_HINTS[precision]
     if precision == "int8" and "BF16" in capabilities:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,19 @@ overwrites."""
 
 OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """What OpenVINO calls a precision; int8 is in the graph itself, and this is for the rest of it."""
+
+
+@cache
+def openvino_core() -> ov.Core:
+    """OpenVINO's runtime, one for the process and never given back.
+
+    Its CPU plugin gives the thread that first compiles an alternate signal stack. Of two plugins in a process, the last
+    to go puts back the stack of the first, whose memory is free by then: the next signal (Ctrl-C, SIGTERM) ends in a
+    segmentation fault. Seen in OpenVINO 2026.4.
+    """
+    import openvino as ov
+
+    return ov.Core()
 
 
 def save_openvino(model: ov.Model, path: Path) -> None:

@@ -12,7 +12,7 @@ import openvino as ov
 import torch
 
 from winspect.backbones.image_tower import ImageTower
-from winspect.engines.compiled import OPENVINO_HINTS, Graph, OpenVINOGraph, save_openvino
+from winspect.engines.compiled import OPENVINO_HINTS, Graph, OpenVINOGraph, openvino_core, save_openvino
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_operators import openvino_model
@@ -77,10 +77,10 @@ class OpenVINOEngine(CompiledEngine):
         return OpenVINOGraph(compiled)
 
     def _compiled(self, layout: Layout, **options: Any) -> ov.CompiledModel:
-        return ov.Core().compile_model(self._model(layout), self.openvino_device, {**self._options, **options})
+        return openvino_core().compile_model(self._model(layout), self.openvino_device, {**self._options, **options})
 
     def _from_cache(self, layout: Layout, cache: GraphCache) -> ov.CompiledModel:
-        core = ov.Core()
+        core = openvino_core()
         key = {
             "kind": "openvino",
             "graph": GRAPH_VERSION,
@@ -111,7 +111,7 @@ def _export(compiled: ov.CompiledModel, path: Path) -> None:
 
 def openvino_devices() -> Sequence[str]:
     """Names of the devices OpenVINO finds here, ``CPU`` among them."""
-    return list(ov.Core().available_devices)
+    return list(openvino_core().available_devices)
 
 
 def check_openvino_device(name: str) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from winspect.backbones.embeddings import LAST_NORM, Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
-from winspect.engines.compiled import save_openvino
+from winspect.engines.compiled import openvino_core, save_openvino
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.engines.tower_graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
@@ -101,7 +101,7 @@ class QuantisedEngine(OpenVINOEngine):
             "pictures": hashlib.sha256(self._calibration.numpy().tobytes()).hexdigest(),
         }
         folder = self._quantised.get(key, lambda made: self._quantise(layout, made))
-        return ov.Core().read_model(folder / "tower.xml")
+        return openvino_core().read_model(folder / "tower.xml")
 
     def _quantise(self, layout: Layout, folder: Path) -> None:
         nncf = _nncf()

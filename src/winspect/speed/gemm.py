@@ -116,6 +116,8 @@ def _openvino(precision: str, tokens: np.ndarray, weights: Sequence[np.ndarray],
     import torch
     from openvino import opset13 as op
 
+    from winspect.engines.compiled import openvino_core
+
     x = y = op.parameter(list(tokens.shape), np.float32)
     for weight in weights:
         constant = op.constant(weight)
@@ -127,7 +129,7 @@ def _openvino(precision: str, tokens: np.ndarray, weights: Sequence[np.ndarray],
     hints["PERFORMANCE_HINT"] = "LATENCY"
     if openvino_device == "CPU":
         hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-    request = ov.Core().compile_model(ov.Model([y], [x]), openvino_device, hints).create_infer_request()
+    request = openvino_core().compile_model(ov.Model([y], [x]), openvino_device, hints).create_infer_request()
 
     def run() -> Any:
         request.set_input_tensor(ov.Tensor(tokens, shared_memory=True))

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -290,6 +291,19 @@ def test_a_machine_with_another_release_or_without_a_place_is_refused(ray_cluste
         f"1 of 1 machines of the cluster cannot do this job: {found.nodes[0].host}: winspect {__version__} there, 77.0 "
         f"here: install the same release and {unseen} not there: use shared storage, or a URI such as s3://"
     )
+
+
+@on_a_cluster
+def test_a_machine_that_has_died_is_passed_over_while_others_live(ray_cluster, tmp_path, caplog):
+    """A cluster names a machine for seconds after its death; a run that goes on then must not be refused."""
+    dead = Node("ab" * 28, "dead", 1.0, 0.0, 0.0)
+    with connect() as found:
+        check_nodes(replace(found, nodes=(*found.nodes, dead)), [str(tmp_path)])
+        assert caplog.messages == ["machines of the cluster that have died are passed over: dead"]
+        with pytest.raises(
+            ClusterError, match=r"^1 of 1 machines of the cluster cannot do this job: dead: it has died$"
+        ):
+            check_nodes(replace(found, nodes=(dead,)))
 
 
 @on_a_cluster

@@ -253,11 +253,18 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
     }
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECKED_S)
     faults = [f"{asked[task].host}: no answer in {_CHECKED_S:.0f} s" for task in silent]
+    gone = []  # died since they were listed: no worker will come to lie there
     for task in answered:
         try:
             faults += _lacks(asked[task].host, ray.get(task))
+        except ray.exceptions.TaskUnschedulableError:
+            gone.append(asked[task].host)
         except ray.exceptions.RayError as error:
             faults.append(f"{asked[task].host}: {_first_line(error)}")
+    if gone:
+        logger.warning("machines of the cluster that have died are passed over: %s", ", ".join(gone))
+    if len(gone) == len(asked):
+        faults += [f"{host}: it has died" for host in gone]
     if faults:
         raise ClusterError(
             f"{len(faults)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(faults[:10])}"

@@ -171,3 +171,20 @@ def tiny_bundle(tmp_path_factory) -> Path:
 def textile() -> list[Path]:
     """Twelve real pictures of fabric, six of them good."""
     return sorted((EXAMPLES / "textile").glob("*.jpg"))
+
+
+@pytest.fixture
+def equal_windows(monkeypatch):
+    """Every window gives the mean of all: what windows that attend to each other come to."""
+    from dataclasses import replace
+
+    from winspect.engines.base import Engine
+
+    whole = Engine.encode
+
+    def blurred(self, *arguments, **options):
+        embeddings = whole(self, *arguments, **options)
+        means = {scale: w.mean(dim=1, keepdim=True).expand_as(w) for scale, w in embeddings.windows.items()}
+        return replace(embeddings, windows=means)
+
+    monkeypatch.setattr(Engine, "encode", blurred)

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from checkpoints import SMALL
 from miniature import make_folder, make_mvtec, part, save
 
 from winspect.cli import main as cli_main
-from winspect.engines.base import Engine
 from winspect.evaluation.published import get_table, matching_tables, published_tables
 
 ROOT = Path(__file__).parents[2]
@@ -202,15 +200,7 @@ def test_null_figures_are_dashes_with_a_reason(cli, tmp_path):
     assert "- bolt: no pixel AUROC, pixel AUPR, pixel AUPRO, pixel F1-max: the data set has no masks" in done.out
 
 
-def test_an_alarm_is_loud_and_ends_with_1(cli, parts, tmp_path, monkeypatch):
-    whole = Engine.encode
-
-    def blurred(self, *arguments, **options):
-        embeddings = whole(self, *arguments, **options)
-        means = {scale: w.mean(dim=1, keepdim=True).expand_as(w) for scale, w in embeddings.windows.items()}
-        return replace(embeddings, windows=means)
-
-    monkeypatch.setattr(Engine, "encode", blurred)
+def test_an_alarm_is_loud_and_ends_with_1(cli, parts, tmp_path, equal_windows):
     done = cli("evaluate", "--dataset", "mvtec", "--root", parts, "--out", tmp_path)
     assert done.code == 1
     assert "winspect: ALARM: bolt: all window embeddings" in done.err

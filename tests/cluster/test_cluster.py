@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 import winspect.cluster
+from tests.cluster.marks import RAYS_WARNINGS
 from winspect._version import __version__
 from winspect.cli.main import main
 from winspect.cluster import batch, cluster
@@ -27,15 +28,7 @@ from winspect.cluster.cluster import (
 from winspect.errors import ClusterError, MissingExtraError, SettingsError
 from winspect.system.installation import install_command
 
-pytestmark = [
-    # Ray's own, in the process that starts it.
-    pytest.mark.filterwarnings(
-        "ignore::FutureWarning",
-        "ignore::DeprecationWarning",
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-    ),
-]
+pytestmark = RAYS_WARNINGS
 on_a_cluster = pytest.mark.ray
 
 

@@ -6,22 +6,14 @@ from collections import deque
 
 import pytest
 
+from tests.cluster.marks import RAYS_WARNINGS
 from winspect.cluster import pool
 from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.shared import Model
 from winspect.cluster.workers import Workers
 from winspect.errors import ClusterError, SettingsError
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray's own, in the process that starts it.
-    pytest.mark.filterwarnings(
-        "ignore::FutureWarning",
-        "ignore::DeprecationWarning",
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-    ),
-]
+pytestmark = [pytest.mark.ray, RAYS_WARNINGS]
 
 
 @pytest.fixture

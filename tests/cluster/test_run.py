@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.cluster.marks import RAYS_WARNINGS
 from winspect.cli.main import main
 from winspect.cluster import batch, filling, read_results, run
 from winspect.cluster.destination import Destination
@@ -27,16 +28,7 @@ from winspect.cluster.shared import Inspection, Shared
 from winspect.cluster.store import FolderStore
 from winspect.errors import MissingExtraError, OutputError, SettingsError, SourceError
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray's own, in the process that starts it and drives its pipelines.
-    pytest.mark.filterwarnings(
-        "ignore::FutureWarning",
-        "ignore::DeprecationWarning",
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-    ),
-]
+pytestmark = [pytest.mark.ray, RAYS_WARNINGS]
 
 COUNT, BROKEN, POISON, SHARD_ROWS, THRESHOLD = 40, (5, 17), 23, 7, 0.5
 CLASSES = ("textile", "metal nut")

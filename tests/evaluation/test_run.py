@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from winspect import WinCLIP
 from winspect.datasets import open_dataset
-from winspect.engines.base import Engine
 from winspect.errors import OutputError, ReferencesError, SettingsError, SourceError, UsageError
 from winspect.evaluation.alarms import map_alarm, mean_cosine
 from winspect.evaluation.pixels import reduce_mask, square_map
@@ -314,21 +312,8 @@ def test_an_unreadable_reference_takes_its_category_alone(tmp_path, small_model)
 # Alarms
 
 
-def blur_windows(monkeypatch):
-    """Every window gives the mean of all: what windows that attend to each other come to."""
-    whole = Engine.encode
-
-    def blurred(self, *arguments, **options):
-        embeddings = whole(self, *arguments, **options)
-        means = {scale: w.mean(dim=1, keepdim=True).expand_as(w) for scale, w in embeddings.windows.items()}
-        return replace(embeddings, windows=means)
-
-    monkeypatch.setattr(Engine, "encode", blurred)
-
-
 @pytest.mark.parametrize("shots", [0, 1])
-def test_equal_windows_raise_the_alarm(shots, parts, tmp_path, small_model, monkeypatch, caplog):
-    blur_windows(monkeypatch)
+def test_equal_windows_raise_the_alarm(shots, parts, tmp_path, small_model, equal_windows, caplog):
     results = evaluate(small_model, open_dataset("mvtec", parts), tmp_path, shots=shots)
     for category in results["categories"].values():
         assert "all window embeddings of scale 2 are equal" in category["alarm"]

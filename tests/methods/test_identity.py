@@ -207,6 +207,7 @@ def test_a_missing_entry_is_named(name):
 def test_both_releases_are_named_where_they_are_two():
     assert written_by(NUT.entries()) == ""
     assert written_by({"winspect": "7.0"}) == f" (written by winspect 7.0, this is {__version__})"
+    assert written_by({}) == f" (written by winspect of an unknown release, this is {__version__})"
 
 
 # Documents of runs

@@ -163,7 +163,7 @@ class Identified(Protocol):
 
 def written_by(document: Mapping[str, Any]) -> str:
     """Both releases, for the end of a message on a document of another release; empty for this release's."""
-    release = document.get("winspect")
+    release = document.get("winspect") or "of an unknown release"
     return "" if release == __version__ else f" (written by winspect {release}, this is {__version__})"
 
 

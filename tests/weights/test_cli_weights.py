@@ -30,7 +30,7 @@ def test_the_list_has_the_bundled_the_default_and_the_cached(serve, small_tag, c
     before = [(e.model, e.tag) for e in weights.list_weights()]
     assert before[0] == ("winspect-tiny", "bundled")
     assert before[1:] == [("ViT-B-16-plus-240", "laion400m_e31"), ("ViT-B-16-plus-240", "laion400m_e32")]
-    weights.pull(SMALL, "good", progress=False)
+    weights.pull(SMALL, "good")
     added = weights.list_weights()[3:]
     assert [(e.model, e.tag, e.size_bytes) for e in added] == [(SMALL, "good", len(server.content))]
     assert [e.tag for e in weights.list_weights([SMALL])] == ["good", "other"]

@@ -119,7 +119,7 @@ def test_a_configuration_that_cannot_be_used(folder, small_config, change, error
 def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, capsys, process_as_before):
     asked = []
 
-    def fetch(repository, weights_folder, *, progress=True):
+    def fetch(repository, weights_folder):
         asked.append((repository.repo, repository.files[0]))
         path = repository.find(weights_folder)
         path.parent.mkdir(parents=True, exist_ok=True)

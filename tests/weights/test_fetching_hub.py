@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import save_file
 
 from winspect import weights
@@ -83,7 +82,7 @@ def safetensors_bytes(original, tmp_path) -> bytes:
 def test_the_safe_file_is_fetched_verified_and_found_again(fake_hub, small_tag, safetensors_bytes, original, tmp_path):
     fake_hub.files = {"open_clip_model.safetensors": safetensors_bytes, "open_clip_pytorch_model.bin": b"not this"}
     small_tag("hubbed", hf_hub=f"{REPO}/")
-    loaded = load(SMALL, "hubbed", progress=False)
+    loaded = load(SMALL, "hubbed")
     assert loaded.path == tmp_path / "cache" / "weights" / "someone--model" / "open_clip_model.safetensors"
     assert loaded.sha256 == hashlib.sha256(safetensors_bytes).hexdigest()
     assert torch.equal(loaded.model.visual.proj, original.visual.proj)
@@ -93,7 +92,7 @@ def test_the_safe_file_is_fetched_verified_and_found_again(fake_hub, small_tag, 
 def test_where_there_is_no_safe_file_the_other_is_fetched(fake_hub, small_tag, checkpoint):
     fake_hub.files = {"open_clip_pytorch_model.bin": checkpoint.read_bytes()}
     small_tag("hubbed", hf_hub=f"{REPO}/")
-    assert weights.resolve(SMALL, "hubbed", progress=False).path.name == "open_clip_pytorch_model.bin"
+    assert weights.resolve(SMALL, "hubbed").path.name == "open_clip_pytorch_model.bin"
     assert weights.find(SMALL, "hubbed").present
 
 
@@ -116,7 +115,7 @@ def test_a_file_that_is_not_the_hub_s_is_removed(fake_hub, small_tag, safetensor
     fake_hub.files, fake_hub.etag = {"open_clip_model.safetensors": safetensors_bytes}, "0" * 64
     small_tag("hubbed", hf_hub=f"{REPO}/")
     with pytest.raises(WeightsCorruptError, match=f"expected {'0' * 64}, got "):
-        weights.resolve(SMALL, "hubbed", progress=False)
+        weights.resolve(SMALL, "hubbed")
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
@@ -144,23 +143,7 @@ def test_a_hub_library_set_to_stay_offline_is_an_error(monkeypatch, tmp_path):
         Repository(REPO, ("a.bin",)).fetch(tmp_path)
 
 
-@pytest.mark.parametrize("progress", [True, False])
-def test_progress_bars_are_off_only_meanwhile(fake_hub, monkeypatch, tmp_path, progress):
-    fake_hub.files = {"a.bin": b"x"}
-    disabled, real = [], huggingface_hub.hf_hub_download
-
-    def download(*args, **options):
-        disabled.append(are_progress_bars_disabled())
-        return real(*args, **options)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    before = are_progress_bars_disabled()
-    Repository(REPO, ("a.bin",)).fetch(tmp_path, progress=progress)
-    assert disabled == [before or not progress]
-    assert are_progress_bars_disabled() == before
-
-
 def test_a_hash_of_another_kind_is_not_compared(fake_hub, tmp_path):
     fake_hub.files, fake_hub.etag = {"a.bin": b"x"}, "not-a-sha256"
-    path, sha256 = Repository(REPO, ("a.bin",)).fetch(tmp_path, progress=False)
+    path, sha256 = Repository(REPO, ("a.bin",)).fetch(tmp_path)
     assert (path.read_bytes(), sha256) == (b"x", hashlib.sha256(b"x").hexdigest())

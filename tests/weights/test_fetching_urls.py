@@ -19,8 +19,8 @@ from winspect.weights.fetching import FetchError, Url
 CONTENT = random.Random(0).randbytes(3_000_000)
 
 
-def fetch_url(url: str, target: Path, *, sha256_prefix: str | None = None, progress: bool = True) -> str:
-    path, sha256 = Url(url, sha256_prefix).fetch(target.parent, progress=progress)
+def fetch_url(url: str, target: Path, *, sha256_prefix: str | None = None) -> str:
+    path, sha256 = Url(url, sha256_prefix).fetch(target.parent)
     assert path == target
     return sha256
 
@@ -45,11 +45,6 @@ def test_a_file_that_is_there_already_is_not_fetched(serve, tmp_path):
     (tmp_path / "w.pt").write_bytes(CONTENT)
     assert fetch_url(server.url("w.pt"), tmp_path / "w.pt") == server.sha256
     assert server.requests == []
-
-
-def test_no_bar_is_drawn_when_none_is_wanted(serve, tmp_path, capsys):
-    fetch_url(serve(CONTENT).url("w.pt"), tmp_path / "w.pt", progress=False)
-    assert capsys.readouterr() == ("", "")
 
 
 def test_a_cut_connection_is_resumed_where_it_was_cut(serve, tmp_path):
@@ -215,7 +210,7 @@ def test_a_folder_that_cannot_be_written_is_named(serve, tmp_path):
 
 
 def _fetch_in_a_process(url: str, target: Path, results: multiprocessing.Queue) -> None:
-    results.put(fetch_url(url, target, progress=False))
+    results.put(fetch_url(url, target))
 
 
 def test_two_processes_download_once(serve, tmp_path):

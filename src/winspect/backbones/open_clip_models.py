@@ -74,7 +74,6 @@ def load(
     precision: str = "fp32",
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool = False,
-    progress: bool = True,
 ) -> LoadedCLIP:
     """Load a CLIP model. Never a random one: every parameter comes from the weights, or it is an error.
 
@@ -90,7 +89,6 @@ def load(
         precision: "fp32", "fp16" or "bf16".
         cache_dir: where downloaded weights are kept; None for ``$WINSPECT_CACHE`` or the user's cache folder.
         offline: never use the network (also where ``WINSPECT_OFFLINE`` or ``HF_HUB_OFFLINE`` is 1).
-        progress: draw a bar on stderr while downloading.
 
     Raises:
         PrecisionError: an unknown precision.
@@ -104,7 +102,7 @@ def load(
         raise PrecisionError(
             f"got precision {precision!r}, need one of {', '.join(DTYPES)} (int8 is made by an engine, from fp32)"
         )
-    source = resolve(model, weights, cache_dir=cache_dir, offline=offline, progress=progress)
+    source = resolve(model, weights, cache_dir=cache_dir, offline=offline)
     built = _bundled(source, precision) if source.kind == "bundled" else _from_checkpoint(source, precision)
     network, tokenizer, tokens, remarks = built
     settings = (source.config or {}) if source.kind == "bundled" else {}

@@ -15,6 +15,7 @@ from winspect.system.files import expanded
 from winspect.system.opening import read_text
 from winspect.weights import HUB, LOCAL, TINY
 from winspect.weights.architectures import check_usable, image_size
+from winspect.weights.tags import Source, chosen_preprocess
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +24,8 @@ BUNDLED_FOLDER = Path(__file__).parent / TINY
 BUNDLED_CONFIG, BUNDLED_WEIGHTS = "config.json", "model.safetensors"
 # open_clip's order of preference in a folder.
 _LOCAL_FILES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+    *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 )
 _LOCAL_SUFFIXES = (".safetensors", ".bin", ".pth")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -84,57 +79,43 @@ def weights_in(folder: Path) -> Path:
     return chosen
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """An ``open_clip_config.json``: ``model_cfg`` and ``preprocess_cfg``, each an object, perhaps empty.
+def with_config(source: Source, path: Path, *, whole: bool) -> Source:
+    """The source with the settings of an ``open_clip_config.json`` that winspect has.
+
+    Args:
+        source: its input size counts, unless ``whole``.
+        path: of the configuration: ``model_cfg`` and ``preprocess_cfg``, each an object, perhaps empty.
+        whole: ``model_cfg`` must describe the model; else only its activation is read.
 
     Raises:
-        WeightsCorruptError: it cannot be read as one.
+        WeightsCorruptError: it cannot be read as one, or lacks what every model has.
+        ArchitectureError: WinCLIP cannot use the model.
     """
     try:
         document = json.loads(read_text(path))
-        parts = {name: document.get(name) or {} for name in ("model_cfg", "preprocess_cfg")}
-        if not all(isinstance(part, dict) for part in parts.values()):
+        config, settings = (document.get(name) or {} for name in ("model_cfg", "preprocess_cfg"))
+        if not (isinstance(config, dict) and isinstance(settings, dict)):
             raise TypeError("model_cfg and preprocess_cfg are objects")
+        preprocess = chosen_preprocess(source.preprocess, settings)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    return parts
+        raise WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})") from error
+    if whole:
+        preprocess = replace(preprocess, size=_size_of(source.model, path, config))
+    quick_gelu = None if config.get("quick_gelu") is None else bool(config["quick_gelu"])
+    return replace(source, preprocess=preprocess, quick_gelu=quick_gelu, config=config if whole else None)
 
 
-def model_config(name: str, path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """A whole ``model_cfg``, checked.
-
-    Raises:
-        WeightsCorruptError: it lacks what every model has.
-        ArchitectureError: WinCLIP cannot use it.
-    """
+def _size_of(model: str, path: Path, config: dict[str, Any]) -> int:
+    """Input size of a whole ``model_cfg``, checked."""
     needed = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
     wrong = [key for key, kind in needed.items() if not isinstance(config.get(key), kind)]
     if wrong:
         raise WeightsCorruptError(f"{path}: its model_cfg has no {', '.join(wrong)}; need open_clip's configuration")
-    check_usable(name, config)
+    check_usable(model, config)
     try:
-        image_size(config)
+        return Preprocess(image_size(config)).size
     except (TypeError, ValueError) as error:
         raise WeightsCorruptError(f"{path}: image_size: {error}") from error
-    return config
-
-
-def preprocess(path: Path, default: Preprocess, settings: dict[str, Any]) -> Preprocess:
-    """The settings of a ``preprocess_cfg`` that winspect has; the size is the architecture's.
-
-    Raises:
-        WeightsCorruptError: one of them is out of range.
-    """
-    try:
-        chosen = {key: settings[key] for key in ("mean", "std", "interpolation") if settings.get(key)}
-        return replace(default, **chosen)
-    except (SettingsError, TypeError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def stated_quick_gelu(config: dict[str, Any]) -> bool | None:
-    """The activation a ``model_cfg`` states; None where it states none."""
-    return None if config.get("quick_gelu") is None else bool(config["quick_gelu"])
 
 
 def read_bundled(folder: str | Path) -> dict[str, Any]:
@@ -156,7 +137,3 @@ def read_bundled(folder: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "model_cfg" not in config:
         raise WeightsCorruptError(f'{path}: no "model_cfg" in it; install the package again')
     return config
-
-
-def _unreadable(path: Path, error: Exception) -> WeightsCorruptError:
-    return WeightsCorruptError(f"{path}: cannot be read as open_clip's configuration ({error})")

@@ -8,8 +8,6 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -17,13 +15,7 @@ from urllib.parse import urlsplit
 
 import huggingface_hub
 from filelock import FileLock
-from huggingface_hub.utils import (
-    EntryNotFoundError,
-    LocalEntryNotFoundError,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm import tqdm
 
 from winspect.errors import WeightsCorruptError
@@ -40,13 +32,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class FetchError(Exception):
-    """The file could not be fetched; the message is the reason. What arrived is kept for the next try."""
+    """The file could not be fetched; the message is the reason. What arrived is kept for the next try.
 
+    ``retries`` is how often the same request is worth another try: after a cut connection, a timeout, a busy server.
+    """
 
-class _RetryableError(Exception):
-    """A cut connection, a timeout, or a server that is busy."""
-
-    def __init__(self, reason: str, retries: int = RETRIES) -> None:
+    def __init__(self, reason: str, retries: int = 0) -> None:
         super().__init__(reason)
         self.retries = retries
 
@@ -71,15 +62,11 @@ class Url:
         """Where a browser finds the file."""
         return self.url
 
-    def fetch(self, folder: Path, *, progress: bool = True) -> tuple[Path, str]:
+    def fetch(self, folder: Path) -> tuple[Path, str]:
         """Download into ``folder``, continuing where an earlier try stopped if a hash can prove the whole.
 
         The bytes go to a file ending in ``.part``; only a complete one with the right hash gets the final name. Of
-        several processes one downloads, and the others wait for it.
-
-        Args:
-            folder: made if need be.
-            progress: draw a bar on stderr.
+        several processes one downloads, and the others wait for it. Progress is drawn on stderr.
 
         Returns:
             The file, and its SHA-256.
@@ -95,7 +82,7 @@ class Url:
             with FileLock(f"{target}.lock"):
                 if target.is_file():  # another process was faster
                     return target, hash_file(target)
-                sha256 = _download(self.url, part, self.sha256_prefix, target.name if progress else None)
+                sha256 = _download(self.url, part, self.sha256_prefix)
                 part.replace(target)
                 return target, sha256
         except OSError as error:
@@ -131,13 +118,12 @@ class Repository:
         """Where a browser finds the file (``HF_ENDPOINT`` is honoured)."""
         return huggingface_hub.hf_hub_url(self.repo, path.name)
 
-    def fetch(self, folder: Path, *, progress: bool = True) -> tuple[Path, str]:
+    def fetch(self, folder: Path) -> tuple[Path, str]:
         """Download the first of the files that the repository has; as :meth:`Url.fetch`."""
         for file in self.files:
             try:
                 etag = huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(self.repo, file)).etag
-                with _progress_bars(progress):
-                    path = Path(huggingface_hub.hf_hub_download(self.repo, file, local_dir=self._place(folder)))
+                path = Path(huggingface_hub.hf_hub_download(self.repo, file, local_dir=self._place(folder)))
             except LocalEntryNotFoundError as error:
                 raise FetchError(_first_line(error)) from error
             except EntryNotFoundError:
@@ -159,16 +145,16 @@ def last_part(url: str) -> str:
     return urlsplit(url).path.rpartition("/")[2]
 
 
-def _download(url: str, part: Path, sha256_prefix: str | None, bar_name: str | None) -> str:
+def _download(url: str, part: Path, sha256_prefix: str | None) -> str:
     """Fill ``part`` and verify it; returns its SHA-256."""
     left_over = _size(part) if sha256_prefix else 0
     if sha256_prefix and left_over and (sha256 := hash_file(part)).startswith(sha256_prefix):
         return sha256  # complete; the run before ended between the last byte and the rename
-    _fetch_with_retries(url, part, resume=sha256_prefix is not None, bar_name=bar_name)
+    _fetch_with_retries(url, part, resume=sha256_prefix is not None)
     sha256 = hash_file(part)
     if left_over and not sha256.startswith(sha256_prefix or ""):  # the bytes left over were of another version
         part.unlink()
-        return _download(url, part, sha256_prefix, bar_name)
+        return _download(url, part, sha256_prefix)
     _check_hash(part, sha256, sha256_prefix or "", url)
     return sha256
 
@@ -184,21 +170,21 @@ def _check_hash(path: Path, sha256: str, expected: str, name: str) -> None:
     )
 
 
-def _fetch_with_retries(url: str, part: Path, *, resume: bool, bar_name: str | None) -> None:
+def _fetch_with_retries(url: str, part: Path, *, resume: bool) -> None:
     """Try again after a failure that may pass, waiting longer each time; bytes gained reset the count."""
     failures = 0
     while True:
         have = _size(part) if resume else 0
         try:
-            return _fetch_once(url, part, have, bar_name)
-        except _RetryableError as error:
+            return _fetch_once(url, part, have)
+        except FetchError as error:
             failures = 1 if resume and _size(part) > have else failures + 1
             if failures > error.retries:
-                raise FetchError(str(error)) from error
+                raise
         time.sleep(BACKOFF_S * 2 ** (failures - 1))
 
 
-def _fetch_once(url: str, part: Path, have: int, bar_name: str | None) -> None:
+def _fetch_once(url: str, part: Path, have: int) -> None:
     """One request for the bytes after the first ``have``, which lie in ``part`` already."""
     request = urllib.request.Request(url, headers={"User-Agent": "winspect", "Accept-Encoding": "identity"})
     if have:
@@ -208,27 +194,27 @@ def _fetch_once(url: str, part: Path, have: int, bar_name: str | None) -> None:
             have = have if response.status == 206 else 0  # some servers always send the whole file
             length = response.headers.get("Content-Length") or ""
             total = have + int(length) if length.isdecimal() else None
-            _copy(response, part, have, total, bar_name)
+            _copy(response, part, have, total)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == _RANGE_NOT_SATISFIABLE and have:
                 part.unlink()
-                raise _RetryableError("the part fetched so far is longer than the file") from error
-            kind = _RetryableError if error.code in _RETRYABLE_STATUS else FetchError
-            raise kind(f"the server says HTTP {error.code} {error.reason}") from error
+                raise FetchError("the part fetched so far is longer than the file", RETRIES) from error
+            retries = RETRIES if error.code in _RETRYABLE_STATUS else 0
+            raise FetchError(f"the server says HTTP {error.code} {error.reason}", retries) from error
     except urllib.error.URLError as error:
-        raise _RetryableError(f"the server cannot be reached ({error.reason})", RETRIES_UNREACHABLE) from error
+        raise FetchError(f"the server cannot be reached ({error.reason})", RETRIES_UNREACHABLE) from error
     except (TimeoutError, ConnectionError, HTTPException) as error:  # before the server answers
-        raise _RetryableError(f"the connection was lost ({error or type(error).__name__})") from error
+        raise _lost(error) from error
     if total is not None and _size(part) != total:
-        raise _RetryableError(f"the connection was lost after {_size(part)} of {total} bytes")
+        raise FetchError(f"the connection was lost after {_size(part)} of {total} bytes", RETRIES)
 
 
-def _copy(response: HTTPResponse, part: Path, have: int, total: int | None, bar_name: str | None) -> None:
+def _copy(response: HTTPResponse, part: Path, have: int, total: int | None) -> None:
     needed, free = (total or 0) - have, shutil.disk_usage(part.parent).free
     if needed > free:
         raise FetchError(f"{part.parent} has {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB are needed")
-    bar = tqdm(desc=bar_name, initial=have, total=total, unit="B", unit_scale=True, disable=bar_name is None)
+    bar = tqdm(desc=part.stem, initial=have, total=total, unit="B", unit_scale=True)
     with bar, part.open("ab" if have else "wb") as file:
         while chunk := _read(response):
             file.write(chunk)
@@ -242,23 +228,15 @@ def _read(response: HTTPResponse) -> bytes:
     try:
         return response.read1(_CHUNK_BYTES)
     except (OSError, HTTPException) as error:
-        raise _RetryableError(f"the connection was lost ({error or type(error).__name__})") from error
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> FetchError:
+    return FetchError(f"the connection was lost ({error or type(error).__name__})", RETRIES)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _progress_bars(drawn: bool) -> Iterator[None]:
-    if drawn or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
 
 
 def _first_line(error: Exception) -> str:

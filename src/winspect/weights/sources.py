@@ -15,11 +15,12 @@ from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY, configs
 from winspect.weights.architectures import architecture, image_size, list_architectures
 from winspect.weights.cache import cache_folder, remember_sha256, remembered_sha256, sha256_of
 from winspect.weights.checkpoint import check_openable, check_zip, has_weights_suffix
-from winspect.weights.configs import CONFIG_FILE
+from winspect.weights.configs import CONFIG_FILE, with_config
 from winspect.weights.fetching import FetchError, Repository
 from winspect.weights.tags import (
     HUB_FILES,
     Source,
+    chosen_preprocess,
     default_tag,
     describe_tags,
     find_tag,
@@ -73,14 +74,12 @@ def resolve(
     *,
     cache_dir: _Folder = None,
     offline: bool = False,
-    progress: bool = True,
 ) -> Source:
     """Find the weights, fetching them if need be; the file's hash is checked where it is known.
 
     Args:
         model, weights, cache_dir: see :func:`find`.
         offline: never use the network (also where ``WINSPECT_OFFLINE`` or ``HF_HUB_OFFLINE`` is 1).
-        progress: draw a bar on stderr while downloading.
 
     Raises:
         See :func:`winspect.backbones.open_clip_models.load`.
@@ -90,26 +89,26 @@ def resolve(
     )
     folder = cache_folder(cache_dir) / "weights"
     if model.startswith(HUB) and not offline:
-        _fetch_config(model, folder, progress=progress)
+        _fetch_config(model, folder)
     source = find(model, weights, cache_dir=cache_dir)
     if not source.present:
-        source, sha256 = _fetch(source, folder, offline=offline, progress=progress)
+        source, sha256 = _fetch(source, folder, offline=offline)
         remember_sha256(source.path, sha256, cache_dir)
     if source.kind != "bundled":
         _verify(source, cache_dir)
     return source
 
 
-def pull(model: str, weights: str | None = None, *, cache_dir: _Folder = None, progress: bool = True) -> Source:
+def pull(model: str, weights: str | None = None, *, cache_dir: _Folder = None) -> Source:
     """:func:`resolve` weights ahead of use; a damaged copy in the cache is replaced."""
     try:
-        return resolve(model, weights, cache_dir=cache_dir, progress=progress)
+        return resolve(model, weights, cache_dir=cache_dir)
     except WeightsCorruptError:
         source = find(model, weights, cache_dir=cache_dir)
         if source.kind != "tag" or not source.present:
             raise
         source.path.unlink()
-        return resolve(model, weights, cache_dir=cache_dir, progress=progress)
+        return resolve(model, weights, cache_dir=cache_dir)
 
 
 def list_weights(models: Iterable[str] | None = None, *, cache_dir: _Folder = None) -> list[Source]:
@@ -139,12 +138,14 @@ def _brings_weights(model: str) -> bool:
 
 
 def _bundled() -> Source:
-    folder, path = configs.BUNDLED_FOLDER, configs.BUNDLED_FOLDER / configs.BUNDLED_CONFIG
+    folder = configs.BUNDLED_FOLDER
     config = configs.read_bundled(folder)
-    settings = config.get("preprocess")
-    if not settings or "size" not in settings:
-        raise WeightsCorruptError(f'{path}: has no "preprocess"; install the package again')
-    preprocess = configs.preprocess(path, Preprocess(settings["size"]), settings)
+    try:
+        settings = config["preprocess"]
+        preprocess = chosen_preprocess(Preprocess(settings["size"]), settings)
+    except (KeyError, TypeError, ValueError) as error:
+        path = folder / configs.BUNDLED_CONFIG
+        raise WeightsCorruptError(f'{path}: has no "preprocess"; install the package again') from error
     return Source(TINY, "bundled", "bundled", folder / configs.BUNDLED_WEIGHTS, preprocess, config=config)
 
 
@@ -152,10 +153,7 @@ def _in_folder(model: str) -> Source:
     """The source of a ``local-dir:`` name."""
     folder = configs.folder_of(model)
     path = configs.weights_in(folder)
-    source = Source(
-        f"{LOCAL}{folder.name}", "file", path.name, path, Preprocess(), sha256_prefix=hash_in_name(path.name)
-    )
-    return _with_model_config(source, folder / CONFIG_FILE)
+    return with_config(_user_file(f"{LOCAL}{folder.name}", path, Preprocess()), folder / CONFIG_FILE, whole=True)
 
 
 def _in_repository(model: str, folder: Path) -> Source:
@@ -168,15 +166,8 @@ def _in_repository(model: str, folder: Path) -> Source:
             f"`winspect weights pull {model}`"
         )
     origin = Repository(repo, HUB_FILES)
-    return _with_model_config(Source(model, "tag", repo, origin.find(folder), Preprocess(), origin=origin), config_file)
-
-
-def _with_model_config(source: Source, config_file: Path) -> Source:
-    """The source with the settings of an ``open_clip_config.json``, which must describe the whole model."""
-    parts = configs.read_config(config_file)
-    config = configs.model_config(source.model, config_file, parts["model_cfg"])
-    preprocess = configs.preprocess(config_file, Preprocess(image_size(config)), parts["preprocess_cfg"])
-    return replace(source, preprocess=preprocess, quick_gelu=configs.stated_quick_gelu(config), config=config)
+    source = Source(model, "tag", repo, origin.find(folder), Preprocess(), origin=origin)
+    return with_config(source, config_file, whole=True)
 
 
 def _from_file(model: str, path: Path, size: int) -> Source:
@@ -185,22 +176,21 @@ def _from_file(model: str, path: Path, size: int) -> Source:
     tag = tag_of_file(model, path)
     if tag is not None:
         return replace(tag, kind="file", tag=path.name, path=path, origin=None)
-    source = Source(model, "file", path.name, path, Preprocess(size), sha256_prefix=hash_in_name(path.name))
-    beside = path.with_name(CONFIG_FILE)
-    if not beside.is_file():
-        return source
-    parts = configs.read_config(beside)
-    preprocess = configs.preprocess(beside, source.preprocess, parts["preprocess_cfg"])
-    return replace(source, preprocess=preprocess, quick_gelu=configs.stated_quick_gelu(parts["model_cfg"]))
+    source, beside = _user_file(model, path, Preprocess(size)), path.with_name(CONFIG_FILE)
+    return with_config(source, beside, whole=False) if beside.is_file() else source
 
 
-def _fetch_config(model: str, folder: Path, *, progress: bool) -> None:
+def _user_file(model: str, path: Path, preprocess: Preprocess) -> Source:
+    return Source(model, "file", path.name, path, preprocess, sha256_prefix=hash_in_name(path.name))
+
+
+def _fetch_config(model: str, folder: Path) -> None:
     origin = Repository(configs.repo_of(model), (CONFIG_FILE,))
     path = origin.find(folder)
     if path.is_file():
         return
     try:
-        origin.fetch(folder, progress=progress)
+        origin.fetch(folder)
     except FetchError as error:
         raise WeightsMissingError(
             f"{model}: its {CONFIG_FILE} is not on this machine and could not be fetched ({error}). Fetch "
@@ -209,14 +199,14 @@ def _fetch_config(model: str, folder: Path, *, progress: bool) -> None:
         ) from error
 
 
-def _fetch(source: Source, folder: Path, *, offline: bool, progress: bool) -> tuple[Source, str]:
+def _fetch(source: Source, folder: Path, *, offline: bool) -> tuple[Source, str]:
     """The source with its file in place, and the file's SHA-256."""
     if source.origin is None:
         raise WeightsMissingError(f"{source.path}: not found; the package is not complete, install it again")
     try:
         if offline:
             raise FetchError("offline, as asked")
-        path, sha256 = source.origin.fetch(folder, progress=progress)
+        path, sha256 = source.origin.fetch(folder)
     except FetchError as error:
         raise WeightsMissingError(
             f"the weights {source.tag} of {source.model} are not on this machine and could not be fetched ({error}). "

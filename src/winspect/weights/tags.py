@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -89,16 +89,21 @@ def find_tag(model: str, name: str, folder: Path) -> Source | None:
     origin = _origin(config)
     # A tag that does not state it leaves the activation to the architecture, some of which have it in their name.
     quick_gelu = _quick_gelu(model, name, config) or None
-    settings = {key: config[key] for key in ("mean", "std", "interpolation") if config.get(key)}
-    preprocess = Preprocess(image_size(architecture(model)), **settings)
+    preprocess = chosen_preprocess(Preprocess(image_size(architecture(model))), config)
     path = origin.find(folder)
     return Source(model, "tag", _clean(name), path, preprocess, quick_gelu, origin.sha256_prefix, origin)
+
+
+def chosen_preprocess(default: Preprocess, settings: Mapping[str, Any]) -> Preprocess:
+    """The settings of a configuration that winspect has, and ``default`` for those that it leaves open."""
+    return replace(default, **{key: settings[key] for key in ("mean", "std", "interpolation") if settings.get(key)})
 
 
 def _origin(config: Mapping[str, Any]) -> Url | Repository:
     """The tag's URL where its hash is known from it, else the Hugging Face hub, which states every hash."""
     url, hub = config.get("url") or None, config.get("hf_hub") or None
-    prefix = hash_in_name(last_part(url)) if url else None
+    found = _HASH_SUFFIX.search(last_part(url)) if url else None
+    prefix = found[1] if found else None
     if url and "openaipublic" in url:  # OpenAI's archives lie in a folder named by their SHA-256
         prefix = None if hub else urlsplit(url).path.split("/")[-2]  # the hub has their tensors alone
     if hub and prefix is None:
@@ -140,31 +145,19 @@ def describe_tags(model: str, typed: str | None = None) -> str:
 def hash_in_name(file_name: str) -> str | None:
     """The first digits of the SHA-256 in a name such as ``vit-laion400m_e31-8fb26589.pt`` (open_clip's convention).
 
-    Eight decimal digits alone are taken for a date, and give None unless open_clip lists the file under that name.
+    Decimal digits alone are taken for a date.
     """
     found = _HASH_SUFFIX.search(file_name)
-    if found is None:
-        return None
-    digits = found[1]
-    return None if digits.isdecimal() and not _is_listed(file_name) else digits
-
-
-def _is_listed(file_name: str) -> bool:
-    urls = (open_clip.get_pretrained_cfg(model, tag).get("url") or "" for model, tag in open_clip.list_pretrained())
-    return file_name in map(last_part, urls)
+    return None if found is None or found[1].isdecimal() else found[1]
 
 
 def _quick_gelu(model: str, name: str, config: Mapping[str, Any]) -> bool:
     if "quick_gelu" in config or model.endswith("-quickgelu"):
         return bool(config.get("quick_gelu", True))
-    if _knows_quick_gelu():
+    if "quick_gelu" in open_clip.get_pretrained_cfg("ViT-B-32", "openai"):  # open_clip 2.29 and later
         return False
     twin = open_clip.get_pretrained_cfg(f"{model}-quickgelu", name)
     return _clean(name) == _UNLISTED_QUICK_GELU_TAG or bool(twin and twin.get("url") == config.get("url"))
-
-
-def _knows_quick_gelu() -> bool:
-    return "quick_gelu" in open_clip.get_pretrained_cfg("ViT-B-32", "openai")
 
 
 def _hub_files(file: str) -> tuple[str, ...]:

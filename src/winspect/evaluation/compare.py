@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 from winspect.errors import SettingsError, UsageError
@@ -26,21 +27,18 @@ class Pair:
 
     baseline: float | None
     other: float | None
+    difference: float | None = field(init=False)
+    """Other minus baseline."""
 
-    @property
-    def difference(self) -> float | None:
-        """Other minus baseline, or None when either is undefined."""
-        return None if self.baseline is None or self.other is None else self.other - self.baseline
+    def __post_init__(self) -> None:
+        difference = None if self.baseline is None or self.other is None else self.other - self.baseline
+        object.__setattr__(self, "difference", difference)
 
     def within(self, tolerance: float) -> bool:
         """Whether the figures differ by the tolerance at most, in either direction, or are both undefined."""
         if self.difference is None:
             return self.baseline is self.other
         return abs(self.difference) <= tolerance + _ROUNDING
-
-    def to_json(self) -> dict[str, float | None]:
-        """Both figures and their difference."""
-        return {"baseline": self.baseline, "other": self.other, "difference": self.difference}
 
 
 @dataclass(frozen=True)
@@ -93,29 +91,12 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON."""
-        worst = self.worst and {"category": self.worst[0], "metric": self.worst[1], **self.worst[2].to_json()}
-        return {
-            "schema": 1,
-            "baseline": self.baseline,
-            "other": self.other,
-            "how": list(self.how),
-            "tolerance": self.tolerance,
-            "within": self.within,
-            "worst": worst,
-            "categories": {
-                name: {
-                    "within": not category.reasons,
-                    "reasons": list(category.reasons),
-                    "figures": {metric: pair.to_json() for metric, pair in category.figures.items()},
-                    "pictures": category.pictures and asdict(category.pictures),
-                }
-                for name, category in self.categories.items()
-            },
-            "mean": {metric: pair.to_json() for metric, pair in self.mean.items()},
-            "mean_reasons": list(self.mean_reasons),
-            "remarks": list(self.remarks),
-            "pictures": self.pictures and asdict(self.pictures),
-        }
+        found = asdict(self)
+        for category in found["categories"].values():
+            category["within"] = not category["reasons"]
+        name, metric, pair = self.worst or (None, None, None)
+        worst = pair and {"category": name, "metric": metric, **asdict(pair)}
+        return {"schema": 1, **found, "within": self.within, "worst": worst}
 
 
 def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Comparison:
@@ -138,7 +119,7 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
     both = {name: matched(baseline, other, name) for name in ours}
     categories = {}
     for name, pairs in both.items():
-        figures, pictures = _figures(ours[name], theirs[name]), look_at([pairs])
+        figures, pictures = _pairs(ours[name], theirs[name]), look_at(pairs)
         alarms = {role: run.results["categories"][name].get("alarm") for role, run in runs.items()}
         reasons = [f"{role}: alarm: {alarm}" for role, alarm in alarms.items() if alarm]
         reasons += [f"{role}: {found}" for role, run in runs.items() if (found := contradiction(run, name)) is not None]
@@ -152,8 +133,8 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
         (_how(baseline), _how(other)),
         tolerance,
         categories,
-        _figures(baseline.results["mean"], other.results["mean"]),
-        look_at(list(both.values())),
+        _pairs(baseline.results["mean"], other.results["mean"]),
+        look_at(list(chain.from_iterable(both.values()))),
     )
 
 
@@ -176,10 +157,9 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
     if different or entry is None:
         raise UsageError(f"{run.path} cannot be compared with {table.name}: different {'; different '.join(different)}")
     ours = run.results["categories"]
-    published = {name: figures for name, figures in entry.categories.items() if name in ours}
     is_whole = set(ours) == set(entry.categories) or not entry.categories
-    mean = _given(entry.mean, run.results["mean"]) if is_whole else {}
-    rows = {name: _given(figures, ours[name]) for name, figures in published.items()}
+    mean = _pairs(entry.mean, run.results["mean"], entry.mean) if is_whole else {}
+    rows = {name: _pairs(figures, ours[name], figures) for name, figures in entry.categories.items() if name in ours}
     mean_reasons = _beyond(mean, tolerance) if rows else []
     rows = rows or {"mean": mean}
     alarms = {name: category["alarm"] for name, category in ours.items() if category.get("alarm")}
@@ -205,24 +185,19 @@ def _how(run: Run) -> str:
     return "{model}, {engine} {precision} on {device}".format_map(run.results)
 
 
-def _given(published: Mapping[str, float], ours: Mapping[str, Any]) -> dict[str, Pair]:
-    return {metric: Pair(figure, ours.get(metric)) for metric, figure in published.items()}
-
-
-def _figures(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Pair]:
-    return {metric: Pair(ours.get(metric), theirs.get(metric)) for metric in METRICS}
+def _pairs(
+    baseline: Mapping[str, float | None], other: Mapping[str, float | None], metrics: Iterable[str] = METRICS
+) -> dict[str, Pair]:
+    return {metric: Pair(baseline.get(metric), other.get(metric)) for metric in metrics}
 
 
 def _beyond(figures: Mapping[str, Pair], tolerance: float) -> list[str]:
-    reasons = []
-    for metric, pair in figures.items():
-        if pair.within(tolerance):
-            continue
-        if pair.difference is None:
-            reasons.append(f"{metric} is undefined in one run only")
-        else:
-            reasons.append(f"{metric} differs by {pair.difference:+.4f}")
-    return reasons
+    how = {
+        metric: "is undefined in one run only" if pair.difference is None else f"differs by {pair.difference:+.4f}"
+        for metric, pair in figures.items()
+        if not pair.within(tolerance)
+    }
+    return [f"{metric} {words}" for metric, words in how.items()]
 
 
 def _check_tolerance(tolerance: float) -> None:

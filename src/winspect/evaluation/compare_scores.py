@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeVar
 
 import numpy as np
 
 from winspect.evaluation.results import Run, Score
-from winspect.metrics import auroc
+from winspect.metrics import auroc, rank_scores
 
 # The scores file holds every digit, so that the figure made from it again is the same up to summation.
 _SAME_FIGURE = 1e-9
 
 Matched = tuple[Score, Score]
 """A picture in the baseline and in the other run."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,10 @@ class Pictures:
 
     count: int
     failed_in_one: int
-    largest_difference: float | None
-    where: str | None
-    spearman: float | None
-    flips: int | None
+    largest_difference: float | None = None
+    where: str | None = None
+    spearman: float | None = None
+    flips: int | None = None
 
 
 def matched(baseline: Run, other: Run, category: str) -> list[Matched]:
@@ -63,12 +67,9 @@ def contradiction(run: Run, category: str) -> str | None:
     """
     recorded = run.results["categories"][category]["image_auroc"]
     scores = [score for score in run.scores if score.category == category and score.score is not None]
-    by_seed = [
-        auroc(*_arrays([score for score in scores if score.seed == seed]))
-        for seed in sorted({score.seed for score in scores})
-    ]
+    by_seed = [auroc(*_arrays(group)) for group in _groups(scores, lambda score: score.seed)]
     defined = [figure for figure in by_seed if figure is not None]
-    if recorded is None or len(defined) != len(by_seed) or not defined:
+    if recorded is None or not defined or len(defined) != len(by_seed):
         return None
     figure = sum(defined) / len(defined)
     if abs(figure - recorded) <= _SAME_FIGURE:
@@ -76,48 +77,42 @@ def contradiction(run: Run, category: str) -> str | None:
     return f"its scores give an image AUROC of {figure:.4f}, its results {recorded:.4f}: the two files differ in origin"
 
 
-def look_at(categories: Sequence[Sequence[Matched]]) -> Pictures:
-    """Differences of the scores of some categories' pictures; each category has thresholds of its own."""
-    pairs = [pair for category in categories for pair in category]
+def look_at(pairs: Sequence[Matched]) -> Pictures:
+    """Differences of the scores of pictures; each category has thresholds of its own, in each run and for each seed."""
     failed = sum((first.score is None) != (second.score is None) for first, second in pairs)
-    scored = _scored(pairs)
+    scored = [pair for pair in pairs if pair[0].score is not None and pair[1].score is not None]
     if not scored:
-        return Pictures(0, failed, None, None, None, None)
+        return Pictures(0, failed)
     (ours, _), (theirs, _) = map(_arrays, zip(*scored, strict=True))
     apart = np.abs(ours - theirs)
-    flips = [count for category in categories if (count := _flips(category)) is not None]
+    flips = [_flips(group) for group in _groups(scored, lambda pair: (pair[0].category, pair[0].seed))]
+    defined = [count for count in flips if count is not None]
     return Pictures(
         count=len(scored),
         failed_in_one=failed,
         largest_difference=float(apart.max()),
         where=scored[int(apart.argmax())][0].path,
         spearman=spearman(ours, theirs),
-        flips=sum(flips) if flips else None,
+        flips=sum(defined) if defined else None,
     )
 
 
-def _scored(pairs: Sequence[Matched]) -> list[Matched]:
-    return [pair for pair in pairs if pair[0].score is not None and pair[1].score is not None]
+def _groups(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
+    """The items with equal keys together, by key."""
+    return [list(group) for _, group in groupby(sorted(items, key=key), key)]
 
 
-def _arrays(scores: Sequence[Score]) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(scores: Iterable[Score]) -> tuple[np.ndarray, np.ndarray]:
     """Scores float64 (n,), and labels bool (n,), True is anomalous."""
-    values = np.array([score.score for score in scores], np.float64)
-    return values, np.array([score.label == "anomalous" for score in scores], bool)
+    values, labels = zip(*((score.score, score.label == "anomalous") for score in scores), strict=True)
+    return np.array(values, np.float64), np.array(labels, bool)
 
 
-def _flips(pairs: Sequence[Matched]) -> int | None:
-    """Verdicts that differ in one category, over its seeds."""
-    flips = []
-    for seed in sorted({first.seed for first, _ in pairs}):
-        scored = _scored([pair for pair in pairs if pair[0].seed == seed])
-        if not scored:
-            continue
-        (ours, labels), (theirs, _) = map(_arrays, zip(*scored, strict=True))
-        thresholds = best_threshold(ours, labels), best_threshold(theirs, labels)
-        if thresholds[0] is not None and thresholds[1] is not None:
-            flips.append(int(((ours >= thresholds[0]) != (theirs >= thresholds[1])).sum()))
-    return sum(flips) if flips else None
+def _flips(scored: Iterable[Matched]) -> int | None:
+    """Verdicts that differ between the runs; None where the pictures are all of one kind."""
+    (ours, labels), (theirs, _) = map(_arrays, zip(*scored, strict=True))
+    first, second = best_threshold(ours, labels), best_threshold(theirs, labels)
+    return None if first is None or second is None else int(((ours >= first) != (theirs >= second)).sum())
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
@@ -127,20 +122,16 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
         scores: float (n,); labels: bool (n,), True is anomalous.
 
     Returns:
-        One of the scores, or None when there are not both normal and anomalous pictures.
+        The score of an anomalous picture, or None when there are not both normal and anomalous pictures.
 
     >>> best_threshold(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
     0.35
     """
-    if labels.all() or not labels.any():
+    ranking = rank_scores(scores, labels)
+    if not ranking.defined:
         return None
-    order = np.argsort(-scores, kind="stable")
-    falling = scores[order]
-    hits = np.cumsum(labels[order])
-    called = np.arange(1, len(scores) + 1)
-    f1 = 2 * hits / (called + labels.sum())
-    last_of_ties = np.append(falling[1:] != falling[:-1], True)
-    return float(falling[np.where(last_of_ties, f1, -1).argmax()])
+    f1 = 2 * ranking.hits / (ranking.hits + ranking.reached + len(ranking.hits))
+    return float(np.sort(scores[labels])[::-1][f1.argmax()])
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
@@ -149,13 +140,11 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 10.0, 100.0]))
     1.0
     """
-    ranks = [_ranks(values) for values in (first, second)]
-    centred = [rank - rank.mean() for rank in ranks]
+    centred = [ranks - ranks.mean() for ranks in map(_ranks, (first, second))]
     lengths = math.sqrt(float(centred[0] @ centred[0]) * float(centred[1] @ centred[1]))
     return None if lengths == 0 else min(1.0, max(-1.0, float(centred[0] @ centred[1]) / lengths))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[which]
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]

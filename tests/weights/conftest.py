@@ -34,9 +34,10 @@ class FileServer(ThreadingHTTPServer):
     Attributes:
         ranges: whether it honours Range; if not, it always sends the whole file.
         send_length: whether it says how long the file is.
+        claimed_length: what it says instead of the file's length.
         cut_after: for each request to come, after how many bytes to cut the connection (None: not).
         stall_s: how long it then keeps a cut connection open without a word.
-        statuses: for each request to come, the status to answer with (200: serve).
+        statuses: for each request to come, the status to answer with (200: serve; 0: hang up; 1: nonsense).
     """
 
     def __init__(self, content: bytes) -> None:
@@ -44,6 +45,7 @@ class FileServer(ThreadingHTTPServer):
         self.content = content
         self.ranges = True
         self.send_length = True
+        self.claimed_length: int | None = None
         self.cut_after: list[int | None] = []
         self.stall_s = 0.0
         self.statuses: list[int] = []
@@ -70,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         server, asked = self.server, self.headers.get("Range")
         server.requests.append(SimpleNamespace(path=self.path, range=asked))
         status = server.statuses.pop(0) if server.statuses else 200
+        if status < 2:
+            self.wfile.write(b"HTTP nonsense\r\n\r\n" * status)
+            return
         if status != 200:
             self.send_error(status)
             return
@@ -82,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         if server.send_length:
-            self.send_header("Content-Length", str(total - start))
+            self.send_header("Content-Length", str(server.claimed_length or total - start))
         self.end_headers()
         cut = server.cut_after.pop(0) if server.cut_after else None
         self.wfile.write(body[start:] if cut is None else body[start : start + cut])
@@ -108,3 +113,60 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], FileSer
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """A hub that has ``files`` in every repository; ``asked`` holds the paths of the downloads."""
+
+    files: dict[str, bytes]
+    asked: list[str]
+    etag: str | None = None
+    down = False
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body: bool) -> None:
+        name = self.path.partition("/resolve/main/")[2]
+        content = self.files.get(name)
+        if self.down or content is None:
+            self.send_response(500 if self.down else 404)
+            if not self.down:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", "c" * 40)
+        self.send_header("ETag", f'"{self.etag or hashlib.sha256(content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if with_body:
+            self.asked.append(self.path)
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
+    """A hub on this machine: a class whose attributes say what it has."""
+    handler = type("Hub", (_Hub,), {"files": {}, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Where releases before 1.0 keep their own copy:
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    handler.endpoint = endpoint
+    yield handler
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -21,8 +21,6 @@ from winspect.errors import (
     WeightsMismatchError,
     WeightsMissingError,
 )
-from winspect.weights.cache import hash_file
-from winspect.weights.fetching import FetchError, Repository
 
 SETTINGS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}
 
@@ -116,25 +114,20 @@ def test_a_configuration_that_cannot_be_used(folder, small_config, change, error
         load(f"local-dir:{folder}")
 
 
-def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, capsys, process_as_before):
-    asked = []
+@pytest.fixture
+def hub(fake_hub, folder):
+    """A hub that has the model."""
+    fake_hub.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return fake_hub
 
-    def fetch(repository, weights_folder):
-        asked.append((repository.repo, repository.files[0]))
-        path = repository.find(weights_folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / path.name, path)
-        return path, hash_file(path)
 
-    monkeypatch.setattr(Repository, "fetch", fetch)
+def test_a_repository_is_fetched_with_its_configuration(hub, capsys, process_as_before):
+    asked = ["open_clip_config.json", "open_clip_model.safetensors"]
     with pytest.raises(WeightsMissingError, match="winspect weights pull hf-hub:someone/inspector"):
         weights.find("hf-hub:someone/inspector")
-    assert asked == []
+    assert hub.asked == []
     assert main(["weights", "pull", "hf-hub:someone/inspector"]) == 0
-    assert asked == [
-        ("someone/inspector", "open_clip_config.json"),
-        ("someone/inspector", "open_clip_model.safetensors"),
-    ]
+    assert hub.asked == [f"/someone/inspector/resolve/main/{name}" for name in asked]
     loaded = load("hf-hub:someone/inspector", offline=True)
     assert (loaded.name, loaded.tag, loaded.activation) == (
         "hf-hub:someone/inspector",
@@ -143,15 +136,12 @@ def test_a_repository_is_fetched_with_its_configuration(folder, monkeypatch, cap
     )
     assert main(["weights", "list", "hf-hub:someone/inspector"]) == 0
     assert "open_clip_model.safetensors" in capsys.readouterr().out
-    assert len(asked) == 2
+    assert len(hub.asked) == 2
 
 
-def test_a_repository_that_cannot_be_fetched(monkeypatch):
-    def unreachable(*_, **__):
-        raise FetchError("no route")
-
-    monkeypatch.setattr(Repository, "fetch", unreachable)
-    with pytest.raises(WeightsMissingError, match=r"could not be fetched \(no route\).*local-dir:FOLDER"):
+def test_a_repository_that_cannot_be_fetched(hub):
+    hub.down = True
+    with pytest.raises(WeightsMissingError, match=r"could not be fetched \(.*500.*\).*local-dir:FOLDER"):
         load("hf-hub:someone/inspector")
     with pytest.raises(WeightsMissingError, match="is not on this machine"):
         load("hf-hub:someone/inspector", offline=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pytest
@@ -18,59 +16,6 @@ from winspect.weights.fetching import FetchError, Repository
 
 SMALL = "ViT-small-test"
 REPO = "someone/model"
-COMMIT = "c" * 40
-
-
-class _Hub(BaseHTTPRequestHandler):
-    files: dict[str, bytes]
-    etag: str | None = None
-    down = False
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, *, with_body: bool) -> None:
-        kind, _, name = self.path.partition("/resolve/main/")
-        content = self.files.get(name) if kind == f"/{REPO}" else None
-        if self.down or content is None:
-            self.send_response(500 if self.down else 404)
-            if not self.down:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{self.etag or hashlib.sha256(content).hexdigest()}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-
-
-@pytest.fixture
-def fake_hub(monkeypatch):
-    handler = type("Hub", (_Hub,), {"files": {}})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    # Where releases before 1.0 keep their own copy:
-    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-    handler.endpoint = endpoint
-    yield handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.fixture

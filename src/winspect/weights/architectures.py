@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -67,7 +68,7 @@ def _obstacle(config: dict[str, Any]) -> str | None:
     return None
 
 
-def image_size(config: dict[str, Any]) -> int:
+def image_size(config: Mapping[str, Any]) -> int:
     """Side in pixels of the architecture's square input."""
     size = config["vision_cfg"].get("image_size", 224)
     height, width = size if isinstance(size, list | tuple) else (size, size)
@@ -76,53 +77,38 @@ def image_size(config: dict[str, Any]) -> int:
     return int(height)
 
 
-def context_length(config: dict[str, Any]) -> int:
+def context_length(config: Mapping[str, Any]) -> int:
     """Number of tokens of the architecture's text input."""
     return int(config["text_cfg"].get("context_length", 77))
 
 
-def architectures_like(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+def architectures_like(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Architectures with the sizes of a checkpoint, from the shapes of its tensors; [] where none is known.
 
     Args:
         shapes: tensor name (open_clip's) -> shape.
     """
-    found = _sizes_of_checkpoint(shapes)
-    if found is None:
+
+    def layers(tower: str) -> int:
+        return len({name.removeprefix(tower).split(".")[0] for name in shapes if name.startswith(tower)})
+
+    try:
+        width, _, patch, _ = shapes["visual.conv1.weight"]
+        sizes = (
+            *(shapes["visual.proj"][1], width, patch, shapes["visual.positional_embedding"][0]),
+            *(layers("visual.transformer.resblocks."), *shapes["positional_embedding"]),
+            layers("transformer.resblocks."),
+        )
+    except (LookupError, ValueError):
         return []
-    return [name for name in list_architectures() if _sizes_of_config(open_clip.get_model_config(name)) == found]
+    return [name for name in list_architectures() if _sizes(open_clip.get_model_config(name)) == sizes]
 
 
-_Sizes = tuple[int, ...]  # embedding, image: width, patch, positions, layers; text: positions, width, layers
-
-
-def _sizes_of_config(config: dict[str, Any]) -> _Sizes:
+def _sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Embedding; width, patch, positions and layers of the image tower; positions, width and layers of the text's."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     patch = vision.get("patch_size", 16)
     return (
-        config["embed_dim"],
-        vision.get("width", 768),
-        patch,
-        (image_size(config) // patch) ** 2 + 1,
-        vision.get("layers", 12),
-        context_length(config),
-        text.get("width", 512),
-        text.get("layers", 12),
+        *(config["embed_dim"], vision.get("width", 768), patch, (image_size(config) // patch) ** 2 + 1),
+        *(vision.get("layers", 12), context_length(config), text.get("width", 512), text.get("layers", 12)),
     )
-
-
-def _sizes_of_checkpoint(shapes: dict[str, tuple[int, ...]]) -> _Sizes | None:
-    try:
-        width, _, patch, _ = shapes["visual.conv1.weight"]
-        positions, _ = shapes["visual.positional_embedding"]
-        _, embedding = shapes["visual.proj"]
-        text_positions, text_width = shapes["positional_embedding"]
-    except (KeyError, ValueError):
-        return None
-    layers = _count_layers(shapes, "visual.transformer.resblocks.")
-    text_layers = _count_layers(shapes, "transformer.resblocks.")
-    return embedding, width, patch, positions, layers, text_positions, text_width, text_layers
-
-
-def _count_layers(shapes: dict[str, tuple[int, ...]], prefix: str) -> int:
-    return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})

@@ -1,4 +1,7 @@
-"""Configurations beside weights: ``open_clip_config.json`` in a folder or on the hub, and the bundled model's file."""
+"""Models that bring their configuration: the bundled one, a folder, a repository of the hub, a file with one beside it.
+
+The configuration is ``open_clip_config.json``, for the bundled model ``config.json``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from winspect.system.files import expanded
 from winspect.system.opening import read_text
 from winspect.weights import HUB, LOCAL, TINY
 from winspect.weights.architectures import check_usable, image_size
-from winspect.weights.tags import Source, chosen_preprocess
+from winspect.weights.fetching import Repository
+from winspect.weights.tags import HUB_FILES, Source, chosen_preprocess, hash_in_name
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +35,22 @@ _LOCAL_SUFFIXES = (".safetensors", ".bin", ".pth")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def folder_of(model: str) -> Path:
-    """The folder of a ``local-dir:`` name.
+def bundled_source() -> Source:
+    """The bundled model's source."""
+    path, config = BUNDLED_FOLDER / BUNDLED_CONFIG, read_bundled(BUNDLED_FOLDER)
+    try:
+        settings = config["preprocess"]
+        preprocess = chosen_preprocess(Preprocess(settings["size"]), settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsCorruptError(f'{path}: has no "preprocess"; install the package again') from error
+    return Source(TINY, "bundled", "bundled", path.with_name(BUNDLED_WEIGHTS), preprocess, config=config)
+
+
+def source_in_folder(model: str) -> Source:
+    """The source of a ``local-dir:`` name.
 
     Raises:
-        WeightsMissingError: no such folder, or one without a configuration.
+        WeightsMissingError: no such folder, or one without a configuration or weights.
     """
     folder = expanded(model.removeprefix(LOCAL)).absolute()
     if not folder.is_dir():
@@ -45,11 +60,29 @@ def folder_of(model: str) -> Path:
             f"{model}: no {CONFIG_FILE} in it, which says how the model is built; name the architecture and the file "
             "instead: --model ARCHITECTURE --weights FILE"
         )
-    return folder
+    source = source_of_file(f"{LOCAL}{folder.name}", _weights_in(folder), Preprocess())
+    return with_config(source, folder / CONFIG_FILE, whole=True)
 
 
-def repo_of(model: str) -> str:
-    """The repository of an ``hf-hub:`` name.
+def source_in_repository(model: str, folder: Path) -> Source:
+    """The source of an ``hf-hub:`` name, whose configuration was fetched before.
+
+    Raises:
+        WeightsMissingError: it was not.
+    """
+    config_file = config_in_repository(model).find(folder)
+    if not config_file.is_file():
+        raise WeightsMissingError(
+            f"{model}: its {CONFIG_FILE} is not on this machine; fetch it and the weights with "
+            f"`winspect weights pull {model}`"
+        )
+    origin = Repository(model.removeprefix(HUB), HUB_FILES)
+    source = Source(model, "tag", origin.repo, origin.find(folder), Preprocess(), origin=origin)
+    return with_config(source, config_file, whole=True)
+
+
+def config_in_repository(model: str) -> Repository:
+    """Where the configuration of an ``hf-hub:`` name is fetched from.
 
     Raises:
         SettingsError: not of the form OWNER/NAME.
@@ -57,10 +90,10 @@ def repo_of(model: str) -> str:
     repo = model.removeprefix(HUB)
     if not _REPO.fullmatch(repo):
         raise SettingsError(f"got the model {model!r}, need {HUB}OWNER/NAME")
-    return repo
+    return Repository(repo, (CONFIG_FILE,))
 
 
-def weights_in(folder: Path) -> Path:
+def _weights_in(folder: Path) -> Path:
     """The weights file of a folder, chosen as open_clip does; a choice among several unusual names is logged.
 
     Raises:
@@ -77,6 +110,11 @@ def weights_in(folder: Path) -> Path:
         names = ", ".join(path.name for path in files)
         logger.warning("%s: several weights files (%s); using %s, as open_clip does", folder, names, chosen.name)
     return chosen
+
+
+def source_of_file(model: str, path: Path, preprocess: Preprocess) -> Source:
+    """The source of a file that belongs to no tag."""
+    return Source(model, "file", path.name, path, preprocess, sha256_prefix=hash_in_name(path.name))
 
 
 def with_config(source: Source, path: Path, *, whole: bool) -> Source:

@@ -11,23 +11,21 @@ from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingEr
 from winspect.pictures.tiles import Preprocess
 from winspect.system.files import expanded
 from winspect.system.opening import check_file
-from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY, configs
+from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY
 from winspect.weights.architectures import architecture, image_size, list_architectures
 from winspect.weights.cache import cache_folder, remember_sha256, remembered_sha256, sha256_of
 from winspect.weights.checkpoint import check_openable, check_zip, has_weights_suffix
-from winspect.weights.configs import CONFIG_FILE, with_config
-from winspect.weights.fetching import FetchError, Repository
-from winspect.weights.tags import (
-    HUB_FILES,
-    Source,
-    chosen_preprocess,
-    default_tag,
-    describe_tags,
-    find_tag,
-    hash_in_name,
-    tag_names,
-    tag_of_file,
+from winspect.weights.configs import (
+    CONFIG_FILE,
+    bundled_source,
+    config_in_repository,
+    source_in_folder,
+    source_in_repository,
+    source_of_file,
+    with_config,
 )
+from winspect.weights.fetching import FetchError
+from winspect.weights.tags import Source, default_tag, describe_tags, find_tag, tag_names, tag_of_file
 
 _OFFLINE_VARIABLES = ("WINSPECT_OFFLINE", "HF_HUB_OFFLINE")
 
@@ -53,8 +51,8 @@ def find(model: str, weights: str | os.PathLike[str] | None = None, *, cache_dir
             kind = "carries" if model == TINY else "brings"
             raise SettingsError(f"{model} {kind} its own weights, got {os.fspath(weights)!r}; leave the weights out")
         if model == TINY:
-            return _bundled()
-        return _in_folder(model) if model.startswith(LOCAL) else _in_repository(model, folder)
+            return bundled_source()
+        return source_in_folder(model) if model.startswith(LOCAL) else source_in_repository(model, folder)
     size = image_size(architecture(model))
     model = model.replace("/", "-")
     if weights is None:
@@ -137,55 +135,18 @@ def _brings_weights(model: str) -> bool:
     return model == TINY or model.startswith((LOCAL, HUB))
 
 
-def _bundled() -> Source:
-    folder = configs.BUNDLED_FOLDER
-    config = configs.read_bundled(folder)
-    try:
-        settings = config["preprocess"]
-        preprocess = chosen_preprocess(Preprocess(settings["size"]), settings)
-    except (KeyError, TypeError, ValueError) as error:
-        path = folder / configs.BUNDLED_CONFIG
-        raise WeightsCorruptError(f'{path}: has no "preprocess"; install the package again') from error
-    return Source(TINY, "bundled", "bundled", folder / configs.BUNDLED_WEIGHTS, preprocess, config=config)
-
-
-def _in_folder(model: str) -> Source:
-    """The source of a ``local-dir:`` name."""
-    folder = configs.folder_of(model)
-    path = configs.weights_in(folder)
-    return with_config(_user_file(f"{LOCAL}{folder.name}", path, Preprocess()), folder / CONFIG_FILE, whole=True)
-
-
-def _in_repository(model: str, folder: Path) -> Source:
-    """The source of an ``hf-hub:`` name, whose configuration was fetched before."""
-    repo = configs.repo_of(model)
-    config_file = Repository(repo, (CONFIG_FILE,)).find(folder)
-    if not config_file.is_file():
-        raise WeightsMissingError(
-            f"{model}: its {CONFIG_FILE} is not on this machine; fetch it and the weights with "
-            f"`winspect weights pull {model}`"
-        )
-    origin = Repository(repo, HUB_FILES)
-    source = Source(model, "tag", repo, origin.find(folder), Preprocess(), origin=origin)
-    return with_config(source, config_file, whole=True)
-
-
 def _from_file(model: str, path: Path, size: int) -> Source:
     """A local file: the settings of the tag it belongs to by its name, of ``open_clip_config.json`` beside it as the
     hub's repositories have it, or the architecture's."""
     tag = tag_of_file(model, path)
     if tag is not None:
         return replace(tag, kind="file", tag=path.name, path=path, origin=None)
-    source, beside = _user_file(model, path, Preprocess(size)), path.with_name(CONFIG_FILE)
+    source, beside = source_of_file(model, path, Preprocess(size)), path.with_name(CONFIG_FILE)
     return with_config(source, beside, whole=False) if beside.is_file() else source
 
 
-def _user_file(model: str, path: Path, preprocess: Preprocess) -> Source:
-    return Source(model, "file", path.name, path, preprocess, sha256_prefix=hash_in_name(path.name))
-
-
 def _fetch_config(model: str, folder: Path) -> None:
-    origin = Repository(configs.repo_of(model), (CONFIG_FILE,))
+    origin = config_in_repository(model)
     path = origin.find(folder)
     if path.is_file():
         return

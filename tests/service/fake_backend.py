@@ -21,7 +21,6 @@ from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import heat_overlay
 from winspect.service.contract import (
     Answer,
-    BatchRecord,
     CalibrationState,
     ClassInfo,
     DeadlineExceeded,
@@ -56,7 +55,7 @@ class FakeBackend:
 
     def __init__(self, settings):
         self.settings, self.restarts = settings, 0
-        self.batcher = SimpleNamespace(on_batch=lambda record: None)
+        self.batcher = SimpleNamespace(on_batch=lambda size, seconds, error: None)
         self.now = "loading"
         self.is_ready = asyncio.Event()
         self.load_error = None
@@ -125,7 +124,7 @@ class FakeBackend:
         if time.monotonic() > question.deadline:
             raise DeadlineExceeded("the deadline passed under way")
         self.judged += 1
-        self.batcher.on_batch(BatchRecord(1, 0.01))
+        self.batcher.on_batch(1, 0.01, None)
         return self._answer(replace(question, category_name=key), rgb, time.monotonic() - started)
 
     def _decoded(self, name, picture):

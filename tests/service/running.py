@@ -61,9 +61,8 @@ class Running:
 
     @property
     def model_pid(self):
-        """The process of the first device's model; None while there is none."""
-        process = self.backend.fleet.keepers[0].process
-        return None if process is None else process.pid
+        """The model process that has run for longest; None while there is none."""
+        return next((process.pid for process in self.backend.fleet.processes), None)
 
     def until(self, condition, seconds=20.0):
         """Wait for a condition on the backend."""

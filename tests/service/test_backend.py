@@ -641,10 +641,10 @@ def test_the_http_process_needs_neither_torch_nor_open_clip():
 def test_batches_are_told_to_whoever_measures(tmp_path):
     with Running(tmp_path, spec()) as own:
         records = []
-        own.backend.batcher.on_batch = records.append
+        own.backend.batcher.on_batch = lambda *record: records.append(record)
         own.together((grey(n), "part", {}) for n in range(10))
-        assert sum(one.size for one in records) == 10
-        assert all(one.error is None and one.compute_seconds > 0 for one in records)
+        assert sum(size for size, _, _ in records) == 10
+        assert all(error is None and seconds > 0 for _, seconds, error in records)
 
 
 def test_hours_of_good_and_bad_traffic_leave_nothing_behind(tmp_path):

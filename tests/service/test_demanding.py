@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import numpy as np
@@ -12,8 +13,8 @@ from service.running import Running, grey, score_of
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
 from winspect.errors import PictureError, ReferencesError
+from winspect.pictures.tiles import Prepared
 from winspect.service.contract import DeadlineExceeded, Overloaded, Question
-from winspect.service.pool.demanding import Turns
 from winspect.service.settings import ServiceSettings
 
 WITHIN_S = 60.0
@@ -86,29 +87,23 @@ def test_demanding_references_are_refused_as_each_start_would_decode_them(servic
         service.ask(service.backend.set_references("part", [("bad.webp", webp_bomb(6_000, 6_000))]))
 
 
-def test_turns_end_with_their_deadline_and_are_not_endless():
+def test_turns_end_with_their_deadline_and_are_not_endless(service):
     async def run():
-        decoded = []
+        decode, picture = service.backend.fleet.decode, webp_bomb(6_000, 6_000)
 
-        async def decode(question):
-            decoded.append(question.name)
-            await asyncio.sleep(0.2)
-            return question.name
+        def turn(within):
+            return decode(Question("a.webp", picture, "part", time.monotonic() + within))
 
-        turns = Turns(decode, most_waiting=3)
+        outcomes = await asyncio.gather(*(turn(20 if n < 2 else 0.2) for n in range(34)), return_exceptions=True)
+        for _ in range(1_000):
+            with contextlib.suppress(Overloaded):
+                return outcomes, await turn(20)
+            await asyncio.sleep(0.02)  # those that were too late leave when it is their turn
 
-        def one(name, within):
-            return turns.decode(Question(name, b"", "part", time.monotonic() + within))
-
-        outcomes = await asyncio.gather(
-            one("first", 5), one("late", 0.1), one("third", 5), one("too many", 5), return_exceptions=True
-        )
-        assert outcomes[0] == "first" and outcomes[2] == "third"
-        assert isinstance(outcomes[1], DeadlineExceeded) and isinstance(outcomes[3], Overloaded)
-        assert decoded == ["first", "third"]  # nothing is done for who has gone
-        assert await one("again", 5) == "again"
-
-    asyncio.run(run())
+    outcomes, again = service.ask(run())
+    assert all(isinstance(outcome, Prepared) for outcome in (*outcomes[:2], again))
+    assert [type(outcome) for outcome in outcomes[2:]] == [DeadlineExceeded] * 30 + [Overloaded] * 2
+    assert "not decoded within its deadline" in str(outcomes[2])
 
 
 def test_arrays_are_never_demanding(service):

@@ -6,7 +6,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service.asking import Service, encoded, picture
-from winspect.service.contract import BatchRecord
 from winspect.service.http.metrics import REJECTS
 
 GOOD = encoded(picture(100))
@@ -61,8 +60,8 @@ def test_a_request_is_counted_where_it_belongs(service):
 
 
 def test_an_execution_is_counted_by_its_batch(service):
-    for record in (BatchRecord(4, 0.2), BatchRecord(6, 0.3), BatchRecord(1, 1.0, error="RuntimeError")):
-        service.backend.batcher.on_batch(record)
+    for record in ((4, 0.2, None), (6, 0.3, None), (1, 1.0, "RuntimeError")):
+        service.backend.batcher.on_batch(*record)
     assert service.metric("winspect_executions_total") == 3
     assert service.metric("winspect_execution_errors_total") == 1
     up_to = {size: service.metric("winspect_batch_size_bucket", le=size) for size in ("1.0", "3.0", "4.0", "6.0")}

@@ -219,7 +219,7 @@ async def main():
     backend = Backend(ServiceSettings(Path(sys.argv[1])), spec())
     await backend.start()
     await backend.wait_ready()
-    print(backend.fleet.keepers[0].process.pid, flush=True)
+    print(backend.fleet.processes[0].pid, flush=True)
     if sys.argv[2] == "busy":
         asyncio.ensure_future(
             backend.predict(Question("a", b"", "hangs", time.monotonic() + 1000))

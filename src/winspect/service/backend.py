@@ -29,7 +29,6 @@ from winspect.service.contract import (
     clean_name,
 )
 from winspect.service.pool.batcher import Batcher
-from winspect.service.pool.demanding import Turns
 from winspect.service.pool.fleet import Fleet, whole
 from winspect.service.settings import MEGABYTE, ModelSpec, ServiceSettings
 from winspect.service.store.calibrating import Calibrations
@@ -56,9 +55,8 @@ class Backend:
         self.store = Store(
             settings.data, max_bytes=int(settings.max_store_mb * MEGABYTE), max_classes=settings.max_classes
         )
-        self.batcher = Batcher(max_queue=settings.max_queue, max_batch=settings.max_batch, kind_of=lambda key: key[1:])
+        self.batcher = Batcher(max_queue=settings.max_queue, max_batch=settings.max_batch)
         self.fleet = Fleet(settings, spec, self.store, self.batcher, self._check_calibrations)
-        self._turns = Turns(self.fleet.decode)
         self._calibrations = Calibrations(self.store, self._score_good, self.fleet, refuse_stale=settings.refuse_stale)
 
     # -- life
@@ -154,10 +152,9 @@ class Backend:
     async def _ask(self, question: Question) -> Answer:
         """Queue a picture; a demanding one is decoded on its own before, so that no other waits for it."""
         try:
-            return await self.batcher.submit(question, key=question.key, deadline=question.deadline)
+            return await self.batcher.submit(question)
         except DemandingPictureError:
-            question = replace(question, picture=await self._turns.decode(question))
-            return await self.batcher.submit(question, key=question.key, deadline=question.deadline)
+            return await self.batcher.submit(replace(question, picture=await self.fleet.decode(question)))
 
     async def _score_good(self, key: str, name: str, content: bytes, maps: bool) -> Answer:
         """Score a picture of a calibration, through the same queue."""

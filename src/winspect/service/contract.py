@@ -97,6 +97,11 @@ class Question:
         """Class, zero-shot, maps: pictures of one batch have them in common."""
         return self.category_name, self.zero_shot, self.maps
 
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """What the time of a batch depends on, whatever the class: zero-shot, maps."""
+        return self.zero_shot, self.maps
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -196,15 +201,6 @@ class ClassInfo:
     shots: int
     good_pictures: int
     calibration: CalibrationState
-
-
-@dataclass(frozen=True)
-class BatchRecord:
-    """One execution of the model, for metrics. ``error`` is the name of its error's class, if there is one."""
-
-    size: int
-    compute_seconds: float
-    error: str | None = None
 
 
 def clean_name(name: str, default: str = "picture") -> str:

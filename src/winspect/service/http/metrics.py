@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from winspect.service.contract import Answer, BatchRecord
+from winspect.service.contract import Answer
 from winspect.service.http.guard import Exchange
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ class Metrics:
         if not is_failed:
             self._queue_seconds.observe(answer.queue_seconds)
 
-    def batch(self, record: BatchRecord) -> None:
-        """Count a run of the model."""
+    def batch(self, size: int, compute_seconds: float, error: str | None) -> None:
+        """Count a run of the model on a batch; ``error`` is the name of its error's class, if there is one."""
         self._executions.inc()
-        self._batch_size.observe(record.size)
-        self._compute_seconds.observe(record.compute_seconds)
-        if record.error is not None:
+        self._batch_size.observe(size)
+        self._compute_seconds.observe(compute_seconds)
+        if error is not None:
             self._execution_errors.inc()
 
     def text(self) -> bytes:

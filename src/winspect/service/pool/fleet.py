@@ -1,25 +1,31 @@
-"""The model processes together: what they load, which references they know, and whether any of them can work."""
+"""The model processes together: kept running, one per device; what they load, and which references they know."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from winspect.errors import ReferencesError, WinspectError
 from winspect.pictures.tiles import Prepared
-from winspect.service.contract import NotReady, Question, State, class_key
+from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded, Question, State, class_key
 from winspect.service.pool.batcher import Batcher, Lane
-from winspect.service.pool.processes import Keeper, ModelProcess
+from winspect.service.pool.processes import ModelProcess
 from winspect.service.pool.worker import decoders
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.service.store.store import Picture, Store
 
+logger = logging.getLogger(__name__)
+
 Value = TypeVar("Value")
 
 _DEFAULT_CLASS = "object"
+_GOODBYE_S = 5.0  # from the request to stop to the kill
+_STEADY_S = 60.0  # a process that lived so long is started again without waiting longer each time
+_MOST_DEMANDING = 32  # pictures that wait to be decoded apart
 
 
 class Fleet:
@@ -32,9 +38,9 @@ class Fleet:
 
     Attributes:
         described: the model's description; None before one was loaded.
-        draining: whether the service ends.
-        keepers: one per device.
-        lanes: of the processes that can work.
+        draining: whether the service ends: no process is started again.
+        processes: all that run. ``lanes``: of those that can work.
+        restarts: how often a process was started again.
         changing: held while references change.
     """
 
@@ -50,25 +56,24 @@ class Fleet:
         self._before_ready = before_ready
         self.described: dict[str, Any] | None = None
         self.draining = False
-        self.keepers = [
-            Keeper(settings, spec, device, prepare=self._prepare, ready=self._ready, gone=self._gone)
-            for device in spec.devices or (None,)
-        ]
+        self.processes: list[ModelProcess] = []
         self.lanes: dict[ModelProcess, Lane] = {}
+        self.restarts = 0
+        self.changing = asyncio.Lock()
+        self._lives: list[asyncio.Task[None]] = []
         self._shown_to: set[ModelProcess] = set()  # processes that know the references, and must hear of new ones
         self._versions: dict[str, int] = {}  # class -> number of its set of references
         self._numbers = itertools.count(1)
-        self.changing = asyncio.Lock()
-        self._was_ready = False
-        self._first: asyncio.Future[None] | None = None
+        self._demanding = 0
+        self._first: asyncio.Future[None] | None = None  # how the first start of a process ended
 
     # -- life
 
     def start(self) -> None:
         """Start the processes, in the background."""
-        self._first = asyncio.get_running_loop().create_future()
-        for keeper in self.keepers:
-            keeper.start()
+        loop = asyncio.get_running_loop()
+        self._first = loop.create_future()
+        self._lives = [loop.create_task(self._keep_running(device)) for device in self._spec.devices or (None,)]
 
     async def wait_ready(self) -> None:
         """Return when a process can work for the first time; raise what the first one ended with instead."""
@@ -78,8 +83,14 @@ class Fleet:
 
     async def stop(self) -> None:
         """End the processes; a change under way is gone through with before."""
+        self.draining = True
         async with self.changing:
-            await asyncio.gather(*(keeper.stop() for keeper in self.keepers))
+            await asyncio.gather(
+                *(process.stop(_GOODBYE_S if process in self.lanes else 0.0) for process in list(self.processes))
+            )
+        for life in self._lives:
+            life.cancel()
+        await asyncio.gather(*self._lives, return_exceptions=True)
 
     @property
     def state(self) -> State:
@@ -88,12 +99,7 @@ class Fleet:
             return "draining"
         if any(not process.is_silent for process in self.lanes):
             return "ready"
-        return "unavailable" if self._was_ready or any(keeper.failure for keeper in self.keepers) else "loading"
-
-    @property
-    def restarts(self) -> int:
-        """How often a process was started again."""
-        return sum(keeper.restarts for keeper in self.keepers)
+        return "unavailable" if self._first is not None and self._first.done() else "loading"
 
     def check_ready(self) -> None:
         """Raise NotReady unless a process can work."""
@@ -102,43 +108,70 @@ class Fleet:
             other = "the model does not answer" if self.lanes else "the model is being started again"
             raise NotReady(f"{reasons.get(self.state, other)}; ask again later")
 
-    async def _prepare(self, process: ModelProcess) -> None:
-        """Bring a process that has started to where it can work."""
+    async def _keep_running(self, device: str | None) -> None:
+        backoff_s = self.settings.backoff_s
+        while not self.draining:
+            began = time.monotonic()
+            await self._one_life(device)
+            if time.monotonic() - began > _STEADY_S:
+                backoff_s = self.settings.backoff_s
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, self.settings.most_backoff_s)
+            self.restarts += 1
+
+    async def _one_life(self, device: str | None) -> None:
+        """A process from its start to its end."""
+        reason = "stopped"
+        process = ModelProcess(self.settings, self._spec, device)
+        self.processes.append(process)
+        watch = asyncio.get_running_loop().create_task(process.watch(min(1.0, self.settings.hang_s / 4)))
         try:
-            self.described = await process.ask("load")
-            async with self.changing:
-                stored = await asyncio.to_thread(self._store.classes)
-                for category_name in stored:
-                    await self._show(category_name, [process], changed=False)
-                self._shown_to.add(process)
-            served = (_DEFAULT_CLASS,) if self.settings.classes is None else self.settings.classes
-            self.described = await process.ask("warm_up", sorted({*map(class_key, served), *self._versions}))
-            await self._before_ready(stored)
+            await process.start()
+            await self._prepare(process)
+            self._attach(process)
+            reason = await process.ended
+            if not self.draining:
+                logger.error("the model process %s has ended (%s); it is started again", process.pid, reason)
         except Exception as error:
-            self._shown_to.discard(process)
+            trace = None if isinstance(error, WinspectError) else error
+            logger.error("the model cannot be started: %s", error, exc_info=trace)
             if self._first is not None and not self._first.done():
                 self._first.set_exception(error)
                 self._first.exception()  # it may be that nobody waits
-            raise
+            reason = "it could not be started"
+            process.kill(reason)
+            await process.ended
+        finally:
+            watch.cancel()
+            process.kill(reason)  # where this was cancelled
+            self.processes.remove(process)
+            self._shown_to.discard(process)
+            if lane := self.lanes.pop(process, None):
+                self._batcher.detach(lane, f"the model process has ended ({reason}); ask again")
 
-    def _ready(self, process: ModelProcess) -> None:
-        self._was_ready = True
+    async def _prepare(self, process: ModelProcess) -> None:
+        """Bring a process that has started to where it can work."""
+        self.described = await process.ask("load")
+        async with self.changing:
+            stored = await asyncio.to_thread(self._store.classes)
+            for category_name in stored:
+                await self._show(category_name, [process], changed=False)
+            self._shown_to.add(process)
+        served = (_DEFAULT_CLASS,) if self.settings.classes is None else self.settings.classes
+        self.described = await process.ask("warm_up", sorted({*map(class_key, served), *self._versions}))
+        await self._before_ready(stored)
+
+    def _attach(self, process: ModelProcess) -> None:
+        """Give a process work."""
+        process.limit_s = self.settings.hang_s
         # So many are prepared ahead in `predict_many`, too.
         self.lanes[process] = self._batcher.attach(
-            lambda _, items: process.ask("score", items), ahead=2 * decoders(self._spec)
+            lambda questions: process.ask("score", questions), ahead=2 * decoders(self._spec)
         )
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
 
-    def _gone(self, process: ModelProcess, reason: str) -> None:
-        self._shown_to.discard(process)
-        self._batcher.detach(self.lanes.pop(process), f"the model process has ended ({reason}); ask again")
-
-    # -- references
-
-    def version_of(self, category_name: str) -> int:
-        """The number of the set of references of a class; 0 for none. Sets that differ never share a number."""
-        return self._versions.get(category_name, 0)
+    # -- pictures apart from batches
 
     async def check_pictures(self, pictures: Sequence[Picture]) -> None:
         """Refuse pictures that the model cannot use.
@@ -154,14 +187,38 @@ class Fleet:
             raise error
 
     async def decode(self, question: Question) -> Prepared:
-        """Decode a demanding picture, apart from all others.
+        """Decode a demanding picture: one after the other, apart from all others, each until its deadline.
 
         Raises:
+            Overloaded: at once: too many wait.
+            DeadlineExceeded: the question's deadline has passed.
             PictureError: it cannot be used, or takes too long.
             NotReady: there is no process to decode it.
         """
         self.check_ready()
-        return await next(iter(self.lanes)).ask("decode", question)
+        if self._demanding >= _MOST_DEMANDING:
+            raise Overloaded(f"{self._demanding} pictures wait that take long to decode; ask again later", 5.0)
+        self._demanding += 1
+        answer = next(iter(self.lanes)).ask("decode", question)
+        answer.add_done_callback(self._note_decoded)
+        # Waited for, never cancelled: the process holds the picture all the same, so that it counts.
+        await asyncio.wait([answer], timeout=max(0.0, question.deadline - time.monotonic()))
+        prepared = answer.result() if answer.done() else None
+        if prepared is None:
+            raise DeadlineExceeded(
+                f"{question.name}: not decoded within its deadline; allow more time, or send a smaller one"
+            )
+        return prepared
+
+    def _note_decoded(self, answer: asyncio.Future[Prepared]) -> None:
+        self._demanding -= 1
+        answer.exception()  # whoever asked may have gone
+
+    # -- references
+
+    def version_of(self, category_name: str) -> int:
+        """The number of the set of references of a class; 0 for none. Sets that differ never share a number."""
+        return self._versions.get(category_name, 0)
 
     async def change_references(self, category_name: str, pictures: Sequence[Picture], *, add: bool) -> None:
         """Store references and show them to all processes; both, or neither, even where the caller goes away.

@@ -1,4 +1,4 @@
-"""Model processes: started, watched, ended when they hang, and started again."""
+"""A model process, from its start to its end: asked over a pipe, ended when it hangs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from winspect.errors import WinspectError
 from winspect.service.contract import NotReady
 from winspect.service.pool.worker import serve
 from winspect.service.settings import ModelSpec, ServiceSettings
 
 logger = logging.getLogger(__name__)
 
-_GOODBYE_S = 5.0  # from the request to stop to the kill
 _SILENT_S = 3.0  # from a ping until a process counts as stopped: its listener answers at once, whatever the model does
 _PING = 0
-_STEADY_S = 60.0  # a process that lived so long is started again without waiting longer each time
 
 
 class ModelProcess:
-    """A model process, from its start to its end. Methods belong to one event loop.
+    """See the module. Methods belong to one event loop.
 
     Args:
         settings, spec, device: see :func:`winspect.service.pool.worker.serve`.
@@ -92,15 +89,17 @@ class ModelProcess:
         """Whether there is no sign of life: stopped, or the machine swaps. A busy process answers between two jobs."""
         return self._pinged is not None and time.monotonic() - self._pinged > _SILENT_S
 
-    def check(self) -> None:
-        """Ask for a sign of life; end the process if it hangs."""
-        now = time.monotonic()
-        silent_s = now - min(self._heard if self._asked else now, now if self._pinged is None else self._pinged)
-        if silent_s > self.limit_s:
-            self.kill(f"no answer for {silent_s:.0f} s")
-        elif self._pinged is None:
-            self._pinged = now
-            self._outbox.put((_PING, "ping", ()))
+    async def watch(self, every_s: float) -> None:
+        """Ask for signs of life, for ever; end the process if it hangs."""
+        while True:
+            await asyncio.sleep(every_s)
+            now = time.monotonic()
+            silent_s = now - min(self._heard if self._asked else now, now if self._pinged is None else self._pinged)
+            if silent_s > self.limit_s:
+                self.kill(f"no answer for {silent_s:.0f} s")
+            elif self._pinged is None:
+                self._pinged = now
+                self._outbox.put((_PING, "ping", ()))
 
     def kill(self, reason: str) -> None:
         """End the process at once; :attr:`ended` follows."""
@@ -110,10 +109,10 @@ class ModelProcess:
         elif not self.ended.done():
             self.ended.set_result(reason)  # it never started
 
-    async def stop(self, seconds: float = _GOODBYE_S) -> None:
-        """Let the process finish what it was asked, then end it."""
+    async def stop(self, seconds: float) -> None:
+        """Let the process finish what it was asked, for at most so long, then end it."""
         self._kill_reason = "stopped"
-        self._outbox.put((0, "stop", ()))
+        self._outbox.put((_PING, "stop", ()))
         done, _ = await asyncio.wait([self.ended], timeout=seconds)
         if not done:
             self.kill("stopped")
@@ -173,94 +172,3 @@ def _last_words(code: int | None) -> str:
         name = signal.Signals(-code).name
         return f"ended by {name}" + (": the machine may have run out of memory" if name == "SIGKILL" else "")
     return f"ended with exit code {code}"
-
-
-class Keeper:
-    """Keeps a model process of one device running until it is stopped.
-
-    Args:
-        prepare: makes a process that has started ready for work; a process for which it fails is ended.
-        ready: called with a process that can work; ``gone``: with the same one, and the reason, when it cannot any
-            more. Both belong to the event loop.
-
-    Attributes:
-        process: the one that runs, if there is one.
-        failure: what preparing ended with, until it succeeds.
-        restarts: how often a process was started again.
-    """
-
-    def __init__(
-        self,
-        settings: ServiceSettings,
-        spec: ModelSpec,
-        device: str | None,
-        *,
-        prepare: Callable[[ModelProcess], Awaitable[None]],
-        ready: Callable[[ModelProcess], None],
-        gone: Callable[[ModelProcess, str], None],
-    ) -> None:
-        self.settings, self.spec, self.device = settings, spec, device
-        self._prepare, self._ready, self._gone = prepare, ready, gone
-        self.process: ModelProcess | None = None
-        self.failure: Exception | None = None
-        self.restarts = 0
-        self._stopping = self._works = False
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start the first process, in the background."""
-        self._task = asyncio.get_running_loop().create_task(self._keep())
-
-    async def stop(self) -> None:
-        """End the process and start no other."""
-        self._stopping = True
-        if self.process is not None:
-            await self.process.stop(_GOODBYE_S if self._works else 0.0)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _keep(self) -> None:
-        backoff_s = self.settings.backoff_s
-        while not self._stopping:
-            began = time.monotonic()
-            await self._one_life()
-            if self._stopping:
-                return
-            if time.monotonic() - began > _STEADY_S:
-                backoff_s = self.settings.backoff_s
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, self.settings.most_backoff_s)
-            self.restarts += 1
-
-    async def _one_life(self) -> None:
-        self.process = process = ModelProcess(self.settings, self.spec, self.device)
-        watch = asyncio.get_running_loop().create_task(self._watch(process))
-        try:
-            await process.start()
-            await self._prepare(process)
-        except Exception as error:
-            self.failure = error
-            trace = None if isinstance(error, WinspectError) else error
-            logger.error("the model cannot be started: %s", error, exc_info=trace)
-            process.kill("it could not be started")
-            await process.ended
-        else:
-            self.failure = None
-            process.limit_s = self.settings.hang_s
-            self._works = True
-            self._ready(process)
-            reason = await process.ended
-            self._works = False
-            if not self._stopping:
-                logger.error("the model process %s has ended (%s); it is started again", process.pid, reason)
-            self._gone(process, reason)
-        finally:
-            watch.cancel()
-            process.kill("stopped")  # where this was cancelled
-            self.process = None
-
-    async def _watch(self, process: ModelProcess) -> None:
-        while True:
-            await asyncio.sleep(min(1.0, self.settings.hang_s / 4))
-            process.check()

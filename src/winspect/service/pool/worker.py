@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 _PAINTERS = 2
 _WARM_UP_SIDE = 256
 
-Batch = Sequence[tuple[int, Question]]
 _Prepared = tuple[Prepared | Exception, float]
 """A picture ready for the model, or what is wrong with it; and when that was done."""
 
@@ -153,8 +152,10 @@ class Worker:
         checked = [self._prepare(question, demanding="refuse")[0] for question in questions]
         return [item if isinstance(item, Exception) else None for item in checked]
 
-    def _decode(self, question: Question) -> Prepared:
-        """A demanding picture, ready for the model."""
+    def _decode(self, question: Question) -> Prepared | None:
+        """A demanding picture, ready for the model; None where nobody waits for it any more."""
+        if time.monotonic() >= question.deadline:
+            return None
         item, _ = self._prepare(question)
         if isinstance(item, Exception):
             raise item
@@ -173,14 +174,16 @@ class Worker:
             self.model.predict_prepared([item], classes[0], maps=maps)
         return self.model.describe()  # engines are made when first needed, and may have been replaced
 
-    def _start(self, batch: Batch) -> tuple[Batch, list[Future[_Prepared]], float]:
+    def _start(self, questions: Sequence[Question]) -> tuple[Sequence[Question], list[Future[_Prepared]], float]:
         """Arguments of :meth:`_score`: decoding begins when a batch arrives."""
-        prepared = [self._decoders.submit(self._prepare, question, demanding="refuse") for _, question in batch]
-        return batch, prepared, time.monotonic()
+        prepared = [self._decoders.submit(self._prepare, question, demanding="refuse") for question in questions]
+        return questions, prepared, time.monotonic()
 
-    def _score(self, batch: Batch, futures: Sequence[Future[_Prepared]], arrived: float) -> Ran | Callable[[], Ran]:
+    def _score(
+        self, questions: Sequence[Question], futures: Sequence[Future[_Prepared]], arrived: float
+    ) -> Ran | Callable[[], Ran]:
         """Score a batch of one key; where overlays are to be painted, what is left to do."""
-        category_name, zero_shot, maps = batch[0][1].key
+        category_name, zero_shot, maps = questions[0].key
         prepared = [future.result() for future in futures]
         started = time.monotonic()
         version, shots = (0, 0) if zero_shot else self._shown.get(category_name, (0, 0))
@@ -202,17 +205,15 @@ class Worker:
                 score_range=question.score_range or score_range,
                 queue_seconds=max(0.0, started - question.asked),
                 compute_seconds=seconds,
-                batch_size=len(batch),
+                batch_size=len(questions),
             )
             return _painted(answer) if question.overlay else answer
 
         def ran() -> Ran:
-            answers = {
-                number: answer(question, result) for (number, question), result in zip(batch, results, strict=True)
-            }
+            answers = list(map(answer, questions, results))
             return Ran(answers, max(at for _, at in prepared) - arrived, seconds)
 
-        return ran if any(question.overlay for _, question in batch) else ran()
+        return ran if any(question.overlay for question in questions) else ran()
 
     def _note_use(self, category_name: str) -> None:
         """Drop the class not scored for longest, where there are too many; those with references stay, and ours."""

@@ -140,7 +140,7 @@ def run_demo(out: Path, model: WinCLIP, scored: Sequence[Scored]) -> Path:
     return write_page(
         out / "report.html",
         "report.html",
-        filters={"thumbnail": _thumbnail},
+        thumbnail=_thumbnail,
         title="winspect demo",
         settings=model.describe(),
         galleries=[_gallery(data, [part for part in scored if part.data is data], maps) for data in sets],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,28 @@ def data_uri(image: Image.Image, *, quality: int = 85, fine_colour: bool = False
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def write_page(
-    path: Path, template: str, *, filters: dict[str, Callable[..., Any]] | None = None, **values: Any
-) -> Path:
-    """Fill a template of this folder, and return ``path``. Every value is escaped unless it is ``Markup``.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+@functools.cache
+def environment() -> Any:
+    """Templates of this folder (a ``jinja2.Environment``). Every value is escaped unless it is ``Markup``."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("winspect", "outputs"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters or {})
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Fill a template of this folder, and return ``path``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    text = environment.get_template(template).render(version=__version__, date=date, **values)
+    text = environment().get_template(template).render(version=__version__, date=date, **values)
     with replacing(path) as temporary:
         # A file name need not be valid text; what is not is shown as its escape.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

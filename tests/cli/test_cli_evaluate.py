@@ -395,7 +395,7 @@ def test_other_schema_and_other_shots_end_with_2(cli, run_folder, tmp_path):
 
 def test_comparing_needs_no_torch(run_folder):
     code = (
-        "import sys; from winspect.cli import compare, main; main.VERBS = (compare,); "
+        "import sys; from winspect.cli import main; main.VERBS = ('compare',); "
         f"code = main.main(['compare', {str(run_folder)!r}, {str(run_folder)!r}]); "
         "sys.exit('torch' in sys.modules or code)"
     )

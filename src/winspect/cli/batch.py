@@ -12,7 +12,7 @@ from winspect.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
     check_bundle_alone,
-    expand_references,
+    good_samples,
     model_options,
 )
 from winspect.cli.decisions import (
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         check_bundle_alone(args)
         options = {"bundle": str(args.bundle)}
-    references = [str(path) for path in expand_references(args.reference)] if args.reference else []
+    references = [str(path) for path in good_samples(args)]
     try:
         from winspect.cluster import batch
 

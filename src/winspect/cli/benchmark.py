@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, model_options
-from winspect.cli.options import add_model_options, add_options, add_output_options
+from winspect.cli.common import (
+    EXIT_DONE,
+    EXIT_SOME_FAILED,
+    given,
+    model_options,
+    print_result,
+    print_table,
+)
+from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import SettingsError
+from winspect.system.files import make_folder
 from winspect.system.terminal import say, show
 
 IMAGES = 8
@@ -33,18 +41,16 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "pictures", nargs="*", metavar="PICTURE", help="files, folders and globs (default: fabric, of winspect[demo])"
     )
     group = parser.add_argument_group("what is measured")
-    group.add_argument("--plans", metavar="A,B", help="serial, tile-batch, prefetch, paper (default: all)")
-    group.add_argument("--engines", metavar="A,B", help="auto, torch, openvino, onnx (default: auto)")
-    group.add_argument("--precisions", metavar="A,B", help="fp32, bf16, fp16, int8, auto (default: fp32)")
-    group.add_argument("--images", type=int, metavar="N", help=f"pictures, at even steps (default: {IMAGES})")
-    group.add_argument("--rounds", type=int, metavar="R", help="how often everything is measured (default: 5)")
-    group.add_argument("--warm-up", type=int, metavar="W", help="rounds that are run and forgotten first (default: 1)")
-    group.add_argument("--maps", action="store_true", default=None, help="full maps in the plans on tiles, too")
-    group.add_argument(
-        "--isolate", action="store_true", default=None, help="one process at a time: slower, needs least memory"
-    )
+    add_option(group, "--plans", "A,B", "serial, tile-batch, prefetch, paper (default: all)")
+    add_option(group, "--engines", "A,B", "auto, torch, openvino, onnx (default: auto)")
+    add_option(group, "--precisions", "A,B", "fp32, bf16, fp16, int8, auto (default: fp32)")
+    add_option(group, "--images", "N", f"pictures, at even steps (default: {IMAGES})")
+    add_option(group, "--rounds", "R", "how often everything is measured (default: 5)")
+    add_option(group, "--warm-up", "W", "rounds that are run and forgotten first (default: 1)")
+    add_option(group, "--maps", None, "full maps in the plans on tiles, too", default=None)
+    add_option(group, "--isolate", None, "one process at a time: slower, needs least memory", default=None)
     add_options(group, "--class", category_name="what the part is called")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json and a bar chart, benchmark.svg")
+    add_option(parser, "--out", "DIR", "write benchmark.json and a bar chart, benchmark.svg")
     add_model_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -58,27 +64,18 @@ def run(args: argparse.Namespace) -> int:
     combinations = _combinations(args)
     pictures = _pictures(args)
     if args.out:
-        from winspect.system.files import make_folder
-
         make_folder(args.out)  # before minutes of work
-    given = {name: getattr(args, name) for name in ("rounds", "warm_up", "maps", "isolate", "category_name")}
-    results = benchmark.run_benchmark(
-        combinations,
-        pictures,
-        model=_model_options(args),
-        say=say,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    in_combinations = ("recipe", "engine", "precision", "plan")
+    model = {name: value for name, value in model_options(args).items() if name not in in_combinations}
+    options = given(args, "rounds", "warm_up", "maps", "isolate", "category_name")
+    results = benchmark.run_benchmark(combinations, pictures, model=model, say=say, **options)
     written = write_benchmark(results, args.out) if args.out else []
-    if args.json:
-        print(json.dumps(results, indent=2))
-    else:
-        print_benchmark(results)
+    print_result(args, results, partial(print_benchmark, results))
     return _report_failures(results, written)
 
 
-def _names(given: str | None) -> list[str]:
-    return [name.strip() for name in (given or "").split(",") if name.strip()]
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _combinations(args: argparse.Namespace) -> list[Any]:
@@ -122,15 +119,9 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
     return at_even_steps(found, count)
 
 
-def _model_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the model, for every worker, without those that the combinations say."""
-    given = model_options(args)
-    return {name: value for name, value in given.items() if name not in ("recipe", "engine", "precision", "plan")}
-
-
 def print_benchmark(results: Mapping[str, Any]) -> None:
     """Print the table of all runs, and what the machine can do."""
-    from winspect.cli.tables import percent, print_table
+    from winspect.cli.tables import percent
 
     pictures, asked = results["pictures"], f"{results['rounds']} rounds, {results['warm_up']} to warm up"
     count = len(pictures["names"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ from winspect.cli.common import (
     EXIT_SOME_FAILED,
     good_samples,
     load_model,
+    print_result,
 )
-from winspect.cli.options import add_model_options, add_options, add_output_options
+from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import OutputError
+from winspect.system.files import make_folder
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
@@ -38,29 +40,20 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "normals", nargs="+", metavar="NORMALS", help="good pictures: files, folders (searched recursively) and globs"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the calibration to write (JSON)")
-    parser.add_argument(
-        "--max-false-alarms",
-        type=float,
-        metavar="RATE",
-        help=f"the share of good pictures that may be flagged (default: {_DEFAULT_RATE}); a rate of 1/k needs k - 1 "
-        "pictures",
-    )
+    add_option(parser, "--out", "FILE", "the calibration to write (JSON)", required=True)
+    rate = f"(default: {_DEFAULT_RATE}); a rate of 1/k needs k - 1 pictures"
+    share = f"the share of good pictures that may be flagged {rate}"
+    add_option(parser, "--max-false-alarms", "RATE", share, default=_DEFAULT_RATE)
     add_options(
         parser,
         *("--class", "--reference", "--shots"),
         category_name="what the part is called (default: object)",
         reference="good samples: calibrate few-shot scores",
     )
-    parser.add_argument(
-        "--held-out", nargs="+", metavar="DIR|FILE", help="further good pictures, to check the rate on; may fail"
-    )
-    parser.add_argument(
-        "--defective", nargs="+", metavar="DIR|FILE", help="pictures of defective parts: also an F1-optimal threshold"
-    )
-    parser.add_argument(
-        "--scores-only", action="store_true", help="no pixel threshold: much less work where the recipe allows it"
-    )
+    add_option(parser, "--held-out", "DIR|FILE", "further good pictures, to check the rate on; may fail", nargs="+")
+    defective = "pictures of defective parts: also an F1-optimal threshold"
+    add_option(parser, "--defective", "DIR|FILE", defective, nargs="+")
+    add_option(parser, "--scores-only", None, "no pixel threshold: much less work where the recipe allows it")
     add_model_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -70,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate; returns the exit code."""
     from winspect.inspector.calibrating import SUSPICIOUS, calibrate
 
-    rate = _DEFAULT_RATE if args.max_false_alarms is None else args.max_false_alarms
-    normals, references, further = _find(args, rate)
+    normals, references, further = _find(args)
     _check_place(args.out)
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
     from winspect.inspector.winclip import DEFAULT_CLASS
@@ -85,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             model,
             normals,
             category_name,
-            max_false_alarms=rate,
+            max_false_alarms=args.max_false_alarms,
             maps=not args.scores_only,
             progress=True,
             **further,
@@ -97,20 +89,19 @@ def run(args: argparse.Namespace) -> int:
     if not contradicted:
         calibration.save(args.out)
     out = None if contradicted else str(args.out)
-    if args.json:
-        print(json.dumps(_summary(calibration, out), indent=2))
-    else:
-        show(*_lines(calibration, out))
+    # The file's entries but for its lists of scores
+    entries = {name: value for name, value in calibration.document().items() if name not in ("scores", "map_maxima")}
+    print_result(args, {"out": out, **entries}, partial(show, *_lines(calibration, out)))
     return _report_trouble(calibration, args.out, contradicted)
 
 
-def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path], dict[str, Any]]:
+def _find(args: argparse.Namespace) -> tuple[list[Path], list[Path], dict[str, Any]]:
     """Good pictures, references, and the further pictures that were given: ``held_out``, ``defective``."""
     from winspect.calibration.conformal import check_enough
     from winspect.pictures.find import find_pictures
 
     normals = find_pictures(args.normals)
-    check_enough(len(normals), rate)
+    check_enough(len(normals), args.max_false_alarms)
     references = good_samples(args)
     further = {name: find_pictures(given) for name in ("held_out", "defective") if (given := getattr(args, name))}
     return normals, references, further
@@ -118,17 +109,9 @@ def _find(args: argparse.Namespace, rate: float) -> tuple[list[Path], list[Path]
 
 def _check_place(out: Path) -> None:
     """Refuse a place that cannot be written now, not after minutes of scoring."""
-    from winspect.system.files import make_folder
-
     if out.is_dir():
         raise OutputError(f"{out}: this is a folder; name a file, such as {out / 'calibration.json'}")
     make_folder(out.parent)
-
-
-def _summary(calibration: Calibration, out: str | None) -> dict[str, Any]:
-    """The file's entries but for its lists of scores."""
-    document = calibration.document()
-    return {"out": out, **{name: value for name, value in document.items() if name not in ("scores", "map_maxima")}}
 
 
 def _lines(calibration: Calibration, out: str | None) -> list[str]:

@@ -1,16 +1,18 @@
-"""Exit codes, and the model that the options describe. Defaults live in the library."""
+"""Exit codes, what is printed, and the model that the options describe. Defaults live in the library."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.options import MODEL_KEYWORDS, MODEL_VARIABLE
 from winspect.errors import ReferencesError, SettingsError, SourceError
+from winspect.system.terminal import say, show
 from winspect.system.yaml_texts import parse_yaml
 
 if TYPE_CHECKING:
@@ -24,6 +26,35 @@ EXIT_DONE, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0
 def mute_stdout() -> None:
     """Throw away what still goes to stdout, which nobody reads any more, or which cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the named options that were given, as arguments of the library."""
+    return {name: value for name in names if (value := getattr(args, name, None)) is not None}
+
+
+def print_result(args: argparse.Namespace, document: Any, print_text: Callable[[], object]) -> None:
+    """Print what a verb found: with ``--json`` the document, else text."""
+    if args.json:
+        print(json.dumps(document, indent=2))
+    else:
+        print_text()
+
+
+def print_table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> None:
+    """Print columns, those named to the left, the others to the right; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = enumerate(zip(row, widths, strict=True))
+        show("  ".join(f"{cell:{'<' if at in left else '>'}{width}}" for at, (cell, width) in cells).rstrip())
+
+
+def say_first(lines: Sequence[str], *, where: str, most: int = 20) -> None:
+    """Print the first lines on stderr, and how many more there are; ``where`` says where they stand."""
+    for line in lines[:most]:
+        say(line)
+    if len(lines) > most:
+        say(f"and {len(lines) - most} more{where}")
 
 
 def _parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -50,25 +81,25 @@ def model_options(
     Raises:
         SettingsError: two calibrations were made differently.
     """
-    given = {name: value for name in MODEL_KEYWORDS if (value := getattr(args, name, None)) is not None}
+    options = given(args, *MODEL_KEYWORDS)
     if args.int8_pictures:
-        given["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
+        options["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.settings:
-        given["settings"] = _parse_settings(args.settings)
+        options["settings"] = _parse_settings(args.settings)
     if model := args.model or (os.environ.get(MODEL_VARIABLE) if defaults else None):
-        given["model"] = model
+        options["model"] = model
     from winspect.methods.identity import differences
 
-    made = [(calibration, calibration.model_options(given)) for calibration in calibrations]
-    for calibration, options in made[1:]:
+    made = [(calibration, calibration.model_options(options)) for calibration in calibrations]
+    for calibration, others in made[1:]:
         first, expected = made[0]
-        if different := differences(expected, options):
+        if different := differences(expected, others):
             raise SettingsError(
                 f"--calibration: those of {first.class_name!r} and {calibration.class_name!r} were made with different "
                 + ", ".join(each.in_words("{name} ({first} and {second})", str) for each in different)
                 + ": calibrate one of them again, or serve them apart"
             )
-    return made[0][1] if made else given
+    return made[0][1] if made else options
 
 
 def load_model(args: argparse.Namespace, calibration: Calibration | None = None) -> WinCLIP:
@@ -80,8 +111,8 @@ def load_model(args: argparse.Namespace, calibration: Calibration | None = None)
 
 def check_bundle_alone(args: argparse.Namespace) -> None:
     """Refuse ``--bundle`` beside options that say what scores."""
-    if given := sorted(model_options(args, defaults=False)):
-        raise SettingsError(f"--bundle brings its own {', '.join(given)}: leave these options out")
+    if options := sorted(model_options(args, defaults=False)):
+        raise SettingsError(f"--bundle brings its own {', '.join(options)}: leave these options out")
 
 
 def load_predictor(args: argparse.Namespace, calibration: Calibration | None = None) -> Predictor:
@@ -100,14 +131,9 @@ def good_samples(args: argparse.Namespace) -> list[Path]:
     Raises:
         ReferencesError: there are no such pictures, or ``--shots`` was given without them.
     """
-    check_shots(args)
-    return expand_references(args.reference) if args.reference else []
-
-
-def check_shots(args: argparse.Namespace) -> None:
-    """Refuse ``--shots`` without ``--reference``."""
     if args.shots is not None and not args.reference:
         raise ReferencesError("--shots needs --reference: name a folder or files of good samples")
+    return expand_references(args.reference) if args.reference else []
 
 
 def expand_references(patterns: list[str], *, option: str = "--reference") -> list[Path]:

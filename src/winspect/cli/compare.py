@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 
-from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE
-from winspect.cli.options import add_output_options
+from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, given, print_result
+from winspect.cli.options import add_option, add_output_options
 from winspect.errors import SettingsError
 
 
@@ -23,10 +23,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("baseline", type=Path, metavar="BASELINE", help="results.json or its folder")
     parser.add_argument("other", type=Path, nargs="?", metavar="OTHER", help="results.json or its folder")
-    parser.add_argument("--against", metavar="NAME", help="compare BASELINE with a published table instead")
-    parser.add_argument(
-        "--tolerance", type=float, metavar="FRACTION", help="difference allowed, either way (default: 0.01, one point)"
-    )
+    add_option(parser, "--against", "NAME", "compare BASELINE with a published table instead")
+    add_option(parser, "--tolerance", "FRACTION", "difference allowed, either way (default: 0.01, one point)")
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -35,20 +33,16 @@ def run(args: argparse.Namespace) -> int:
     """Compare; returns the exit code."""
     if (args.other is None) == (args.against is None):
         raise SettingsError("compare needs BASELINE and either OTHER or --against NAME")
+    from winspect.cli.tables import print_comparison
     from winspect.evaluation.compare import compare_published, compare_runs
     from winspect.evaluation.results import open_run
 
-    tolerance = {} if args.tolerance is None else {"tolerance": args.tolerance}
+    tolerance = given(args, "tolerance")
     if args.against is not None:
         from winspect.evaluation.published import get_table
 
         comparison = compare_published(open_run(args.baseline), get_table(args.against), **tolerance)
     else:
         comparison = compare_runs(open_run(args.baseline), open_run(args.other), **tolerance)
-    if args.json:
-        print(json.dumps(comparison.to_json(), indent=2))
-    else:
-        from winspect.cli.tables import print_comparison
-
-        print_comparison(comparison)
+    print_result(args, comparison.to_json(), partial(print_comparison, comparison))
     return EXIT_DONE if comparison.within else EXIT_CHECK_FAILED

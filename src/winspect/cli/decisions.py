@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import check_shots, load_predictor
+from winspect.cli.common import load_predictor
 from winspect.cli.options import add_options
 from winspect.errors import SettingsError
 
@@ -28,7 +28,6 @@ def check_decision_options(args: argparse.Namespace) -> None:
     """Refuse what is wrong whatever the model and the calibration are: thresholds that scores never cross, ..."""
     from winspect.methods.registry import get_method
 
-    check_shots(args)
     _check_thresholds(args, get_method(args.recipe or "paper").score_range)
     if args.boxes == "none" and (args.pixel_threshold is not None or args.min_area is not None):
         raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
@@ -43,13 +42,13 @@ def _check_thresholds(args: argparse.Namespace, score_range: tuple[float, float]
 
 
 def load_calibration(args: argparse.Namespace) -> Calibration | None:
-    """The calibration asked for. Its class is the class, where none is named."""
+    """The calibration asked for. Its class is the class of a verb that has one, where none is named."""
     if args.calibration is None:
         return None
     from winspect.calibration import Calibration
 
     calibration = Calibration.load(args.calibration)
-    if args.category_name is None:
+    if getattr(args, "category_name", None) is None:
         args.category_name = calibration.class_name
     return calibration
 

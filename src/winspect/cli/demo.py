@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, load_model
-from winspect.cli.options import add_model_options, add_output_options
+from winspect.cli.common import EXIT_DONE, load_model, print_result, print_table
+from winspect.cli.options import add_model_options, add_option, add_output_options
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="score pictures of two products with the bundled model and write a report",
         description="Score 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
+    add_option(parser, "--out", "DIR", "default: runs/demo", default=Path("runs/demo"))
     add_model_options(parser, model="default: winspect-tiny, the bundled model")
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -42,10 +42,8 @@ def run(args: argparse.Namespace) -> int:
     scored = list(score_sets(model, sets))
     report = run_demo(args.out, model, scored)
     rows = [_row(part) for part in scored]
-    if args.json:
-        print(json.dumps({"schema": 1, **model.describe(), "sets": rows, "out": str(args.out), "report": str(report)}))
-    else:
-        _print_table(scored, rows)
+    document = {"schema": 1, **model.describe(), "sets": rows, "out": str(args.out), "report": str(report)}
+    print_result(args, document, partial(_print, scored, rows))
     say(f"heat maps, predictions.jsonl and the report are in {args.out}; open {report}")
     return EXIT_DONE
 
@@ -60,14 +58,16 @@ def _row(part: Scored) -> dict[str, Any]:
     }
 
 
-def _print_table(scored: list[Scored], rows: list[dict[str, Any]]) -> None:
+def _print(scored: list[Scored], rows: list[dict[str, Any]]) -> None:
     for part in scored:
         print(f"\n{part.data.title}, {part.way}")
         for result, (path, defective) in zip(part.results, part.data.pictures, strict=True):
             label = "defective" if defective else "good"
             show(f"  {result.anomaly_score:.4f}  {label:9}  {path.parent.name}/{path.name}")
-    print(f"\n{'set':28}{'shots':>6}{'pictures':>10}{'image AUROC':>13}{'ms/picture':>12}")
+    print()
+    lines = [["set", "shots", "pictures", "image AUROC", "ms/picture"]]
     for row in rows:
         auroc = "undefined" if row["image_auroc"] is None else f"{row['image_auroc']:.3f}"
-        show(f"{row['set']:28}{row['shots']:6}{row['pictures']:10}{auroc:>13}{row['ms_per_picture']:12.1f}")
+        lines.append([row["set"], str(row["shots"]), str(row["pictures"]), auroc, str(row["ms_per_picture"])])
+    print_table(lines)
     print("(few pictures: rough figures; those of the whole sets are in the bundled model's card)")

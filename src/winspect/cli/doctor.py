@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
+from functools import partial
 from typing import Any
 
-from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE
+from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, given, print_result
 from winspect.cli.options import MODEL_VARIABLE, add_options
 from winspect.system.terminal import show
 from winspect.weights import DEFAULT_MODEL
@@ -27,13 +27,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         epilog="exit codes: 0 nothing is broken; 1 something is, named at the end; 2 usage error",
     )
     add_options(
-        parser,
-        *("--model", "--weights", "--device", "--engine", "--precision", "--calibration", "--json"),
+        parser.add_argument_group("model"),
+        *("--model", "--weights", "--device", "--engine", "--precision"),
         model=f"the model whose weights to look for (default: ${MODEL_VARIABLE} or {DEFAULT_MODEL})",
         weights="which weights of the model to look for",
         precision="default: what `winspect precision` says, or fp32",
-        calibration="the calibration of the call",
     )
+    add_options(parser, "--calibration", "--json", calibration="the calibration of the call")
     parser.set_defaults(run=run)
 
 
@@ -45,13 +45,10 @@ def run(args: argparse.Namespace) -> int:
         report = examine(
             args.model or os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL,
             weights=args.weights,
-            options={name: getattr(args, name) for name in ("device", "engine", "precision")},
+            options=given(args, "device", "engine", "precision"),
             calibration=args.calibration,
         )
-    if args.json:
-        print(json.dumps(report, indent=2))
-    else:
-        show(*_lines(report))
+    print_result(args, report, partial(show, *_lines(report)))
     return EXIT_CHECK_FAILED if report["problems"] else EXIT_DONE
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ VARIABLES = (
     *("TASK_QUEUE_ENABLE", "PYTORCH_NPU_ALLOC_CONF", "ASCEND_LAUNCH_BLOCKING"),
 )
 _FOR_MODELS = ("torch", "torchvision", "open_clip")
+_CHOSEN = ("engine", "precision", "device")
 
 
 class Findings:
@@ -55,28 +56,21 @@ class Findings:
                 importlib.import_module(name)
             except Exception as error:  # a broken installation may raise anything
                 reason = (str(error).strip() or "no reason given").splitlines()[0]
-                fix = (
-                    "torch and torchvision (and torch_npu) must be of releases that belong together: install them again"
-                    if name.startswith("torch")
-                    else f"install it again: {_install_command_of(name)}"
-                )
+                engine = {needed: engine for engine, needed in ENGINE_MODULES.items()}.get(name, "torch")
+                fix = f"install it again: {install_command(engine_extra(engine))}"
+                if name.startswith("torch"):
+                    fix = "torch and torchvision (and torch_npu) must be of releases that belong together: install them"
+                    fix += " again"
                 self.problems.append(f"{name} cannot be imported ({type(error).__name__}: {reason}); {fix}")
             self._imports[name] = name in sys.modules and sys.modules[name] is not None
         return self._imports[name]
 
 
-def _install_command_of(module: str) -> str:
-    engines = {needed: engine for engine, needed in ENGINE_MODULES.items()}
-    return install_command(engine_extra(engines.get(module, "torch")))
-
-
-def examine(
-    model: str, *, weights: str | None, options: Mapping[str, str | None], calibration: Path | None
-) -> dict[str, Any]:
+def examine(model: str, *, weights: str | None, options: dict[str, Any], calibration: Path | None) -> dict[str, Any]:
     """Examine this machine; the report is ready for JSON.
 
     Args:
-        options: ``device``, ``engine`` and ``precision``; None where not given.
+        options: those of ``device``, ``engine`` and ``precision`` that were given.
 
     Returns:
         Sizes in MB of 10^6 bytes; null is not known. ``problems`` holds a sentence for each thing that is broken.
@@ -119,12 +113,9 @@ def examine(
 
 
 def _engine(name: str, module: str, found: Findings) -> dict[str, Any]:
-    installed = module in sys.modules or importlib.util.find_spec(module) is not None
-    return {
-        "installed": installed,
-        "usable": installed and found.can_import(module),
-        "install": None if installed else install_command(engine_extra(name)),
-    }
+    if module in sys.modules or importlib.util.find_spec(module) is not None:
+        return {"installed": True, "usable": found.can_import(module), "install": None}
+    return {"installed": False, "usable": False, "install": install_command(engine_extra(name))}
 
 
 def _accelerators(found: Findings) -> list[dict[str, Any]]:
@@ -167,7 +158,7 @@ def _devices(kind: str) -> list[dict[str, Any]]:
 
 
 def _choice(
-    given: Mapping[str, str | None], calibration: Path | None, model: str, source: Source | None, found: Findings
+    options: dict[str, Any], calibration: Path | None, model: str, source: Source | None, found: Findings
 ) -> dict[str, Any] | None:
     """Resolve the options on this machine, with reasons; None, and a problem, where they are refused."""
     from winspect.engines.choice import choose
@@ -176,10 +167,8 @@ def _choice(
     from winspect.weights import TINY
 
     try:
-        options, reasons = _resolve(given, calibration)
-        choice = choose(
-            EngineOptions(options.get("engine", "auto"), options["precision"], options.get("device", "auto"))
-        )
+        options, reasons = _resolve(options, calibration)
+        choice = choose(EngineOptions(**{name: options[name] for name in _CHOSEN if name in options}))
     except WinspectError as error:
         found.problems.append(str(error))
         return None
@@ -188,13 +177,10 @@ def _choice(
     checked = choice.faster_precision or ("int8" if precision == "int8" else None)
     if checked and source is not None:
         passed = _gate_verdict(choice, checked, recipe, source)
-        reasons.append(
-            {
-                None: f"the gate has not been asked of {checked} with these weights: the first run asks it",
-                True: f"{checked} has passed the gate with these weights",
-                False: f"{checked} did not pass the gate with these weights",
-            }[passed]
-        )
+        if passed is None:
+            reasons.append(f"the gate has not been asked of {checked} with these weights: the first run asks it")
+        else:
+            reasons.append(f"{checked} {'has passed' if passed else 'did not pass'} the gate with these weights")
         precision = checked if passed else precision
     return {
         "engine": choice.engine,
@@ -206,13 +192,12 @@ def _choice(
     }
 
 
-def _resolve(given: Mapping[str, str | None], calibration: Path | None) -> tuple[dict[str, Any], list[str]]:
+def _resolve(options: dict[str, Any], calibration: Path | None) -> tuple[dict[str, Any], list[str]]:
     """The options of a call with what it leaves open filled in as a run does, and a sentence for each source.
 
     Raises:
         SettingsError: the calibration, or the default precision, cannot be read.
     """
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if calibration is not None:
         from winspect.calibration import Calibration
 
@@ -222,8 +207,8 @@ def _resolve(given: Mapping[str, str | None], calibration: Path | None) -> tuple
     if "precision" in options:
         return options, []
     default = default_precision()
-    options["precision"] = default.precision
-    return options, [] if default.precision is None else [f"precision {default.precision}: {default.source}"]
+    reasons = [] if default.precision is None else [f"precision {default.precision}: {default.source}"]
+    return {**options, "precision": default.precision}, reasons
 
 
 def _gate_verdict(choice: Choice, precision: str, method: Method, source: Source) -> bool | None:

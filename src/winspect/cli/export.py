@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
+from functools import partial
 
-from winspect.cli.common import EXIT_DONE, good_samples, load_model
-from winspect.cli.options import add_model_options, add_options, add_output_options
+from winspect.cli.common import EXIT_DONE, good_samples, load_model, print_result
+from winspect.cli.decisions import load_calibration
+from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import SettingsError
 from winspect.system.terminal import show
 
@@ -23,21 +23,16 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "`winspect predict --bundle DIR`, or WinCLIP.load(DIR), where winspect has extra edge (or edge-onnx) and no "
         "other. The bundle's scores are checked against the model's first.",
     )
-    parser.add_argument(
-        "--class",
-        dest="categories",
-        nargs="+",
-        metavar="NAME",
-        help="the classes it shall inspect (default: the calibration's)",
-    )
+    classes = "the classes it shall inspect (default: the calibration's)"
+    add_option(parser, "--class", "NAME", classes, dest="categories", nargs="+")
     add_options(
         parser,
         *("--reference", "--shots", "--calibration"),
         reference="good samples of the class, for few-shot scores",
         calibration="a file of `winspect calibrate` to put in",
     )
-    parser.add_argument("--add", action="store_true", help="add the class to the bundle in --out, or replace it there")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    add_option(parser, "--add", None, "add the class to the bundle in --out, or replace it there")
+    add_option(parser, "--out", "DIR", "the bundle's folder", required=True)
     add_model_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -48,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
     args.engine = args.engine or "openvino"
     if args.engine not in ENGINES:
         raise SettingsError(f"--engine: got {args.engine!r}, a bundle runs in one of {', '.join(ENGINES)}")
-    from winspect.calibration import Calibration
-
-    calibration = None if args.calibration is None else Calibration.load(args.calibration)
+    calibration = load_calibration(args)
     categories = args.categories or ([calibration.class_name] if calibration else [])
     if not categories:
         raise SettingsError("--class: name the classes that the bundle shall inspect")
@@ -68,10 +61,8 @@ def run(args: argparse.Namespace) -> int:
     calibrations = {} if calibration is None else {categories[0]: calibration}
     difference = export(model, categories, args.out, calibrations=calibrations, add=args.add)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
-    if args.json:
-        summary = {"out": str(args.out), "classes": categories, "engine": args.engine, "bytes": size}
-        print(json.dumps({"schema": 1, **summary, "largest_difference": difference}))
-    else:
-        what = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
-        show(f"{args.out}: {', '.join(categories)} for {args.engine}, {what}")
+    summary = {"out": str(args.out), "classes": categories, "engine": args.engine, "bytes": size}
+    what = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
+    text = f"{args.out}: {', '.join(categories)} for {args.engine}, {what}"
+    print_result(args, {"schema": 1, **summary, "largest_difference": difference}, partial(show, text))
     return EXIT_DONE

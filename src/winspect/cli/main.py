@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import logging
 import signal
@@ -11,47 +12,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from winspect._version import __version__
-from winspect.cli import (
-    batch,
-    benchmark,
-    calibrate,
-    compare,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    precision,
-    predict,
-    prepare,
-    profile,
-    serve,
-    ui,
-    watch,
-    weights,
-)
 from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
 from winspect.errors import WinspectError
 from winspect.system.opening import NotAFileError
 from winspect.system.terminal import log_to_stderr, open_streams, printable, say
 
 VERBS = (
-    demo,
-    predict,
-    serve,
-    ui,
-    watch,
-    batch,
-    calibrate,
-    export,
-    evaluate,
-    benchmark,
-    profile,
-    compare,
-    prepare,
-    weights,
-    precision,
-    doctor,
+    *("demo", "predict", "serve", "ui", "watch", "batch", "calibrate", "export", "evaluate", "benchmark", "profile"),
+    *("compare", "prepare", "weights", "precision", "doctor"),
 )
+"""Verbs in the order of the help; each is a module of its name."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"winspect {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
-        verb.add_parser(verbs)
+        importlib.import_module(f"winspect.cli.{verb}").add_parser(verbs)
     return parser
 
 

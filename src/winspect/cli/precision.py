@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
         from winspect.engines.choice import choose
         from winspect.engines.options import EngineOptions
 
-        choose(
-            EngineOptions(precision=args.precision)
-        )  # refuse what this machine cannot run now, not in every later run
+        choose(EngineOptions(precision=args.precision))  # what cannot run here is refused now, not in every later run
         print(f"default precision {args.precision}, kept in {set_precision(args.precision)}")
     elif args.action == "clear":
         print("default precision fp32; " + ("the setting is removed" if clear_precision() else "nothing was set"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, load_model
-from winspect.cli.options import add_model_options, add_output_options
+from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, given, load_model, print_result, print_table
+from winspect.cli.options import add_model_options, add_option, add_output_options
 from winspect.errors import PictureError, SettingsError, SourceError
+from winspect.system.files import make_folder
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help=f"files, folders and globs, of which at most {MOST_PICTURES} at even steps are used (default: {PICTURES} "
         "of fabric, of winspect[demo])",
     )
-    parser.add_argument("--repeat", type=int, metavar="N", help="rounds, of which the median counts (default: 3)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write profile.json and a picture, profile.svg")
+    add_option(parser, "--repeat", "N", "rounds, of which the median counts (default: 3)")
+    add_option(parser, "--out", "DIR", "write profile.json and a picture, profile.svg")
     add_model_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -48,20 +49,15 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError(f"--repeat: got {args.repeat}, need a whole number from 1")
     pictures = _pictures(args)
     if args.out:
-        from winspect.system.files import make_folder
-
         make_folder(args.out)  # before minutes of work
     from winspect.speed.charts import write_profile
     from winspect.speed.profile import profile
 
     model = load_model(args)
     usable, failed = _usable(pictures, model)
-    results = profile(model, usable, **({} if args.repeat is None else {"repeat": args.repeat}))
+    results = profile(model, usable, **given(args, "repeat"))
     written = write_profile(results, args.out) if args.out else []
-    if args.json:
-        print(json.dumps(results, indent=2))
-    else:
-        print_profile(results)
+    print_result(args, results, partial(print_profile, results))
     for error in failed:
         say(f"failed: {error}")
     for path in written:
@@ -104,7 +100,6 @@ def _usable(pictures: list[Path], model: WinCLIP) -> tuple[list[Path], list[Pict
 
 def print_profile(results: Mapping[str, Any]) -> None:
     """Print the tables of classes, of the slowest operators and of the stages."""
-    from winspect.cli.tables import print_table
     from winspect.speed.charts import TITLES, figure
 
     how = f"{results['engine']} {results['precision']} on {results['device']}, recipe {results['recipe']}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from winspect.cli.common import print_table
 from winspect.evaluation.results import TITLES
 from winspect.evaluation.results import percent as percent_of
 from winspect.system.terminal import show
@@ -13,14 +14,6 @@ if TYPE_CHECKING:
     from winspect.evaluation.compare import Comparison, Pair
 
 _MAIN = ("image_auroc", "pixel_auroc")
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print the first column to the left, the others to the right; the first row is the heading."""
-    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        show("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
 
 
 def percent(figure: float | None, deviation: float | None = None) -> str:
@@ -44,6 +37,12 @@ def fraction(figure: float | None, *, signed: bool = False) -> str:
         return "-"
     rounded = round(figure, 4) or 0.0
     return f"{rounded:+.4f}" if signed and rounded else f"{rounded:.4f}"
+
+
+def print_evaluation(results: Mapping[str, Any]) -> None:
+    """Print the figures, and published ones beside them."""
+    print_figures(results)
+    print_published(results)
 
 
 def print_figures(results: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import threading
@@ -11,14 +12,30 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, good_samples, mute_stdout
-from winspect.cli.decisions import add_decision_options, in_words, load_calibration, load_inspection
-from winspect.cli.options import add_model_options, add_output_options
-from winspect.cli.watch_options import FOLDER, KEPT, add_watch_options, check_decides, check_options, given
+from winspect.cli.common import EXIT_DONE, given, good_samples, mute_stdout
+from winspect.cli.decisions import (
+    add_decision_options,
+    check_decision_options,
+    in_words,
+    load_calibration,
+    load_inspection,
+)
+from winspect.cli.options import add_model_options, add_option, add_output_options
+from winspect.errors import SettingsError
+from winspect.system.files import make_folder
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
+    from winspect.calibration import Calibration
     from winspect.watch.run import Station
+
+_KEPT = ("maps", "keep_maps", "frames", "keep_frames")
+_FOLDER = ("recursive", "poll", "settle_s", "patience_s", "scan_every_s")
+_LEAST = {
+    **{"settle_s": 0, "patience_s": 0, "scan_every_s": 0.1, "every_s": 0.01, "frozen_s": 0},
+    **{"report": 0, "keep_maps": 1, "keep_frames": 1},
+}
+_FLAGS = {"scan_every_s": "--scan", "frames": "--keep-frames", "keep_frames": "--most-frames"}
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -37,38 +54,61 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="a folder; or a camera: rtsp:// or http:// (MJPEG), /dev/video0 or its number, @FILE with the URL in it; "
         "or a video file",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where the results go, and what is known of earlier runs"
-    )
+    add_option(parser, "--out", "DIR", "where the results go, and what is known of earlier runs", required=True)
     add_decision_options(parser)
-    parser.add_argument(
-        "--report", type=float, default=60.0, metavar="SECONDS", help="a line of status on stderr so often; 0: never"
-    )
-    add_watch_options(parser)
+    add_option(parser, "--report", "SECONDS", "a line of status on stderr so often; 0: never", default=60.0)
+    _add_watch_options(parser)
     add_model_options(parser, bundle=True)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
+def _add_watch_options(parser: argparse.ArgumentParser) -> None:
+    kinds, choices = "none|anomalous|all", ("none", "anomalous", "all")
+    kept = parser.add_argument_group("pictures kept in --out")
+    add_option(kept, "--maps", kinds, "which pictures get a heat map (default: none)", choices=choices)
+    add_option(kept, "--keep-maps", "N", "keep the newest N heat maps (default: 1000)")
+    frames = "which frames of a camera are saved (default: none)"
+    add_option(kept, "--keep-frames", kinds, frames, choices=choices, dest="frames")
+    add_option(kept, "--most-frames", "N", "keep the newest N frames (default: 1000)", dest="keep_frames")
+    folders = parser.add_argument_group("folders")
+    add_option(folders, "--recursive", None, "also what is in folders below", default=None)
+    folders.add_argument(
+        "--existing",
+        choices=("judge", "skip"),
+        help="pictures that are there at the first start: score those not scored before (default), or leave them alone",
+    )
+    settled = "a file is complete when it has not changed for so long (default: 1)"
+    add_option(folders, "--settle", "SECONDS", settled, dest="settle_s")
+    patient = "a picture that cannot be read is tried again for so long before it has failed (default: 30)"
+    add_option(folders, "--patience", "SECONDS", patient, dest="patience_s")
+    scanned = "look through the whole folder so often, as events get lost (default: 60)"
+    add_option(folders, "--scan", "SECONDS", scanned, dest="scan_every_s")
+    add_option(folders, "--poll", None, "compare listings every second: for network shares", default=None)
+    cameras = parser.add_argument_group("cameras and videos")
+    add_option(cameras, "--every", "SECONDS", "score a frame so often (default: 1)", dest="every_s")
+    frozen = "a camera that repeats one picture for so long is connected again (default: 30; 0: never)"
+    add_option(cameras, "--frozen", "SECONDS", frozen, dest="frozen_s")
+
+
 def run(args: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
-    from winspect.system.files import make_folder
     from winspect.watch.results import WatchResults
     from winspect.watch.run import Station, stopping
     from winspect.watch.status import Status
 
     source = _source(args)
-    check_options(args, source)
+    _check_options(args, source)
     calibration = load_calibration(args)
     references = good_samples(args)
     make_folder(args.out)
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
     inspection = load_inspection(args, references, calibration)
-    check_decides(args, inspection.rule.calibration)
+    _check_decides(args, inspection.rule.calibration)
     stop = threading.Event()
     has_maps = args.maps not in (None, "none") and not args.stretch
     score_range = inspection.heat_range() if has_maps else None
-    kept = given(args, *KEPT)
+    kept = given(args, *_KEPT)
     with WatchResults(args.out, stop=stop, rule=inspection.rule, score_range=score_range, **kept) as results:
         inspection.model.prepare_engine(**inspection.class_option, maps=results.needs_maps)
         results.describe(_without_password(source), inspection.document())
@@ -103,6 +143,42 @@ def _without_password(source: Any) -> str:
     return f"device {source}" if isinstance(source, int) else masked(source)
 
 
+def _check_options(args: argparse.Namespace, source: Any) -> None:
+    """Refuse what is out of range, and what is not for this kind of source.
+
+    Args:
+        source: a folder or a video file (Path), a URL (str), a device (int).
+
+    Raises:
+        SettingsError, ReferencesError: names the option and the fix.
+    """
+    check_decision_options(args)
+    is_folder, is_video = (isinstance(source, Path) and check(source) for check in (Path.is_dir, Path.is_file))
+    for names, fits, what in (
+        ((*_FOLDER, "existing"), is_folder, "a folder"),
+        (("every_s", "frames", "keep_frames"), not is_folder, "a camera or a video"),
+        (("frozen_s",), not is_folder and not is_video, "a camera"),
+    ):
+        for name in given(args, *names):
+            if not fits:
+                raise SettingsError(f"{_flag(name)} is for {what}; leave it out")
+    for name, number in given(args, *_LEAST).items():
+        if not _LEAST[name] <= number < math.inf:
+            raise SettingsError(f"{_flag(name)}: got {number}, need {_LEAST[name]} or more")
+    if args.calibration is None and args.bundle is None:
+        _check_decides(args, None)
+
+
+def _check_decides(args: argparse.Namespace, calibration: Calibration | None) -> None:
+    """Refuse to keep what is anomalous where nothing says what is."""
+    if "anomalous" in (args.maps, args.frames) and args.threshold is None and calibration is None:
+        raise SettingsError("to keep what is anomalous needs --threshold or --calibration: they say what is")
+
+
+def _flag(name: str) -> str:
+    return _FLAGS.get(name) or "--" + name.removesuffix("_s").replace("_", "-")
+
+
 def _watch(args: argparse.Namespace, source: Any, station: Station) -> None:
     if not isinstance(source, Path):
         from winspect.watch.camera import Camera
@@ -125,7 +201,7 @@ def _watch_folder(args: argparse.Namespace, source: Path, station: Station) -> N
 
     results = station.results
     with Journal(args.out / JOURNAL_FILE, args.out) as journal:
-        options = given(args, *FOLDER)
+        options = given(args, *_FOLDER)
         folder = WatchedFolder(source, journal, stop=results.stop, ignore=results.picture_folders, **options)
         if args.existing == "skip" and journal.is_new:
             say(f"{folder.leave_out_existing()} pictures that are there already are left alone")

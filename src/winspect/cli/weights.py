@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from winspect.system.terminal import say
+from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, print_result, print_table
+from winspect.cli.options import add_option
+from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
     from winspect.weights import Source
@@ -21,83 +24,52 @@ def add_parser(subparsers: Any) -> None:
     pull.add_argument("tag", nargs="?", help="pretrained tag (default: the model's, if it has one)")
     listing = verbs.add_parser("list", help="which weights are known, and which are on this machine")
     listing.add_argument("models", nargs="*", metavar="MODEL", help="default: the usual models and all in the cache")
-    listing.add_argument("--all", action="store_true", help="every architecture that can be used")
+    add_option(listing, "--all", None, "every architecture that can be used")
     where = verbs.add_parser("where", help="the cache folder, or the file of a model's weights")
     where.add_argument(
         "model", nargs="?", help="an open_clip architecture, winspect-tiny, local-dir:FOLDER or hf-hub:OWNER/NAME"
     )
     where.add_argument("tag", nargs="?", help="pretrained tag or weights file (default: the model's, if it has one)")
     for verb in (pull, listing, where):
-        verb.add_argument("--json", action="store_true", help="JSON on stdout, nothing else")
+        add_option(verb, "--json", None, "JSON on stdout, nothing else")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the verb; errors are raised as :class:`winspect.errors.WinspectError`.
-
-    Returns:
-        0, or 1 where ``where`` was asked for weights that are not on this machine.
-    """
-    return {"pull": _pull, "list": _list, "where": _where}[args.weights_verb](args)
-
-
-def _pull(args: argparse.Namespace) -> int:
+    """Run the verb; returns 1 where ``where`` was asked for weights that are not on this machine."""
     from winspect import weights
 
-    source = weights.pull(args.model, args.tag)
-    _print_source(source, as_json=args.json)
-    return 0
-
-
-def _where(args: argparse.Namespace) -> int:
-    from winspect import weights
-
+    if args.weights_verb == "list":
+        models = [weights.TINY, *weights.list_architectures()] if args.all else args.models or None
+        sources = weights.list_weights(models)
+        print_result(args, [_row(source, size_bytes=source.size_bytes) for source in sources], partial(_print, sources))
+        return EXIT_DONE
     if args.model is None:
-        folder = weights.cache_folder() / "weights"
-        print(json.dumps({"folder": str(folder)}) if args.json else folder)
-        return 0
-    source = weights.find(args.model, args.tag)
-    _print_source(source, as_json=args.json)
-    if not source.present:
-        tag = "" if source.config is not None else f" {source.tag}"
-        say(f"not there yet; fetch it with: winspect weights pull {source.model}{tag}")
-    return 0 if source.present else 1
-
-
-def _list(args: argparse.Namespace) -> int:
-    from winspect import weights
-
-    models = [weights.TINY, *weights.list_architectures()] if args.all else args.models or None
-    sources = weights.list_weights(models)
-    if args.json:
-        print(json.dumps([_row(source) | {"size_bytes": source.size_bytes} for source in sources], indent=2))
-        return 0
-    rows = [("MODEL", "TAG", "SIZE", "FILE, OR WHERE IT IS FETCHED FROM")]
-    rows += [
-        (s.model, s.tag, _megabytes(s.size_bytes), str(s.path if s.present else s.address or s.path)) for s in sources
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for model, tag, size, place in rows:
-        print(f"{model:<{widths[0]}}  {tag:<{widths[1]}}  {size:>{widths[2]}}  {place}")
-    return 0
-
-
-def _print_source(source: Source, *, as_json: bool) -> None:
+        folder = str(weights.cache_folder() / "weights")
+        print_result(args, {"folder": folder}, partial(show, folder))
+        return EXIT_DONE
+    source = (weights.pull if args.weights_verb == "pull" else weights.find)(args.model, args.tag)
     from winspect.backbones.open_clip_models import activation_in
 
     activation = activation_in(source)
-    if as_json:
-        print(json.dumps(_row(source) | {"activation": activation}, indent=2))
-        return
-    print(source.path)
-    if activation is not None:
+    print_result(args, _row(source, activation=activation), partial(print, source.path))
+    if activation is not None and not args.json:
         say(f"activation: {activation}")
+    if not source.present:
+        tag = "" if source.config is not None else f" {source.tag}"
+        say(f"not there yet; fetch it with: winspect weights pull {source.model}{tag}")
+    return EXIT_DONE if source.present else EXIT_CHECK_FAILED
 
 
-def _row(source: Source) -> dict[str, object]:
+def _print(sources: Sequence[Source]) -> None:
+    rows = [("MODEL", "TAG", "SIZE", "FILE, OR WHERE IT IS FETCHED FROM")]
+    for source in sources:
+        size = "not here" if source.size_bytes is None else f"{source.size_bytes / 1e6:.0f} MB"
+        place = source.path if source.present else source.address or source.path
+        rows.append((source.model, source.tag, size, str(place)))
+    print_table(rows, left=(0, 1, 3))
+
+
+def _row(source: Source, **more: object) -> dict[str, object]:
     row = {name: getattr(source, name) for name in ("model", "tag", "present", "address", "sha256_prefix")}
-    return row | {"path": str(source.path)}
-
-
-def _megabytes(size_bytes: int | None) -> str:
-    return "not here" if size_bytes is None else f"{size_bytes / 1e6:.0f} MB"
+    return {**row, "path": str(source.path), **more}

@@ -123,7 +123,7 @@ class Winspect:
         """Maps at the model's size, and the prepared pictures: what anomalib's are compared with."""
         import numpy as np
 
-        from winspect.methods.winclip.scoring import upsample
+        from winspect.methods.upsampling import upsample
         from winspect.pictures.tiles import prepare
 
         pixels = np.concatenate([prepare(path, self.model.preprocess).tiles for path in pictures])

@@ -54,7 +54,7 @@ def test_window_and_patch_embeddings_are_the_oracles(clip):
         expected = torch.stack([torch.stack(list(oracle.of_scale(tile.windows, scale).values())) for tile in slow])
         assert ours.windows[scale].shape == expected.shape
         torch.testing.assert_close(ours.windows[scale], expected, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(ours.patches[LAST], torch.stack([t.patches for t in slow]), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.vectors(LAST), torch.stack([t.patches for t in slow]), rtol=1e-10, atol=1e-10)
 
 
 def test_a_window_does_not_see_the_other_windows(clip):

@@ -59,7 +59,7 @@ def assert_same(ours: Embeddings, expected: Embeddings) -> None:
     }
     assert set(ours.windows) == set(expected.windows)
     assert set(ours.patches) == set(expected.patches)
-    pairs |= {layer: (ours.patches[layer], expected.patches[layer]) for layer in expected.patches}
+    pairs |= {layer: (ours.vectors(layer), expected.vectors(layer)) for layer in expected.patches}
     for name, (mine, theirs) in pairs.items():
         assert mine.dtype == torch.float32, name
         assert mine.shape == theirs.shape, name
@@ -85,7 +85,7 @@ def test_embeddings_are_the_oracles(engine_of, engine):
             scale: torch.stack([torch.stack(list(oracle.of_scale(tile.windows, scale).values())) for tile in slow])
             for scale in (2, 3)
         },
-        patches={LAST: torch.stack([tile.patches for tile in slow])},
+        patches={LAST: torch.stack([tile.patches for tile in slow])[:, None]},
     )
     ours = engine_of(engine, visual).encode(pixels, needs((2, 3), 1, True))
     assert_same(ours, expected)

@@ -35,7 +35,7 @@ class Stand(torch.nn.Module):
             raise self.error
         vectors = pixels.mean(dim=(2, 3))
         return Embeddings(
-            vectors, {scale: vectors[:, None] * scale for scale in wanted.scales}, {LAST: vectors[:, None]}
+            vectors, {scale: vectors[:, None] * scale for scale in wanted.scales}, {LAST: vectors[:, None, None]}
         )
 
 

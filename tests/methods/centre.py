@@ -21,13 +21,13 @@ class Centre(Method):
         return Needs(layers=(LAST,))
 
     def fit(self, samples):
-        patches = normalize(merge(Embeddings.concatenate(samples).patches[LAST]))
+        patches = normalize(merge(Embeddings.concatenate(samples).vectors(LAST)))
         return References({"centre": array_namespace(patches).mean(patches, axis=0)})
 
-    def score(self, embeddings, pictures, *, grid_hw, text, references=None, maps=True):
-        patches = normalize(embeddings.patches[LAST])
+    def score(self, embeddings, pictures, *, text, references=None, maps=True):
+        patches = normalize(embeddings.vectors(LAST))
         xp = array_namespace(patches)
         centre = xp.mean(patches, axis=1, keepdims=True) if references is None else references["centre"]
         apart = (xp.linalg.vector_norm(patches - centre, axis=2) / 2) ** self.power
-        tile_maps = xp.reshape(apart, (-1, *grid_hw))
+        tile_maps = xp.reshape(apart, embeddings.patches[LAST].shape[:3])
         return [PictureScores(float(xp.max(own)), to_numpy(own)) for _, own in split(pictures, tile_maps)]

@@ -42,7 +42,7 @@ SETTINGS = FusionSettings(
 
 def random_embeddings(batch: int, seed: int) -> Embeddings:
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch, GRID[0] * GRID[1])
+    shape = (batch, *GRID)
     return Embeddings(
         image=torch.randn(batch, 5, generator=generator),
         patches={
@@ -50,6 +50,7 @@ def random_embeddings(batch: int, seed: int) -> Embeddings:
             STEM: torch.randn(*shape, 7, generator=generator),
         },
         windows={2: torch.randn(batch, 9, 5, generator=generator), 3: torch.randn(batch, 4, 5, generator=generator)},
+        grid_hw=GRID,
     )
 
 
@@ -104,8 +105,8 @@ def slow_log_fusion(
     embeddings: Embeddings, image_scores: Tensor, maps: Tensor, references: Embeddings, settings: FusionSettings
 ) -> tuple[Tensor, Tensor]:
     """The formula of the module's docstring, one patch and one reference at a time, in float64."""
-    good_stem, good_patches = (references.patches[layer].flatten(0, 1) for layer in (STEM, LAST))
-    alone = slow_crowding(references.patches[STEM])
+    good_stem, good_patches = (references.patches[layer].flatten(0, 2) for layer in (STEM, LAST))
+    alone = slow_crowding(references.vectors(STEM))
     doublings = settings.more_references * math.log2(len(references.image))
     images, found = [], torch.zeros(len(maps), GRID[0] * GRID[1])
     for number in range(len(maps)):
@@ -115,7 +116,7 @@ def slow_log_fusion(
             for scale, windows in embeddings.windows.items()
         ]
         for patch in range(GRID[0] * GRID[1]):
-            query, token = embeddings.patches[STEM][number, patch], embeddings.patches[LAST][number, patch]
+            query, token = embeddings.vectors(STEM)[number, patch], embeddings.vectors(LAST)[number, patch]
             stem = min(
                 math.log(float(((query - other) ** 2).mean() ** 0.5)) - settings.crowding * math.log(float(own))
                 for other, own in zip(good_stem, alone, strict=True)
@@ -128,9 +129,9 @@ def slow_log_fusion(
             centred = settings.map_scale * (sums[-1] + doublings - settings.map_centre)
             found[number, patch] = 1 / (1 + math.exp(-centred))
         own_look = torch.cat(
-            [embeddings.patches[STEM][number].mean(dim=0), embeddings.patches[STEM][number].std(dim=0)]
+            [embeddings.vectors(STEM)[number].mean(dim=0), embeddings.vectors(STEM)[number].std(dim=0)]
         )
-        looks = [torch.cat([each.mean(dim=0), each.std(dim=0)]) for each in references.patches[STEM]]
+        looks = [torch.cat([each.mean(dim=0), each.std(dim=0)]) for each in references.vectors(STEM)]
         away = min(float(((own_look - other) ** 2).mean() ** 0.5) for other in looks)
         zero = float(image_scores[number])
         image = max(sums) + settings.image_zero_shot * math.log(zero / (1 - zero)) + settings.look * math.log(away)
@@ -157,7 +158,7 @@ def test_crowding_leaves_out_the_neighbourhood() -> None:
     stem = torch.arange(16.0).reshape(1, 16, 1)
     # From patch 0, numbers 1, 4, 5 are neighbours; the nearest others are 2, 3 and 6.
     assert crowding(stem)[0].item() == pytest.approx((2 + 3 + 6) / 3)
-    stem = random_embeddings(2, 3).patches[STEM]
+    stem = random_embeddings(2, 3).vectors(STEM)
     torch.testing.assert_close(crowding(stem), slow_crowding(stem))
     assert (crowding(torch.zeros(1, 16, 2)) == 0.1).all()
 
@@ -196,7 +197,7 @@ def test_a_farther_patch_never_scores_lower() -> None:
     found = []
     for step in (0.0, 0.5, 1.0, 4.0):
         stem = references.patches[STEM][:1].clone()
-        stem[0, 5] += step
+        stem.view(-1, stem.shape[-1])[5] += step
         queries = Embeddings(torch.zeros(1, 5), patches={LAST: references.patches[LAST][:1], STEM: stem})
         found.append(
             log_fusion(queries, torch.full((1,), 0.5), torch.full((1, *GRID), 0.5), good, SETTINGS)[1][0, 1, 1]
@@ -208,14 +209,14 @@ def test_a_farther_patch_never_scores_lower() -> None:
 @pytest.mark.parametrize("samples", [15, 16, 17, 130])
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 def test_crowding_of_many_samples_is_that_of_one_matrix(samples, kind):
-    stem = random_embeddings(samples, samples).patches[STEM]
+    stem = random_embeddings(samples, samples).vectors(STEM)
     found = crowding(stem if kind == "torch" else stem.numpy())
     torch.testing.assert_close(torch.as_tensor(found), crowding_in_one_matrix(stem), rtol=0, atol=1e-6)
 
 
 def test_distances_to_many_samples_are_the_same_in_pieces(monkeypatch):
     good = LOG.fit([random_embeddings(9, 1)])
-    stem = random_embeddings(3, 2).patches[STEM]
+    stem = random_embeddings(3, 2).vectors(STEM)
     expected = torch.cdist(stem.reshape(-1, 7), good["stem"], compute_mode="donot_use_mm_for_euclid_dist") / 7**0.5
     expected = (expected.log() - 0.5 * good["crowding"].log()).amin(1).reshape(3, -1)
     torch.testing.assert_close(stem_distance(stem, good, 0.5), expected, rtol=0, atol=1e-6)

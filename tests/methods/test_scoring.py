@@ -7,9 +7,11 @@ import math
 import numpy as np
 import oracle
 import pytest
+import scipy.ndimage
 import torch
 
-from winspect.methods.winclip.scoring import association, class_score, combine, few_shot_map, upsample, zero_shot_map
+from winspect.methods.upsampling import Upsampling, upsample
+from winspect.methods.winclip.scoring import association, class_score, combine, few_shot_map, zero_shot_map
 
 
 def test_class_score_by_hand():
@@ -101,3 +103,18 @@ def test_upsampling_is_the_oracles(size):
     grid = torch.rand(1, 3, 4, dtype=torch.float64)
     expected = oracle.bilinear(grid[0].numpy(), *size)
     np.testing.assert_allclose(upsample(grid, size)[0].numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(9, 12), (3, 4), (40, 31)])
+def test_a_map_is_blurred_at_the_pictures_size(size):
+    grid = torch.rand(1, 3, 4, dtype=torch.float64)
+    sharp = torch.nn.functional.interpolate(grid[None], size, mode="bilinear", align_corners=False)[0, 0]
+    expected = scipy.ndimage.gaussian_filter(sharp.numpy(), 4.0)
+    np.testing.assert_allclose(Upsampling(sigma=4.0)(grid, size)[0].numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(9, 12), (1, 1), (3, 2)])
+def test_corners_can_be_aligned(size):
+    grid = torch.rand(1, 3, 4, dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(grid[None], size, mode="bilinear", align_corners=True)[0, 0]
+    np.testing.assert_allclose(Upsampling(align_corners=True)(grid, size)[0], expected, atol=1e-12)

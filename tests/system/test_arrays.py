@@ -9,7 +9,7 @@ import torch
 from winspect.backbones.embeddings import LAST, STEM, Embeddings
 from winspect.methods.method import CutPicture
 from winspect.methods.registry import get_method
-from winspect.methods.winclip.scoring import upsample
+from winspect.methods.upsampling import upsample
 from winspect.system.arrays import logit, normalize, sigmoid, smallest, squared_distances
 
 GRID = (4, 4)
@@ -20,7 +20,9 @@ def embeddings(tiles):
     def random(*shape):
         return torch.from_numpy(RANDOM.standard_normal((tiles, *shape)).astype(np.float32))
 
-    return Embeddings(random(6), {2: random(9, 6), 3: random(4, 6)}, {LAST: random(16, 8), STEM: random(16, 5)})
+    return Embeddings(
+        random(6), {2: random(9, 6), 3: random(4, 6)}, {LAST: random(*GRID, 8), STEM: random(*GRID, 5)}, GRID
+    )
 
 
 def arrays(tensor):
@@ -36,7 +38,7 @@ def test_pictures_are_judged_alike(recipe, shots):
 
     def scores(tiles, text, samples):
         references = method.fit(samples) if samples else None
-        return method.score(tiles, pictures, grid_hw=GRID, text=text, references=references)
+        return method.score(tiles, pictures, text=text, references=references)
 
     expected = scores(tiles, text, samples)
     found = scores(tiles.map(arrays), text.numpy(), [sample.map(arrays) for sample in samples])

@@ -11,12 +11,12 @@ from winspect.backbones.windows import window_indices
 from winspect.system.arrays import Array
 
 LAST = "last"
-"""The last block's patch tokens, as they are: (batch, patches, width)."""
+"""The last block's patch tokens, as they are."""
 LAST_NORM = "last_norm"
-"""The same behind ln_post, as anomalib compares them."""
+"""The same behind the tower's last layer norm."""
 STEM = "stem"
 """Features that a patch embedding of several layers projects its tokens from, ``conv1.stem_features`` in the bundled
-model: (batch, patches, channels)."""
+model, on the grid of its patches."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Needs:
     Attributes:
         scales: sides of the windows to embed, in patches.
         stride: step between windows, in patches.
-        layers: names of the layers whose patch vectors are needed: :data:`LAST`, :data:`LAST_NORM`, :data:`STEM`.
+        layers: names of the layers whose patch vectors are needed, such as :data:`LAST`, :data:`LAST_NORM`,
+            :data:`STEM`; a backbone says which it has.
     """
 
     scales: tuple[int, ...] = ()
@@ -51,12 +52,19 @@ class Embeddings:
         image: (batch, embedding), not normalised.
         windows: scale -> (batch, windows, embedding), in the order of
             :func:`~winspect.backbones.windows.window_indices`.
-        patches: layer -> (batch, patches, width of the layer), for each layer that was needed.
+        patches: layer -> (batch, rows, columns, width of the layer), for each layer that was needed.
+        grid_hw: rows and columns of the patches that windows are made of.
     """
 
     image: Array
     windows: Mapping[int, Array] = field(default_factory=dict)
     patches: Mapping[str, Array] = field(default_factory=dict)
+    grid_hw: tuple[int, int] = (1, 1)
+
+    def vectors(self, layer: str) -> Array:
+        """The patches of a layer one behind the other, row by row: (batch, patches, width)."""
+        patches = self.patches[layer]
+        return array_namespace(patches).reshape(patches, (len(patches), -1, patches.shape[-1]))
 
     def map(self, function: Callable[[Array], Array]) -> Embeddings:
         """The same function on every array."""
@@ -64,6 +72,7 @@ class Embeddings:
             image=function(self.image),
             windows={scale: function(windows) for scale, windows in self.windows.items()},
             patches={layer: function(patches) for layer, patches in self.patches.items()},
+            grid_hw=self.grid_hw,
         )
 
     def rows(self, start: int, stop: int) -> Embeddings:
@@ -81,4 +90,5 @@ class Embeddings:
             image=concat([part.image for part in parts]),
             windows={scale: concat([part.windows[scale] for part in parts]) for scale in first.windows},
             patches={layer: concat([part.patches[layer] for part in parts]) for layer in first.patches},
+            grid_hw=first.grid_hw,
         )

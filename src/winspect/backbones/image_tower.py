@@ -254,7 +254,7 @@ class ImageTower(nn.Module):
         for block in self.blocks:
             last = block is self.blocks[-1] and not whole
             x = block(x, projected=projected if block is first else None, class_token_only=last)
-        layers: dict[str, Callable[[], Tensor | None]] = {
+        layers: dict[str, Callable[[], Any]] = {
             LAST: lambda: x[:, 1:],
             LAST_NORM: lambda: self.ln_post(x[:, 1:]),
             STEM: lambda: stem,
@@ -265,5 +265,6 @@ class ImageTower(nn.Module):
                 scale: self.window_embeddings(tokens, scale, needs.stride, projected=projected)
                 for scale in needs.scales
             },
-            patches={layer: layers[layer]() for layer in needs.layers},
+            patches={layer: layers[layer]().unflatten(1, self.grid_hw) for layer in needs.layers},
+            grid_hw=self.grid_hw,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class EdgeEngine:
 
     device = "cpu"
 
-    def __init__(self, folder: Path, name: str, precision: str, needs: Needs) -> None:
-        self.name, self.precision, self._needs = name, precision, needs
+    def __init__(self, folder: Path, name: str, precision: str, needs: Needs, grid_hw: tuple[int, int]) -> None:
+        self.name, self.precision, self._needs, self._grid_hw = name, precision, needs, grid_hw
         self._one_at_a_time = threading.Lock()  # a graph has one set of buffers
         tokens, tower = (folder / place for place in GRAPHS[name])
         try:
@@ -71,8 +72,11 @@ class EdgeEngine:
         layers = {
             layer: np.array(embedded[STEM]) if layer == STEM else copied("patches") for layer in self._needs.layers
         }
+        if any(vectors.shape[1] != math.prod(self._grid_hw) for vectors in layers.values()):
+            raise ValueError(f"its graphs give other patches than a grid of {self._grid_hw} has")
+        patches = {layer: vectors.reshape(1, *self._grid_hw, -1) for layer, vectors in layers.items()}
         windows = {scale: copied(f"windows_{scale}") for scale in self._needs.scales}
-        return Embeddings(image=copied("image")[0], windows=windows, patches=layers)
+        return Embeddings(image=copied("image")[0], windows=windows, patches=patches, grid_hw=self._grid_hw)
 
 
 def _openvino(path: Path, precision: str) -> Graph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +105,10 @@ class CompiledEngine(Engine):
         with self._one_at_a_time, torch.inference_mode():
             tokens, stem = self.tower.tokens(tiles)
             embeddings = self._embed(tokens, needs)
-        patches = {**embeddings.patches, STEM: stem}
-        return Embeddings(embeddings.image, embeddings.windows, {layer: patches[layer] for layer in needs.layers})
+        known = dict(embeddings.patches)
+        if stem is not None:
+            known[STEM] = stem.unflatten(1, self.tower.grid_hw)
+        return replace(embeddings, patches={layer: known[layer] for layer in needs.layers})
 
     def _embed(self, tokens: Tensor, needs: Needs) -> Embeddings:
         """Embeddings of tiles from their tokens; patch tokens among them where the graph has them anyway."""
@@ -140,7 +143,8 @@ class CompiledEngine(Engine):
         return Embeddings(
             image=tensor(IMAGE).flatten(0, 1),
             windows={scale: tensor(window_output(scale)) for scale in layout.scales},
-            patches={layout.layer: tensor(PATCHES)} if layout.patches else {},
+            patches={layout.layer: tensor(PATCHES).unflatten(1, layout.grid_hw)} if layout.patches else {},
+            grid_hw=layout.grid_hw,
         )
 
 

@@ -81,7 +81,7 @@ class QuantisedEngine(OpenVINOEngine):
         # What belongs to the picture always comes from the graph without windows: rounding to 8 bits turns the last
         # digit of a sum, which depends on the rows beside it, into a step, and a score must not depend on its map.
         pictures, *rest = [super(QuantisedEngine, self)._embed(tokens, part) for part in _passes(needs)]
-        return Embeddings(pictures.image, rest[0].windows, pictures.patches) if rest else pictures
+        return replace(pictures, windows=rest[0].windows) if rest else pictures
 
     def _layouts(self, tiles: int, needs: Needs) -> list[Layout]:
         return [self._layout(tiles, part) for part in _passes(needs)]

@@ -15,7 +15,7 @@ from winspect.datasets.masks import fault_of
 from winspect.errors import PictureError
 from winspect.evaluation.shots import relative_name
 from winspect.methods.result import Result
-from winspect.methods.winclip.scoring import upsample
+from winspect.methods.upsampling import upsample
 from winspect.metrics import Ranking, rank_pixels
 from winspect.metrics.pixel import EIGHT_NEIGHBOURS
 

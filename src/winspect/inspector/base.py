@@ -201,8 +201,7 @@ class Predictor(Classes):
         needs = self.method.needs(few_shot=references is not None, maps=maps)
         embeddings = self._encode(np.concatenate([item.tiles for item in items]), needs)
         pictures = list(map(_as_cut, items))
-        given: dict[str, Any] = {"grid_hw": self.grid_hw, "text": text, "references": references, "maps": maps}
-        return self.method.score(embeddings, pictures, **given)
+        return self.method.score(embeddings, pictures, text=text, references=references, maps=maps)
 
     def _comparable(self, item: Prepared | PictureError, references: References | None) -> Prepared | PictureError:
         """The picture, or an error where the method cannot compare it with the references."""

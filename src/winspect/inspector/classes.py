@@ -187,7 +187,7 @@ class Classes(ABC):
         sample = samples[number]
         others = self.method.fit([*samples[:number], *samples[number + 1 :]])
         picture = CutPicture(len(sample.image))
-        (scores,) = self.method.score(sample, [picture], grid_hw=self.grid_hw, text=text, references=others)
+        (scores,) = self.method.score(sample, [picture], text=text, references=others)
         return 0.0 if scores.tile_maps is None else float(scores.tile_maps.max())
 
     def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ class EdgePredictor(Predictor):
             for name, bundled in manifest.classes.items():
                 self._load_class(folder, name, bundled)
             needs = self.method.needs(few_shot=True, maps=True)
-            self.engine = EdgeEngine(folder, manifest.engine, manifest.identity.precision, needs)
+            self.engine = EdgeEngine(folder, manifest.engine, manifest.identity.precision, needs, manifest.grid_hw)
 
     def _load_class(self, folder: Path, name: str, bundled: BundledClass) -> None:
         with open_file(folder / bundled.text) as file:
@@ -94,10 +93,7 @@ class EdgePredictor(Predictor):
 
     def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
         with refusing_damage(self._folder):
-            embeddings = self.engine.encode(tiles, needs)
-            if any(patches.shape[1] != math.prod(self.grid_hw) for patches in embeddings.patches.values()):
-                raise ValueError(f"its graphs give other patches than a grid of {self.grid_hw} has")
-        return embeddings
+            return self.engine.encode(tiles, needs)
 
     def _score(self, *items: Any) -> list[PictureScores]:
         with refusing_damage(self._folder):  # where embeddings, text and references do not fit each other

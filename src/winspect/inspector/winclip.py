@@ -188,11 +188,10 @@ class WinCLIP(Predictor):
         from winspect.engines.gate import GateScores
 
         needs, text = self.method.needs(few_shot=False, maps=True), self._averaged_text(DEFAULT_CLASS).to(engine.device)
-        given: dict[str, Any] = {"grid_hw": self.grid_hw, "text": text}
         scores = [
             found
             for tile in tiles.split(1)
-            for found in self.method.score(engine.encode(tile, needs), [CutPicture(1)], **given)
+            for found in self.method.score(engine.encode(tile, needs), [CutPicture(1)], text=text)
         ]
         maps = [found.tile_maps[0] for found in scores if found.tile_maps is not None]
         return GateScores(np.array([found.score for found in scores]), np.stack(maps))

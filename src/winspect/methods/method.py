@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from winspect.backbones.embeddings import Embeddings, Needs
-from winspect.pictures.tiles import WHOLE, Cut
+from winspect.methods.upsampling import BILINEAR, Upsampling
+from winspect.pictures.tiles import WHOLE, Cut, Preprocess
 from winspect.system.arrays import Array
 from winspect.system.opening import open_file
 
@@ -84,15 +85,17 @@ class CutPicture:
 
 @dataclass(frozen=True)
 class PictureScores:
-    """Score and maps of one picture.
+    """Score and maps of one picture; more is more anomalous, in the method's own range.
 
     Attributes:
-        score: 1 is most anomalous.
-        tile_maps: float32 (tiles, rows, columns) on the patch grid, 0 to 1; None where they were not asked for.
+        score: of the picture.
+        tile_maps: float32 (tiles, rows, columns), on the patch grid or finer; None where they were not asked for.
+        upsampling: how maps are brought to the tiles' sizes.
     """
 
     score: float
     tile_maps: np.ndarray | None
+    upsampling: Upsampling = BILINEAR
 
 
 class Method(ABC):
@@ -102,7 +105,7 @@ class Method(ABC):
         name: in results, calibrations and bundles, and on the command line once it is in
             :data:`winspect.methods.registry.METHODS`.
         cut: how pictures are cut; a camera's bit depth comes on top.
-        score_range: the lowest and the highest score.
+        score_range: the lowest and the highest score and value of a map; infinity where there is no highest.
         text_average: ``raw`` averages prompt embeddings as they are; ``normalised`` L2-normalises before and after.
         underscores: of class names in prompts: ``space`` or ``keep``.
     """
@@ -117,6 +120,22 @@ class Method(ABC):
     def cut(self) -> Cut:
         """The whole picture."""
         return WHOLE
+
+    def preprocess(self, preprocess: Preprocess, patch: int) -> Preprocess:
+        """How pictures become the backbone's input: as the model has it, or at a size of the method's own.
+
+        Args:
+            preprocess: the model's.
+            patch: side of a patch in pixels.
+
+        Raises:
+            SettingsError: the size is no multiple of the patch, and is not to be rounded.
+        """
+        return preprocess
+
+    def rotations(self, sample: int) -> Sequence[float]:
+        """Angles in degrees at which a good sample, counted from 0, is shown beside its upright view."""
+        return ()
 
     @property
     def text_average(self) -> str:
@@ -139,7 +158,7 @@ class Method(ABC):
 
     @abstractmethod
     def fit(self, samples: Sequence[Embeddings]) -> References:
-        """What is kept of good samples, one or more, each with all its tiles.
+        """What is kept of good samples, one or more, each with all its tiles in all its views.
 
         Raises:
             ReferencesError: the samples do not fit together.
@@ -151,7 +170,6 @@ class Method(ABC):
         embeddings: Embeddings,
         pictures: Sequence[CutPicture],
         *,
-        grid_hw: tuple[int, int],
         text: Array,
         references: References | None = None,
         maps: bool = True,
@@ -161,7 +179,6 @@ class Method(ABC):
         Args:
             embeddings: of all tiles, in order.
             pictures: which tiles are whose.
-            grid_hw: rows and columns of the patch grid.
             text: (2, embedding), normal and anomalous.
             references: good samples of the class; None for zero-shot.
             maps: False where scores are enough; a method that needs the maps for its scores gives them all the same.

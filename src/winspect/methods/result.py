@@ -13,7 +13,7 @@ import numpy as np
 
 from winspect.errors import PictureError
 from winspect.methods.method import PictureScores
-from winspect.methods.winclip.scoring import upsample
+from winspect.methods.upsampling import BILINEAR, Upsampling
 from winspect.pictures.tiles import Prepared
 
 CONSTANT_SPREAD = 1e-3
@@ -40,14 +40,16 @@ class Result:
     Attributes:
         path: the picture's name, as it was given.
         category_name: the class it was scored as.
-        anomaly_score: 1 is most anomalous, 0 least; None when the picture could not be scored.
-        tile_maps: float32 (tiles, rows, columns), the anomaly map of each tile on the patch grid, 0 to 1.
+        anomaly_score: more is more anomalous, in the method's range (0 to 1 for WinCLIP's recipes); None when the
+            picture could not be scored.
+        tile_maps: float32 (tiles, rows, columns), in the same range: the map of each tile on the patch grid, or finer.
         tile_boxes: (x0, y0, x1, y1) of each tile in pixels, x1 and y1 exclusive.
         size_wh: width and height of the picture in pixels, upright.
         picture_rgb: uint8 (height, width, 3), only when the prediction was asked to keep it.
         error: why the picture could not be scored, else None.
         warning: what is suspicious about the picture (damaged, black, a constant colour, ...), else None. Several are
             joined by ``"; "``.
+        upsampling: how tile maps become ``anomaly_map``.
     """
 
     path: str
@@ -59,6 +61,7 @@ class Result:
     picture_rgb: np.ndarray | None = field(default=None, repr=False)
     error: PictureError | None = None
     warning: str | None = None
+    upsampling: Upsampling = field(default=BILINEAR, repr=False)
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):
@@ -72,9 +75,9 @@ class Result:
 
     @cached_property
     def anomaly_map(self) -> np.ndarray | None:
-        """float32 (height, width) at the picture's own size, 0 to 1, 1 is most anomalous.
+        """float32 (height, width) at the picture's own size, more is more anomalous.
 
-        Each tile's map is upsampled bilinearly to its tile; where tiles overlap their maps are averaged.
+        Each tile's map is upsampled to its tile; where tiles overlap their maps are averaged.
         Made when first read, so that scores alone stay cheap. None when there is an error.
         """
         if self.tile_maps is None or self.size_wh is None:
@@ -92,7 +95,7 @@ class Result:
     def _tile_map(self, number: int) -> np.ndarray:
         assert self.tile_maps is not None  # narrowed by anomaly_map
         x0, y0, x1, y1 = self.tile_boxes[number]
-        return upsample(self.tile_maps[number : number + 1], (y1 - y0, x1 - x0))[0]
+        return self.upsampling(self.tile_maps[number : number + 1], (y1 - y0, x1 - x0))[0]
 
     def keys(self) -> tuple[str, ...]:
         """The names that ``result[name]`` knows."""
@@ -133,7 +136,8 @@ def shrunk(result: Result, size_wh: tuple[int, int]) -> Result:
         return result
     scales = [new / old for new, old in zip(size_wh, result.size_wh, strict=True)]
     boxes = tuple(_scaled(box, (*scales, *scales)) for box in result.tile_boxes)
-    return replace(result, size_wh=size_wh, tile_boxes=boxes)
+    upsampling = result.upsampling.of_scaled_picture(math.sqrt(math.prod(scales)))
+    return replace(result, size_wh=size_wh, tile_boxes=boxes, upsampling=upsampling)
 
 
 def _scaled(box: tuple[int, int, int, int], scales: tuple[float, ...]) -> tuple[int, int, int, int]:
@@ -161,6 +165,7 @@ def result_of(item: Prepared, category_name: str, scores: PictureScores, precisi
         size_wh=item.size_wh,
         picture_rgb=item.rgb,
         warning=item.warning,
+        upsampling=scores.upsampling,
     )
 
 

@@ -117,15 +117,19 @@ class Preprocess:
     converts them to RGB, palettes without any smoothing; here all are RGB first.
 
     Args:
-        size: side of the square the model sees, in pixels.
+        size: side of the square the model sees, in pixels; with ``aspect`` the shorter side of the picture.
         mean, std: per channel, R, G, B, on the scale 0..1.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
+        aspect: keep the picture's aspect ratio, and crop at the right and at the bottom to whole patches.
+        patch: side of a patch in pixels; with ``aspect`` alone.
     """
 
     size: int = 240
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     interpolation: str = "bicubic"
+    aspect: bool = False
+    patch: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or isinstance(self.size, bool) or not 1 <= self.size <= _LARGEST_SIZE:
@@ -139,7 +143,7 @@ class Preprocess:
             raise SettingsError(f'interpolation: got {self.interpolation!r}, need "bicubic" or "bilinear"')
 
     def __call__(self, rgb: np.ndarray | Image.Image, box: Box | None = None) -> np.ndarray:
-        """The picture, or its part in ``box`` (x0, y0, x1, y1), as float32 (3, size, size), normalised.
+        """The picture, or its part in ``box`` (x0, y0, x1, y1), as float32 (3, height, width), normalised.
 
         Args:
             rgb: uint8 (H, W, 3), RGB, as ``read_rgb`` returns it, or an RGB ``PIL.Image``.
@@ -148,7 +152,7 @@ class Preprocess:
         return self.normalise(self.resize(rgb, box))
 
     def resize(self, rgb: np.ndarray | Image.Image, box: Box | None = None) -> np.ndarray:
-        """The first half: the picture, or its part in ``box``, as uint8 (size, size, 3), RGB. Arguments as above."""
+        """The first half: the picture, or its part in ``box``, as uint8 (height, width, 3), RGB. Arguments as above."""
         image = rgb if isinstance(rgb, Image.Image) else _image_from_rgb(rgb)
         if box is not None and box != (0, 0, *image.size):
             x0, y0, x1, y1 = box
@@ -156,20 +160,25 @@ class Preprocess:
                 raise SettingsError(f"box {box} is not inside the picture of {image.width}x{image.height}")
             image = image.crop(box)
         method = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
-        return np.asarray(image.resize((self.size, self.size), method))
+        if not self.aspect:
+            return np.asarray(image.resize((self.size, self.size), method))
+        # Truncated as torchvision's Resize does it.
+        width, height = (self.size * side // min(image.size) for side in image.size)
+        whole = np.asarray(image.resize((width, height), method))
+        return whole[: height - height % self.patch, : width - width % self.patch]
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """The second half: uint8 (..., size, size, 3), RGB, to float32 (..., 3, size, size).
+        """The second half: uint8 (..., height, width, 3), RGB, to float32 (..., 3, height, width).
 
         Raises:
             SettingsError: another dtype or shape.
         """
-        if pixels.dtype != np.uint8 or pixels.shape[-3:] != (self.size, self.size, _CHANNELS):
+        if pixels.dtype != np.uint8 or not self._has_its_size(pixels.shape[-3:]):
             got = f"got dtype {pixels.dtype}, shape {pixels.shape}"
             raise SettingsError(f"{got}, need uint8 (..., {self.size}, {self.size}, 3): resize with these settings")
-        batch = pixels.shape[:-3]
+        batch, (height, width) = pixels.shape[:-3], pixels.shape[-3:-1]
         mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
-        tiles = np.empty((*batch, _CHANNELS, self.size, self.size), np.float32)
+        tiles = np.empty((*batch, _CHANNELS, height, width), np.float32)
         # Tile by tile, so that one stays in the processor's cache through all steps. A 256-entry table is slower than
         # this arithmetic (measured), which also rounds as torch does.
         for index in np.ndindex(batch):
@@ -179,6 +188,14 @@ class Preprocess:
             tile -= mean
             tile /= std
         return tiles
+
+    def _has_its_size(self, shape: tuple[int, ...]) -> bool:
+        if len(shape) != _CHANNELS or shape[-1] != _CHANNELS:
+            return False
+        if not self.aspect:
+            return shape[:2] == (self.size, self.size)
+        whole = self.size - self.size % self.patch
+        return min(shape[:2]) == whole and not any(side % self.patch for side in shape[:2])
 
 
 def _image_from_rgb(rgb: np.ndarray) -> Image.Image:
@@ -196,7 +213,7 @@ class Prepared:
         name: its path, or a word such as ``"<array>"``.
         size_wh: (width, height) in pixels, upright.
         boxes: T boxes (x0, y0, x1, y1) in pixels, one per tile.
-        tiles: float32 (T, 3, S, S), normalised.
+        tiles: float32 (T, 3, height, width), normalised.
         rgb: uint8 (H, W, 3), or None unless it was asked for.
         warning: what is suspicious about the picture; see :class:`winspect.pictures.decoding.Decoded`.
     """

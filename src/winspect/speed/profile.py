@@ -189,7 +189,7 @@ def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float]
     text = torch.ones(2, embeddings.image.shape[-1], device=embeddings.image.device)
     with torch.inference_mode():
         pictures_cut = [CutPicture(len(item.tiles), item.size_wh) for item in items]
-        model.method.score(embeddings, pictures_cut, grid_hw=model.grid_hw, text=text)
+        model.method.score(embeddings, pictures_cut, text=text)
     mark()
     return {name: after - before for name, before, after in zip(STAGES, marks, marks[1:], strict=False)}, tiles
 

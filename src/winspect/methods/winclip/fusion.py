@@ -194,7 +194,7 @@ def fused_sums(
     stride: int = 1,
 ) -> tuple[Array, Array]:
     """``image`` and ``map`` of the module's formula, before they are brought to 0 to 1; see :func:`log_fusion`."""
-    stem, patches = embeddings.patches[STEM], embeddings.patches[LAST]
+    stem, patches = embeddings.vectors(STEM), embeddings.vectors(LAST)
     xp = array_namespace(zero_shot_maps)
     grid_hw = (zero_shot_maps.shape[1], zero_shot_maps.shape[2])
 

@@ -59,7 +59,7 @@ class Log(Tiles):
     def fit(self, samples: Sequence[Embeddings]) -> References:
         """See :class:`Method`."""
         references = super().fit(samples)
-        added = keep(Embeddings.concatenate(samples).patches[STEM])
+        added = keep(Embeddings.concatenate(samples).vectors(STEM))
         return References({**references.arrays, **added}, references.tiles)
 
     def score(
@@ -67,15 +67,14 @@ class Log(Tiles):
         embeddings: Embeddings,
         pictures: Sequence[CutPicture],
         *,
-        grid_hw: tuple[int, int],
         text: Array,
         references: References | None = None,
         maps: bool = True,
     ) -> list[PictureScores]:
         """See :class:`Method`; always with maps."""
         if references is None:
-            return super().score(embeddings, pictures, grid_hw=grid_hw, text=text)
-        scores, zero_shot = self.zero_shot(embeddings, text, grid_hw)
+            return super().score(embeddings, pictures, text=text)
+        scores, zero_shot = self.zero_shot(embeddings, text)
         fused = log_fusion(embeddings, scores, zero_shot, references, self.weights, stride=self.recipe.stride)
         largest = array_namespace(scores).max
         return [PictureScores(float(largest(scores)), to_numpy(maps)) for _, scores, maps in split(pictures, *fused)]

@@ -71,29 +71,28 @@ class Paper(Method):
         together = Embeddings.concatenate(samples)
         windows = {f"{WINDOWS}{scale}": merge(vectors) for scale, vectors in together.windows.items()}
         counts = {len(sample.image) for sample in samples}
-        return References({PATCHES: merge(together.patches[self._layer]), **windows}, _only(counts))
+        return References({PATCHES: merge(together.vectors(self._layer)), **windows}, _only(counts))
 
     def score(
         self,
         embeddings: Embeddings,
         pictures: Sequence[CutPicture],
         *,
-        grid_hw: tuple[int, int],
         text: Array,
         references: References | None = None,
         maps: bool = True,
     ) -> list[PictureScores]:
         """See :class:`Method`."""
-        scores, zero_shot = self.zero_shot(embeddings, text, grid_hw)
+        scores, zero_shot = self.zero_shot(embeddings, text)
         if references is None:
             return [
                 PictureScores(float(self._mean(picture, its_scores)), to_numpy(its_maps) if maps else None)
                 for picture, its_scores, its_maps in split(pictures, scores, zero_shot)
             ]
-        associations = self._associations(embeddings, references, pictures, grid_hw)
+        associations = self._associations(embeddings, references, pictures)
         return [self._sum(*rows) for rows in split(pictures, scores, zero_shot, associations)]
 
-    def zero_shot(self, embeddings: Embeddings, text: Array, grid_hw: tuple[int, int]) -> tuple[Array, Array]:
+    def zero_shot(self, embeddings: Embeddings, text: Array) -> tuple[Array, Array]:
         """Zero-shot scores (tiles,) and maps (tiles, rows, columns), 0 to 1."""
 
         def score(vectors: Array) -> Array:
@@ -101,20 +100,16 @@ class Paper(Method):
 
         scores = score(embeddings.image)
         windows = {scale: score(vectors) for scale, vectors in embeddings.windows.items()}
-        return scores, zero_shot_map(scores, windows, grid_hw, stride=self.recipe.stride)
+        return scores, zero_shot_map(scores, windows, embeddings.grid_hw, stride=self.recipe.stride)
 
-    def _associations(
-        self, embeddings: Embeddings, references: References, pictures: Sequence[CutPicture], grid_hw: tuple[int, int]
-    ) -> Array:
+    def _associations(self, embeddings: Embeddings, references: References, pictures: Sequence[CutPicture]) -> Array:
         """Association maps (tiles, rows, columns), every tile against all tiles of the references."""
         known = references[PATCHES], {scale: references[f"{WINDOWS}{scale}"] for scale in embeddings.windows}
-        return self._association(embeddings, *known, grid_hw)
+        return self._association(embeddings, *known)
 
-    def _association(
-        self, embeddings: Embeddings, patches: Array, windows: Mapping[int, Array], grid_hw: tuple[int, int]
-    ) -> Array:
-        tokens = embeddings.patches[self._layer]
-        return few_shot_map(tokens, embeddings.windows, patches, windows, grid_hw, stride=self.recipe.stride)
+    def _association(self, embeddings: Embeddings, patches: Array, windows: Mapping[int, Array]) -> Array:
+        tokens, stride = embeddings.vectors(self._layer), self.recipe.stride
+        return few_shot_map(tokens, embeddings.windows, patches, windows, embeddings.grid_hw, stride=stride)
 
     def _mean(self, picture: CutPicture, scores: Array) -> Array:
         """The mean of a picture's tiles."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from winspect.backbones.windows import harmonic_mean, spread_to_patches
-from winspect.system.arrays import Array, like, merge, normalize, sigmoid
+from winspect.system.arrays import Array, merge, normalize, sigmoid
 
 # Entries of the cosine matrix computed at a time (64 MB): bounds memory however many references there are.
 _LARGEST_COSINE_MATRIX = 2**24
@@ -108,23 +107,3 @@ def combine(image_scores: Array, zero_shot_maps: Array, association_maps: Array 
         return image_scores, zero_shot_maps
     strongest = array_namespace(association_maps).max(association_maps, axis=(1, 2))
     return (image_scores + strongest) / 2, (zero_shot_maps + association_maps) / 2
-
-
-def upsample(maps: Array, size_hw: tuple[int, int]) -> Array:
-    """Bilinear (torch's align_corners=False) from (batch, rows, columns) to (batch, height, width)."""
-    astype = array_namespace(maps).astype
-    rows, columns = (
-        astype(like(_bilinear(*lengths), maps), maps.dtype) for lengths in zip(maps.shape[1:], size_hw, strict=True)
-    )
-    return rows @ maps @ columns.T
-
-
-def _bilinear(length: int, count: int) -> np.ndarray:
-    """Which of ``length`` values make each of ``count`` new ones, and by how much: (count, length)."""
-    centres = np.clip((np.arange(count) + 0.5) * (length / count) - 0.5, 0, length - 1)
-    before = np.minimum(centres.astype(np.int64), max(length - 2, 0))
-    share = centres - before
-    weights = np.zeros((count, length))
-    weights[np.arange(count), before] = 1 - share
-    weights[np.arange(count), np.minimum(before + 1, length - 1)] += share
-    return weights

@@ -48,12 +48,10 @@ class Tiles(Paper):
         more = last_tile_count(*picture.size_wh, stride_fraction=self.recipe.tile_stride) - 1
         return (array_namespace(scores).sum(scores) + more * scores[-1]) / (len(scores) + more)
 
-    def _associations(
-        self, embeddings: Embeddings, references: References, pictures: Sequence[CutPicture], grid_hw: tuple[int, int]
-    ) -> Array:
+    def _associations(self, embeddings: Embeddings, references: References, pictures: Sequence[CutPicture]) -> Array:
         if not self._same:
-            return super()._associations(embeddings, references, pictures, grid_hw)
-        patches = embeddings.patches[self._layer].shape[1]
+            return super()._associations(embeddings, references, pictures)
+        patches = embeddings.vectors(self._layer).shape[1]
         windows = {scale: vectors.shape[1] for scale, vectors in embeddings.windows.items()}
         numbers = [number for picture in pictures for number in range(picture.tiles)]
         tiles = [
@@ -63,10 +61,7 @@ class Tiles(Paper):
             )
             for number in range(max(numbers) + 1)
         ]
-        maps = [
-            self._association(embeddings.rows(row, row + 1), *tiles[number], grid_hw)
-            for row, number in enumerate(numbers)
-        ]
+        maps = [self._association(embeddings.rows(row, row + 1), *tiles[number]) for row, number in enumerate(numbers)]
         return array_namespace(maps[0]).concat(maps)
 
     def _sum(self, picture: CutPicture, scores: Array, zero_shot: Array, associations: Array) -> PictureScores:

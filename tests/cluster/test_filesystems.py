@@ -9,17 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from winspect.cluster import filesystems
-from winspect.cluster.filesystems import (
-    is_uri,
-    list_folder,
-    local_path,
-    named,
-    open_place,
-    pictures_of,
-    read_picture,
-)
+from winspect.cluster import filesystems, pictures
+from winspect.cluster.filesystems import is_uri, list_folder, local_path, named, open_place
 from winspect.cluster.inputs import find_inputs
+from winspect.cluster.pictures import pictures_of
 from winspect.errors import PictureError, SourceError
 from winspect.pictures.find import find_pictures
 
@@ -133,8 +126,8 @@ def test_a_folder_of_a_store(bucket):
     names = ["s3://bucket/p/b9.png", "s3://bucket/p/b10.png", "s3://bucket/p/%C3%A9%20%3F%23%2525.png"]
     assert inputs.table.column("id").to_pylist() == names
     assert inputs.table.column("path").to_pylist() == [name + QUERY for name in names]
-    pictures = [b"p/b9.png", b"p/b10.png", "p/é ?#%25.png".encode()]
-    assert list(pictures_of(inputs.rows(range(3)))) == pictures
+    content = [b"p/b9.png", b"p/b10.png", "p/é ?#%25.png".encode()]
+    assert list(pictures_of(inputs.rows(range(3)))) == content
 
 
 def test_a_manifest_in_a_store(bucket):
@@ -195,21 +188,23 @@ def test_uris_that_cannot_be_used(bucket, uri, message):
     assert "AWS" not in str(caught.value)
 
 
+def picture_at(*paths: str) -> list:
+    found = pictures_of([{"id": path, "path": path, "file": None, "column": None} for path in paths])
+    return [str(picture) if isinstance(picture, PictureError) else picture for picture in found]
+
+
 def test_one_picture(bucket, monkeypatch):
     fill(bucket, "a.png")
-    assert read_picture("/nowhere/a.png") == "/nowhere/a.png"
-    assert read_picture("file:///nowhere/a%20b.png") == "/nowhere/a b.png"
-    assert read_picture("s3://bucket/a.png" + QUERY) == b"a.png"
-    with pytest.raises(PictureError, match="holds a password"):
-        read_picture("s3://key:word@bucket/a.png")
-    monkeypatch.setattr(filesystems, "MAX_BYTES", 4)
-    with pytest.raises(PictureError, match="at most 0 are read: reduce it"):
-        read_picture("s3://bucket/a.png" + QUERY)
+    found = picture_at("/nowhere/a.png", "file:///nowhere/a%20b.png", "s3://bucket/a.png" + QUERY)
+    assert found == ["/nowhere/a.png", "/nowhere/a b.png", b"a.png"]
+    (secret,) = picture_at("s3://key:word@bucket/a.png")
+    assert secret.startswith("s3://key@bucket/a.png: holds a password")
+    monkeypatch.setattr(pictures, "MAX_BYTES", 4)
+    assert picture_at("s3://bucket/a.png" + QUERY) == ["s3://bucket/a.png: 0 MiB, at most 0 are read: reduce it"]
 
 
 def test_a_picture_under_a_scheme_nobody_opens():
-    with pytest.raises(PictureError, match=r"^ftp://host/a.png: its scheme is not one of"):
-        read_picture("ftp://host/a.png")
+    assert picture_at("ftp://host/a.png")[0].startswith("ftp://host/a.png: its scheme is not one of")
 
 
 @pytest.fixture
@@ -242,9 +237,9 @@ def test_embedded_pictures_between_files(parquet, tmp_path):
 
 
 def failures(rows: list[dict]) -> list[str]:
-    pictures = list(pictures_of(rows))
-    assert len(pictures) == len(rows)
-    return [str(picture) if isinstance(picture, PictureError) else picture for picture in pictures]
+    found = list(pictures_of(rows))
+    assert len(found) == len(rows)
+    return [str(picture) if isinstance(picture, PictureError) else picture for picture in found]
 
 
 def test_a_file_that_is_gone_fails_row_by_row(parquet):
@@ -266,16 +261,16 @@ def test_a_file_that_has_changed_fails_row_by_row(parquet):
 
 def test_a_damaged_row_group_fails_alone(tmp_path):
     path = tmp_path / "m.parquet"
-    pictures = [bytes([row]) * 1000 for row in range(30)]
-    pq.write_table(pa.table({"bytes": pictures}), path, row_group_size=10, compression="none", use_dictionary=False)
+    content = [bytes([row]) * 1000 for row in range(30)]
+    pq.write_table(pa.table({"bytes": content}), path, row_group_size=10, compression="none", use_dictionary=False)
     rows = inputs_of(str(path))
     start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
-    content = bytearray(path.read_bytes())
-    content[start : start + 30] = b"\xff" * 30
-    path.write_bytes(content)
+    damaged = bytearray(path.read_bytes())
+    damaged[start : start + 30] = b"\xff" * 30
+    path.write_bytes(damaged)
     results = failures(rows)
-    assert results[:10] == pictures[:10]
-    assert results[20:] == pictures[20:]
+    assert results[:10] == content[:10]
+    assert results[20:] == content[20:]
     assert all(str(path) in failure for failure in results[10:20])
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from pyarrow import fs
 from winspect.cluster.filesystems import Uri, is_uri, kind_of, list_folder, local_path, named
 from winspect.cluster.manifests import MANIFESTS, read_manifest
 from winspect.cluster.rows import SCHEMA, SHOWN, Problems, place_in, placed, repeated
+from winspect.datasets.tables import Separators
 from winspect.errors import SourceError
 from winspect.inspector.base import DEFAULT_CLASS
 from winspect.methods.winclip.prompts import check_class_name
@@ -33,7 +36,6 @@ OVERLAYS = "_maps"  # the folder in a destination with pictures that are results
 _HASHED = ("id", "path", "class", "file", "row")
 COLUMNS = ("id", "path", "class", "file", "row", "column")
 _HASHED_ROWS = 1 << 18
-_LOOKED_AT = 1000  # repeated ids, of which an error names a few
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +122,13 @@ def _expanded(source: str, leave_out: str | None) -> tuple[str, list[str]]:
     """What a source is, ``local`` (pictures), ``uris`` or ``manifests``, and the names it stands for."""
     if is_uri(source):
         return _expanded_uri(source, leave_out)
-    ending = os.path.splitext(source)[1].lower()
     if os.path.isdir(source):
-        if not _holds_parquet_only(source, leave_out):
-            return "local", [source]
-        return "manifests", _parquet_below(source, leave_out)
-    if ending in MANIFESTS:
-        if os.path.lexists(source):
-            return "manifests", [source]
-        return "manifests", [file for file in _search(source, MANIFESTS) if not _is_in(file, leave_out)]
+        is_local = not _holds_parquet_only(source, leave_out)
+        return ("local", [source]) if is_local else ("manifests", _parquet_below(source, leave_out))
+    if ending_of(source) in MANIFESTS:
+        is_name = os.path.lexists(source)
+        files = [source] if is_name else [file for file in _search(source, MANIFESTS) if not _is_in(file, leave_out)]
+        return "manifests", files
     if glob.has_magic(source) and not os.path.lexists(source) and "**" not in source:
         hits = sorted(glob.glob(source), key=natural_key)
         if hits and all(_is_parquet(hit, leave_out) for hit in hits):
@@ -144,28 +144,21 @@ def _search(pattern: str, endings: Sequence[str]) -> list[str]:
 
 
 def _is_parquet(path: str, leave_out: str | None) -> bool:
-    return _holds_parquet_only(path, leave_out) if os.path.isdir(path) else path.lower().endswith(".parquet")
+    return _holds_parquet_only(path, leave_out) if os.path.isdir(path) else ending_of(path) == ".parquet"
 
 
 def _holds_parquet_only(folder: str, leave_out: str | None) -> bool:
     """Whether there are Parquet files and no pictures; stops at the first picture."""
     seen = {os.path.realpath(place) for place in (leave_out, os.path.join(leave_out, OVERLAYS))} if leave_out else set()
-    found, stack = False, [folder]
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    if is_hidden(entry.name):
-                        continue
-                    if entry.is_dir():
-                        real = os.path.realpath(entry.path)
-                        stack.extend([] if real in seen else [entry.path])
-                        seen.add(real)
-                    elif is_picture(entry.path):
-                        return False
-                    found = found or ending_of(entry.name) == ".parquet"
-        except OSError:  # searching it for pictures says what is wrong
+    found = False
+    for top, folders, names in os.walk(folder, followlinks=True):
+        real = {name: os.path.realpath(os.path.join(top, name)) for name in folders if not is_hidden(name)}
+        folders[:] = [name for name, place in real.items() if place not in seen]
+        seen.update(real.values())
+        visible = [os.path.join(top, name) for name in names if not is_hidden(name)]
+        if any(map(is_picture, visible)):
             return False
+        found = found or any(ending_of(name) == ".parquet" for name in visible)
     return found
 
 
@@ -173,20 +166,26 @@ def _parquet_below(place: str, leave_out: str | None) -> list[str]:
     """Parquet files in a folder; names with ``_`` or ``.`` in front are nobody's data, as for every reader of them."""
     if not os.path.isdir(place):
         return [place]
-    below = {file: Path(file).relative_to(place).parts for file in _search(place, (".parquet",))}
-    plain = [file for file, parts in below.items() if not any(part.startswith("_") for part in parts)]
-    return [file for file in plain if not _is_in(file, leave_out)]
+    return [
+        file
+        for file in _search(place, (".parquet",))
+        if "/_" not in f"/{Path(file).relative_to(place).as_posix()}" and not _is_in(file, leave_out)
+    ]
 
 
 def _is_overlay(path: str, leave_out: str | None) -> bool:
     """Whether a picture is an overlay that a batch with this destination wrote."""
-    return OVERLAYS in path and leave_out is not None and _is_in(path, os.path.join(leave_out, OVERLAYS))
+    return OVERLAYS in path and _is_in(path, leave_out, OVERLAYS)
 
 
-def _is_in(file: str, folder: str | None) -> bool:
-    if folder is None or is_uri(folder):
+def _is_in(file: str, folder: str | None, below: str = "") -> bool:
+    """Whether a file, by its path or URI, lies in a folder, or in one below it; links are followed."""
+    if folder is None or is_uri(file) != is_uri(folder):
         return False
-    return _is_below(os.path.dirname(os.path.abspath(file)), folder)
+    if is_uri(file):
+        uri, top = Uri.split(file), Uri.split(folder)
+        return bool(top.path) and uri.head == top.head and uri.path.startswith(posixpath.join(top.path, below, ""))
+    return _is_below(os.path.dirname(os.path.abspath(file)), os.path.join(folder, below))
 
 
 @lru_cache(maxsize=4096)
@@ -197,66 +196,55 @@ def _is_below(folder: str, top: str) -> bool:
 def _expanded_uri(uri: str, leave_out: str | None) -> tuple[str, list[str]]:
     kind = kind_of(uri)
     if kind == fs.FileType.File:
-        return ("manifests" if named(uri).lower().endswith(MANIFESTS) else "uris"), [uri]
+        return ("manifests" if ending_of(named(uri)) in MANIFESTS else "uris"), [uri]
     parts = Uri.split(uri)
     if kind == fs.FileType.NotFound:
         if re.search(r"[*\[]", parts.path):
             raise SourceError(f"{named(uri)!r}: a pattern in a URI is not searched: name the folder, or a manifest")
         raise SourceError(f"{named(uri)!r}: no such file or folder: check the path")
-    destination = _destination_key(parts, leave_out)
     found = list_folder(uri, (".parquet",))
-    pictures = [key for key in found if not key.lower().endswith(".parquet")]
-    kept = [key for key in pictures if not (destination and key.startswith(f"{destination}{OVERLAYS}/"))]
-    if kept:
-        return "uris", [parts.at(key) for key in kept]
-    below = len(parts.path)
-    files = [key for key in found if key.lower().endswith(".parquet") and "/_" not in f"/{key[below:]}"]
-    files = [key for key in files if not (destination and key.startswith(destination))]
-    if not files:
-        raise SourceError(f"no pictures in {named(uri)}: looked for {FORMAT_NAMES}")
-    return "manifests", [parts.at(key) for key in files]
-
-
-def _destination_key(source: Uri, leave_out: str | None) -> str | None:
-    """What names in the source's bucket start with if they are the destination's."""
-    if leave_out is None or not is_uri(leave_out):
-        return None
-    destination = Uri.split(leave_out)
-    return f"{destination.path}/" if destination.head == source.head and destination.path else None
+    pictures = [parts.at(key) for key in found if ending_of(key) != ".parquet"]
+    if pictures := [place for place in pictures if not _is_overlay(place, leave_out)]:
+        return "uris", pictures
+    plain = [key for key in found if ending_of(key) == ".parquet" and "/_" not in f"/{key[len(parts.path) :]}"]
+    if files := [place for place in map(parts.at, plain) if not _is_in(place, leave_out)]:
+        return "manifests", files
+    raise SourceError(f"no pictures in {named(uri)}: looked for {FORMAT_NAMES}")
 
 
 def _pictures(names: Sequence[str], default_class: str) -> pa.Table:
     """Pictures that a search found; all of the same class."""
+    here = os.path.join(os.getcwd(), "_")  # as if a manifest here named them
     try:
-        paths = pa.array(placed(names, os.path.join(os.getcwd(), "_")), pa.string())  # as if a manifest here named them
+        paths = pa.array(placed(names, here, Separators(here)), pa.string())
         ids = pa.array([name.partition("?")[0] if is_uri(name) else name for name in names], pa.string())
     except UnicodeEncodeError as error:
         raise SourceError(f"{error.object!r}: a name that is not UTF-8, which no table holds: rename it") from error
     others = [pa.nulls(len(names), SCHEMA.field(name).type) for name in SCHEMA.names[3:]]
-    return pa.table([ids, paths, repeated(default_class, len(names)), *others], schema=SCHEMA)
+    return pa.table([ids, paths, repeated(default_class, ids.is_valid()), *others], schema=SCHEMA)
 
 
 def _refuse_repeats(table: pa.Table) -> None:
     """Raise ``SourceError`` if an id stands in two rows."""
     # Eight bytes for each id, whatever its length; equal hashes are looked at again.
-    chunks = table.column("id").chunks
-    hashes = np.concatenate([np.fromiter(map(hash, chunk.to_pylist()), np.int64, len(chunk)) for chunk in chunks])
-    order = np.argsort(hashes, kind="stable")
-    again = np.append(False, hashes[order][1:] == hashes[order][:-1])
-    firsts = np.flatnonzero(again[1:] & ~again[:-1])
-    repeats: list[str] = []
-    for first, second in sorted(zip(order[firsts].tolist(), order[firsts + 1].tolist(), strict=True)):
-        name = table.column("id")[first].as_py()
-        if len(repeats) == SHOWN:
-            break
-        if name == table.column("id")[second].as_py():
-            repeats.append(f"{name!r} ({_place(table, first)} and {_place(table, second)})")
+    ids = table.column("id")
+    hashes = np.concatenate([np.fromiter(map(hash, chunk.to_pylist()), np.int64, len(chunk)) for chunk in ids.chunks])
+    ordered = np.sort(hashes)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    rows: dict[str, list[int]] = {}
+    for row in np.flatnonzero(np.isin(hashes, again)).tolist() if len(again) else ():
+        rows.setdefault(ids[row].as_py(), []).append(row)
+    repeats = {name: places for name, places in rows.items() if len(places) > 1}
     if repeats:
-        count = int(again.sum())
+        shown = [
+            f"{name!r} ({_place(table, first)} and {_place(table, second)})"
+            for name, (first, second, *_) in islice(repeats.items(), SHOWN)
+        ]
+        count = sum(len(places) - 1 for places in repeats.values())
         many = f"{count} rows have ids that came before" if count > 1 else "1 row has an id that came before"
-        more = f"; and {len(firsts) - SHOWN} more ids" if len(firsts) > SHOWN else ""
+        more = f"; and {len(repeats) - SHOWN} more ids" if len(repeats) > SHOWN else ""
         fix = "name each picture once, or give each an own id in a column id"
-        raise SourceError(f"{many}, {fix}: {'; '.join(repeats)}{more}")
+        raise SourceError(f"{many}, {fix}: {'; '.join(shown)}{more}")
 
 
 def _place(table: pa.Table, row: int) -> str:

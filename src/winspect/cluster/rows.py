@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +18,8 @@ from winspect.methods.winclip.prompts import check_class_name
 
 BATCH_ROWS = 1 << 16
 SHOWN = 5  # bad rows that an error names
-_UNTIDY = re.compile(r"(^|/)\.{1,2}(/|$)|//|/$")
+_UNTIDY = re.compile(r"(^|/)\.{1,2}(/|$)|//|/$|\\")
+_NO_TEXT = pa.scalar(None, pa.string())
 _NAMED = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
@@ -75,82 +75,65 @@ class Raw:
     column: str | None = None  # that holds the bytes
 
 
-def checked(raw: Raw, manifest: str, default_class: str, problems: Problems) -> pa.Table:
+def checked(raw: Raw, manifest: str, default_class: str, separators: Separators, problems: Problems) -> pa.Table:
     """Rows with paths, ids and classes as a run needs them (SCHEMA); none of them if one cannot be used."""
     path, given, category = (_stripped(values) for values in (raw.path, raw.id, raw.category))
     embedded = raw.row.is_valid()
     category = pc.fill_null(category, default_class).dictionary_encode()
-    words, faults = _class_words(category.dictionary.to_pylist())
-    faulty = pc.fill_null(pa.array(faults, pa.string()).take(category.indices), "")
-    is_address = pc.and_(pc.invert(embedded), pc.fill_null(pc.match_substring_regex(path, URI_START), False))
+    words = [_class_words(name) for name in category.dictionary.to_pylist()]
+    unusable = pa.array([fault for _, fault in words], pa.string()).take(category.indices)
+    is_address = pc.and_(pc.invert(embedded), pc.match_substring_regex(path, URI_START))
     known = pc.match_substring_regex(path, f"(?i)^({'|'.join(SCHEMES)})://")
     reasons = [
         (pc.and_(path.is_null(), pc.invert(embedded)), "no path" + " and no picture" * (raw.column is not None)),
-        (pc.and_(given.is_null(), pa.scalar(raw.has_id)), "the id is empty"),
-        (pc.not_equal(faulty, ""), None),
+        (pc.and_(given.is_null(), raw.has_id), "the id is empty"),
+        (unusable.is_valid(), unusable),
         (pc.and_(is_address, pc.invert(known)), f"no such scheme here, use a path or {'://, '.join(SCHEMES)}://"),
         (pc.and_(is_address, pc.match_substring_regex(path, SECRET_URI)), "its URI holds a password: leave it out"),
     ]
-    if _any_bad(reasons, faulty, manifest, raw.line, problems):
+    faults = pc.case_when(pc.make_struct(*(where for where, _ in reasons)), *(reason for _, reason in reasons))
+    if bad := pc.indices_nonzero(faults.is_valid()).to_pylist():
+        for row in bad[:SHOWN]:
+            problems.add(manifest, raw.line[row].as_py(), faults[row].as_py())
+        problems.count += len(bad[SHOWN:])
         return SCHEMA.empty_table()
-    count, place = len(raw.line), local_path(manifest)
+    place = local_path(manifest)
     file = manifest if place is None else os.path.abspath(place)
     number = pc.binary_join_element_wise(pa.scalar(named(manifest)), raw.line.cast(pa.string()), ":")
-    constants = {"file": (file, embedded), "column": (raw.column or "", embedded), "manifest": (manifest, None)}
+    outside = pc.if_else(embedded, _NO_TEXT, path).to_pylist()
     columns = {
         "id": pc.coalesce(given, path, number),
-        "path": pc.if_else(embedded, path, pa.array(placed(path.to_pylist(), file), pa.string())),
-        "class": pa.array(words, pa.string()).take(category.indices).dictionary_encode(),
+        "path": pc.coalesce(pa.array(placed(outside, file, separators), pa.string()), path),
+        "class": pa.array([word for word, _ in words], pa.string()).take(category.indices).dictionary_encode(),
+        "file": repeated(file, embedded),
         "row": raw.row,
+        "column": repeated(raw.column or "", embedded),
+        "manifest": repeated(manifest, raw.line.is_valid()),
         "line": raw.line,
-        **{name: repeated(value, count, where) for name, (value, where) in constants.items()},
     }
-    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    return pa.table(columns, schema=SCHEMA)
 
 
-def _any_bad(
-    reasons: Sequence[tuple[pa.Array, str | None]],
-    faulty: pa.Array,
-    manifest: str,
-    lines: pa.Array,
-    problems: Problems,
-) -> bool:
-    masks = [np.asarray(pc.fill_null(mask, False)) for mask, _ in reasons]
-    bad = np.flatnonzero(np.any(masks, axis=0))
-    for row in bad[:SHOWN]:
-        what = next(text for mask, (_, text) in zip(masks, reasons, strict=True) if mask[row])
-        problems.add(manifest, lines[row].as_py(), what or faulty[row].as_py())
-    problems.count += len(bad[SHOWN:])
-    return bool(len(bad))
-
-
-def _class_words(names: Sequence[str]) -> tuple[list[str], list[str | None]]:
-    """For each class name: its words, and why it cannot be used."""
-    words: list[str] = []
-    faults: list[str | None] = []
-    for name in names:
-        try:
-            words.append(check_class_name(name))
-            faults.append(None)
-        except ClassNameError as error:
-            words.append(name)
-            faults.append(str(error))
-    return words, faults
+def _class_words(name: str) -> tuple[str, str | None]:
+    """The words of a class name, and why it cannot be used."""
+    try:
+        return check_class_name(name), None
+    except ClassNameError as error:
+        return name, str(error)
 
 
 def _stripped(values: pa.Array) -> pa.Array:
     """Without blanks around; what is empty then is null."""
     text = pc.utf8_trim_whitespace(values)
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    return pc.if_else(pc.equal(text, ""), _NO_TEXT, text)
 
 
-def repeated(value: str, count: int, where: pa.Array | None = None) -> pa.DictionaryArray:
-    """One text ``count`` times (null where ``where`` is false), at four bytes each."""
-    indices = pa.array(np.zeros(count, np.int32), mask=None if where is None else ~np.asarray(where))
-    return pa.DictionaryArray.from_arrays(indices, pa.array([value], pa.string()))
+def repeated(value: str, where: pa.Array) -> pa.DictionaryArray:
+    """One text where a mask is true, at four bytes each; else null."""
+    return pc.if_else(where, value, _NO_TEXT).dictionary_encode()
 
 
-def placed(paths: Iterable[str | None], manifest: str) -> list[str | None]:
+def placed(paths: Iterable[str | None], manifest: str, separators: Separators) -> list[str | None]:
     """Names as a manifest has them -> absolute paths (not resolved) or URIs. URIs among them stay as they are."""
     if is_uri(manifest):
         uri = Uri.split(manifest)
@@ -163,24 +146,7 @@ def placed(paths: Iterable[str | None], manifest: str) -> list[str | None]:
 
         def place(name: str) -> str:
             if _UNTIDY.search(name) or os.sep != "/":
-                return os.path.abspath(os.path.join(folder, name))
+                return os.path.abspath(separators.place(folder, name))
             return name if name.startswith("/") else folder + name
 
     return [name if name is None or is_uri(name) else place(name) for name in paths]
-
-
-def with_slashes(table: pa.Table, manifest: str) -> pa.Table:
-    r"""Rows (SCHEMA) with ``sub/a.png`` for ``sub\a.png`` where only that is there; for manifests on this machine."""
-    place = local_path(manifest)
-    if place is None or os.sep != "/":
-        return table
-    separators = Separators(manifest)
-    folder = os.path.join(os.path.dirname(os.path.abspath(place)), "")
-    column = SCHEMA.get_field_index("path")
-    paths = table.column(column).combine_chunks()
-    odd = pc.fill_null(pc.and_(pc.match_substring(paths, "\\"), table.column("row").combine_chunks().is_null()), False)
-    names = [separators.place(folder, path.removeprefix(folder)) for path in paths.filter(odd).to_pylist()]
-    separators.report()
-    changed = pa.array(map(os.path.normpath, names), pa.string())
-    paths = pc.replace_with_mask(paths, odd, changed) if names else paths
-    return table.set_column(column, SCHEMA.field(column), paths)

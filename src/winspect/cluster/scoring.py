@@ -6,12 +6,11 @@ import io
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +19,12 @@ from PIL import Image
 from pyarrow import fs
 
 from winspect.calibration.judgement import Judgement
-from winspect.cluster.filesystems import local_path, open_place, pictures_of
+from winspect.cluster.filesystems import open_place
 from winspect.cluster.inputs import OVERLAYS
+from winspect.cluster.pictures import Row, sources_of
 from winspect.cluster.shards import Part, Plan, encode, result_schema
 from winspect.cluster.shared import Shared, check_same
-from winspect.errors import ClusterError, PictureError, WinspectError
+from winspect.errors import ClusterError, WinspectError
 from winspect.methods.result import Result
 from winspect.outputs.maps import overlay_of, short_stem
 from winspect.outputs.rows import error_entry, row_of
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from winspect.inspector.base import Predictor
 
 logger = logging.getLogger(__name__)
-
-Row = Mapping[str, Any]
-Source = str | Given
 
 _ROWS_AT_A_TIME = 512
 _MIXED_AT_A_TIME = 128
@@ -123,20 +120,27 @@ class Scorer:
         Raises:
             WinspectError, OSError: heat maps cannot be written.
         """
-        self.paint_s = 0.0
         schema = result_schema(arrays=self.inspection.arrays)
+        tables, painting = [schema.empty_table()], deque[Future[float]]()
+        self.paint_s = 0.0
         with ThreadPoolExecutor(_PAINTERS, thread_name_prefix="winspect-painter") as painters:
-            rows = self._finished(zip(inputs, self._results(inputs), strict=True), painters)
-            tables = [schema.empty_table()]
+
+            def paint(*arguments: Any) -> None:
+                painting.append(painters.submit(self._paint, *arguments))
+                if len(painting) > _MOST_PAINTING:
+                    self.paint_s += painting.popleft().result()
+
+            rows = (self._row(row, result, paint) for row, result in zip(inputs, self._results(inputs), strict=True))
             while some := list(islice(rows, _ROWS_AT_A_TIME)):
                 tables.append(pa.Table.from_pylist(some, schema=schema))
+            self.paint_s += sum(painted.result() for painted in painting)
         return pa.concat_tables(tables).combine_chunks()
 
     def _results(self, inputs: Sequence[Row]) -> Iterator[Result | Exception]:
         """The result of each input, in order; several classes are sorted a few inputs at a time."""
         names = list(dict.fromkeys(row["class"] for row in inputs))
         if len(names) == 1:
-            yield from self._of_class(names[0], inputs)
+            yield from self._of_class(names[0], inputs, self._sources(inputs))
             return
         for first in range(0, len(inputs), _MIXED_AT_A_TIME):
             some = inputs[first : first + _MIXED_AT_A_TIME]
@@ -148,28 +152,23 @@ class Scorer:
             yield from (results[number] for number in range(len(some)))
 
     def _of_class(
-        self, name: str, inputs: Sequence[Row], sources: Sequence[Source] | None = None
+        self, name: str, inputs: Sequence[Row], sources: Sequence[str | Given]
     ) -> Iterator[Result | Exception]:
-        """Results of one class; pictures that fail together are scored one by one.
-
-        Args:
-            sources: the inputs' pictures, where they are open already.
-        """
+        """Results of one class; pictures that fail together are scored one by one."""
         at = 0
         while at < len(inputs):
             try:
-                left = self._sources(inputs[at:]) if sources is None else sources[at:]
-                for result in self._predict(left, name):
+                for result in self._predict(sources, name):
                     at += 1
-                    yield self._counted(result)
+                    yield result
             except Exception:
                 logger.exception("pictures that failed together are scored one by one")
                 for row in inputs[at : at + _ALONE_AT_A_TIME]:
                     at += 1
-                    yield self._counted(self._alone(row, name))
-                sources = None  # read those behind again
+                    yield self._alone(row, name)
+                sources = self._sources(inputs[at:])  # read again: some of these have been taken
 
-    def _predict(self, sources: Sequence[Source], name: str) -> Iterator[Result]:
+    def _predict(self, sources: Sequence[str | Given], name: str) -> Iterator[Result]:
         overlays, maps = self.inspection.overlays is not None, self.inspection.needs_maps
         return self.predictor.predict_many(sources, name, keep_pictures=overlays, maps=maps)
 
@@ -179,57 +178,32 @@ class Scorer:
         except Exception as error:
             return error
 
-    def _counted(self, result: Result | Exception) -> Result | Exception:
+    def _sources(self, inputs: Sequence[Row]) -> list[str | Given]:
+        return sources_of(inputs, self._mark)
+
+    def _mark(self, row: Row, picture: str | bytes) -> None:
+        """Remember of a picture that is read whether it is a copy of a good sample."""
+        self._marks[row["ordinal"]] = self._copies.warning(picture)
+
+    def _row(self, row: Row, result: Result | Exception, paint: Callable[..., object]) -> dict[str, Any]:
+        """A result as columns of a shard; its heat map is painted meanwhile."""
         self.advance()
-        return result
-
-    def _sources(self, inputs: Sequence[Row]) -> list[Source]:
-        """The pictures of some inputs as ``predict_many`` takes them: local files by path, others read when decoded."""
-        shelf, sources = _Shelf(inputs, self._copies, self._marks), list[Source]()
-        for number, row in enumerate(inputs):
-            name = row["path"] or row["id"]
-            is_file = row["file"] is None and local_path(name) == name
-            sources.append(name if is_file else _Shelved(name, (shelf, number)))
-        return sources
-
-    def _finished(
-        self, results: Iterable[tuple[Row, Result | Exception]], painters: ThreadPoolExecutor
-    ) -> Iterator[dict[str, Any]]:
-        """Rows whose heat maps are written, a few of them at a time beside the model."""
-        waiting: deque[tuple[dict[str, Any], Future[float] | None]] = deque()
-        for row, result in results:
-            made, painted = {**{name: row[name] for name in ("id", "path", "class")}, **self.shared.made_by}, None
-            if isinstance(result, Exception):
-                made["error"] = error_entry(result)
-            elif result.error is not None:
-                made |= {"error": error_entry(result.error), "warning": result.warning}
-            else:
-                judgement = self.inspection.rule.decide(result)
-                made |= self._entries(judgement, row)
-                if self.inspection.overlays is not None:
-                    made["map"] = f"{OVERLAYS}/{row['ordinal']:08d}_{short_stem(result.path)}.png"
-                    painted = painters.submit(self._paint, judgement, made["map"], row["class"])
-            waiting.append((made, painted))
-            if len(waiting) > _MOST_PAINTING:
-                yield self._written(*waiting.popleft())
-        yield from (self._written(*entry) for entry in waiting)
-
-    def _written(self, row: dict[str, Any], painted: Future[float] | None) -> dict[str, Any]:
-        if painted is not None:
-            self.paint_s += painted.result()
-        return row
-
-    def _entries(self, judgement: Judgement, row: Row) -> dict[str, Any]:
-        """A judgement as columns of a shard."""
-        result, entries = judgement.result, row_of(judgement)
-        for name in ("path", "class", "map"):  # the inputs' own
-            del entries[name]
-        entries["warning"] = joined(result.warning, self._marks.pop(row["ordinal"], None))
+        made = {**{name: row[name] for name in ("id", "path", "class")}, **self.shared.made_by}
+        if isinstance(result, Exception):
+            return made | {"error": error_entry(result)}
+        if result.error is not None:
+            return made | {"error": error_entry(result.error), "warning": result.warning}
+        judgement = self.inspection.rule.decide(result)
+        made = row_of(judgement) | made
+        made["warning"] = joined(result.warning, self._marks.pop(row["ordinal"], None))
         if result.tile_maps is not None and result.size_wh is not None and self.inspection.arrays:
-            entries |= {"tile_maps": result.tile_maps.ravel(), "map_shape": list(result.tile_maps.shape)}
-            entries |= {"width": result.size_wh[0], "height": result.size_wh[1]}
-            entries["tile_boxes"] = np.ravel(result.tile_boxes)
-        return entries
+            made |= {"tile_maps": result.tile_maps.ravel(), "map_shape": list(result.tile_maps.shape)}
+            made |= {"width": result.size_wh[0], "height": result.size_wh[1]}
+            made["tile_boxes"] = np.ravel(result.tile_boxes)
+        if self.inspection.overlays is not None:
+            made["map"] = f"{OVERLAYS}/{row['ordinal']:08d}_{short_stem(result.path)}.png"
+            paint(judgement, made["map"], row["class"])
+        return made
 
     def _paint(self, judgement: Judgement, name: str, class_name: str) -> float:
         """Write a heat map over its picture, the same file whenever it is written; returns the seconds taken."""
@@ -244,36 +218,3 @@ class Scorer:
             with filesystem.open_output_stream(f"{folder}/{name}") as file:  # appears whole, when it is closed
                 file.write(content.getvalue())
         return time.perf_counter() - began
-
-
-class _Shelf:
-    """Pictures that are not local files, read in order, a few ahead, whoever asks for which."""
-
-    def __init__(self, inputs: Sequence[Row], copies: Copies, marks: dict[int, str | None]) -> None:
-        self._inputs, self._pictures = inputs, enumerate(pictures_of(inputs))
-        self._copies, self._marks = copies, marks
-        self._read: dict[int, str | bytes | PictureError] = {}
-        self._lock = Lock()
-
-    def take(self, number: int) -> str | bytes | PictureError:
-        """The picture with this number; once. A copy of a good sample is marked."""
-        with self._lock:
-            while number not in self._read:
-                at, picture = next(self._pictures)
-                self._read[at] = picture
-            picture = self._read.pop(number)
-        if not isinstance(picture, PictureError):
-            self._marks[self._inputs[number]["ordinal"]] = self._copies.warning(picture)
-        return picture
-
-
-class _Shelved(Given):
-    """A picture on a :class:`_Shelf`: ``picture`` is the shelf and its number there."""
-
-    def source(self) -> Any:
-        """Read it, in the thread that decodes it."""
-        shelf, number = self.picture
-        picture = shelf.take(number)
-        if isinstance(picture, PictureError):
-            raise picture
-        return picture

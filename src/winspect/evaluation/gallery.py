@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ _QUALITY = 80
 
 @dataclass(frozen=True)
 class Choice:
-    """One scored picture, and how it stands among the others of its category.
+    """One scored picture: how it stands among the others of its category, and how it looks on a page.
 
     Attributes:
         row: of the category's scores: path, label, defect_type, score.
@@ -37,6 +37,8 @@ class Choice:
         worse: pictures of the other kind that this one should have beaten but did not: normal ones that score as high
             or higher than a defective one, defective ones that score as low or lower than a normal one.
         others: how many pictures of the other kind there are.
+        picture, overlay: data URIs, both with the ground truth's outline; None where there is nothing to show.
+        outlined: whether there is an outline. ``problem``: what is missing, and why.
     """
 
     row: Mapping[str, Any]
@@ -44,6 +46,10 @@ class Choice:
     scored: int
     worse: int
     others: int
+    picture: str | None = None
+    overlay: str | None = None
+    outlined: bool = False
+    problem: str | None = None
 
 
 def choose(rows: Iterable[Mapping[str, Any]], count: int) -> tuple[list[Choice], list[Choice]]:
@@ -130,27 +136,11 @@ def _read_view(path: Path, map_file: Path | None) -> View:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One picture of a gallery, ready for a page.
-
-    Attributes:
-        picture, overlay: data URIs, both with the ground truth's outline; None where there is nothing to show.
-        outlined: whether there is an outline. ``problem``: what is missing, and why.
-    """
-
-    choice: Choice
-    picture: str | None = None
-    overlay: str | None = None
-    outlined: bool = False
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
 class Gallery:
     """The pictures of one category; all its heat maps share ``score_range``, None where there is no map."""
 
-    misses: tuple[Shown, ...]
-    false_alarms: tuple[Shown, ...]
+    misses: Sequence[Choice]
+    false_alarms: Sequence[Choice]
     score_range: ScoreRange | None
 
 
@@ -171,20 +161,20 @@ def make_gallery(
     chosen = [*misses, *false_alarms]
     known = [(choice, items[choice.row["path"]]) for choice in chosen if choice.row["path"] in items]
     views = viewer([item.path for _, item in known]) if known else iter(())
-    entries = {
+    shown = {
         choice.row["path"]: _show(choice, item, view, score_range)
         for (choice, item), view in zip(known, views, strict=True)
     }
-    has_maps = any(entry.overlay is not None for entry in entries.values())
     lost = "the data set no longer has this picture"
-    every = tuple(entries.get(choice.row["path"]) or Shown(choice, problem=lost) for choice in chosen)
+    every = [shown.get(choice.row["path"]) or replace(choice, problem=lost) for choice in chosen]
+    has_maps = any(choice.overlay is not None for choice in every)
     return Gallery(every[: len(misses)], every[len(misses) :], score_range if has_maps else None)
 
 
-def _show(choice: Choice, item: Item, view: View, score_range: ScoreRange) -> Shown:
-    """A view at a thumbnail's size."""
+def _show(choice: Choice, item: Item, view: View, score_range: ScoreRange) -> Choice:
+    """A choice with its view at a thumbnail's size."""
     if view.rgb is None:
-        return Shown(choice, problem=view.problem)
+        return replace(choice, problem=view.problem)
     image = Image.fromarray(view.rgb)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     truth, problem = None, view.problem
@@ -198,13 +188,8 @@ def _show(choice: Choice, item: Item, view: View, score_range: ScoreRange) -> Sh
         heat = Image.fromarray(view.anomaly_map.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
         painted = annotated_overlay(rgb, np.asarray(heat), score_range, score=choice.row["score"])
         overlay = _to_uri(draw_outline(painted, truth))
-    return Shown(
-        choice,
-        picture=_to_uri(draw_outline(rgb, truth)),
-        overlay=overlay,
-        outlined=truth is not None and bool(truth.any()),
-        problem=problem,
-    )
+    picture, outlined = _to_uri(draw_outline(rgb, truth)), truth is not None and bool(truth.any())
+    return replace(choice, picture=picture, overlay=overlay, outlined=outlined, problem=problem)
 
 
 def _shrink_mask(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from winspect import WinCLIP
 from winspect.methods.result import Result
 from winspect.pictures.suspicions import blank_frame
 from winspect.pictures.tiles import prepare
-from winspect.watch.status import Status
+from winspect.watch.run import Status
 
 GOOD = EXAMPLES / "textile" / "nominal_0001.jpg"
 TINY = ("--model", "winspect-tiny", "--device", "cpu", "--engine", "torch", "--precision", "fp32")

@@ -19,9 +19,8 @@ from winspect.pictures.decoding import read_rgb
 from winspect.pictures.given import source_name
 from winspect.watch.folder import WatchedFolder
 from winspect.watch.journal import Journal
-from winspect.watch.results import JOURNAL_FILE, WatchResults
-from winspect.watch.run import Station
-from winspect.watch.status import Status
+from winspect.watch.results import WatchResults
+from winspect.watch.run import Station, Status
 
 SIZE_WH = (24, 16)
 
@@ -64,23 +63,23 @@ class Clock:
         self.set(start)
 
     def set(self, moment: str) -> None:
-        self._start, self._began = datetime.fromisoformat(moment).replace(tzinfo=timezone.utc), time.monotonic()
+        self.start, self.began = datetime.fromisoformat(moment).replace(tzinfo=timezone.utc), time.monotonic()
 
     def __call__(self) -> datetime:
-        return self._start + timedelta(seconds=time.monotonic() - self._began)
+        return self.start + timedelta(seconds=time.monotonic() - self.began)
 
 
 class Seconds:
     """A clock that stands still but for :meth:`pass_by`."""
 
     def __init__(self) -> None:
-        self._seconds = time.monotonic()
+        self.seconds = time.monotonic()
 
     def pass_by(self, seconds: float) -> None:
-        self._seconds += seconds
+        self.seconds += seconds
 
     def __call__(self) -> float:
-        return self._seconds
+        return self.seconds
 
 
 def picture(path: Path, brightness: int = 100) -> Path:
@@ -96,7 +95,7 @@ class Watch:
     def __init__(self, root: Path, out: Path, model: Any, **options: Any) -> None:
         self.root, self.out, self.model = root, out, model
         self.clock = options.pop("clock", Clock())
-        self.existing = options.pop("existing", "judge")
+        self.existing, self.journal_type = options.pop("existing", "judge"), options.pop("journal_type", Journal)
         self.results_options = {
             name: options.pop(name) for name in ("maps", "keep_maps", "rule", "retry_s") if name in options
         }
@@ -109,13 +108,13 @@ class Watch:
 
     def run(self) -> None:
         try:
-            self._run()
+            self.watch()
         except BaseException as error:
             self.error = error
 
-    def _run(self) -> None:
+    def watch(self) -> None:
         results = WatchResults(self.out, stop=self.stop, clock=self.clock, **self.results_options)
-        with results, Journal(self.out / JOURNAL_FILE, self.out, clock=self.clock) as journal:
+        with results, self.journal_type(self.out, clock=self.clock) as journal:
             folder = WatchedFolder(self.root, journal, stop=self.stop, ignore=results.picture_folders, **self.options)
             if self.existing == "skip" and journal.is_new:
                 folder.leave_out_existing()
@@ -128,7 +127,7 @@ class Watch:
 
             folder.listen = listen_and_tell
             status = Status(self.said.append, every_s=0.3)
-            Station(self.model, results, status, self.show).watch_folder(folder, journal)
+            Station(self.model, results, status, self.show).watch_folder(folder)
             status.last_line()
 
     def show(self, row: dict[str, Any]) -> None:

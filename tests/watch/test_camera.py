@@ -20,11 +20,9 @@ from tests.watch.cameras import PASSWORD, USER, mjpeg_camera
 from tests.watch.fakes import QuickModel
 from winspect.calibration import DecisionRule
 from winspect.errors import SettingsError, SourceError
-from winspect.watch.camera import Camera
+from winspect.watch.camera import Camera, camera_source, frame_of, masked, video_frames
 from winspect.watch.results import WatchResults
-from winspect.watch.run import Station
-from winspect.watch.status import Status
-from winspect.watch.video import Video, camera_source, frame_of, masked
+from winspect.watch.run import Station, Status
 
 cv2 = pytest.importorskip("cv2")
 ROOT = Path(__file__).parents[2]
@@ -275,7 +273,7 @@ def test_a_video_file_is_scored_to_its_end(tmp_path):
     writer.release()
     rows = []
     with WatchResults(tmp_path / "out", stop=threading.Event()) as results:
-        Station(QuickModel(), results, Status(print, every_s=0), rows.append).watch_video(Video(path))
+        Station(QuickModel(), results, Status(print, every_s=0), rows.append).watch_video(path)
     assert [row["second"] for row in rows] == [0, 1, 2, 3]
     assert [row["anomaly_score"] * 255 for row in rows] == pytest.approx([0, 50, 100, 150], abs=3)
     assert {row["source"] for row in rows} == {str(path)}
@@ -284,6 +282,6 @@ def test_a_video_file_is_scored_to_its_end(tmp_path):
 def test_a_file_that_is_no_video_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(SourceError, match="not a video that can be read here"):
-        list(Video(tmp_path / "a.mp4").frames())
+        list(video_frames(tmp_path / "a.mp4"))
     with pytest.raises(SettingsError, match="above 0"):
-        Video(tmp_path / "a.mp4", every_s=0)
+        list(video_frames(tmp_path / "a.mp4", every_s=0))

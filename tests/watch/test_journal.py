@@ -8,8 +8,9 @@ import pytest
 
 from tests.watch.fakes import Clock
 from winspect.errors import OutputError
-from winspect.watch.journal import FORGET_DAYS, Content, Journal
-from winspect.watch.rows import DailyRows
+from winspect.watch.journal import FORGET_DAYS, JOURNAL_FILE, Journal
+from winspect.watch.rows import append_row
+from winspect.watch.tree import Content
 
 ONE, OTHER = Content(10, 1_700_000_000_123_456_789), Content(10, 1_700_000_000_123_456_790)
 
@@ -20,7 +21,7 @@ def opened(tmp_path):
     journals = []
 
     def make(day="2026-11-22"):
-        journals.append(Journal(tmp_path / "journal", tmp_path, clock=Clock(day)))
+        journals.append(Journal(tmp_path, clock=Clock(day)))
         return journals[-1]
 
     yield make
@@ -28,8 +29,9 @@ def opened(tmp_path):
         journal.close()
 
 
-def write_row(folder, name, identity):
-    return DailyRows(folder, clock=Clock()).append({"file": {"name": name, **identity._asdict()}})
+def write_row(folder, name, content):
+    row = {"file": {"name": name, "bytes": content.bytes, "modified_ns": content.modified_ns}}
+    return append_row(folder, row, Clock()())
 
 
 def test_size_and_time_of_change_tell_contents_apart(opened, tmp_path):
@@ -57,7 +59,7 @@ def test_rows_behind_the_journal_are_followed(opened, tmp_path):
 def test_a_journal_that_is_lost_or_damaged_is_made_anew_from_the_results(opened, tmp_path, caplog, damage):
     with opened() as journal:
         journal.add("a.png", ONE, write_row(tmp_path, "a.png", ONE))
-    (tmp_path / "journal").write_bytes(damage)
+    (tmp_path / JOURNAL_FILE).write_bytes(damage)
     with opened() as journal:
         assert journal.knows("a.png", ONE)
     assert ("made anew from the results" in caplog.text) == bool(damage)
@@ -66,7 +68,7 @@ def test_a_journal_that_is_lost_or_damaged_is_made_anew_from_the_results(opened,
 def test_one_of_another_release_is_made_anew(opened, tmp_path, caplog):
     with opened():
         pass
-    database = sqlite3.connect(tmp_path / "journal")
+    database = sqlite3.connect(tmp_path / JOURNAL_FILE)
     database.execute("PRAGMA user_version = 99")
     database.close()
     with opened() as journal:
@@ -93,9 +95,9 @@ def test_it_is_compact(opened, tmp_path):
     with opened() as journal:
         journal.leave_out((f"line4/2026-11-22/part-{number:06d}.png", ONE) for number in range(20_000))
         assert len(journal) == 20_000
-    assert (tmp_path / "journal").stat().st_size / 20_000 < 100  # bytes a picture, this name being 31 of them
+    assert (tmp_path / JOURNAL_FILE).stat().st_size / 20_000 < 100  # bytes a picture, this name being 31 of them
 
 
 def test_one_that_cannot_be_opened_is_refused(tmp_path):
     with pytest.raises(OutputError, match="cannot be opened"):
-        Journal(tmp_path / "nowhere" / "journal", tmp_path)
+        Journal(tmp_path / "nowhere")

@@ -19,7 +19,7 @@ from winspect.calibration import DecisionRule
 from winspect.errors import OutputError, SettingsError
 from winspect.watch.journal import Journal
 from winspect.watch.results import KeptPictures, StoppedError, WatchResults
-from winspect.watch.status import Status
+from winspect.watch.run import Status
 
 
 @pytest.fixture
@@ -78,17 +78,16 @@ def test_a_watch_that_is_stopped_on_a_full_disk_goes_on_at_the_next_start(incomi
     assert len(rows_in(tmp_path / "out")) == 1
 
 
-def test_a_journal_that_cannot_be_written_is_waited_for(incoming, tmp_path, monkeypatch, caplog):
-    add = Journal.add
+def test_a_journal_that_cannot_be_written_is_waited_for(incoming, tmp_path, caplog):
     refusals = iter([sqlite3.OperationalError("database or disk is full")] * 2)
 
-    def refuse(*arguments):
-        for error in refusals:
-            raise error
-        add(*arguments)
+    class Refusing(Journal):
+        def add(self, *arguments):
+            for error in refusals:
+                raise error
+            super().add(*arguments)
 
-    monkeypatch.setattr(Journal, "add", refuse)
-    with watching(incoming, tmp_path / "out", retry_s=0.05) as watch:
+    with watching(incoming, tmp_path / "out", retry_s=0.05, journal_type=Refusing) as watch:
         picture(incoming / "a.png")
         watch.until(lambda: watch.shown)
     assert "disk is full" in caplog.text

@@ -9,20 +9,23 @@ from datetime import datetime, timezone
 
 import pytest
 
-from tests.watch.fakes import Clock
 from winspect.errors import OutputError
-from winspect.watch.rows import DailyRows, rows_behind
+from winspect.watch.rows import append_row, remove_cut_lines, rows_behind
 
 NAME = "predictions-2026-11-22.jsonl"
 
 
-def noon() -> datetime:
-    return datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
-def test_a_row_is_a_line_and_says_where_it_ends(tmp_path):
-    rows = DailyRows(tmp_path, clock=noon)
-    first, second = rows.append({"a": "é\udce4"}), rows.append({"b": 1})
+@pytest.fixture
+def append(tmp_path):
+    """Append a row of noon."""
+    return lambda row: append_row(tmp_path, row, NOON)
+
+
+def test_a_row_is_a_line_and_says_where_it_ends(append, tmp_path):
+    first, second = append({"a": "é\udce4"}), append({"b": 1})
     text = (tmp_path / NAME).read_bytes()
     assert text == b'{"a": "\xc3\xa9\\udce4"}\n{"b": 1}\n'
     assert first == (NAME, len(text) - len(b'{"b": 1}\n'))
@@ -31,18 +34,14 @@ def test_a_row_is_a_line_and_says_where_it_ends(tmp_path):
 
 
 def test_days_are_of_utc(tmp_path):
-    clock = Clock("2026-12-31T23:59:59")
-    rows = DailyRows(tmp_path, clock=clock)
-    rows.append({})
-    clock.set("2027-01-01T00:00:00")
-    rows.append({})
+    append_row(tmp_path, {}, datetime(2026, 12, 31, 23, 59, 59, tzinfo=timezone.utc))
+    append_row(tmp_path, {}, datetime(2027, 1, 1, tzinfo=timezone.utc))
     assert sorted(os.listdir(tmp_path)) == ["predictions-2026-12-31.jsonl", "predictions-2027-01-01.jsonl"]
 
 
 @pytest.mark.parametrize("when", ["write", "second write", "fsync"])
-def test_a_row_that_cannot_be_written_leaves_no_trace(tmp_path, monkeypatch, when):
-    rows = DailyRows(tmp_path, clock=noon)
-    rows.append({"a": 1})
+def test_a_row_that_cannot_be_written_leaves_no_trace(append, tmp_path, monkeypatch, when):
+    append({"a": 1})
     before = (tmp_path / NAME).read_bytes()
     write = os.write
     calls = []
@@ -57,18 +56,17 @@ def test_a_row_that_cannot_be_written_leaves_no_trace(tmp_path, monkeypatch, whe
         os, "fsync" if when == "fsync" else "write", full if when != "fsync" else lambda _: full(0, b"")
     )
     with pytest.raises(OSError, match="No space"):
-        rows.append({"b": 2})
+        append({"b": 2})
     monkeypatch.undo()
     assert (tmp_path / NAME).read_bytes() == before
-    rows.append({"c": 3})
+    append({"c": 3})
     assert (tmp_path / NAME).read_bytes() == before + b'{"c": 3}\n'
 
 
-def test_a_file_that_is_moved_away_does_not_swallow_rows(tmp_path):
-    rows = DailyRows(tmp_path, clock=noon)
-    rows.append({"a": 1})
+def test_a_file_that_is_moved_away_does_not_swallow_rows(append, tmp_path):
+    append({"a": 1})
     (tmp_path / NAME).rename(tmp_path / "archived")
-    rows.append({"b": 2})
+    append({"b": 2})
     assert (tmp_path / NAME).read_bytes() == b'{"b": 2}\n'
 
 
@@ -84,14 +82,13 @@ def test_a_file_that_is_moved_away_does_not_swallow_rows(tmp_path):
 )
 def test_a_cut_last_line_is_removed_and_said(tmp_path, caplog, text, left):
     (tmp_path / NAME).write_bytes(text)
-    DailyRows(tmp_path, clock=noon)
+    remove_cut_lines(tmp_path)
     assert (tmp_path / NAME).read_bytes() == left
     assert ("cut off" in caplog.text) == (text != left)
 
 
-def test_rows_behind_what_is_known(tmp_path):
-    rows = DailyRows(tmp_path, clock=noon)
-    first, second = rows.append({"a": 1}), rows.append({"b": 2})
+def test_rows_behind_what_is_known(append, tmp_path):
+    first, second = append({"a": 1}), append({"b": 2})
     assert list(rows_behind(tmp_path, {})) == [({"a": 1}, first), ({"b": 2}, second)]
     assert list(rows_behind(tmp_path, dict([first]))) == [({"b": 2}, second)]
     assert list(rows_behind(tmp_path, dict([second]))) == []

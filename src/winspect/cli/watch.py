@@ -93,9 +93,9 @@ def _add_watch_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
+    from winspect.watch.camera import public_name
     from winspect.watch.results import WatchResults
-    from winspect.watch.run import Station, stopping
-    from winspect.watch.status import Status
+    from winspect.watch.run import Station, Status, stopping
 
     source = _source(args)
     _check_options(args, source)
@@ -110,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     score_range = inspection.heat_range() if has_maps else None
     kept = given(args, *_KEPT)
     with WatchResults(args.out, stop=stop, rule=inspection.rule, score_range=score_range, **kept) as results:
-        inspection.model.prepare_engine(**inspection.class_option, maps=results.needs_maps)
-        results.describe(_without_password(source), inspection.document())
+        inspection.model.prepare_engine(**inspection.class_option, maps=results.needs["maps"])
+        results.describe(public_name(source), inspection.document())
         status = Status(say, every_s=args.report)
         show = partial(_print_row, as_json=args.json)
         with stopping(stop):
@@ -123,8 +123,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace) -> Any:
     """What is watched: a folder or a video file (Path), a URL (str), a device (int)."""
+    from winspect.watch.camera import camera_source, need_opencv
     from winspect.watch.events import need_watchfiles
-    from winspect.watch.video import camera_source, need_opencv
 
     if os.path.isdir(args.source):
         need_watchfiles()
@@ -132,15 +132,6 @@ def _source(args: argparse.Namespace) -> Any:
     source = camera_source(args.source)
     need_opencv()
     return source
-
-
-def _without_password(source: Any) -> str:
-    """The source as it may be written: where it really is, without its password."""
-    from winspect.watch.video import masked
-
-    if isinstance(source, Path):
-        return os.path.realpath(source)
-    return f"device {source}" if isinstance(source, int) else masked(source)
 
 
 def _check_options(args: argparse.Namespace, source: Any) -> None:
@@ -184,12 +175,10 @@ def _watch(args: argparse.Namespace, source: Any, station: Station) -> None:
         from winspect.watch.camera import Camera
 
         camera = Camera(source, stop=station.results.stop, **given(args, "frozen_s"))
-        say(f"watching {camera.shown}; results in {args.out}; Ctrl-C ends it")
+        say(f"watching {camera.name}; results in {args.out}; Ctrl-C ends it")
         station.watch_camera(camera, **given(args, "every_s"))
     elif source.is_file():
-        from winspect.watch.video import Video
-
-        station.watch_video(Video(source, **given(args, "every_s")))
+        station.watch_video(source, **given(args, "every_s"))
     else:
         _watch_folder(args, source, station)
 
@@ -197,16 +186,15 @@ def _watch(args: argparse.Namespace, source: Any, station: Station) -> None:
 def _watch_folder(args: argparse.Namespace, source: Path, station: Station) -> None:
     from winspect.watch.folder import WatchedFolder
     from winspect.watch.journal import Journal
-    from winspect.watch.results import JOURNAL_FILE
 
     results = station.results
-    with Journal(args.out / JOURNAL_FILE, args.out) as journal:
+    with Journal(args.out) as journal:
         options = given(args, *_FOLDER)
         folder = WatchedFolder(source, journal, stop=results.stop, ignore=results.picture_folders, **options)
         if args.existing == "skip" and journal.is_new:
             say(f"{folder.leave_out_existing()} pictures that are there already are left alone")
         say(f"watching {source}; results in {args.out}; Ctrl-C ends it")
-        station.watch_folder(folder, journal)
+        station.watch_folder(folder)
 
 
 def _print_row(row: dict[str, Any], *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 from winspect.errors import MissingExtraError
 from winspect.system.installation import install_command
@@ -19,13 +20,11 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.1
 """How long to wait for events at a time."""
 _REMINDER_S = 60.0
-ADDED, MODIFIED, DELETED = 1, 2, 3  # as watchfiles.Change has it
-
-Changes = Generator[set[tuple[int, str]], None, None]
+ADDED, DELETED = 1, 3  # as watchfiles.Change has them
 
 
 def need_watchfiles() -> None:
-    """Refuse to go on without it.
+    """Check that watchfiles is there.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -51,7 +50,7 @@ class FolderEvents:
         need_watchfiles()
         self.root, self.recursive, self.poll, self.stop = root, recursive, poll, stop
         self.lost = True
-        self._changes: Changes | None = None
+        self._changes: Generator[Any, None, None] | None = None
         self._real = ""
         self._identity: tuple[int, int] | None = None
         self._away_since = self._said_away = 0.0
@@ -64,8 +63,8 @@ class FolderEvents:
             changes.close()
 
     def wait(self) -> set[tuple[int, str]]:
-        """What changed, in no order: ``ADDED``, ``MODIFIED`` or ``DELETED``, and a name below the folder. Waits a
-        moment where nothing has changed.
+        """What changed, in no order: a ``watchfiles.Change`` and a name below the folder. Waits a moment where nothing
+        has changed.
 
         Raises:
             OSError: the folder cannot be watched now.
@@ -73,7 +72,7 @@ class FolderEvents:
         try:
             if self._changes is None:
                 self._real = os.path.realpath(self.root)  # names in events begin with it
-                changes = self._first()
+                changes = self._first(poll=self.poll)
                 self.lost = True  # what came before there were events
             else:
                 changes = next(self._changes, set())
@@ -112,32 +111,29 @@ class FolderEvents:
             return None
         return status.st_dev, status.st_ino
 
-    def _first(self) -> set[tuple[int, str]]:
-        try:
-            self._changes = self._listen(poll=self.poll)
-            return next(self._changes, set())
-        except OSError as error:
-            if self.poll or self._look() is None:
-                self.close()
-                raise
-            logger.warning("%s: the system sends no events (%s); comparing listings instead", self.root, error)
-            self._changes = self._listen(poll=True)
-            return next(self._changes, set())
-
-    def _listen(self, *, poll: bool) -> Changes:
+    def _first(self, *, poll: bool) -> set[Any]:
+        """Begin to listen; where the system cannot send events, to compare listings."""
         import watchfiles
 
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # else -v logs a line per event
-        return watchfiles.watch(  # type: ignore[return-value]  # its Change is an int
-            self._real,
-            watch_filter=None,
-            debounce=100,
-            step=50,
-            stop_event=self.stop,
-            rust_timeout=round(1000 * TICK_S),
-            yield_on_timeout=True,
-            force_polling=poll or None,
-            poll_delay_ms=1000,
-            recursive=self.recursive,
-            ignore_permission_denied=True,
-        )
+        try:
+            self._changes = changes = watchfiles.watch(
+                self._real,
+                watch_filter=None,
+                debounce=100,
+                step=50,
+                stop_event=self.stop,
+                rust_timeout=round(1000 * TICK_S),
+                yield_on_timeout=True,
+                force_polling=poll or None,
+                poll_delay_ms=1000,
+                recursive=self.recursive,
+                ignore_permission_denied=True,
+            )
+            return next(changes, set())
+        except OSError as error:
+            if poll or self._look() is None:
+                self.close()
+                raise
+            logger.warning("%s: the system sends no events (%s); comparing listings instead", self.root, error)
+            return self._first(poll=True)

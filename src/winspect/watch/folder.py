@@ -15,13 +15,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from winspect.errors import PictureError, SourceError
-from winspect.watch.arrivals import Arrival, content_of
 from winspect.watch.events import ADDED, DELETED, TICK_S, FolderEvents
 from winspect.watch.journal import Journal
-from winspect.watch.tree import Tree, may_be_picture
+from winspect.watch.tree import Content, Tree, may_be_picture
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,40 @@ MOST_SETTLES = 3
 """A name that is replaced all the time is scored after so many times ``settle_s``."""
 _LONGEST_PAUSE_S = 5.0
 _REMINDER_S = 600.0
+
+
+@dataclass(slots=True)
+class Arrival:
+    """Picture in the queue.
+
+    Attributes:
+        name: below the folder.
+        content: seen last; ``inode``: of the file that holds it.
+        arrived: when it was noticed, ``time.monotonic()``.
+        due: when to look at it again.
+        is_replaced: another file came by this name, or the file became shorter: it is not one that slowly grows.
+        failures: how often this content could not be decoded; ``failing_since``: the first time.
+    """
+
+    name: str
+    content: Content
+    inode: int
+    arrived: float
+    due: float
+    is_replaced: bool = False
+    failures: int = 0
+    failing_since: float = 0.0
+
+    def entry(self) -> dict[str, Any]:
+        """The picture as rows have it: its name and what tells its content from another."""
+        return {"name": self.name, **self.content._asdict()}
+
+    def see(self, status: os.stat_result) -> None:
+        """Take the content that is there now for the one to score."""
+        self.is_replaced = self.is_replaced or status.st_ino != self.inode or status.st_size < self.content.bytes
+        self.content, self.inode = Content.of(status), status.st_ino
+        if not self.is_replaced:
+            self.failures, self.failing_since = 0, 0.0
 
 
 class WatchedFolder:
@@ -43,15 +78,11 @@ class WatchedFolder:
         recursive: also everything below it; see :class:`~winspect.watch.tree.Tree`.
         poll: compare listings every second, for network shares, which send no events.
         settle_s: how long size and time of change stay the same before a file is taken for complete. A file that was
-            renamed into place is taken at once, where that can be told; a name that is replaced all the time after
-            :data:`MOST_SETTLES` times as long.
+            renamed into place is taken at once, where that can be told.
         patience_s: how long a file that cannot be decoded is tried again.
         scan_every_s: how often the whole folder is scanned, or less often where that takes long.
         ignore: folders whose contents are no arrivals: where the results go.
         now: seconds, by which files settle.
-
-    Attributes:
-        gone: number of pictures that were deleted before they were scored.
 
     Raises:
         SourceError: no such folder. MissingExtraError: watchfiles is not installed.
@@ -75,7 +106,6 @@ class WatchedFolder:
             raise SourceError(f"{os.fspath(root)!r}: no such folder: check the path")
         self.root, self.journal, self.stop, self.poll = root, journal, stop, poll
         self.settle_s, self.patience_s, self.scan_every_s = settle_s, patience_s, scan_every_s
-        self.gone = 0
         self._now = now
         self._tree = Tree(root, recursive=recursive, ignore=ignore, complain=self._complain)
         self._events = FolderEvents(root, recursive=recursive, poll=poll, stop=stop)
@@ -108,7 +138,7 @@ class WatchedFolder:
 
     def leave_out_existing(self) -> int:
         """Never score what is there now; returns the number of these pictures."""
-        return self.journal.leave_out((name, content_of(status)) for name, status in self._tree.walk())
+        return self.journal.leave_out((name, Content.of(status)) for name, status in self._tree.walk())
 
     def listen(self) -> None:
         """Take in what has happened. Waits a moment where nothing has."""
@@ -117,7 +147,8 @@ class WatchedFolder:
             return
         try:
             self._take_in(self._events.wait())
-            if len(self._queue) <= MOST_WAITING // 2 and self._is_time_to_scan():
+            is_time = self._more or self._events.lost or self._now() >= self._next_scan
+            if is_time and len(self._queue) <= MOST_WAITING // 2:
                 self._scan()
         except OSError as error:
             self._complain(f"{self.root}: cannot be scanned ({error.strerror or error})")
@@ -145,7 +176,7 @@ class WatchedFolder:
         status = self._tree.status(arrival.name)
         if status is not None and status.st_ino != arrival.inode:
             arrival.see(status)
-        return arrival.path
+        return os.path.join(self.root, arrival.name)
 
     def is_final(self, arrival: Arrival, error: PictureError | None) -> bool:
         """Whether a result stands. If not, because the file has changed or may still be completed, it waits again.
@@ -155,7 +186,7 @@ class WatchedFolder:
         """
         now = self._now()
         status = self._tree.status(arrival.name)
-        is_there = status is not None and content_of(status) == arrival.content
+        is_there = status is not None and Content.of(status) == arrival.content
         if error is None and (status is None or is_there or self._was_whole(arrival, status, now)):
             return True  # deleted or replaced meanwhile, but read before
         if error is not None and status is not None and (is_there or arrival.is_replaced):
@@ -174,8 +205,8 @@ class WatchedFolder:
         """Remove a picture that has its row. Where its name has another content by now, that is queued."""
         self._queue.pop(arrival.name, None)
         status = self._tree.status(arrival.name)
-        if status is not None and content_of(status) != arrival.content:
-            self._offer(arrival.name, status, renamed=False)
+        if status is not None and Content.of(status) != arrival.content:
+            self._offer(arrival.name, status)
 
     def _was_whole(self, arrival: Arrival, status: os.stat_result, now: float) -> bool:
         """Whether what was read is a whole content of this name, whatever the name holds now."""
@@ -189,10 +220,9 @@ class WatchedFolder:
         if status is None:
             if self._events.is_there():  # else it is the folder that is gone
                 self._queue.pop(arrival.name, None)
-                self.gone += 1
-                logger.warning("%s: gone before it was scored", arrival.path)
+                logger.warning("%s: gone before it was scored", self.root / arrival.name)
             return False
-        if content_of(status) == arrival.content:
+        if Content.of(status) == arrival.content:
             return True
         renamed = status.st_ino != arrival.inode and self._was_renamed(status)
         arrival.see(status)
@@ -217,37 +247,31 @@ class WatchedFolder:
             elif change == ADDED and self._tree.enters(name) and path.is_dir() and not path.is_symlink():
                 found.update(self._tree.walk(name))  # moved here as a whole: no events for what is in it
         for name, status in sorted(found.items(), key=lambda item: (item[1].st_mtime_ns, item[0])):
-            self._offer(name, status, renamed=name in came and os.path.dirname(name) in vacated)
+            renamed = not self.poll and name in came and os.path.dirname(name) in vacated
+            self._offer(name, status, renamed=renamed)
 
-    def _offer(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
+    def _offer(self, name: str, status: os.stat_result, *, renamed: bool = False) -> None:
         if (waiting := self._queue.get(name)) is not None:
-            if renamed and not self.poll:  # its inode may well be the number that the last file but one gave up
+            if renamed:  # its inode may well be the number that the last file but one gave up
                 waiting.see(status)
                 waiting.is_replaced, waiting.due = True, self._now()
-            return
-        if self.journal.knows(name, content_of(status)):
-            return
-        if self._more or len(self._queue) >= MOST_WAITING:
-            self._more += 1  # behind those that are not in the queue yet
-            return
-        self._put(name, status, renamed=renamed)
+        elif not self.journal.knows(name, Content.of(status)):
+            if self._more or len(self._queue) >= MOST_WAITING:
+                self._more += 1  # behind those that are not in the queue yet
+            else:
+                self._put(name, status, renamed=renamed)
 
-    def _put(self, name: str, status: os.stat_result, *, renamed: bool) -> None:
+    def _put(self, name: str, status: os.stat_result, *, renamed: bool = False) -> None:
         """Append to the queue. What was renamed into place need not settle: it came as a hidden or temporary name went,
         or its times differ, because writing changes both at once and renaming the second alone.
         """
         now = self._now()
-        renamed = (renamed and not self.poll) or self._was_renamed(status)
-        due = now if renamed else now + self.settle_s
-        path = os.path.join(self.root, name)
-        self._queue[name] = Arrival(name, path, content_of(status), status.st_ino, now, due)
+        due = now if renamed or self._was_renamed(status) else now + self.settle_s
+        self._queue[name] = Arrival(name, Content.of(status), status.st_ino, now, due)
 
     def _was_renamed(self, status: os.stat_result) -> bool:
         """Whether a file's times say that it was; those of servers, which are polled, have ways of their own."""
         return not self.poll and os.name == "posix" and status.st_ctime_ns > status.st_mtime_ns
-
-    def _is_time_to_scan(self) -> bool:
-        return bool(self._more) or self._events.lost or self._now() >= self._next_scan
 
     def _scan(self) -> None:
         """Scan the whole folder; of what is new there, the oldest are queued."""
@@ -257,14 +281,14 @@ class WatchedFolder:
         def unknown() -> Iterator[tuple[int, str, os.stat_result]]:
             nonlocal count
             for name, status in self._tree.walk():
-                if name not in self._queue and not self.journal.knows(name, content_of(status)):
+                if name not in self._queue and not self.journal.knows(name, Content.of(status)):
                     count += 1
                     yield status.st_mtime_ns, name, status
 
         self._events.lost = False
         oldest = heapq.nsmallest(MOST_WAITING - len(self._queue), unknown(), key=lambda found: found[:2])
         for _, name, status in oldest:
-            self._put(name, status, renamed=False)
+            self._put(name, status)
         self._more = count - len(oldest)
         self.journal.forget_absent()
         now = self._now()

@@ -13,16 +13,18 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from winspect.errors import OutputError
-from winspect.watch.rows import Clock, Position, rows_behind, utc_now
+from winspect.watch.rows import Position, rows_behind, utc_now
+from winspect.watch.tree import Content
 
 logger = logging.getLogger(__name__)
 
+JOURNAL_FILE = "journal.sqlite3"
 FORGET_DAYS = 14
 _VERSION = 1
 _TABLES = """
@@ -30,21 +32,14 @@ CREATE TABLE judged (name BLOB PRIMARY KEY, bytes INTEGER, modified_ns INTEGER, 
 CREATE TABLE written (file TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID;
 """
 _PUT = "INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?)"
-
-
-class Content(NamedTuple):
-    """Length and last change of a file: they tell its contents apart."""
-
-    bytes: int
-    modified_ns: int
+_PUT_POSITION = "INSERT OR REPLACE INTO written VALUES (?, ?)"
 
 
 class Journal:
     """The journal of the results in a folder. Use it in a with-block, from a single thread.
 
     Args:
-        path: the SQLite file.
-        results: the folder of the results.
+        folder: of the results; the journal is in it.
         clock: gives the time in UTC.
 
     Attributes:
@@ -54,20 +49,19 @@ class Journal:
         OutputError: it cannot be opened, or a results file holds something else than rows.
     """
 
-    def __init__(self, path: Path, results: Path, *, clock: Clock = utc_now) -> None:
-        self.path, self.results, self.clock = path, results, clock
+    def __init__(self, folder: Path, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.path, self.clock = folder / JOURNAL_FILE, clock
         self._database: sqlite3.Connection | None = None
         try:
             self.is_new = self._follow_results()
+        except sqlite3.OperationalError as error:  # no place, no right: not the file's fault
+            reason = f"{self.path}: cannot be opened ({error}); free some space, or choose another --out"
+            raise OutputError(reason) from error
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # no place, no right: not the file's fault
-                raise OutputError(
-                    f"{path}: cannot be opened ({error}); free some space, or choose another --out"
-                ) from error
-            logger.warning("%s: damaged (%s); made anew from the results", path, error)
+            logger.warning("%s: damaged (%s); made anew from the results", self.path, error)
             self.close()
             for ending in ("", "-wal", "-shm"):
-                path.with_name(path.name + ending).unlink(missing_ok=True)
+                self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
             self.is_new = self._follow_results()
 
     def __enter__(self) -> Journal:
@@ -84,26 +78,27 @@ class Journal:
 
     def knows(self, name: str, content: Content) -> bool:
         """Whether this content of this file was scored. The name counts as still being there."""
-        database = self._opened()
-        row = database.execute("SELECT bytes, modified_ns, seen FROM judged WHERE name = ?", (_key(name),)).fetchone()
+        database, key, today = self._opened(), os.fsencode(name), self._today()
+        row = database.execute("SELECT bytes, modified_ns, seen FROM judged WHERE name = ?", (key,)).fetchone()
         if row is None or row[:2] != content:
             return False
-        if row[2] != self._today():
+        if row[2] != today:
             with suppress(sqlite3.OperationalError):  # a full disk; the next look notes it
-                database.execute("UPDATE judged SET seen = ? WHERE name = ?", (self._today(), _key(name)))
+                database.execute("UPDATE judged SET seen = ? WHERE name = ?", (today, key))
         return True
 
     def add(self, name: str, content: Content, position: Position) -> None:
         """Note a picture that was scored, and where its row ends."""
         with self._opened() as database:
-            database.execute(_PUT, (_key(name), *content, self._today()))
-            database.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", position)
+            database.execute(_PUT, (os.fsencode(name), *content, self._today()))
+            database.execute(_PUT_POSITION, position)
 
     def leave_out(self, pictures: Iterable[tuple[str, Content]]) -> int:
         """Note pictures that are not to be scored; returns their number."""
         today = self._today()
+        entries = ((os.fsencode(name), *content, today) for name, content in pictures)
         with self._opened() as database:
-            return database.executemany(_PUT, ((_key(name), *content, today) for name, content in pictures)).rowcount
+            return database.executemany(_PUT, entries).rowcount
 
     def forget_absent(self) -> None:
         """After all of the folder was looked at: drop the names that have long been gone."""
@@ -136,17 +131,11 @@ class Journal:
         """Note the rows that are not noted yet; returns whether nothing at all is known."""
         with self._opened() as database:
             known: dict[str, int] = dict(database.execute("SELECT file, bytes FROM written"))
-            for row, position in rows_behind(self.results, known):
+            for row, position in rows_behind(self.path.parent, known):
                 if isinstance(file := row.get("file"), dict):
-                    content = Content(file["bytes"], file["modified_ns"])
-                    database.execute(_PUT, (_key(file["name"]), *content, self._today()))
-                database.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", position)
-            database.executemany(
-                "DELETE FROM written WHERE file = ?",
-                [(name,) for name in known if not (self.results / name).exists()],
-            )
+                    entry = os.fsencode(file["name"]), file["bytes"], file["modified_ns"], self._today()
+                    database.execute(_PUT, entry)
+                database.execute(_PUT_POSITION, position)
+            gone = [(name,) for name in known if not (self.path.parent / name).exists()]
+            database.executemany("DELETE FROM written WHERE file = ?", gone)
         return not known and not len(self)
-
-
-def _key(name: str) -> bytes:
-    return os.fsencode(name)

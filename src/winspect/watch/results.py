@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,9 +23,9 @@ from winspect.outputs.maps import overlay_of, short_stem
 from winspect.outputs.recorder import RUN_FILE
 from winspect.outputs.rows import row_of
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, save_png
-from winspect.system.files import MAPS_FOLDER, make_folder, output_error
-from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, read_identity
-from winspect.watch.rows import Clock, DailyRows, Position, utc_now
+from winspect.system.files import MAPS_FOLDER, output_error
+from winspect.system.run_folder import begin, locked, read_identity
+from winspect.watch.rows import Position, append_row, remove_cut_lines, stamp, utc_now
 
 if TYPE_CHECKING:
     from winspect.methods.result import Result
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FRAMES_FOLDER = "frames"
-JOURNAL_FILE = "journal.sqlite3"
-KEPT = ("none", "anomalous", "all")
+_KEPT = ("none", "anomalous", "all")
 _REMINDER_S = 60.0
 
 T = TypeVar("T")
@@ -96,48 +95,41 @@ class WatchResults:
         frames: str = "none",
         keep_maps: int = 1000,
         keep_frames: int = 1000,
-        clock: Clock = utc_now,
+        clock: Callable[[], datetime] = utc_now,
         retry_s: float = 5.0,
     ) -> None:
         for name, value in (("maps", maps), ("frames", frames)):
-            if value not in KEPT:
-                raise SettingsError(f"{name}: got {value!r}, need one of {', '.join(KEPT)}")
-        self.folder = make_folder(folder)
-        self.stop, self.clock, self.retry_s = stop, clock, retry_s
+            if value not in _KEPT:
+                raise SettingsError(f"{name}: got {value!r}, need one of {', '.join(_KEPT)}")
+        self.folder, self.stop, self.clock, self.retry_s = folder, stop, clock, retry_s
         self.rule, self.score_range = rule or DecisionRule(), score_range
         self.maps, self.frames = maps, frames
         self._most = {MAPS_FOLDER: keep_maps, FRAMES_FOLDER: keep_frames}
-        self._lock = FolderLock(folder / LOCK_FILE, str(folder))
 
     def __enter__(self) -> WatchResults:
-        self._lock.acquire()
-        try:
-            self._rows = DailyRows(self.folder, clock=self.clock)
-            self._files = {name: KeptPictures(self.folder / name, most) for name, most in self._most.items()}
-        except BaseException as error:
-            self._lock.release()
-            if isinstance(error, OSError):
+        with ExitStack() as entered:
+            entered.enter_context(locked(self.folder))
+            try:
+                remove_cut_lines(self.folder)
+                self._files = {name: KeptPictures(self.folder / name, most) for name, most in self._most.items()}
+            except OSError as error:
                 raise output_error(self.folder, error) from error
-            raise
+            self._entered = entered.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._entered.close()
 
     @property
-    def needs_pictures(self) -> bool:
-        """Whether results need their decoded pictures."""
-        return self.maps != "none"
-
-    @property
-    def needs_maps(self) -> bool:
-        """Whether results need their maps."""
-        return self.needs_pictures or self.rule.regions is not None
+    def needs(self) -> dict[str, bool]:
+        """What results need of the model, as arguments of ``predict_many``."""
+        has_maps = self.maps != "none"
+        return {"keep_pictures": has_maps, "maps": has_maps or self.rule.regions is not None}
 
     @property
     def picture_folders(self) -> tuple[Path, ...]:
         """Where pictures are written: no watch may take them for arrivals."""
-        return self.folder / MAPS_FOLDER, self.folder / FRAMES_FOLDER
+        return tuple(self.folder / name for name in self._most)
 
     def describe(self, source: str, run: Mapping[str, Any]) -> None:
         """Keep in ``run.json`` what is watched and what scores. What was there before is kept beside it.
@@ -152,9 +144,8 @@ class WatchResults:
             return
         if earlier is not None:
             if earlier.get("source") != source:
-                raise OutputError(
-                    f"{path}: this folder holds the results of {earlier.get('source')}; choose another --out"
-                )
+                reason = f"this folder holds the results of {earlier.get('source')}; choose another --out"
+                raise OutputError(f"{path}: {reason}")
             # Written beside it first: at no time is there no run.json.
             begin(path.with_name(f"run-until-{self.clock():%Y-%m-%dT%H%M%SZ}.json"), earlier)
             if changed := differences(earlier, document):
@@ -177,13 +168,14 @@ class WatchResults:
         row = row_of(judgement)
         moment = self.clock()
         row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
-        if _is_kept(self.maps, row) and result.picture_rgb is not None and result.tile_maps is not None:
+        is_kept = {"none": False, "anomalous": row["verdict"] == "anomalous", "all": True}
+        if is_kept[self.maps] and result.picture_rgb is not None and result.tile_maps is not None:
             name = f"{stamp(moment)}_{short_stem(result.path)}.png"
             row["map"] = self._save(MAPS_FOLDER, name, overlay_of(judgement, self.score_range))
         if frame_rgb is not None:
-            is_kept = _is_kept(self.frames, row)
-            row["frame"] = self._save(FRAMES_FOLDER, f"{stamp(moment)}.png", frame_rgb) if is_kept else None
-        return row, self.patiently(lambda: self._rows.append(row))
+            name = f"{stamp(moment)}.png"
+            row["frame"] = self._save(FRAMES_FOLDER, name, frame_rgb) if is_kept[self.frames] else None
+        return row, self.patiently(lambda: append_row(self.folder, row, moment))
 
     def _save(self, folder: str, name: str, rgb: np.ndarray) -> str:
         return self.patiently(lambda: self._files[folder].save(name, rgb))
@@ -202,10 +194,7 @@ class WatchResults:
                 now = time.monotonic()
                 if reminded is None or now - reminded >= _REMINDER_S:
                     reminded = now
-                    refusal = (
-                        error if isinstance(error, OutputError) else output_error(self.folder, _as_os_error(error))
-                    )
-                    logger.warning("%s; waiting until it can be written", refusal)
+                    logger.warning("%s; waiting until it can be written", self._refusal(error))
                 if self.stop.wait(self.retry_s):
                     raise StoppedError(str(error)) from error
             else:
@@ -213,23 +202,7 @@ class WatchResults:
                     logger.warning("%s: written after %.0f s; going on", self.folder, time.monotonic() - began)
                 return value
 
-
-def stamp(moment: datetime) -> str:
-    """A time in UTC as a part of file names, which sorts by time.
-
-    >>> from datetime import datetime
-    >>> stamp(datetime(2026, 11, 22, 14, 5, 9, 250))
-    '2026-11-22T140509.000250Z'
-    """
-    return f"{moment:%Y-%m-%dT%H%M%S.%fZ}"
-
-
-def _is_kept(which: str, row: Mapping[str, Any]) -> bool:
-    return which == "all" or (which == "anomalous" and row["verdict"] == "anomalous")
-
-
-def _as_os_error(error: Exception) -> OSError:
-    with suppress(AttributeError):
-        if error.sqlite_errorname == "SQLITE_FULL":  # type: ignore[attr-defined]
-            return OSError(28, "No space left on device")
-    return error if isinstance(error, OSError) else OSError(0, str(error))
+    def _refusal(self, error: Exception) -> OutputError:
+        if isinstance(error, OutputError):
+            return error
+        return output_error(self.folder, error if isinstance(error, OSError) else OSError(0, str(error)))

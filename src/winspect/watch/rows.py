@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,14 +19,22 @@ from winspect.outputs.rows import line_of, read_rows, remove_cut_line
 
 logger = logging.getLogger(__name__)
 
-PATTERN = "predictions-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].jsonl"
-
-Clock = Callable[[], datetime]
+_PATTERN = "predictions-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].jsonl"
 
 
 def utc_now() -> datetime:
     """The time, in UTC."""
     return datetime.now(timezone.utc)
+
+
+def stamp(moment: datetime) -> str:
+    """A time in UTC as a part of file names, which sorts by time.
+
+    >>> from datetime import datetime
+    >>> stamp(datetime(2026, 11, 22, 14, 5, 9, 250))
+    '2026-11-22T140509.000250Z'
+    """
+    return f"{moment:%Y-%m-%dT%H%M%S.%fZ}"
 
 
 class Position(NamedTuple):
@@ -36,42 +44,36 @@ class Position(NamedTuple):
     bytes: int
 
 
-class DailyRows:
-    """Appends rows to ``predictions-YYYY-MM-DD.jsonl`` in a folder that is there.
+def remove_cut_lines(folder: Path) -> None:
+    """Remove last lines that an earlier run left cut off; each is logged."""
+    for path in sorted(folder.glob(_PATTERN)):
+        if size := remove_cut_line(path):
+            logger.warning("%s: removed a last line that was cut off (%d bytes)", path, size)
 
-    A last line that an earlier run left cut off is removed at once, and logged.
 
-    Args:
-        clock: gives the time in UTC.
+def append_row(folder: Path, row: dict[str, Any], moment: datetime) -> Position:
+    """Write a row through to the disk, into the file of its day; where that fails, the file is as it was before.
+
+    Raises:
+        OSError: what the system says; the same row can be tried again.
     """
-
-    def __init__(self, folder: Path, *, clock: Clock = utc_now) -> None:
-        self.folder, self.clock = folder, clock
-        for path in sorted(folder.glob(PATTERN)):
-            if size := remove_cut_line(path):
-                logger.warning("%s: removed a last line that was cut off (%d bytes)", path, size)
-
-    def append(self, row: dict[str, Any]) -> Position:
-        """Write a row through to the disk; where that fails, the file is as it was before.
-
-        Raises:
-            OSError: what the system says; the same row can be tried again.
-        """
-        line = line_of(row)
-        path = self.folder / f"predictions-{self.clock():%Y-%m-%d}.jsonl"
-        is_new = not path.exists()
-        # Opened for each row: a file that was moved away or deleted meanwhile must not swallow what follows.
-        with path.open("ab", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            try:
-                _write_all(file.fileno(), line)
-                os.fsync(file.fileno())
-            except BaseException:
-                file.truncate(start)
-                raise
-        if is_new:
-            _sync_folder(self.folder)
-        return Position(path.name, start + len(line))
+    line = line_of(row)
+    path = folder / f"predictions-{moment:%Y-%m-%d}.jsonl"
+    is_new = not path.exists()
+    # Opened for each row: a file that was moved away or deleted meanwhile must not swallow what follows.
+    with path.open("ab", buffering=0) as file:
+        start = file.seek(0, os.SEEK_END)
+        try:
+            rest = line
+            while rest:  # where the disk gets full in the middle, the system takes some, and complains at the next call
+                rest = rest[os.write(file.fileno(), rest) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(start)
+            raise
+    if is_new:
+        _sync_folder(folder)
+    return Position(path.name, start + len(line))
 
 
 def rows_behind(folder: Path, known: dict[str, int]) -> Iterator[tuple[dict[str, Any], Position]]:
@@ -83,7 +85,7 @@ def rows_behind(folder: Path, known: dict[str, int]) -> Iterator[tuple[dict[str,
     Raises:
         OutputError: a line is not a row.
     """
-    for path in sorted(folder.glob(PATTERN)):
+    for path in sorted(folder.glob(_PATTERN)):
         start = known.get(path.name, 0)
         if path.stat().st_size == start:
             continue
@@ -92,12 +94,6 @@ def rows_behind(folder: Path, known: dict[str, int]) -> Iterator[tuple[dict[str,
                 yield row, Position(path.name, end)
         except ValueError as error:
             raise OutputError(f"{path}: {error}; move the file away") from error
-
-
-def _write_all(file: int, line: bytes) -> None:
-    """All bytes: where the disk gets full in the middle, the system takes some, and complains at the next call."""
-    while line:
-        line = line[os.write(file, line) :]
 
 
 def _sync_folder(folder: Path) -> None:

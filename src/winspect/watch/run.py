@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import PictureError
-from winspect.watch.arrivals import Arrival
-from winspect.watch.folder import WatchedFolder
-from winspect.watch.journal import Journal
+from winspect.outputs.rows import Counts, count_of_warnings
+from winspect.watch.camera import Camera, Frame, video_frames
+from winspect.watch.folder import Arrival, WatchedFolder
 from winspect.watch.results import StoppedError, WatchResults
-from winspect.watch.status import Status
 
 if TYPE_CHECKING:
     from winspect.inspector.protocol import Scorer
     from winspect.methods.result import Result
-    from winspect.watch.camera import Camera
-    from winspect.watch.video import Frame, Video
 
 MOST_AT_ONCE = 16
 """Pictures of a backlog that are scored together. A picture that arrives alone is scored alone, at once."""
@@ -48,6 +46,58 @@ def stopping(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Status:
+    """Counts rows, and gives a line every ``every_s`` seconds: how much, how fast, how far behind.
+
+    Args:
+        say: takes the line. every_s: 0 for never.
+        now: seconds, as :func:`time.monotonic`.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], *, every_s: float = 60.0, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.counts = Counts()
+        self._say, self._every_s, self._now = say, every_s, now
+        self._began = self._last = now()
+        self._rows_before = 0
+        self._warned_in_a_row, self._warning = 0, ""  # the newest pictures with a warning, and the newest one's
+
+    def count(self, row: dict[str, Any]) -> None:
+        """Take a row into account."""
+        self.counts.add(row)
+        self._warning = row["warning"] or ""
+        self._warned_in_a_row = self._warned_in_a_row + 1 if self._warning else 0
+
+    def tick(self, behind: Callable[[], str]) -> None:
+        """Give a line, if it is time.
+
+        Args:
+            behind: says in words how far behind the watch is; empty for not at all.
+        """
+        now = self._now()
+        if self._every_s and now - self._last >= self._every_s:
+            rate = (self.counts.rows - self._rows_before) / (now - self._last)
+            self._last, self._rows_before = now, self.counts.rows
+            self._say(f"{self._counted()}, {rate:.2f} pictures/s; {self._health(behind())}")
+
+    def last_line(self) -> None:
+        """Give the line of the end."""
+        self._say(f"stopped after {self._now() - self._began:.0f} s: {self._counted()}")
+
+    def _health(self, behind: str) -> str:
+        troubles = [behind]
+        if number := self._warned_in_a_row:
+            pictures = "picture has" if number == 1 else f"{number} pictures have"
+            troubles.append(f"NOT WELL: the last {pictures} a warning: {self._warning}")
+        return "; ".join(filter(None, troubles)) or "up to date"
+
+    def _counted(self) -> str:
+        counts = self.counts
+        words = f"{counts.rows} pictures inspected, {counts.anomalous} anomalous, {counts.failed} failed"
+        return words + count_of_warnings(counts.warned)
+
+
 @dataclass(frozen=True)
 class Station:
     """What scores, where results go, and who hears of them: the same for folders, cameras and videos.
@@ -66,7 +116,7 @@ class Station:
     show: Callable[[dict[str, Any]], None]
     class_option: Mapping[str, Any] = field(default_factory=dict)
 
-    def watch_folder(self, folder: WatchedFolder, journal: Journal) -> None:
+    def watch_folder(self, folder: WatchedFolder) -> None:
         """Score what arrives in a folder, in order of arrival."""
         with folder, _without_growing_registry(), suppress(StoppedError):
             batch: list[Arrival] = []
@@ -76,15 +126,15 @@ class Station:
                     folder.listen()
                     listened = time.monotonic()
                 if batch := folder.ready(MOST_AT_ONCE):
-                    self._score_batch(batch, folder, journal)
+                    self._score_batch(batch, folder)
                 self.status.tick(folder.behind_in_words)
 
-    def _score_batch(self, batch: list[Arrival], folder: WatchedFolder, journal: Journal) -> None:
+    def _score_batch(self, batch: list[Arrival], folder: WatchedFolder) -> None:
         for arrival, result in zip(batch, self._scored(_Reading(folder, batch)), strict=True):
             if folder.is_final(arrival, result.error):
                 row, position = self.results.add(result, extra={"file": arrival.entry()})
                 folder.done(arrival)
-                self.results.patiently(partial(journal.add, arrival.name, arrival.content, position))
+                self.results.patiently(partial(folder.journal.add, arrival.name, arrival.content, position))
                 self._tell(row)
             self.status.tick(folder.behind_in_words)
             if folder.stop.is_set():
@@ -99,16 +149,17 @@ class Station:
                 if frame is not None:
                     began = time.monotonic()
                     due = max(due + every_s, began)
-                    self._score_frame(frame, {"source": camera.shown})
+                    self._score_frame(frame, {"source": camera.name})
                     camera.skipped += int((time.monotonic() - began) / every_s)
                 self.status.tick(camera.behind_in_words)
 
-    def watch_video(self, video: Video) -> None:
-        """Score the frames of a video file, to its end."""
-        with _without_growing_registry(), closing(video.frames()) as frames, suppress(StoppedError):
+    def watch_video(self, path: Path, *, every_s: float = 1.0) -> None:
+        """Score a frame of a video file every ``every_s`` seconds of its time, to its end."""
+        frames = video_frames(path, every_s=every_s)
+        with closing(frames), _without_growing_registry(), suppress(StoppedError):
             for frame, second in frames:
-                self._score_frame(frame, {"source": video.shown, "second": second})
-                self.status.tick(lambda: "")
+                self._score_frame(frame, {"source": str(path), "second": second})
+                self.status.tick(str)
                 if self.results.stop.is_set():
                     return
 
@@ -119,25 +170,25 @@ class Station:
         self._tell(row)
 
     def _scored(self, pictures: Any) -> Iterator[Result]:
-        needs = {"keep_pictures": self.results.needs_pictures, "maps": self.results.needs_maps}
-        return self.model.predict_many(pictures, **{**self.class_option, **needs})
+        return self.model.predict_many(pictures, **{**self.class_option, **self.results.needs})
 
     def _tell(self, row: dict[str, Any]) -> None:
         self.show(row)
         self.status.count(row)
 
 
+@dataclass(frozen=True)
 class _Reading:
     """The paths of a batch; what lies there is noted as each is taken, for the model reads it then."""
 
-    def __init__(self, folder: WatchedFolder, batch: list[Arrival]) -> None:
-        self.folder, self.batch = folder, batch
+    folder: WatchedFolder
+    batch: list[Arrival]
 
     def __len__(self) -> int:
         return len(self.batch)
 
     def __iter__(self) -> Iterator[str]:
-        return (self.folder.reading(arrival) for arrival in self.batch)
+        return map(self.folder.reading, self.batch)
 
 
 @contextmanager

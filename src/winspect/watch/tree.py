@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from winspect.pictures.formats import (
     UNFINISHED,
@@ -19,6 +21,18 @@ from winspect.pictures.formats import (
 )
 
 _MOST_REMEMBERED = 100_000
+
+
+class Content(NamedTuple):
+    """Length and last change of a file: they tell its contents apart."""
+
+    bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Content:
+        """The content that the file system tells of."""
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 def may_be_picture(name: str) -> bool | None:
@@ -51,7 +65,7 @@ class Tree:
         self._real = os.path.realpath(root)
         ignored = (below(self._real, os.path.realpath(folder)) for folder in ignore)
         self._ignored = tuple(folder for folder in ignored if folder)
-        self._looked_at: dict[str, tuple[int, int, bool]] = {}
+        self._looked_at: dict[str, tuple[Content, bool]] = {}
         self._known_endings: set[str] = set()
 
     def walk(self, top: str = "") -> Iterator[tuple[str, os.stat_result]]:
@@ -91,28 +105,24 @@ class Tree:
         status = None if known is False else self.status(name)
         if known or status is None:
             return status
-        size, changed, is_picture = self._looked_at.get(name, (-1, -1, False))
-        if (size, changed) != (status.st_size, status.st_mtime_ns):
+        content = Content.of(status)
+        seen, is_picture = self._looked_at.get(name, (None, False))
+        if seen != content:
             start = read_start(self.root / name)
             is_picture = format_of(start) is not None
             if len(self._looked_at) >= _MOST_REMEMBERED:
                 self._looked_at.clear()
             if start:  # else it is empty, or cannot be read as yet
-                self._looked_at[name] = (status.st_size, status.st_mtime_ns, is_picture)
+                self._looked_at[name] = (content, is_picture)
         return status if is_picture else None
 
     def status(self, name: str) -> os.stat_result | None:
         """Of a file, or of a link that leads nowhere; None for what is gone or something else."""
-        path = self.root / name
-        try:
-            status = os.stat(path)
-        except OSError:
-            try:
-                status = os.lstat(path)
-            except OSError:
-                return None
-            return status if stat.S_ISLNK(status.st_mode) else None
-        return status if stat.S_ISREG(status.st_mode) else None
+        for look, is_file in ((os.stat, stat.S_ISREG), (os.lstat, stat.S_ISLNK)):
+            with suppress(OSError):
+                status = look(self.root / name)
+                return status if is_file(status.st_mode) else None
+        return None
 
     def enters(self, folder: str) -> bool:
         """Whether what is in a folder below belongs here, as far as its name says."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,10 +106,16 @@ class Dataset:
         normals = self.select(category=category, label="normal")
         return tuple(item for item in normals if item.split == "train") or normals
 
+    @property
+    def paths(self) -> Iterator[Path]:
+        """Every picture and mask that the data set names, in order."""
+        return (path for item in self.items for path in (item.path, item.mask) if path is not None)
+
     def missing(self) -> tuple[Path, ...]:
         """Pictures and masks that the data set names but that are not there, in order."""
-        named = (path for item in self.items for path in (item.path, item.mask) if path is not None)
-        return tuple(path for path in named if not os.path.isfile(path))  # whatever is wrong with a name: not there
+        return tuple(
+            path for path in self.paths if not os.path.isfile(path)
+        )  # whatever is wrong with a name: not there
 
 
 def choose_categories(exist: Sequence[str], chosen: Sequence[str] | None, root: Path) -> tuple[str, ...]:

@@ -122,10 +122,14 @@ def make_file(job: Job, tree: Tree, target: Path, link: str) -> bool:
         return False
     path = tree.path(job.source)
     if link == "hard" and not job.is_mask and path is not None:
-        _link(path.resolve(), target)  # a hard link to a symbolic link would break when what it names moves
+        with new_file(target) as temporary:
+            _link(path.resolve(), temporary, target)  # to a symbolic link it would break when what that names moves
     else:
         data = tree.read(job.source)
-        write_file(target, encode_mask(decode_mask(data, tree.place(job.source))) if job.is_mask else data)
+        if job.is_mask:
+            data = encode_mask(decode_mask(data, tree.place(job.source)))
+        with new_file(target) as temporary:
+            temporary.write_bytes(data)
     return True
 
 
@@ -141,26 +145,19 @@ def _is_made(job: Job, tree: Tree, target: Path, link: str) -> bool:
     return linked == (link == "hard") and target.stat().st_size == tree.size_bytes(job.source)
 
 
-def _link(path: Path, target: Path) -> None:
-    with _new_file(target) as temporary:
-        try:
-            os.link(path, temporary)
-        except OSError as error:
-            if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-                raise OutputError(
-                    f"{target}: cannot be a hard link to {path} ({error.strerror}): use --link copy"
-                ) from error
-            raise
-
-
-def write_file(target: Path, data: bytes) -> None:
-    """Write a file atomically, making its folder."""
-    with _new_file(target) as temporary:
-        temporary.write_bytes(data)
+def _link(path: Path, temporary: Path, target: Path) -> None:
+    try:
+        os.link(path, temporary)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise OutputError(
+                f"{target}: cannot be a hard link to {path} ({error.strerror}): use --link copy"
+            ) from error
+        raise
 
 
 @contextmanager
-def _new_file(target: Path) -> Iterator[Path]:
+def new_file(target: Path) -> Iterator[Path]:
     """``replacing``, with the folder made, and with nothing at the temporary name.
 
     A run that was killed may have left a hard link to the source there, and writing into that would change the source.

@@ -7,7 +7,6 @@ kept. The source is only read.
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +18,11 @@ from tqdm import tqdm
 
 from winspect.datasets import open_dataset
 from winspect.datasets.items import Dataset, Item
-from winspect.datasets.jobs import Job, make_file, plan_folders, plan_layout, plan_visa, write_file
+from winspect.datasets.jobs import Job, make_file, new_file, plan_folders, plan_layout, plan_visa
 from winspect.datasets.masks import load_mask
 from winspect.datasets.official import OFFICIAL, count_items
 from winspect.datasets.packaged import PACKAGES, package_folder, read_cells
-from winspect.datasets.trees import LeftOut, left_out_by, left_out_of, open_tree
+from winspect.datasets.trees import left_out_by, left_out_of, open_tree
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.pictures.decoding import decode
 from winspect.system.files import make_folder
@@ -70,10 +69,6 @@ class Summary:
         """For JSON."""
         return {"schema": 1, **asdict(self), "complete": self.is_complete}
 
-    def leave_out(self, left_out: LeftOut) -> None:
-        """Note the files of the source that nothing takes."""
-        self.left_out, self.other_files = list(left_out.pictures), left_out.others
-
     def fail(self, error: PictureError) -> None:
         """Note a file that cannot be used."""
         self.failed.append({"path": error.path, "type": type(error).__name__, "message": error.reason})
@@ -117,7 +112,7 @@ def prepare_dataset(
     if out is None:
         dataset = open_dataset(kind, place, categories=categories)
         if kind not in PACKAGES:
-            summary.leave_out(left_out_by(dataset, categories))
+            summary.left_out, summary.other_files = left_out_by(dataset, categories)
         summary.missing += [str(path) for path in dataset.missing()]
         masks_listed = False
     else:
@@ -170,7 +165,7 @@ def _convert(
             jobs = plan_folders(packaged)
         else:
             jobs = (plan_visa if kind == "visa" else plan_layout)(tree, categories)
-            summary.leave_out(left_out_of(tree, (job.source for job in jobs), categories))
+            summary.left_out, summary.other_files = left_out_of(tree, (job.source for job in jobs), categories)
         if all(tree.size_bytes(job.source) is None for job in jobs):
             problem = f"none of the {len(jobs)} files that the data set names is there, as {tree.place(jobs[0].source)}"
             raise SourceError(f"{source}: {problem}: name the folder that holds them, or get the data set again")
@@ -188,7 +183,7 @@ def _convert(
                 summary.written += is_new
                 summary.kept += not is_new
     if kind in PACKAGES:
-        _write_manifest(packaged, out)
+        _write_manifest(packaged, jobs, out)
     return jobs
 
 
@@ -201,21 +196,18 @@ def _open_made(kind: str, out: Path, jobs: Sequence[Job]) -> Dataset:
     return open_dataset("folder" if kind in PACKAGES else kind, out, categories=exist)
 
 
-def _write_manifest(dataset: Dataset, out: Path) -> None:
+def _write_manifest(dataset: Dataset, jobs: Sequence[Job], out: Path) -> None:
     """Write every picture with its label, and the further columns of the package."""
-    extra: dict[Path, tuple[str, ...]] = {}
-    names: tuple[str, ...] = ()
-    if dataset.name == "elpv":
-        names = ("probability", "kind")
-        extra = {dataset.root / name: (f"{p:.4f}", cell) for name, p, cell in read_cells(dataset.root)}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "category", "split", "label", "defect_type", *names))
-    for job, item in zip(plan_folders(dataset), dataset.items, strict=True):
+    cells = read_cells(dataset.root) if dataset.name == "elpv" else []
+    extra = {dataset.root / name: (f"{probability:.4f}", kind) for name, probability, kind in cells}
+    with new_file(out / MANIFEST) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
-            (job.target, item.category, item.split, item.label, item.defect_type, *extra.get(item.path, ()))
+            ("image", "category", "split", "label", "defect_type", *(("probability", "kind") if cells else ()))
         )
-    write_file(out / MANIFEST, text.getvalue().encode())
+        for job, item in zip(jobs, dataset.items, strict=True):
+            row = (job.target, item.category, item.split, item.label, item.defect_type)
+            writer.writerow((*row, *extra.get(item.path, ())))
 
 
 def _verify(dataset: Dataset, summary: Summary, progress: bool) -> None:

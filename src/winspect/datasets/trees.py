@@ -9,8 +9,8 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from winspect.datasets.folders import check_root, is_mask_folder, masked_stem
 from winspect.datasets.items import Dataset
@@ -22,9 +22,8 @@ from winspect.pictures.formats import (
     is_hidden,
     left_out_in_words,
     picture_by_name,
-    read_start,
 )
-from winspect.system.opening import check_file, read_bytes
+from winspect.system.opening import check_file, open_file
 
 _TAR_BLOCK_BYTES = 512
 _LARGEST_FILE = 1_000_000_000  # bytes of a picture; a header of 512 can ask for any number of them
@@ -44,7 +43,7 @@ class FolderTree:
 
     def names(self) -> list[str]:
         """Every file, sorted; hidden ones are left out."""
-        return sorted(_walk(self.root, "", ()))
+        return sorted(_walk(self.root))
 
     def place(self, name: str) -> str:
         """The file's name in messages."""
@@ -65,45 +64,31 @@ class FolderTree:
         except OSError:
             return None
 
-    def start(self, name: str) -> bytes:
-        """The file's first bytes; none where it cannot be read."""
-        return read_start(self.root / name)
-
-    def read(self, name: str) -> bytes:
-        """The file's bytes.
+    def read(self, name: str, size: int = -1) -> bytes:
+        """The file's bytes, or its first ``size``.
 
         Raises:
             PictureError: it cannot be read.
         """
         try:
-            return read_bytes(self.root / name)
+            with open_file(self.root / name) as file:
+                return file.read(size)
         except OSError as error:
             raise PictureError(self.place(name), f"cannot be read ({error.strerror}): check the file") from error
 
 
-def _walk(root: Path, inside: str, above: tuple[str, ...]) -> Iterator[str]:
-    folder = os.path.join(root, inside)
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise SourceError(f"{folder}: cannot be searched ({error.strerror}): check your rights") from error
-    for entry in entries:
-        if is_hidden(entry.name):
-            continue
-        if _is_folder(entry):
-            yield from _walk(root, f"{inside}{entry.name}/", (*above, real))
-        else:
-            yield inside + entry.name
+def _walk(root: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise SourceError(f"{error.filename}: cannot be searched ({error.strerror}): check your rights") from error
 
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads back to itself
-        return False
+    above: dict[str, frozenset[str]] = {}  # folder -> what it lies in, links resolved
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=refuse):
+        real = above.pop(folder, frozenset()) | {os.path.realpath(folder)}
+        inside = {name: os.path.join(folder, name) for name in folders if not is_hidden(name)}
+        folders[:] = [name for name, path in inside.items() if os.path.realpath(path) not in real]
+        above.update((inside[name], real) for name in folders)
+        prefix = Path(os.path.relpath(folder, root)).as_posix() + "/"
+        yield from (prefix.removeprefix("./") + name for name in files if not is_hidden(name))
 
 
 class TarTree:
@@ -142,21 +127,12 @@ class TarTree:
         member = self._members.get(name)
         return member.size if member else None
 
-    def start(self, name: str) -> bytes:
-        try:
-            return self._extract(name, START_BYTES)
-        except PictureError:
-            return b""
-
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, size: int = -1) -> bytes:
         member = self._members.get(name)
-        if member is not None and (member.issparse() or member.size > _LARGEST_FILE):
+        if member is not None and size < 0 and (member.issparse() or member.size > _LARGEST_FILE):
             what = "a sparse file" if member.issparse() else "a file"
             reason = f"{what} of {member.size} bytes, need a stored one of at most {_LARGEST_FILE}: leave it out"
             raise PictureError(self.place(name), reason)
-        return self._extract(name)
-
-    def _extract(self, name: str, size: int = -1) -> bytes:
         try:
             file = self._tar.extractfile(self._members[name])
             return file.read(size) if file else b""
@@ -170,7 +146,12 @@ Tree = FolderTree | TarTree
 def is_picture_of(tree: Tree, name: str) -> bool:
     """Whether a file of a tree is a picture: by its name where that tells, else by its first bytes."""
     known = picture_by_name(name)
-    return format_of(tree.start(name)) is not None if known is None else known
+    if known is not None:
+        return known
+    try:
+        return format_of(tree.read(name, START_BYTES)) is not None
+    except PictureError:
+        return False
 
 
 @contextmanager
@@ -209,8 +190,7 @@ def _check_whole(path: Path, tar: tarfile.TarFile) -> None:
         raise SourceError(f"{path}: the archive is cut off or damaged after {count} files: {again}")
 
 
-@dataclass(frozen=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """Files that a reader leaves out.
 
     Attributes:
@@ -218,8 +198,8 @@ class LeftOut:
         others: ending -> how many other files.
     """
 
-    pictures: tuple[str, ...] = ()
-    others: dict[str, int] = field(default_factory=dict)
+    pictures: list[str]
+    others: dict[str, int]
 
     def __str__(self) -> str:
         """One line for people; empty for nothing."""
@@ -240,13 +220,12 @@ def left_out_of(tree: Tree, taken: Iterable[str], categories: Sequence[str] | No
     if categories and _below(taken, categories):
         names = _below(names, categories)
     pictures = {name: tree.place(name) for name in names if is_picture_of(tree, name)}
-    return LeftOut(tuple(pictures.values()), count_left_out(name for name in names if name not in pictures))
+    return LeftOut(list(pictures.values()), count_left_out(name for name in names if name not in pictures))
 
 
 def left_out_by(dataset: Dataset, categories: Sequence[str] | None) -> LeftOut:
     """The files below a data set's root that are no item's picture or mask."""
-    paths = (path for item in dataset.items for path in (item.path, item.mask) if path is not None)
-    taken = (path.relative_to(dataset.root).as_posix() for path in paths if path.is_relative_to(dataset.root))
+    taken = (path.relative_to(dataset.root).as_posix() for path in dataset.paths if path.is_relative_to(dataset.root))
     return left_out_of(FolderTree(dataset.root), taken, categories)
 
 

@@ -89,14 +89,12 @@ class MaskFinder:
         Raises:
             SourceError: a folder has two masks for a picture, or a mask is that of two pictures.
         """
-        for folder in folders:
-            with_suffix, plain = self._list(folder)
-            if mask := with_suffix.get(picture.stem) or plain.get(picture.stem):
-                return self._take(mask, picture)
-        mask = self._list(picture.parent)[0].get(picture.stem)
-        return None if mask is None else self._take(mask, picture)
-
-    def _take(self, mask: Path, picture: Path) -> Path:
+        found = (
+            with_suffix.get(picture.stem) or plain.get(picture.stem) for with_suffix, plain in map(self._list, folders)
+        )
+        mask = next(filter(None, found), None) or self._list(picture.parent)[0].get(picture.stem)
+        if mask is None:
+            return None
         before = self._taken.setdefault(mask, picture)
         if before != picture:
             raise SourceError(

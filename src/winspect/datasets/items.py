@@ -113,9 +113,7 @@ class Dataset:
 
     def missing(self) -> tuple[Path, ...]:
         """Pictures and masks that the data set names but that are not there, in order."""
-        return tuple(
-            path for path in self.paths if not os.path.isfile(path)
-        )  # whatever is wrong with a name: not there
+        return tuple(path for path in self.paths if not os.path.isfile(path))  # false whatever is wrong with a name
 
 
 def choose_categories(exist: Sequence[str], chosen: Sequence[str] | None, root: Path) -> tuple[str, ...]:

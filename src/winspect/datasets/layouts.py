@@ -113,7 +113,7 @@ def open_layout(kind: str, root: Path, categories: Sequence[str] | None = None, 
         items = tuple(item for category, folder in folders.items() for item in _items(layout, category, folder))
         if not items:
             raise SourceError(f"{root}: no pictures in {', '.join(folders)}: {layout.needed}")
-        if layout.has_splits and not any(item.split == "test" for item in items) and meant(root, kind):
+        if layout.has_splits and not any(item.split == "test" for item in items) and hint(root, kind):
             raise SourceError(f"{root}: no test pictures in {', '.join(folders)}: {layout.needed}")
     except SourceError as error:
         if not (other := hint(root, kind)):
@@ -138,59 +138,46 @@ def _category_folders(layout: Layout, root: Path, categories: Sequence[str] | No
 
 def _items(layout: Layout, category: str, folder: Path) -> Iterator[Item]:
     finder, shared = MaskFinder(), mask_folders(folder)
+    find = _by_type if layout.label == "type" else _by_mask
     for split_folder, split in layout.split_folders(folder):
         masks = [*mask_folders(split_folder), *shared] if layout.has_splits else shared
-        if layout.label != "type":
-            yield from _masked_items(layout, category, split, split_folder, finder, masks)
+        for path, defect, mask in find(layout, split_folder, finder, masks):
+            yield Item(path, category, split, "normal" if defect == GOOD else "anomalous", defect, mask)
+
+
+_Found = Iterator[tuple[Path, str, Path | None]]
+"""Pictures, each with the type of its defect and its mask."""
+
+
+def _by_type(layout: Layout, folder: Path, finder: MaskFinder, masks: Sequence[Path]) -> _Found:
+    """The pictures in folders for each type of defect, with masks from a folder of the same name, or from all."""
+    if layout.has_splits and (loose := pictures_in(folder)):
+        raise SourceError(f"{loose[0]}: outside a folder for its type: put it into {folder / GOOD}, or the defect's")
+    for inner in subfolders(folder):
+        # A folder named as those of masks are is a type all the same where it has masks of its own elsewhere.
+        elsewhere = layout.has_splits and any((place / inner.name).is_dir() for place in masks if place != inner)
+        if is_mask_folder(inner.name) and not elsewhere:
             continue
-        if layout.has_splits and (loose := pictures_in(split_folder)):
-            good = split_folder / GOOD
-            raise SourceError(f"{loose[0]}: outside a folder for its type: put it into {good}, or the defect's")
-        for inner in subfolders(split_folder):
-            if _is_type(inner, layout, masks):
-                yield from _typed_items(category, split, inner, finder, masks)
+        is_good = means_good(inner.name)
+        places = [*(place / inner.name for place in masks), *mask_folders(inner), *masks]
+        for path in without_masks(pictures_in(inner)):
+            yield (path, GOOD, None) if is_good else (path, inner.name, finder.find(path, places))
 
 
-def _is_type(folder: Path, layout: Layout, masks: Sequence[Path]) -> bool:
-    """Whether a folder holds pictures: not if it is named as masks are, unless it has masks of its own elsewhere."""
-    if not is_mask_folder(folder.name):
-        return True
-    return layout.has_splits and any((place / folder.name).is_dir() for place in masks if place != folder)
-
-
-def _typed_items(category: str, split: str, folder: Path, finder: MaskFinder, masks: Sequence[Path]) -> Iterator[Item]:
-    """The pictures in the folder of a type of defect, with masks from a folder of the same name, or from all."""
-    pictures = without_masks(pictures_in(folder))
-    if means_good(folder.name):
-        yield from (Item(path, category, split, "normal", GOOD) for path in pictures)
-        return
-    places = [*(place / folder.name for place in masks), *mask_folders(folder), *masks]
-    for path in pictures:
-        yield Item(path, category, split, "anomalous", folder.name, finder.find(path, places))
-
-
-def _masked_items(
-    layout: Layout, category: str, split: str, folder: Path, finder: MaskFinder, masks: Sequence[Path]
-) -> Iterator[Item]:
+def _by_mask(layout: Layout, folder: Path, finder: MaskFinder, masks: Sequence[Path]) -> _Found:
     """The pictures of a split without types."""
     for path in without_masks(pictures_in(folder)):
         mask = finder.find(path, masks)
-        if mask is None and layout.label == "marks":
+        if layout.label == "marks" and mask is None:
             continue
-        if mask is None or (layout.label == "marks" and not read_mask(mask).any()):
-            yield Item(path, category, split, "normal", GOOD)
-        else:
-            yield Item(path, category, split, "anomalous", DEFECT, mask)
+        is_good = mask is None or (layout.label == "marks" and not read_mask(mask).any())
+        yield (path, GOOD, None) if is_good else (path, DEFECT, mask)
 
 
 def hint(root: Path, kind: str) -> str:
-    """The end of an error: the kind of data set that is there, where it is another than the one asked for."""
-    other = meant(root, kind) if root.is_dir() else None
-    return "" if other is None else f"; this looks like --dataset {other}"
-
-
-def meant(root: Path, kind: str) -> str | None:
-    """The kind of data set that a folder looks like, if it is another than ``kind``; None where it looks like none."""
+    """The end of an error: the kind of data set that a folder looks like, where it is another than ``kind``."""
+    if not root.is_dir():
+        return ""
     places = [root, *subfolders(root)]
     insides = [(place.name.casefold(), inner) for place in places for inner in subfolders(place)]
     splits = [inner for _, inner in insides if inner.name.casefold() in _TRAIN_AND_TEST]
@@ -207,4 +194,5 @@ def meant(root: Path, kind: str) -> str | None:
     asked = {"btad": "mvtec", "mpdd": "mvtec"}.get(kind, kind)
     found = next((name for name, is_there in signs.items() if is_there), None)
     # MVTec AD 2 has a train/good, too; other files beside a layout that is there do not make it another.
-    return None if found == asked or (signs.get(asked) and found != "mvtec2") else found
+    is_other = found not in (None, asked) and not (signs.get(asked) and found != "mvtec2")
+    return f"; this looks like --dataset {found}" if is_other else ""

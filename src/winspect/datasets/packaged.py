@@ -28,6 +28,7 @@ DEFECTIVE_FROM = 0.5
 """Cells with at least this probability of being defective are anomalous."""
 PACKAGES = {"elpv": ("elpv_dataset", "elpv-dataset"), "textile": ("conformal_clip_data", "conformal-clip-data")}
 _LABELS_FILE = "labels.csv"
+_TEXTILE_FOLDERS = (("nominal", "normal", GOOD), ("local", "anomalous", "local"), ("global", "anomalous", "global"))
 
 
 def package_folder(kind: str) -> Path:
@@ -87,10 +88,11 @@ def open_textile(root: Path | None = None, categories: Sequence[str] | None = No
     """Open the simulated fabric: a folder with ``nominal``, ``local`` and ``global``, by default the package's."""
     root = package_folder("textile") if root is None else check_root(root)
     chosen = choose_categories([TEXTILE], categories, root)
-    items = [Item(path, TEXTILE, "test", "normal") for path in pictures_in(root / "nominal")]
-    for defect_type in ("local", "global"):
-        paths = pictures_in(root / defect_type)
-        items += [Item(path, TEXTILE, "test", "anomalous", defect_type) for path in paths]
+    items = tuple(
+        Item(path, TEXTILE, "test", label, defect_type)
+        for folder, label, defect_type in _TEXTILE_FOLDERS
+        for path in pictures_in(root / folder)
+    )
     if not items:
         raise SourceError(f"{root}: no pictures in nominal, local or global: install the package again")
-    return Dataset("textile", root, chosen, tuple(items))
+    return Dataset("textile", root, chosen, items)

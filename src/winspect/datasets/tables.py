@@ -59,7 +59,7 @@ class TextTable:
         self.problem, self.fill_short = problem, fill_short
         self.names: tuple[str, ...] = ()
         self.found: set[str] = set()
-        self._read = self._json_rows if ending.lower() in JSON_ENDINGS else self._csv_rows
+        self._is_json = ending.lower() in JSON_ENDINGS
 
     def rows(self, text: IO[str]) -> Iterator[Record]:
         """The rows of a file, opened with ``newline=""``.
@@ -67,7 +67,7 @@ class TextTable:
         Raises:
             UnicodeDecodeError: see :func:`not_text`.
         """
-        return self._read(text)
+        return self._json_rows(text) if self._is_json else self._csv_rows(text)
 
     def _csv_rows(self, text: IO[str]) -> Iterator[Record]:
         header, before = text.readline(), 0
@@ -206,32 +206,25 @@ def table_rows(
     def refuse(line: int, what: str) -> None:
         raise SourceError(f"{name}, line {line}: {what}")
 
+    def named(columns: Collection[str]) -> str:
+        """The columns, with what else each may be called."""
+        others = [f"{name} may be called {' or '.join(more)}" for name in columns if (more := table.columns[name][1:])]
+        return ", ".join(columns) + (f" ({'; '.join(others)})" if others else "")
+
     table = TextTable(ending, columns, refuse, fill_short=True)
     is_json = ending.lower() in JSON_ENDINGS
     for line, *values in table.rows(io.StringIO(text, newline="")):
         row = dict(zip(table.columns, values, strict=True))
         lacking = [column for column in need if row[column] is None]
         if lacking and is_json:
-            refuse(line, f"no {', '.join(lacking)}: need {_needed(table, need)}")
+            refuse(line, f"no {', '.join(lacking)}: need {named(need)}")
         elif lacking:
             break
         yield f"{name}, line {line}", {column: (value or "").strip() for column, value in row.items()}
     lacking = [column for column in need if column not in table.found]
     if lacking and not is_json:
         got = ", ".join(table.names) or "an empty file"
-        raise SourceError(
-            f"{name}: got the columns {got}, need {', '.join(need)}: add {', '.join(lacking)}{_aliases(table, lacking)}"
-        )
-
-
-def _needed(table: TextTable, need: Collection[str]) -> str:
-    return ", ".join(need) + _aliases(table, need)
-
-
-def _aliases(table: TextTable, columns: Collection[str]) -> str:
-    """What else each of the columns may be called."""
-    others = [f"{name} may be called {' or '.join(more)}" for name in columns if (more := table.columns[name][1:])]
-    return f" ({'; '.join(others)})" if others else ""
+        raise SourceError(f"{name}: got the columns {got}, need {', '.join(need)}: add {named(lacking)}")
 
 
 class Separators:

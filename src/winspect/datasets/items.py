@@ -59,6 +59,15 @@ class Item:
         return self.label == "anomalous"
 
 
+def item_of(
+    path: str, category: str, split: str, label: str, defect_type: str = DEFECT, mask: str | None = None
+) -> Item:
+    """An item of a list, which may name a type and a mask for normal pictures, too: there they mean nothing."""
+    if label == "normal":
+        return Item(Path(path), category, split, label)
+    return Item(Path(path), category, split, label, defect_type or DEFECT, Path(mask) if mask else None)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Pictures of one or several categories.

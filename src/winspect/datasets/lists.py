@@ -20,8 +20,6 @@ from typing import Any
 from winspect.datasets.folders import check_root, subfolders
 from winspect.datasets.items import (
     BAD_WORDS,
-    DEFECT,
-    GOOD,
     GOOD_WORDS,
     SPLITS,
     Dataset,
@@ -29,6 +27,7 @@ from winspect.datasets.items import (
     check_some_there,
     choose_categories,
     dataset_of,
+    item_of,
     label_of,
 )
 from winspect.datasets.layouts import hint
@@ -59,15 +58,14 @@ def open_manifest(path: Path, categories: Sequence[str] | None = None) -> Datase
         raise SourceError(f"{path}: no rows: write one line per picture, with {', '.join(_NEEDED)}")
     unnamed = not any(row["category"] for _, row in rows)
     default = categories[0] if unnamed and categories and len(categories) == 1 else DEFAULT_CATEGORY
-    separators, first, items = Separators(str(path)), dict[Path, str](), []
+    separators, items = Separators(str(path)), dict[Path, tuple[str, Item]]()
     for where, row in rows:
         item = _manifest_item(row, where, path.parent, separators, default)
-        before = first.setdefault(item.path, where)
+        before, _ = items.setdefault(item.path, (where, item))
         if before != where:
             raise SourceError(f"{where}: {item.path} is already in {before.rpartition(', ')[2]}: keep one of them")
-        items.append(item)
     separators.report()
-    return dataset_of("manifest", path, items, categories)
+    return dataset_of("manifest", path, [item for _, item in items.values()], categories)
 
 
 def _manifest_file(path: Path) -> Path:
@@ -95,7 +93,7 @@ def _manifest_item(row: Row, where: str, folder: Path, separators: Separators, d
     path, mask = (separators.place(folder, row[column]) if row[column] else None for column in ("image", "mask"))
     if mask is not None and label == "normal":
         raise SourceError(f"{where}: labelled normal, but has the mask {mask}: label it anomalous, or drop the mask")
-    return _item(path, mask, row["category"] or default_category, split, label, row["defect_type"], where)
+    return item_of(str(path), row["category"] or default_category, split, label, row["defect_type"], mask)
 
 
 def open_meta(root: Path, categories: Sequence[str] | None = None) -> Dataset:
@@ -105,15 +103,15 @@ def open_meta(root: Path, categories: Sequence[str] | None = None) -> Dataset:
     if not file.is_file():
         raise SourceError(f"{root}: no {META_FILE} here{hint(root, 'meta')}")
     separators = Separators(str(file))
-    items: list[Item] = []
+    items = []
     for split, where, classes in _splits(_read(file), str(file)):
         for category, rows in _mapping(classes, where).items():
             for place, row in _rows(rows, f"{where}, {category}"):
                 label = label_of(str(row.get("anomaly", "")))
                 if label is None:
                     raise SourceError(f"{place}: anomaly is {row.get('anomaly')!r}, need 0 or 1")
-                path, mask = (_path(row, key, place, file.parent, separators) for key in ("img_path", "mask_path"))
-                items.append(_item(path, mask, str(category), split, label, str(row.get("specie_name") or ""), place))
+                path, mask = _paths(row, ("img_path", "mask_path"), place, file.parent, separators)
+                items.append(item_of(path, category, split, label, str(row.get("specie_name") or ""), mask))
     separators.report()
     return check_some_there(dataset_of("meta", root, items, categories))
 
@@ -148,8 +146,8 @@ def _realiad_items(file: Path, pictures: Path) -> Iterator[Item]:
             if not defect:
                 raise SourceError(f"{place}: no anomaly_class: get the data set's splits again")
             label = "normal" if defect == meta.get("normal_class", "OK") else "anomalous"
-            path, mask = (_path(row, key, place, folder, separators) for key in ("image_path", "mask_path"))
-            yield _item(path, mask, file.stem, split, label, defect, place)
+            path, mask = _paths(row, ("image_path", "mask_path"), place, folder, separators)
+            yield item_of(path, file.stem, split, label, defect, mask)
     separators.report()
 
 
@@ -160,14 +158,6 @@ def _realiad_pictures(root: Path) -> Path:
         if sizes:
             return sizes[max(sizes, key=int)]
     return root
-
-
-def _item(path: str | None, mask: str | None, category: str, split: str, label: str, defect: str, where: str) -> Item:
-    if path is None:
-        raise SourceError(f"{where}: no path of the picture: mend the entry")
-    if label == "normal":
-        return Item(Path(path), category, split, label, GOOD)
-    return Item(Path(path), category, split, label, defect or DEFECT, Path(mask) if mask else None)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -201,9 +191,14 @@ def _rows(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield f"{where}, entry {number}", _mapping(row, f"{where}, entry {number}")
 
 
-def _path(row: Mapping[str, Any], key: str, where: str, folder: Path, separators: Separators) -> str | None:
-    value = row.get(key)
-    if value is not None and not isinstance(value, str):
-        raise SourceError(f"{where}: {key} is {value!r}, need text")
-    path = separators.place(folder, value) if value else None
-    return None if path is None or os.path.isdir(path) else path  # some lists name a folder for no mask
+def _paths(
+    row: Mapping[str, Any], keys: tuple[str, str], where: str, folder: Path, separators: Separators
+) -> tuple[str, str | None]:
+    """A picture and its mask."""
+    for key in keys:
+        if not isinstance(row.get(key), str | None):
+            raise SourceError(f"{where}: {key} is {row[key]!r}, need text")
+    picture, mask = (separators.place(folder, row[key]) if row.get(key) else None for key in keys)
+    if picture is None or os.path.isdir(picture):
+        raise SourceError(f"{where}: no path of the picture: mend the entry")
+    return picture, None if mask is None or os.path.isdir(mask) else mask  # some lists name a folder for no mask

@@ -57,13 +57,12 @@ def read_mask(path: Path, *, size_wh: tuple[int, int] | None = None) -> np.ndarr
         PictureError: it is missing, unreadable, lossy or of another size.
     """
     try:
-        return decode_mask(read_bytes(path), path, size_wh=size_wh)
+        data = read_bytes(path)
     except FileNotFoundError as error:
         raise PictureError(path, "the mask is not there: get the data set's masks, or skip pixel metrics") from error
-    except PictureError:
-        raise
     except OSError as error:
         raise PictureError(path, f"the mask cannot be read ({error.strerror}): check the file") from error
+    return decode_mask(data, path, size_wh=size_wh)
 
 
 def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | None = None) -> np.ndarray:
@@ -72,10 +71,12 @@ def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | Non
         raise PictureError(name, _lossy("a JPEG"))
     if data.startswith(b"RIFF") and _is_lossy_webp(data):
         raise PictureError(name, _lossy("a lossy WebP"))
-    if format_of(data[:START_BYTES]) == "JPEG 2000":
+    if (kind := format_of(data[:START_BYTES])) == "JPEG 2000":
         raise PictureError(name, "a JPEG 2000 as mask: it may be lossy, which blurs the defect's edge: save it as PNG")
+    file = io.BytesIO(data)
     try:
-        with _opened(data) as image:
+        # TIFF by the reader that pictures have, which knows every order of samples.
+        with TiffReader(file, "") if kind == "TIFF" else Image.open(file, formats=_FORMATS) as image:
             codec = getattr(image, "tag_v2", {}).get(_TIFF_COMPRESSION)
             if codec in _LOSSY_TIFF:
                 raise PictureError(name, _lossy(f"a TIFF compressed as {_LOSSY_TIFF[codec]}"))
@@ -90,12 +91,6 @@ def decode_mask(data: bytes, name: str | Path, *, size_wh: tuple[int, int] | Non
     except Exception as error:  # a decoder fed with damaged bytes can raise anything
         problem = f"the mask is damaged or not a picture ({type(error).__name__}: {error})"
         raise PictureError(name, f"{problem}: get or copy it again") from error
-
-
-def _opened(data: bytes) -> Image.Image:
-    """A mask's header, parsed; TIFF by the reader that pictures have, which knows every order of samples."""
-    file = io.BytesIO(data)
-    return TiffReader(file, "") if format_of(data[:START_BYTES]) == "TIFF" else Image.open(file, formats=_FORMATS)
 
 
 def _lossy(what: str) -> str:

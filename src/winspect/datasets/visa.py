@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from winspect.datasets.folders import check_root, subfolders
-from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, check_some_there, dataset_of
+from winspect.datasets.items import GOOD, SPLITS, Dataset, Item, check_some_there, dataset_of, item_of
 from winspect.datasets.layouts import LAYOUTS, open_layout
 from winspect.datasets.tables import read_text, table_rows
 from winspect.errors import SourceError
@@ -71,11 +71,8 @@ def read_split(text: str, name: str) -> list[Item]:
                 raise SourceError(f"{where}: got the path {path!r}, need one inside the data set: mend the file")
         if "/" in row["object"]:
             raise SourceError(f"{where}: got the category {row['object']!r}, need a plain name: mend the file")
-        if row["label"] == "normal":
-            items.append(Item(Path(row["image"]), row["object"], row["split"], "normal"))
-        else:
-            mask = Path(row["mask"]) if row["mask"] else None
-            items.append(Item(Path(row["image"]), row["object"], row["split"], "anomalous", BAD, mask))
+        label = "normal" if row["label"] == "normal" else "anomalous"
+        items.append(item_of(row["image"], row["object"], row["split"], label, BAD, row["mask"]))
     if not items:
         raise SourceError(f"{name}: no rows: get the data set again")
     return items

@@ -123,8 +123,9 @@ class WinCLIP(Predictor):
         self.weights, self.activation = loaded.tag, loaded.activation
         for remark in loaded.remarks:
             logger.warning("%s", remark)
-        self.method = method.for_model(loaded.scoring, loaded.name)
         tower = ImageTower(loaded.model.visual).eval()
+        patch = tower.image_hw[0] // tower.grid_hw[0]
+        self.method = method.for_model(loaded.scoring, loaded.name, depth=len(tower.blocks), patch=patch)
         self.grid_hw = tower.grid_hw
         tower.check(self.method.needs(few_shot=True, maps=True))  # before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.

@@ -133,8 +133,8 @@ class Method(ABC):
         """
         return preprocess
 
-    def rotations(self, sample: int) -> Sequence[float]:
-        """Angles in degrees at which a good sample, counted from 0, is shown beside its upright view."""
+    def angles(self, sample: int) -> Sequence[float]:
+        """Degrees by which a good sample, counted from 0, is also rotated, beside its upright view."""
         return ()
 
     @property
@@ -193,12 +193,16 @@ class Method(ABC):
         """Why a picture cannot be compared with these references; None where it can."""
         return None
 
-    def for_model(self, scoring: Mapping[str, Any], model: str) -> Method:
-        """The method with what a model's checkpoint says of its scoring.
+    def for_model(
+        self, scoring: Mapping[str, Any], model: str, *, depth: int | None = None, patch: int | None = None
+    ) -> Method:
+        """The method for a model: with what its checkpoint says of its scoring, and settings that depend on its tower.
 
         Args:
             scoring: numbers that were fitted for the model, by name; most have none.
             model: its name, for messages.
+            depth: blocks of its tower; None where the settings were chosen before, as in a bundle.
+            patch: side of a patch in pixels; None likewise.
 
         Raises:
             SettingsError: the method cannot be used with the model.

@@ -32,7 +32,9 @@ class Log(Tiles):
     weights: FusionSettings = field(default=FusionSettings(), compare=False)
     temperature_is_set: bool = field(default=True, compare=False)
 
-    def for_model(self, scoring: Mapping[str, Any], model: str) -> Log:
+    def for_model(
+        self, scoring: Mapping[str, Any], model: str, *, depth: int | None = None, patch: int | None = None
+    ) -> Log:
         """Take the weights of the parts, and the temperature unless it was set."""
         if _FUSION not in scoring:
             raise SettingsError(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from winspect.errors import SettingsError
+from winspect.methods.settings import check_setting, check_true_or_false, is_count, is_number
 
 TEXT_AVERAGES = ("raw", "normalised")
 FUSIONS = ("sum", "log")
@@ -19,18 +20,9 @@ TILE_REFERENCES = ("pooled", "same")
 UNDERSCORES = ("space", "keep")
 
 # Beyond these a picture would take hours or all memory before anything is found to be wrong.
-_LARGEST, _LOWEST_TEMPERATURE = 1e9, 1e-6
+_LOWEST_TEMPERATURE = 1e-6
 _WIDEST_WINDOW, _MOST_SCALES = 1000, 16
 _SHORTEST_STEP = 0.01
-_LONGEST_SHOWN = 100
-
-
-def _shown(value: object) -> str:
-    """A setting in a message; a number of many digits, which has no text, by its kind."""
-    try:
-        return repr(value)[:_LONGEST_SHOWN]
-    except (ValueError, RecursionError):
-        return f"a {type(value).__name__} too large to write"
 
 
 @dataclass(frozen=True)
@@ -79,34 +71,26 @@ class Recipe:
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, need: str) -> None:
-            if not ok:
-                raise SettingsError(f"{name}: got {_shown(getattr(self, name))}, need {need}")
+            check_setting(ok, self, name, need)
 
-        def is_number(value: object) -> bool:
-            return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
-
-        def is_count(value: object) -> bool:
-            return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _WIDEST_WINDOW
-
-        warm = is_number(self.temperature) and self.temperature >= _LOWEST_TEMPERATURE
+        warm = is_number(self.temperature, _LOWEST_TEMPERATURE)
         check(warm, "temperature", f"a number above 0 (from {_LOWEST_TEMPERATURE:g}), such as 0.07")
-        overlaps = is_number(self.tile_stride) and _SHORTEST_STEP <= self.tile_stride <= 1
+        overlaps = is_number(self.tile_stride, _SHORTEST_STEP, 1)
         check(overlaps, "tile_stride", f"a number from {_SHORTEST_STEP:g} to 1, in sides of a tile")
         check(self.text_average in TEXT_AVERAGES, "text_average", f"one of {', '.join(TEXT_AVERAGES)}")
         check(self.fusion in FUSIONS, "fusion", f"one of {', '.join(FUSIONS)}")
-        for name in ("tiling", "repeat_last", "patch_norm"):
-            check(isinstance(getattr(self, name), bool), name, "true or false")
+        check_true_or_false(self, "tiling", "repeat_last", "patch_norm")
         check(self.tile_references in TILE_REFERENCES, "tile_references", f"one of {', '.join(TILE_REFERENCES)}")
         check(self.underscores in UNDERSCORES, "underscores", f"one of {', '.join(UNDERSCORES)}")
         if self.fusion == "log":  # its weights were fitted on pooled references and tokens as they are
             check(self.tile_references == "pooled", "tile_references", "pooled with fusion log")
             check(not self.patch_norm, "patch_norm", "false with fusion log")
-        is_list = isinstance(self.scales, list | tuple) and all(is_count(scale) for scale in self.scales)
+        is_list = isinstance(self.scales, list | tuple) and all(is_count(s, 1, _WIDEST_WINDOW) for s in self.scales)
         few = is_list and len(set(self.scales)) == len(self.scales) <= _MOST_SCALES
         check(few, "scales", f"a list of up to {_MOST_SCALES} different whole numbers, 1 to {_WIDEST_WINDOW}")
         object.__setattr__(self, "scales", tuple(self.scales))
         narrowest = min(self.scales, default=1)
-        check(is_count(self.stride) and self.stride <= narrowest, "stride", f"a whole number from 1 to {narrowest}")
+        check(is_count(self.stride, 1, narrowest), "stride", f"a whole number from 1 to {narrowest}")
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
 from winspect.errors import DemandingPictureError, PictureError
-from winspect.pictures import budget, decoding, process
-from winspect.pictures.budget import Budget, cost_of
+from winspect.pictures import budget, process
+from winspect.pictures.budget import BUDGET, Budget, cost_of
 from winspect.pictures.decoding import decode_picture, read_rgb
 from winspect.pictures.pool import prepare_many
 from winspect.pictures.tiles import Preprocess
@@ -67,20 +67,19 @@ def test_large_pictures_wait_for_each_other_and_small_ones_for_nobody():
     thread.join()
 
 
-def test_decoding_takes_the_budget_until_the_picture_is_small(monkeypatch):
-    shared, seen = Budget(10**9), []
-    monkeypatch.setattr(decoding, "BUDGET", shared)
+def test_decoding_takes_the_budget_until_the_picture_is_small():
+    seen = []
 
     class Watching(Preprocess):
         def resize(self, rgb, box=None):
-            seen.append(shared.used)
+            seen.append(BUDGET.used)
             return super().resize(rgb, box)
 
     file = io.BytesIO()
     Image.effect_noise((300, 200), 50).convert("RGB").save(file, "JPEG")
     list(prepare_many([file.getvalue()], Watching(16)))
     assert seen == [300 * 200 * 9]
-    assert shared.used == 0
+    assert BUDGET.used == 0
 
 
 def test_costs_follow_from_headers():

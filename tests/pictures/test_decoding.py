@@ -333,21 +333,17 @@ def test_other_types_are_refused():
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 4000), (4000, 3), (7, 7), (8, 7)])
+@pytest.mark.parametrize(("width", "height"), [(0, 20), (1, 1), (3, 4000), (4000, 3), (7, 7), (8, 7)])
 def test_pictures_with_a_short_side_are_refused(width, height):
     expected = f"{width}x{height} pixels, need at least {MIN_SIDE} on each side: use a larger picture"
     assert reason(np.zeros((height, width), np.uint8)) == expected
-    assert reason(encoded(np.zeros((height, width), np.uint8), "PNG")) == expected
-    assert read_rgb(np.zeros((height, width), np.uint8), min_side=1).shape == (height, width, 3)
-
-
-def test_empty_arrays_are_refused_even_without_a_least_side():
-    assert "0x20 pixels" in reason(np.zeros((20, 0, 3), np.uint8), min_side=0)
+    if width:  # an array can be empty, a file cannot
+        assert reason(encoded(np.zeros((height, width), np.uint8), "PNG")) == expected
 
 
 @pytest.mark.parametrize(("width", "height"), [(60000, 60000), (20000, 10000)])
-def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch, width, height):
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, width, height):
+    """Decoding it would find that it is truncated."""
     bomb = tmp_path / "bomb.png"
     bomb.write_bytes(png_header(width, height))
     text = reason(bomb)
@@ -465,30 +461,31 @@ def test_damaged_pixels(photo):
     assert reason(bytes(data)).startswith("damaged, cannot be decoded (")
 
 
+class Exploding(Image.Image):
+    """An image whose decoder raises an error."""
+
+    size, mode, format, error = (31, 20), "RGB", "PNG", None
+
+    def load(self):
+        raise self.error
+
+
+def exploding(error: BaseException) -> Image.Image:
+    image = Exploding()
+    image.error = error
+    return image
+
+
 @pytest.mark.parametrize("error", [RuntimeError("boom"), ValueError("x"), ZeroDivisionError(), SyntaxError("broken")])
-def test_whatever_a_decoder_raises_becomes_a_picture_error(photo, monkeypatch, error):
-    def explode(self):
-        raise error
-
-    monkeypatch.setattr(ImageFile.ImageFile, "load", explode)
-    assert f"damaged, cannot be decoded ({type(error).__name__}" in reason(encoded(photo, "PNG"))
+def test_whatever_a_decoder_raises_becomes_a_picture_error(error):
+    assert f"damaged, cannot be decoded ({type(error).__name__}" in reason(exploding(error))
 
 
-def test_memory_and_interrupts(photo, monkeypatch):
-    def raise_in_load(error: BaseException) -> None:
-        def explode(self):
-            raise error
-
-        monkeypatch.setattr(ImageFile.ImageFile, "load", explode)
-
-    data = encoded(photo, "PNG")
-    raise_in_load(MemoryError())
-    assert reason(data) == "not enough memory to decode it: reduce it"
-    raise_in_load(EOFError())
-    assert reason(data).startswith("truncated")
-    raise_in_load(KeyboardInterrupt())
+def test_memory_and_interrupts():
+    assert reason(exploding(MemoryError())) == "not enough memory to decode it: reduce it"
+    assert reason(exploding(EOFError())).startswith("truncated")
     with pytest.raises(KeyboardInterrupt):
-        read_rgb(data)
+        read_rgb(exploding(KeyboardInterrupt()))
 
 
 def test_memory_running_out_in_the_header_is_not_called_damage(monkeypatch):

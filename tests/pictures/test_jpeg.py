@@ -145,7 +145,7 @@ def test_damage_of_every_kind_is_a_row(installation):
             assert str(error).startswith("<bytes>: ")
 
 
-def test_the_edge_does_without(monkeypatch):
-    monkeypatch.setattr(jpeg, "has_strict_decoder", False)
+@pytest.mark.parametrize("installation", ["edge"], indirect=True)
+def test_the_edge_does_without(installation, monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     assert decode_picture(without(encoded(), 0.5, 150)).warning is None

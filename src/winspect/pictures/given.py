@@ -164,7 +164,7 @@ def opened(source: Any, name: str) -> BinaryIO:
     try:
         return open_file(path)
     except OSError as error:
-        raise PictureError(path, _open_reason(path, error)) from error
+        raise PictureError(name, _open_reason(path, error)) from error
 
 
 def _folder_reason(path: Path) -> str:

@@ -7,7 +7,7 @@ import io
 import re
 from typing import BinaryIO
 
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from winspect.errors import PictureError
 
@@ -24,12 +24,15 @@ has_strict_decoder = importlib.util.find_spec("simplejpeg") is not None
 """Whether damage can be seen: simplejpeg is a part of ``winspect[full]``, not of an edge installation."""
 
 
-def count_scans(image: JpegImagePlugin.JpegImageFile, file: BinaryIO, name: str) -> int:
-    """Count the scans a decoder will go through, up to :data:`MAX_SCANS` + 1; ``file`` keeps its position.
+def count_scans(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> int:
+    """Count the scans a decoder will go through, up to :data:`MAX_SCANS` + 1; ``file`` keeps its position. Formats
+    other than JPEG have one.
 
     Raises:
         PictureError: the file is far larger than any picture.
     """
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 1
     start = file.tell()
     try:
         if not image.info.get("progressive") and _holds_all_channels(file, image.layers):

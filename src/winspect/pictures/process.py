@@ -15,23 +15,20 @@ from winspect.pictures.budget import DECODE_LIMIT_S
 
 _START = """
 import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from winspect.pictures.process_child import main
-main(sys.argv[2])
+sys.path[:], options = map(json.loads, sys.argv[1:])
+from winspect.pictures.decoding import answer
+answer(options)
 """
 CAN_START = bool(sys.executable) and not getattr(sys, "frozen", False)
 """Whether this Python can start another one."""
 _MOST_AT_ONCE = threading.BoundedSemaphore(2)
 
 
-def decode_elsewhere(
-    content: bytes, name: str, options: dict[str, Any], *, limit_s: float | None = None
-) -> tuple[Image.Image, str | None]:
-    """Decode a file in another process, with a time limit.
+def decode_elsewhere(content: bytes, name: str, options: dict[str, Any]) -> tuple[Image.Image, str | None]:
+    """Decode a file in another process, which is ended after :data:`DECODE_LIMIT_S`.
 
     Args:
         options: of :func:`winspect.pictures.decoding.decode_picture`.
-        limit_s: the process is ended after so many seconds; None for :data:`DECODE_LIMIT_S`.
 
     Returns:
         The picture, RGB and upright, and its warning.
@@ -39,16 +36,14 @@ def decode_elsewhere(
     Raises:
         PictureError: it cannot be used, or takes too long.
     """
-    limit_s = DECODE_LIMIT_S if limit_s is None else limit_s
     command = [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(options)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with _MOST_AT_ONCE, subprocess.Popen(command, **pipes) as process:
         try:
-            out, _ = process.communicate(content, timeout=limit_s)
+            out, _ = process.communicate(content, timeout=DECODE_LIMIT_S)
         except subprocess.TimeoutExpired as error:
-            raise PictureError(
-                name, f"not decoded within {limit_s:g} s: damaged, or too demanding; save it as PNG or reduce it"
-            ) from error
+            limit = f"not decoded within {DECODE_LIMIT_S:g} s"
+            raise PictureError(name, f"{limit}: damaged, or too demanding; save it as PNG or reduce it") from error
         finally:
             process.kill()
     head, _, pixels = out.partition(b"\n")

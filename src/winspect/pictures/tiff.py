@@ -21,10 +21,12 @@ from PIL import ImageFile, TiffImagePlugin
 
 from winspect.errors import PictureError
 
-_BITS, _PHOTOMETRIC, _PLANES, _SUBSAMPLING, _NUMBERS = 258, 262, 284, 530, 339
-_SEPARATE, _YCBCR = 2, 6  # values of _PLANES and of _PHOTOMETRIC
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _NUMBERS
-_NUMBER_WORDS = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "floating-point"}
+BITS, PHOTOMETRIC, PLANES, NUMBERS = 258, 262, 284, 339
+"""Tags: bits of each sample, kind of colour, whether planes are separate, type of number of each sample."""
+WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2
+"""Values of ``PHOTOMETRIC``, ``PLANES`` and ``NUMBERS``."""
+_SUBSAMPLING, _YCBCR, _UNSIGNED, _FLOAT = 530, 6, 1, 3
+_NUMBER_WORDS = {_UNSIGNED: "unsigned", SIGNED: "signed", _FLOAT: "floating-point"}
 _TILE: Callable[..., Any] = getattr(ImageFile, "_Tile", lambda *entries: entries)  # a plain tuple before Pillow 11
 _RAW_MODE = re.compile(r"(?P<bands>[A-Za-z]+|1)(?:;(?P<bits>\d+)?(?P<order>[A-Z]*))?")
 
@@ -37,7 +39,7 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
     @property
     def _compression(self) -> str:
         is_subsampled = self._is_colour_difference and tuple(self.tag_v2.get(_SUBSAMPLING, (2, 2))) != (1, 1)
-        is_for_libtiff = self.tag_v2.get(_PLANES) == _SEPARATE or is_subsampled
+        is_for_libtiff = self.tag_v2.get(PLANES) == SEPARATE or is_subsampled
         return "none" if is_for_libtiff and self._named_compression == "raw" else self._named_compression
 
     @_compression.setter
@@ -46,13 +48,13 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
 
     @property
     def _is_colour_difference(self) -> bool:
-        return self.tag_v2.get(_PHOTOMETRIC) == _YCBCR
+        return self.tag_v2.get(PHOTOMETRIC) == _YCBCR
 
     def _setup(self) -> None:
         super()._setup()
         if self.use_load_libtiff:
             ((codec, box, offset, arguments),) = self.tile
-            self.tile = [_TILE(codec, box, offset, (_native(_raw_mode(arguments)), *arguments[1:]))]  # type: ignore
+            self.tile = [_TILE(codec, box, offset, (_native(raw_mode_of(arguments)), *arguments[1:]))]  # type: ignore
 
     def check(self, name: str) -> None:
         """Check the raw modes against the tags.
@@ -60,18 +62,19 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
         Raises:
             PictureError: they disagree: the pixels would be wrong.
         """
-        bits, numbers = set(self.tag_v2.get(_BITS, (1,))), set(self.tag_v2.get(_NUMBERS, (_UNSIGNED,)))
+        bits, numbers = set(self.tag_v2.get(BITS, (1,))), set(self.tag_v2.get(NUMBERS, (_UNSIGNED,)))
         if self._is_colour_difference and self.use_load_libtiff:
             return  # libtiff turns these to 8-bit RGB by itself
-        for raw_mode in {_raw_mode(arguments) for _, _, _, arguments in self.tile}:
+        for raw_mode in {raw_mode_of(arguments) for _, _, _, arguments in self.tile}:
             if _described(raw_mode) != (bits, numbers):
                 kinds = " and ".join(_NUMBER_WORDS.get(number, f"of type {number}") for number in sorted(numbers))
                 words = f"samples of {' and '.join(map(str, sorted(bits)))} bits, {kinds}"
                 raise PictureError(name, f"a TIFF with {words}, which is not read here: save it as PNG, unsigned")
 
 
-def _raw_mode(arguments: Any) -> str:
-    return str(arguments[0])
+def raw_mode_of(arguments: Any) -> str:
+    """How a pixel's bytes become channels, of the decoder's arguments in an image's ``tile``."""
+    return str(arguments if isinstance(arguments, str) else arguments[0] if arguments else "")
 
 
 def _described(raw_mode: str) -> tuple[set[int], set[int]]:
@@ -80,7 +83,7 @@ def _described(raw_mode: str) -> tuple[set[int], set[int]]:
     if found is None:
         return set(), set()
     bits, order = found["bits"], found["order"] or ""
-    numbers = _FLOAT if order.endswith("F") else _SIGNED if order.endswith("S") else _UNSIGNED
+    numbers = _FLOAT if order.endswith("F") else SIGNED if order.endswith("S") else _UNSIGNED
     return {int(bits) if bits else 1 if found["bands"] == "1" else 8}, {numbers}
 
 

@@ -17,12 +17,12 @@ from winspect._version import __version__
 from winspect.errors import WinspectError
 from winspect.service.http.api_v1 import add_v1
 from winspect.service.http.api_v2 import add_v2
-from winspect.service.http.guard import Exchange, Guard, Keys
-from winspect.service.http.hosts import Hosts
+from winspect.service.http.callers import Callers, read_keys
+from winspect.service.http.guard import Exchange, Guard
 from winspect.service.http.metrics import TEXT_FORMAT, Metrics
 from winspect.service.http.openapi import request_schemas
 from winspect.service.http.page import add_page
-from winspect.service.http.refusals import answer_error, answer_status
+from winspect.service.http.refusals import Refused, answer_error
 from winspect.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     Raises:
         SettingsError: the file of API keys cannot be used.
     """
-    keys = Keys.read(settings.api_key_file) if settings.api_key_file else None
+    keys = read_keys(settings.api_key_file) if settings.api_key_file else None
+    any_host = keys is not None and not settings.allowed_hosts
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -80,11 +81,10 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
         Guard,  # type: ignore[arg-type]
         max_upload_bytes=settings.max_upload_bytes,
         body_timeout_s=settings.body_timeout_s,
-        keys=keys,
-        hosts=Hosts((settings.host, *settings.allowed_hosts), any_host=keys is not None and not settings.allowed_hosts),
+        callers=Callers(hosts=None if any_host else (settings.host, *settings.allowed_hosts), keys=keys),
         on_done=count,
     )
-    _complete_document(app, keys)
+    _complete_document(app, has_keys=keys is not None)
     return app
 
 
@@ -111,11 +111,11 @@ def _add_error_answers(app: FastAPI) -> None:
             405: f"{request.method} is not answered here" + (f"; need {allowed}" if allowed else ""),
         }
         message = words.get(error.status_code, str(error.detail))
-        return answer_status(request.scope["path"], error.status_code, message, headers=error.headers)
+        return answer_error(request.scope["path"], Refused(error.status_code, message, headers=error.headers))
 
     async def bad_query(request: Request, error: Any) -> Response:
         first = error.errors()[0]
-        return answer_status(request.scope["path"], 422, f"{first['loc'][-1]}: {first['msg']}")
+        return answer_error(request.scope["path"], Refused(422, f"{first['loc'][-1]}: {first['msg']}"))
 
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, bad_query)
@@ -123,7 +123,7 @@ def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, ours)
 
 
-def _complete_document(app: FastAPI, keys: Keys | None) -> None:
+def _complete_document(app: FastAPI, *, has_keys: bool) -> None:
     """Put into the OpenAPI document the bodies that are read by hand, and the keys that clients must send."""
     made = app.openapi
 
@@ -131,7 +131,7 @@ def _complete_document(app: FastAPI, keys: Keys | None) -> None:
         document = made()
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(request_schemas())
-        if keys is not None:
+        if has_keys:
             components["securitySchemes"] = {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -1,4 +1,4 @@
-"""ASGI middleware before the service: hosts, keys, body size, slow clients, clients that hang up.
+"""ASGI middleware before the service: who is let in, body size, slow clients, clients that hang up.
 
 A body is counted while it arrives, so that an upload that is too large is refused before it is here, with or without a
 Content-Length. An answer that is given before the whole body was read closes the connection: what still comes is read
@@ -8,67 +8,21 @@ and thrown away for a moment first, because closing a socket with unread data wo
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from winspect.errors import SettingsError
 from winspect.service.contract import Overloaded
-from winspect.service.http.hosts import Hosts
+from winspect.service.http.callers import Callers
 from winspect.service.http.refusals import Refused, answer_error
-from winspect.system.opening import read_text
-
-logger = logging.getLogger(__name__)
-
-OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
-"""Answered without a key: health, which probes ask for, and the page, which holds nothing and asks for a key itself."""
-OPEN_FOLDER = "/page/"
 
 UPLOADS_AT_ONCE = 8
 """Bodies held in memory at a time, in units of the largest that is allowed."""
-SHORTEST_KEY = 16
-"""Characters; shorter keys can be guessed."""
 
 _LINGER_S = 5.0
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-
-
-class Keys:
-    """API keys. Only their hashes are kept; all of them are compared, each in constant time."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-
-    @classmethod
-    def read(cls, path: Path) -> Keys:
-        """Read a file with a key a line; empty lines and lines that start with # are left out.
-
-        Raises:
-            SettingsError: it cannot be read, holds no key, or one that is too short.
-        """
-        try:
-            lines = read_text(path).splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise SettingsError(f"{path}: cannot read the API keys: {reason}") from error
-        keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not keys:
-            raise SettingsError(f"{path}: holds no API key; write one a line, as `openssl rand -hex 32` makes it")
-        if any(len(key) < SHORTEST_KEY for key in keys):
-            raise SettingsError(f"{path}: a key is shorter than {SHORTEST_KEY} characters; use `openssl rand -hex 32`")
-        return cls(keys)
-
-    def __contains__(self, key: object) -> bool:
-        digest = hashlib.sha256(str(key).encode("utf-8", "surrogateescape")).digest()
-        # A list, so that the first match does not end the comparison.
-        return any([hmac.compare_digest(digest, known) for known in self._digests])
 
 
 class Guard:
@@ -77,7 +31,7 @@ class Guard:
     Args:
         app: what answers those that are let in.
         max_upload_bytes: of one body. ``body_timeout_s``: for the whole body to arrive.
-        keys: who is let in; None for everyone. ``hosts``: what it may be called.
+        callers: who is let in.
         on_done: called with each :class:`Exchange` that is over.
     """
 
@@ -87,11 +41,10 @@ class Guard:
         *,
         max_upload_bytes: int,
         body_timeout_s: float,
-        hosts: Hosts,
-        keys: Keys | None = None,
-        on_done: Callable[[Exchange], None] = lambda exchange: None,
+        callers: Callers,
+        on_done: Callable[[Exchange], None],
     ) -> None:
-        self.app, self.keys, self.hosts, self.on_done = app, keys, hosts, on_done
+        self.app, self.callers, self.on_done = app, callers, on_done
         self.max_upload_bytes, self.body_timeout_s = max_upload_bytes, body_timeout_s
         self.held_bytes = 0
 
@@ -116,15 +69,7 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Refuse what can be refused before the body comes."""
-        self.hosts.check(scope, headers.get("host"))
-        _check_origin(scope["method"], headers)
-        is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER)
-        if self.keys is not None and not is_open and _key(headers) not in self.keys:
-            raise Refused(
-                401,
-                "need an API key: Authorization: Bearer KEY, or X-API-Key: KEY",
-                headers={"WWW-Authenticate": 'Bearer realm="winspect"'},
-            )
+        self.callers.check(scope, headers)
         if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
             raise Refused(
                 415, f"got a body with Content-Encoding {encoding[:40]!r}; send it as it is: pictures are compressed"
@@ -177,7 +122,7 @@ class Exchange:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:  # the server ends, and has waited for as long as it may
             await _stop(work)
-            raise Refused(503, "the service is ending", kind="NotReady", headers={"Retry-After": "1"}) from None
+            raise Refused(503, "the service is ending", headers={"Retry-After": "1"}) from None
         finally:
             await _stop(watch)
         if self._hung_up and not self.is_answered:
@@ -243,31 +188,6 @@ class Exchange:
             with suppress(asyncio.TimeoutError):
                 message = await asyncio.wait_for(self._receive(), left)
                 more = message["type"] == "http.request" and message.get("more_body", False)
-
-
-def _key(headers: Headers) -> str:
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-
-
-def _check_origin(method: str, headers: Headers) -> None:
-    """Refuse what a foreign web page makes a browser send: a service on loopback is within its reach.
-
-    Browsers say where a request comes from in Sec-Fetch-Site, older ones in Origin; other clients send neither.
-
-    Raises:
-        Refused: 403.
-    """
-    if method in _SAFE_METHODS:
-        return
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    is_foreign = (
-        site not in ("same-origin", "none")
-        if site is not None
-        else origin is not None and origin.partition("://")[2] != headers.get("host")
-    )
-    if is_foreign:
-        raise Refused(403, "this comes from a page of another site; open the service's own page")
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from winspect.service.contract import Answer
 from winspect.service.http.guard import Exchange
+from winspect.service.http.refusals import STATUSES
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
@@ -16,18 +17,6 @@ if TYPE_CHECKING:
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
-REJECTS = {
-    401: "no_key",
-    403: "foreign_page",
-    408: "slow_client",
-    413: "too_large",
-    429: "overload",
-    499: "hung_up",
-    503: "not_ready",
-    504: "deadline",
-    507: "disk_full",
-}
-"""Status -> reason of ``winspect_rejects_total``: requests that were refused whatever was in their pictures."""
 
 
 class Metrics:
@@ -71,7 +60,7 @@ class Metrics:
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=registry).set_function(value)
-        for reason in REJECTS.values():
+        for reason in filter(None, (status.reject for status in STATUSES.values())):
             self._rejects.labels(reason)
         for outcome in ("normal", "anomalous", "unjudged", "failed"):
             self._pictures.labels(outcome)
@@ -80,8 +69,9 @@ class Metrics:
         """Count a request. ``endpoint`` is its route, as in ``/v2/models/{name}/infer``."""
         self._requests.labels(endpoint, exchange.status).inc()
         self._request_seconds.labels(endpoint).observe(exchange.seconds)
-        if exchange.status in REJECTS and not endpoint.endswith("/ready"):  # a probe that hears "no" is answered
-            self._rejects.labels(REJECTS[exchange.status]).inc()
+        reason = STATUSES[exchange.status].reject if exchange.status in STATUSES else None
+        if reason and not endpoint.endswith("/ready"):  # a probe that hears "no" is answered
+            self._rejects.labels(reason).inc()
 
     def answered(self, answer: Answer) -> None:
         """Count a picture; without a threshold there is no verdict."""

@@ -15,22 +15,8 @@ from winspect.service.http.models import (
     ReferencesForm,
 )
 from winspect.service.http.models_v2 import InferRequest, MessageAnswer
+from winspect.service.http.refusals import STATUSES
 
-_WORDS = {
-    400: "The body is damaged.",
-    401: "The service wants an API key.",
-    403: "A browser sent this from a page of another site.",
-    404: "Unknown class, or there is nothing of what is asked for.",
-    408: "The body did not arrive in time.",
-    413: "Too many bytes, pictures or fields.",
-    415: "Another type of body, or a compressed one.",
-    422: "A field, a class name or a picture that cannot be used.",
-    429: "Overload: ask again after Retry-After seconds.",
-    500: "A mistake of the service; it is in its log.",
-    503: "Loading, restarting or ending: ask again after Retry-After seconds.",
-    504: "The deadline passed.",
-    507: "The service's disk is full; nothing was changed.",
-}
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}}
 _ANY = (401, 500)
 _WITH_BODY = (400, 403, 408, 413, 415, 422, 429)
@@ -41,7 +27,7 @@ def errors(*statuses: int, body: bool = False, v2: bool = False) -> dict[int | s
     """Error answers of an endpoint; those that any endpoint, or any with a body, may give are added."""
     described: dict[int | str, dict[str, Any]] = {}
     for status in sorted({*statuses, *_ANY, *(_WITH_BODY if body else ())}):
-        described[status] = {"description": _WORDS[status], "model": MessageAnswer if v2 else ErrorAnswer}
+        described[status] = {"description": STATUSES[status].description, "model": MessageAnswer if v2 else ErrorAnswer}
         if status in (429, 503):
             described[status]["headers"] = _RETRY_AFTER
     return described

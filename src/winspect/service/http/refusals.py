@@ -6,7 +6,8 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
@@ -15,6 +16,37 @@ from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded, St
 
 logger = logging.getLogger(__name__)
 
+
+class Status(NamedTuple):
+    """An error's status of HTTP: its name in bodies of ``/v1``, and what the OpenAPI document says of it.
+
+    ``reject`` is its reason in ``winspect_rejects_total``, of requests that are refused whatever is in their pictures.
+    """
+
+    name: str
+    description: str
+    reject: str | None = None
+
+
+STATUSES = MappingProxyType(
+    {
+        400: Status("BadRequest", "The body is damaged."),
+        401: Status("NoKey", "The service wants an API key.", "no_key"),
+        403: Status("Forbidden", "A browser sent this from a page of another site.", "foreign_page"),
+        404: Status("NotFound", "Unknown class, or there is nothing of what is asked for."),
+        405: Status("MethodNotAllowed", "Another method is needed."),
+        408: Status("TooSlow", "The body did not arrive in time.", "slow_client"),
+        413: Status("TooLarge", "Too many bytes, pictures or fields.", "too_large"),
+        415: Status("UnsupportedType", "Another type of body, or a compressed one."),
+        422: Status("BadValue", "A field, a class name or a picture that cannot be used."),
+        429: Status("Overloaded", "Overload: ask again after Retry-After seconds.", "overload"),
+        499: Status("HungUp", "The client has hung up.", "hung_up"),
+        500: Status("InternalError", "A mistake of the service; it is in its log."),
+        503: Status("NotReady", "Loading, restarting or ending: ask again after Retry-After seconds.", "not_ready"),
+        504: Status("DeadlineExceeded", "The deadline passed.", "deadline"),
+        507: Status("OutputError", "The service's disk is full; nothing was changed.", "disk_full"),
+    }
+)
 STATUS_OF: tuple[tuple[type[WinspectError], int], ...] = (
     (Overloaded, 429),
     (DeadlineExceeded, 504),
@@ -27,21 +59,7 @@ STATUS_OF: tuple[tuple[type[WinspectError], int], ...] = (
     (OutputError, 507),
     (StoreFull, 507),
 )
-"""Errors whose message callers see. Every other error is a 500 without its message."""
-
-KIND_OF = {
-    400: "BadRequest",
-    401: "NoKey",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    408: "TooSlow",
-    413: "TooLarge",
-    415: "UnsupportedType",
-    422: "BadValue",
-    503: "NotReady",
-}
-"""Names of HTTP's errors in bodies."""
+"""Errors whose message callers see, under the name of their class. Every other is a 500 without its message."""
 
 _STORAGE_FULL = "the service cannot store this: its disk is full or cannot be written; nothing was changed"
 _INTERNAL = "the service made a mistake; it is in its log"
@@ -52,7 +70,7 @@ class Refused(WinspectError):  # noqa: N818 - it is no error of the service
 
     Args:
         status: of HTTP. ``message``: what came, what is needed, and the fix.
-        kind: the error's name in bodies of ``/v1``; None for the status' own in :data:`KIND_OF`.
+        kind: the error's name in bodies of ``/v1``; None for the status' own in :data:`STATUSES`.
         headers: further headers of the answer.
     """
 
@@ -60,7 +78,8 @@ class Refused(WinspectError):  # noqa: N818 - it is no error of the service
         self, status: int, message: str, *, kind: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.kind, self.headers = status, kind or KIND_OF.get(status, "Refused"), dict(headers or {})
+        self.status, self.headers = status, dict(headers or {})
+        self.kind = kind or (STATUSES[status].name if status in STATUSES else "Refused")
 
 
 class JSONAnswer(Response):
@@ -75,39 +94,24 @@ class JSONAnswer(Response):
 
 
 def answer_error(path: str, error: Exception) -> Response:
-    """The answer to a request for ``path`` that ended with this error."""
-    status, kind, message, headers = _parts(error)
-    return answer_status(path, status, message, kind=kind, headers=headers)
+    """The answer to a request for ``path`` that ended with this error.
+
+    ``{"error": {"type", "message"}}``; under ``/v2``, as the protocol has it, ``{"error": message}``.
+    """
+    refusal = error if isinstance(error, Refused) else _refusal_of(error)
+    is_v2 = path == "/v2" or path.startswith("/v2/")
+    content = str(refusal) if is_v2 else {"type": refusal.kind, "message": str(refusal)}
+    return JSONAnswer({"error": content}, refusal.status, refusal.headers)
 
 
-def answer_status(
-    path: str, status: int, message: str, *, kind: str | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
-    """An error's answer: ``{"error": {"type", "message"}}``; under ``/v2``, as the protocol has it, a message."""
-    content = message if is_v2(path) else {"type": kind or KIND_OF.get(status, "Refused"), "message": message}
-    return JSONAnswer({"error": content}, status, dict(headers or {}))
-
-
-def is_v2(path: str) -> bool:
-    """Whether a path belongs to the Open Inference Protocol, whose errors have a form of their own."""
-    return path == "/v2" or path.startswith("/v2/")
-
-
-def _parts(error: Exception) -> tuple[int, str, str, dict[str, str]]:
-    """Status, kind, message and headers of an error."""
-    if isinstance(error, Refused):
-        return error.status, error.kind, str(error), error.headers
+def _refusal_of(error: Exception) -> Refused:
     for kind, status in STATUS_OF:
         if isinstance(error, kind):
             message = str(error)
             if isinstance(error, OutputError):
                 logger.error("%s", error)  # it names a file of ours
                 message = _STORAGE_FULL
-            return status, kind.__name__, message, _retry_after(error)
-    return 500, "InternalError", _INTERNAL, {}
-
-
-def _retry_after(error: Exception) -> dict[str, str]:
-    """Whole seconds, as the header wants them; at least one."""
-    seconds = getattr(error, "retry_after_s", None)
-    return {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
+            seconds = getattr(error, "retry_after_s", None)
+            headers = {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
+            return Refused(status, message, kind=kind.__name__, headers=headers)
+    return Refused(500, _INTERNAL)

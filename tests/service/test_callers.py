@@ -1,20 +1,29 @@
-"""A page that lets its own name stand for this machine (DNS rebinding) is not answered."""
+"""Keys; and a page that lets its own name stand for this machine (DNS rebinding), which is not answered."""
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
+from starlette.datastructures import Headers
 
 from tests.service.asking import Service, encoded, picture
-from winspect.service.http.hosts import Hosts
+from winspect.errors import SettingsError
+from winspect.service.http.callers import Callers, read_keys
 from winspect.service.http.refusals import Refused
 
 GOOD = encoded(picture(100))
 KEY = "0123456789abcdef"
 
 
+def headers_of(**headers):
+    return Headers({name.replace("_", "-"): value for name, value in headers.items() if value is not None})
+
+
 def allows(hosts, header, server=None):
+    scope = {"method": "GET", "path": "/v1/classes", "server": server}
     try:
-        hosts.check({"server": server}, header)
+        Callers(hosts=hosts).check(scope, headers_of(host=header))
     except Refused as refusal:
         assert refusal.status == 403 and "--allowed-host" in str(refusal)
         return False
@@ -46,14 +55,14 @@ def allows(hosts, header, server=None):
     ],
 )
 def test_loopback_and_what_was_named(header, expected):
-    assert allows(Hosts(["10.0.0.5", "line3.factory"]), header) is expected
+    assert allows(["10.0.0.5", "line3.factory"], header) is expected
 
 
 def test_all_interfaces_are_the_address_a_request_arrived_at():
-    hosts = Hosts(["0.0.0.0"])
+    hosts = ["0.0.0.0"]
     assert allows(hosts, "192.168.1.20:8080", ("192.168.1.20", 8080))
     assert not allows(hosts, "evil.example:8080", ("192.168.1.20", 8080))
-    assert allows(Hosts([], any_host=True), "evil.example")
+    assert allows(None, "evil.example")
 
 
 @pytest.mark.parametrize(
@@ -80,3 +89,28 @@ def test_every_path_of_the_service(tmp_path, settings, foreign, named):
     answer = service.post("/v1/predict", files=files, headers={"Host": "evil.example", "X-API-Key": KEY})
     assert answer.status_code == foreign
     service.close()
+
+
+def test_all_keys_are_compared_each_in_constant_time(monkeypatch):
+    compared = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((len(a), len(b))) or real(a, b))
+    callers = Callers(hosts=None, keys=[KEY, "another one of them", "and a third of them"])
+    for given in (KEY, "wrong", "", KEY * 1000):
+        compared.clear()
+        assert callers.has_key(headers_of(x_api_key=given)) == (given == KEY)
+        assert compared == [(32, 32)] * 3  # whatever was given, and whichever of them it is
+    assert KEY not in str(vars(callers))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "no API key"), (b"# nothing\n\n", "no API key"), (b"short\n", "shorter than 16"), (b"\xff\xfe", "UTF-8")],
+)
+def test_a_file_of_keys_that_cannot_be_used(tmp_path, content, words):
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=words):
+        read_keys(path)
+    with pytest.raises(SettingsError, match="cannot read the API keys: No such file"):
+        read_keys(tmp_path / "none")

@@ -444,11 +444,11 @@ def finished(own, name):
 
 
 def test_a_calibration_decides_until_references_change(service):
-    service.ask(service.backend.set_references("cal", [("r.png", grey(60))]))
+    service.ask(service.backend.set_references("cal", [("100.png", grey(60))]))
     good = [(f"{n}.png", grey(n)) for n in (60, *range(100, 119), 100)]
     assert service.ask(service.backend.add_good("cal", good)) == 20, "copies once"
     state = calibrated(service, "cal", 0.1)
-    # 19 good pictures, as one of the 20 is a reference: the ceil(20 * 0.9) = 18th smallest
+    # 19 good pictures, as one of the 20 is a reference, and not the one that only has its name: the ceil(20 * 0.9) = 18th smallest
     assert (state.state, state.pictures, state.max_false_alarms) == ("ready", 19, 0.1)
     assert state.threshold == pytest.approx(score_of(117, [60]))
     assert state.document["kind"] == "winspect calibration"
@@ -464,7 +464,7 @@ def test_a_calibration_decides_until_references_change(service):
     state = service.ask(service.backend.calibration("cal"))
     assert state.state == "stale" and "references: calibrated with" in state.message
     assert not service.predict(grey(118), "cal").judgement.is_calibrated
-    service.ask(service.backend.set_references("cal", [("r.png", grey(60))]))
+    service.ask(service.backend.set_references("cal", [("100.png", grey(60))]))
     assert service.ask(service.backend.calibration("cal")).state == "ready", "the same content again"
     assert service.predict(grey(118), "cal").judgement.verdict == "anomalous"
 

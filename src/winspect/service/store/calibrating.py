@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from winspect.calibration import Calibration
@@ -41,30 +41,44 @@ ScoreOne = Callable[[str, str, bytes, bool], Awaitable[Answer]]
 """(class, name, file, maps) to an answer."""
 
 
-class QueuedModel:
-    """The model behind the queue, as calibrating needs it: a :class:`winspect.inspector.protocol.CalibratedScorer`.
+@dataclass(frozen=True)
+class _Kept:
+    """A stored calibration. ``version``: of the references it is for; ``stale``: why it must not be used, or None."""
 
-    Args:
-        identity: of the class that is calibrated.
-        references: of that class.
-        score: begins with a stored picture, with maps or without.
+    calibration: Calibration
+    version: int
+    stale: str | None
+
+
+@dataclass(eq=False)
+class Job:
+    """A calibration that is made, and the model behind the queue as :func:`calibrate` needs it.
+
+    It is a :class:`winspect.inspector.protocol.CalibratedScorer` for a thread beside the event loop.
+
+    Attributes:
+        score: scores through the queue. ``version``: number of the set of references to score with.
+        stopped: set to give up.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        references: Sequence[StoredPicture],
-        score: Callable[[StoredPicture, bool], Future[Result]],
-    ) -> None:
-        self._identity, self._references, self._score = identity, references, score
+    category_name: str
+    state: CalibrationState
+    version: int
+    store: Store
+    score: ScoreOne
+    loop: asyncio.AbstractEventLoop
+    known: Identity
+    stopped: threading.Event = field(default_factory=threading.Event)
+    has_begun: bool = False
+    task: asyncio.Task[None] | None = None
 
     def identity(self, category_name: str | None = None) -> Identity:
         """What decides the scores of the class."""
-        return self._identity
+        return self.known
 
     def references_of(self, category_name: str = "") -> tuple[Fingerprint, ...]:
         """Names and hashes of the good samples of the class."""
-        return tuple(picture.fingerprint for picture in self._references)
+        return tuple(picture.fingerprint for picture in self.store.pictures(self.category_name, "reference"))
 
     def predict_many(
         self, pictures: Iterable[StoredPicture], category_name: str = "", *, maps: bool = True, **_: Any
@@ -73,7 +87,7 @@ class QueuedModel:
         waiting: deque[Future[Result]] = deque()
         try:
             for picture in pictures:
-                waiting.append(self._score(picture, maps))
+                waiting.append(asyncio.run_coroutine_threadsafe(self._result(picture, maps), self.loop))
                 if len(waiting) >= _AT_ONCE:
                     yield waiting.popleft().result()
             while waiting:
@@ -82,23 +96,27 @@ class QueuedModel:
             for future in waiting:
                 future.cancel()
 
-
-@dataclass(frozen=True)
-class _Kept:
-    """A stored calibration. ``references``: the set it is for; ``stale``: why it must not be used, or None."""
-
-    calibration: Calibration
-    references: int
-    stale: str | None
-
-
-@dataclass(eq=False)
-class _Job:
-    state: CalibrationState
-    references: int
-    stopped: threading.Event
-    task: asyncio.Task[None] | None = None
-    has_begun: bool = False
+    async def _result(self, picture: StoredPicture, maps: bool) -> Result:
+        """A result, waiting for a place in the queue and for a model that is started again."""
+        content = await asyncio.to_thread(self.store.content, self.category_name, "good", picture.sha256)
+        deaths = 0
+        while not self.stopped.is_set():
+            try:
+                answer = await self.score(self.category_name, picture.name, content, maps)
+                result, version = answer.result, answer.references
+            except PictureError as error:
+                result, version = Result(picture.name, self.category_name, error=error), self.version
+            except (Overloaded, NotReady) as error:
+                deaths += isinstance(error, NotReady)
+                if deaths >= _MOST_DEATHS:
+                    raise
+                await asyncio.sleep(min(error.retry_after_s, 1.0))
+                continue
+            if version != self.version:
+                raise SettingsError("the references were changed while the calibration ran; start it again")
+            self.state = replace(self.state, done=self.state.done + 1)
+            return result
+        raise ServiceError("it was stopped")
 
 
 class Calibrations:
@@ -114,78 +132,76 @@ class Calibrations:
 
     def __init__(self, store: Store, score: ScoreOne, fleet: Fleet, *, refuse_stale: bool) -> None:
         self._store, self._score, self._fleet, self._refuse_stale = store, score, fleet, refuse_stale
-        self._given: dict[str, dict[str, Any] | None] = {}  # class calibrated at the start -> the document before
+        self._given: dict[str, Calibration] = {}  # named at the start; stored when all of them can be used
         self._has_started = False
         self._kept: dict[str, _Kept] = {}
-        self._jobs: dict[str, _Job] = {}  # that run or have failed
+        self._jobs: dict[str, Job] = {}  # that run or have failed
         self._turn, self._checking = asyncio.Lock(), asyncio.Lock()
 
-    async def check(self, category_name: str) -> None:
-        """Look again whether the calibration of a class fits its references and the model."""
-        async with self._checking:  # else an earlier look could overwrite a later one
-            version = self._fleet.version_of(category_name)
-            document = await asyncio.to_thread(self._store.document, category_name)
-            references = await asyncio.to_thread(self._store.pictures, category_name, "reference")
-            self._kept.pop(category_name, None)
-            if document is None or self._fleet.described is None:
-                return
-            calibration, stale = Calibration.read(document), None
-            try:
-                calibration.check(self._identity(category_name, [picture.fingerprint for picture in references]))
-            except SettingsError as error:
-                stale = str(error)
-            self._kept[category_name] = _Kept(calibration, version, stale)
-
     def give(self, category_name: str, calibration: Calibration) -> None:
-        """Store a calibration that was named at the start; a start that it does not fit takes it back."""
-        self._given[category_name] = self._store.document(category_name)
-        self._store.set_document(category_name, calibration.document())
+        """Take a calibration that was named at the start, in place of one that is stored."""
+        self._given[category_name] = calibration
 
     async def check_all(self, classes: Sequence[str]) -> None:
-        """Look at the calibrations of classes when a model is loaded.
+        """Look at the calibrations of classes, and at those given, when a model is loaded.
 
         Raises:
             SettingsError: at the start of the service: one must not be used. Names the class, and what is different.
         """
-        for category_name in classes:
+        for category_name in {*classes, *self._given}:
             await self.check(category_name)
         if self._has_started:
             return
-        try:
-            for category_name, kept in self._kept.items():
-                self._check_usable(category_name, kept)
-        except SettingsError:
-            for category_name, document in self._given.items():
-                await asyncio.to_thread(self._store.set_document, category_name, document)
-            raise
+        for category_name, kept in self._kept.items():
+            self._check_usable(category_name, kept)
+        for category_name, calibration in self._given.items():
+            await asyncio.to_thread(self._store.set_document, category_name, calibration.document())
+        self._given.clear()
         self._has_started = True
+
+    async def check(self, category_name: str) -> None:
+        """Look again whether the calibration of a class fits its references and the model."""
+        async with self._checking:  # else an earlier look could overwrite a later one
+            if self._fleet.described is None:
+                return  # all are looked at when a model is loaded
+            version = self._fleet.version_of(category_name)
+            calibration = self._given.get(category_name)
+            if calibration is None:
+                document = await asyncio.to_thread(self._store.document, category_name)
+                calibration = None if document is None else Calibration.read(document)
+            identity = await self._identity(category_name)
+            self._kept.pop(category_name, None)
+            if calibration is not None:
+                self._kept[category_name] = _Kept(calibration, version, _difference(calibration, identity))
 
     def _check_usable(self, category_name: str, kept: _Kept) -> None:
         if kept.stale is not None and category_name in self._given:
             raise SettingsError(f"the calibration of {category_name!r} cannot be used: {kept.stale}")
-        if kept.stale is not None and self._refuse_stale and self._is_of_another_model(kept.calibration):
+        shown = kept.calibration.identity.references
+        if (
+            kept.stale is not None
+            and self._refuse_stale
+            and _difference(kept.calibration, self._model(category_name, shown))
+        ):
             raise SettingsError(
                 f"the calibration of {category_name!r} that is stored in {self._store.path.parent} cannot be used: "
                 f"{kept.stale}. With --allow-stale the service starts all the same, and gives no verdict on it"
             )
 
-    def _is_of_another_model(self, calibration: Calibration) -> bool:
-        try:
-            calibration.check(self._identity(calibration.class_name, calibration.identity.references))
-        except SettingsError:
-            return True
-        return False
+    async def _identity(self, category_name: str) -> Identity:
+        """Identity of the running model with the references of a class."""
+        stored = await asyncio.to_thread(self._store.pictures, category_name, "reference")
+        return self._model(category_name, [picture.fingerprint for picture in stored])
 
-    def _identity(self, category_name: str, references: Sequence[Fingerprint]) -> Identity:
-        """Identity of a class of the running model."""
+    def _model(self, category_name: str, references: Sequence[Fingerprint]) -> Identity:
         if self._fleet.described is None:
             raise NotReady("no model has been loaded yet; start again when the service is ready")
         return Identity.read(self._fleet.described).of_class(category_name, references)
 
-    def fitting(self, category_name: str, references: int) -> Calibration | None:
+    def fitting(self, category_name: str, version: int) -> Calibration | None:
         """The calibration of a class that is scored with this set of references; None without one that fits."""
         kept = self._kept.get(category_name)
-        if kept is None or kept.stale is not None or kept.references != references:
+        if kept is None or kept.stale is not None or kept.version != version:
             return None
         return kept.calibration
 
@@ -215,12 +231,29 @@ class Calibrations:
         """
         pictures = await asyncio.to_thread(self._store.pictures, category_name, "good")
         check_enough(len(pictures), max_false_alarms)
+        version, identity = self._fleet.version_of(category_name), await self._identity(category_name)
         if self.state(category_name).state == "running":
             raise SettingsError(f"a calibration of {category_name!r} is running; wait for it, or delete it")
         state = CalibrationState("running", max_false_alarms=max_false_alarms, total=len(pictures))
-        job = _Job(state, self._fleet.version_of(category_name), threading.Event())
+        loop = asyncio.get_running_loop()
+        job = Job(category_name, state, version, self._store, self._score, loop, identity)
         self._jobs[category_name] = job
-        job.task = asyncio.get_running_loop().create_task(self._run(category_name, job, pictures))
+        job.task = loop.create_task(self._run(job, pictures, max_false_alarms))
+
+    async def _run(self, job: Job, pictures: Sequence[StoredPicture], rate: float) -> None:
+        try:
+            async with self._turn:
+                job.has_begun = True
+                made = await asyncio.to_thread(calibrate, job, pictures, job.category_name, max_false_alarms=rate)
+                await asyncio.to_thread(self._store.set_document, job.category_name, made.document())
+            await self.check(job.category_name)
+            if self._jobs.get(job.category_name) is job:
+                del self._jobs[job.category_name]
+        except Exception as error:
+            is_ours = isinstance(error, WinspectError)
+            logger.error("calibrating %r failed: %s", job.category_name, error, exc_info=None if is_ours else error)
+            message = str(error) if is_ours else "it failed; the service's log says why"
+            job.state = replace(job.state, state="failed", message=message)
 
     async def delete(self, category_name: str) -> None:
         """Stop the calibration that runs, and drop the one that is stored.
@@ -230,70 +263,29 @@ class Calibrations:
         """
         if self.state(category_name).state == "none":
             raise UnknownClass(f"there is no calibration of {category_name!r}")
-        await self._stop(self._jobs.pop(category_name, None))
+        if job := self._jobs.pop(category_name, None):
+            await _stop(job)
         await asyncio.to_thread(self._store.set_document, category_name, None)
         self._kept.pop(category_name, None)
 
     async def stop(self) -> None:
         """Stop all that run."""
         for job in list(self._jobs.values()):
-            await self._stop(job)
+            await _stop(job)
 
-    async def _stop(self, job: _Job | None) -> None:
-        if job is not None and job.task is not None and not job.task.done():
-            job.stopped.set()
-            if not job.has_begun:  # it waits for others' turn
-                job.task.cancel()
-            await asyncio.wait([job.task])
 
-    async def _run(self, category_name: str, job: _Job, pictures: Sequence[StoredPicture]) -> None:
-        try:
-            async with self._turn:
-                job.has_begun = True
-                calibration = await self._calibrate(category_name, job, pictures)
-                await asyncio.to_thread(self._store.set_document, category_name, calibration.document())
-            await self.check(category_name)
-            if self._jobs.get(category_name) is job:
-                del self._jobs[category_name]
-        except Exception as error:
-            is_ours = isinstance(error, WinspectError)
-            logger.error("calibrating %r failed: %s", category_name, error, exc_info=None if is_ours else error)
-            message = str(error) if is_ours else "it failed; the service's log says why"
-            job.state = replace(job.state, state="failed", message=message)
+def _difference(calibration: Calibration, identity: Identity) -> str | None:
+    """Why a calibration is for something else; None where it fits."""
+    try:
+        calibration.check(identity)
+    except SettingsError as error:
+        return str(error)
+    return None
 
-    async def _calibrate(self, category_name: str, job: _Job, pictures: Sequence[StoredPicture]) -> Calibration:
-        loop = asyncio.get_running_loop()
 
-        def score(picture: StoredPicture, maps: bool) -> Future[Result]:
-            return asyncio.run_coroutine_threadsafe(self._patiently(category_name, job, picture, maps), loop)
-
-        references = await asyncio.to_thread(self._store.pictures, category_name, "reference")
-        identity = self._identity(category_name, [picture.fingerprint for picture in references])
-        model = QueuedModel(identity, references, score)
-        rate = job.state.max_false_alarms or 0.0
-        return await asyncio.to_thread(calibrate, model, pictures, category_name, max_false_alarms=rate)
-
-    async def _patiently(self, category_name: str, job: _Job, picture: StoredPicture, maps: bool) -> Result:
-        """One result, waiting for a place in the queue and for a model that is started again."""
-        content = await asyncio.to_thread(self._store.content, category_name, "good", picture.sha256)
-        deaths = 0
-        while not job.stopped.is_set():
-            try:
-                answer = await self._score(category_name, picture.name, content, maps)
-                result, references = answer.result, answer.references
-            except PictureError as error:
-                result, references = Result(picture.name, category_name, error=error), job.references
-            except Overloaded as error:
-                await asyncio.sleep(min(error.retry_after_s, 1.0))
-                continue
-            except NotReady as error:
-                deaths += 1
-                if deaths >= _MOST_DEATHS:
-                    raise
-                await asyncio.sleep(error.retry_after_s)
-                continue
-            if references != job.references:
-                raise SettingsError("the references were changed while the calibration ran; start it again")
-            job.state = replace(job.state, done=job.state.done + 1)
-            return result
-        raise ServiceError("it was stopped")
+async def _stop(job: Job) -> None:
+    if job.task is not None and not job.task.done():
+        job.stopped.set()
+        if not job.has_begun:  # it waits for others' turn
+            job.task.cancel()
+        await asyncio.wait([job.task])

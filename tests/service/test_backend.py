@@ -448,7 +448,7 @@ def test_a_calibration_decides_until_references_change(service):
     good = [(f"{n}.png", grey(n)) for n in (60, *range(100, 119), 100)]
     assert service.ask(service.backend.add_good("cal", good)) == 20, "copies once"
     state = calibrated(service, "cal", 0.1)
-    # 19 good pictures, as one of the 20 is a reference, and not the one that only has its name: the ceil(20 * 0.9) = 18th smallest
+    # 19 good pictures, as one of the 20 is a reference (another only has its name): the ceil(20 * 0.9) = 18th smallest
     assert (state.state, state.pictures, state.max_false_alarms) == ("ready", 19, 0.1)
     assert state.threshold == pytest.approx(score_of(117, [60]))
     assert state.document["kind"] == "winspect calibration"

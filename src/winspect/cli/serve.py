@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import EXIT_DONE, expand_references, model_options
 from winspect.cli.options import add_model_options, add_options
 from winspect.errors import MissingExtraError, ReferencesError
+from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.system.files import home_folder
 from winspect.system.installation import install_command
 from winspect.system.opening import read_bytes
@@ -17,27 +19,8 @@ from winspect.system.terminal import say
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
-    from winspect.service.settings import ServiceSettings
 
-# Options by their field of ServiceSettings, where the default of what is not given stands: type, metavar, help.
-_NETWORK: dict[str, tuple[type, str, str]] = {
-    "host": (str, "ADDRESS", "where to listen (default: 127.0.0.1, this machine alone)"),
-    "port": (int, "N", "default: 8080; 0 is one that is free"),
-    "api_key_file": (Path, "FILE", "let in who has one of its keys, one a line"),
-    "tls_cert": (Path, "FILE", "serve HTTPS with this certificate (PEM)"),
-    "tls_key": (Path, "FILE", "the certificate's key (PEM)"),
-}
-_LIMITS: dict[str, tuple[type, str, str]] = {
-    "max_queue": (int, "N", "pictures that wait at most (default: 64); then 429"),
-    "deadline_s": (float, "SECONDS", "for an answer (default: 30); then 504"),
-    "max_upload_mb": (float, "MB", "of one request (default: 32)"),
-    "max_pixels": (int, "N", "of one picture (default: 50000000)"),
-    "max_store_mb": (float, "MB", "of all stored pictures (default: 4096); then 507"),
-    "max_pictures": (int, "N", "of one request (default: 16)"),
-    "max_batch": (int, "N", "pictures scored together at most (default: 32)"),
-    "drain_s": (float, "SECONDS", "for what is queued at the end (default: 30)"),
-    "body_timeout_s": (float, "SECONDS", "for a request's body to arrive (default: 20); then 408"),
-}
+_KINDS = {"int": int, "float": float, "str": str, "Path | None": Path}
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -62,7 +45,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     add_store_options(what)
     add_options(what, "--reference", reference="good samples of the one --class")
     network = parser.add_argument_group("network")
-    _add_settings(network, _NETWORK)
+    _add_settings(network)
     network.add_argument(
         "--allowed-host",
         dest="allowed_hosts",
@@ -71,7 +54,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="also answer requests for this Host; may be repeated (default: loopback and --host; with keys, any)",
     )
     network.add_argument("--no-page", action="store_true", help="no web page")
-    _add_settings(parser.add_argument_group("limits"), _LIMITS)
+    _add_settings(parser.add_argument_group("limits"))
     add_model_options(parser)
     parser.add_argument(
         "--devices", nargs="+", metavar="DEVICE", help="a model process on each of these devices, as in cuda:0 cuda:1"
@@ -99,10 +82,19 @@ def add_store_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_settings(group: argparse._ArgumentGroup, table: dict[str, tuple[type, str, str]]) -> None:
-    for field, (kind, metavar, text) in table.items():
-        option = "--" + field.removesuffix("_s").replace("_", "-")
-        group.add_argument(option, dest=field, type=kind, metavar=metavar, help=text)
+def _add_settings(group: argparse._ArgumentGroup) -> None:
+    """The settings' own options of a group; the default of what is not given stands there."""
+    for setting in fields(ServiceSettings):
+        if setting.metadata.get("group") == group.title:
+            option = "--" + setting.name.removesuffix("_s").replace("_", "-")
+            default = f"{setting.default:.0f}" if isinstance(setting.default, int | float) else setting.default
+            group.add_argument(
+                option,
+                dest=setting.name,
+                type=_KINDS[str(setting.type)],
+                metavar=setting.metadata["metavar"],
+                help=setting.metadata["help"].format(default),
+            )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -145,9 +137,9 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
     Raises:
         SettingsError: a value out of its range.
     """
-    from winspect.service.settings import ServiceSettings
-
-    given: dict[str, Any] = {name: getattr(args, name) for name in (*_NETWORK, *_LIMITS)}
+    given: dict[str, Any] = {
+        option.name: getattr(args, option.name) for option in fields(ServiceSettings) if option.metadata
+    }
     given |= {name: tuple(getattr(args, name) or ()) or None for name in ("classes", "allowed_hosts")}
     given = {name: value for name, value in given.items() if value is not None}
     return ServiceSettings(
@@ -164,7 +156,6 @@ def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tup
     """
     from winspect.calibration import Calibration
     from winspect.service.backend import Backend
-    from winspect.service.settings import ModelSpec
 
     calibrations = [Calibration.load(path) for path in args.calibration or ()]
     backend = Backend(settings, ModelSpec(options=model_options(args, calibrations=calibrations), devices=devices))

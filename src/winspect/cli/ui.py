@@ -6,7 +6,6 @@ import argparse
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
 
 from winspect.cli.common import EXIT_DONE
 from winspect.cli.options import add_model_options, add_options
@@ -42,8 +41,15 @@ def run(args: argparse.Namespace) -> int:
     port = args.port or free_port(FIRST_PORT if args.port is None else 0)
     settings = ServiceSettings(args.data or data_folder(), host=HOST, port=port, refuse_stale=not args.allow_stale)
     backend = backend_of(args, settings)
-    open_page = None if args.no_browser else open_in_browser
-    serve(backend, settings, say=_Announcer(f"http://{HOST}:{port}/", open_page), access_log=args.verbose)
+    unopened = [] if args.no_browser else [f"http://{HOST}:{port}/"]
+
+    def announce(text: str) -> None:
+        """The first message is that it listens, and then the page can be opened."""
+        say(text)
+        if unopened:
+            open_in_browser(unopened.pop())
+
+    serve(backend, settings, say=announce, access_log=args.verbose)
     return EXIT_DONE
 
 
@@ -73,16 +79,3 @@ def open_in_browser(url: str) -> None:
     if type(browser) is webbrowser.GenericBrowser:  # one in the terminal, which is ours
         return
     threading.Thread(target=browser.open, args=(url,), daemon=True).start()
-
-
-class _Announcer:
-    """Prints the service's messages; the first is that it listens, and then the page can be opened."""
-
-    def __init__(self, url: str, open_page: Callable[[str], None] | None) -> None:
-        self.url, self.open_page = url, open_page
-
-    def __call__(self, text: str) -> None:
-        say(text)
-        if self.open_page is not None:
-            self.open_page(self.url)
-            self.open_page = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,32 @@ from winspect.errors import SettingsError
 MEGABYTE = 2**20
 
 
+def _option(group: str, metavar: str, text: str) -> dict[str, str]:
+    """Metadata of a field that is an option of ``winspect serve`` too; ``{}`` in its help is the default."""
+    return {"group": group, "metavar": metavar, "help": text}
+
+
+_network, _limit = partial(_option, "network"), partial(_option, "limits")
+
+
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Limits of the service, and how long it waits.
+    """Limits of the service, and how long it waits. A megabyte is 2**20 bytes.
 
     Attributes:
         data: folder of ``winspect.sqlite3``: references, good pictures and calibrations.
         classes: the only classes that may be asked for; None for any.
-        host, port: where it listens; port 0 is one that is free.
         allowed_hosts: what the service is called beside loopback's names and ``host``; with a key and none of these,
             anything.
-        max_queue: pictures that wait for the model at most; what comes on top is refused at once.
-        deadline_s: for a request that names none, and the longest it may name.
-        max_upload_mb: of one request, in units of 2**20 bytes.
-        max_pixels: of one picture, by its header.
-        max_pictures: of one request.
+        refuse_stale: do not start beside a stored calibration for another model: its class would have no verdict.
+        page: serve the web page at ``/``.
         max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
-        max_store_mb: of all stored pictures together, in units of 2**20 bytes.
         max_classes: classes that anything is stored of; and other names whose prompts are kept encoded: the one not
             asked for longest makes room for the next.
-        max_batch: pictures in one call of the model at most.
         overlay_side: the longer side of an overlay at most, in pixels.
-        drain_s: for what is queued when the service ends.
-        body_timeout_s: for a request's body to arrive.
         hang_s: a model process that says nothing for so long while it is asked is ended and started again.
         load_s: for a model process to load and warm up; downloading weights counts.
         backoff_s: before a model process that ended is started again; doubled each time, up to ``most_backoff_s``.
-        refuse_stale: do not start beside a stored calibration for another model: its class would have no verdict.
-        page: serve the web page at ``/``.
-        api_key_file: one key a line; None lets everyone in.
-        tls_cert, tls_key: PEM files; both or none.
 
     Raises:
         SettingsError: a limit out of its range.
@@ -50,31 +47,37 @@ class ServiceSettings:
 
     data: Path
     classes: tuple[str, ...] | None = None
-    host: str = "127.0.0.1"
-    port: int = 8080
-    max_queue: int = 64
-    deadline_s: float = 30.0
-    max_upload_mb: float = 32.0
-    max_pixels: int = 50_000_000
-    max_pictures: int = 16
+    allowed_hosts: tuple[str, ...] = ()
+    refuse_stale: bool = False
+    page: bool = True
+    host: str = field(
+        default="127.0.0.1", metadata=_network("ADDRESS", "where to listen (default: {}, this machine alone)")
+    )
+    port: int = field(default=8080, metadata=_network("N", "default: {}; 0 is one that is free"))
+    api_key_file: Path | None = field(
+        default=None, metadata=_network("FILE", "let in who has one of its keys, one a line")
+    )
+    tls_cert: Path | None = field(default=None, metadata=_network("FILE", "serve HTTPS with this certificate (PEM)"))
+    tls_key: Path | None = field(default=None, metadata=_network("FILE", "the certificate's key (PEM)"))
+    max_queue: int = field(default=64, metadata=_limit("N", "pictures that wait at most (default: {}); then 429"))
+    deadline_s: float = field(default=30.0, metadata=_limit("SECONDS", "for an answer (default: {}); then 504"))
+    max_upload_mb: float = field(default=32.0, metadata=_limit("MB", "of one request (default: {})"))
+    max_pixels: int = field(default=50_000_000, metadata=_limit("N", "of one picture (default: {})"))
+    max_store_mb: float = field(default=4096.0, metadata=_limit("MB", "of all stored pictures (default: {}); then 507"))
+    max_pictures: int = field(default=16, metadata=_limit("N", "of one request (default: {})"))
+    max_batch: int = field(default=32, metadata=_limit("N", "pictures scored together at most (default: {})"))
+    drain_s: float = field(default=30.0, metadata=_limit("SECONDS", "for what is queued at the end (default: {})"))
+    body_timeout_s: float = field(
+        default=20.0, metadata=_limit("SECONDS", "for a request's body to arrive (default: {}); then 408")
+    )
     max_references: int = 64
     max_good_pictures: int = 10_000
-    max_store_mb: float = 4096.0
     max_classes: int = 1_000
-    max_batch: int = 32
     overlay_side: int = 1024
-    drain_s: float = 30.0
-    body_timeout_s: float = 20.0
     hang_s: float = 120.0
     load_s: float = 1_800.0
     backoff_s: float = 0.5
     most_backoff_s: float = 30.0
-    refuse_stale: bool = False
-    page: bool = True
-    allowed_hosts: tuple[str, ...] = ()
-    api_key_file: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
 
     def __post_init__(self) -> None:
         for field_ in fields(self):

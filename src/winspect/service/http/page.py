@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from starlette.responses import Response  # here, because FastAPI looks annotations up in the module
 
@@ -30,34 +30,20 @@ PAGE_HEADERS = MappingProxyType(
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-class Sample(NamedTuple):
-    """A picture to try: ``column`` and ``row`` are its place on the sheet that the precision gate looks at."""
-
-    category_name: str
-    column: int
-    row: int
-
-    @property
-    def name(self) -> str:
-        """Its file name."""
-        return f"{self.category_name.replace(' ', '-')}-{self.kind}.jpg"
-
-    @property
-    def kind(self) -> Literal["good", "defective"]:
-        """Whether it has a defect."""
-        return "defective" if self.row % 2 else "good"
-
-
-# The sheet has a column per kind of part, and below each good part the same with a defect.
+Kind = Literal["good", "defective"]
+# The sheet that the precision gate looks at has a column per kind of part, and below each good part the same with a
+# defect. Class, column, and row of the good one:
+_PARTS = (("capsule", 7, 2), ("leather", 2, 2), ("metal nut", 5, 4), ("button", 8, 0))
 _COLUMNS = 10
-_KINDS = (("capsule", 7, 2), ("leather", 2, 2), ("metal nut", 5, 4), ("button", 8, 0))
+_KINDS: tuple[Kind, ...] = ("good", "defective")
 SAMPLES = MappingProxyType(
     {
-        sample.name: sample
-        for category_name, column, row in _KINDS
-        for sample in (Sample(category_name, column, row), Sample(category_name, column, row + 1))
+        f"{category_name.replace(' ', '-')}-{kind}.jpg": (category_name, kind, column, row + offset)
+        for category_name, column, row in _PARTS
+        for offset, kind in enumerate(_KINDS)
     }
 )
+"""Pictures to try: file name -> class, kind, column and row."""
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +62,7 @@ def sample_files() -> dict[str, bytes]:
     # The file alone: its package is about models, which an HTTP process does without.
     with (files("winspect.engines.gate") / "pictures.jpg").open("rb") as file, Image.open(file) as sheet:
         side = sheet.width // _COLUMNS
-        for name, (_, column, row) in SAMPLES.items():
+        for name, (_, _, column, row) in SAMPLES.items():
             picture = io.BytesIO()
             box = (column * side, row * side, (column + 1) * side, (row + 1) * side)
             sheet.crop(box).save(picture, format="JPEG", quality=95)
@@ -108,10 +94,7 @@ def add_page(app: FastAPI) -> None:
         responses=openapi.errors(),
     )
     async def samples() -> models.SamplesAnswer:
-        listed = [
-            models.Sample(name=sample.name, class_name=sample.category_name, kind=sample.kind)
-            for sample in SAMPLES.values()
-        ]
+        listed = [models.Sample(name=name, class_name=part, kind=kind) for name, (part, kind, *_) in SAMPLES.items()]
         return models.SamplesAnswer(samples=listed)
 
     @app.get(

@@ -18,7 +18,6 @@ from winspect.datasets import prepare as module
 from winspect.datasets.official import OFFICIAL, Counts
 from winspect.datasets.prepare import prepare_dataset
 from winspect.errors import OutputError, SettingsError, SourceError
-from winspect.system import opening
 
 FILES = 12 * (2 + 2 + 2) + 12 * 2  # pictures and masks of the miniature
 
@@ -158,10 +157,9 @@ def test_a_write_that_fails_leaves_nothing_half_made(visa_source, tmp_path, few_
                 raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="the disk is full; free some space"):
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="the disk is full; free some space"):
+        patch.setattr(Path, "write_bytes", full)
         prepare_dataset("visa", source=visa_source, out=out)
-    monkeypatch.setattr(Path, "write_bytes", write)
     assert not [path for path in out.rglob("*.tmp")]
     assert prepare_dataset("visa", source=visa_source, out=out).kept >= 10
 
@@ -183,22 +181,18 @@ def test_missing_and_damaged_files_are_named_and_the_rest_is_made(writable_sourc
     assert summary.categories["candle"]["masks"] == 0
 
 
-def test_a_picture_that_cannot_be_read(writable_source, tmp_path, few_official, monkeypatch):
-    bad = open_dataset("visa", writable_source).items[3].path
-    opened = opening._opened
-
-    def refuse(path):
-        if path == bad:
-            raise OSError(errno.EIO, "Input/output error")
-        return opened(path)
-
-    monkeypatch.setattr(opening, "_opened", refuse)
+def test_a_picture_that_cannot_be_read(writable_source, tmp_path, few_official):
+    items = open_dataset("visa", writable_source).items
+    bad = items[3].path
+    bad.unlink()
+    bad.mkdir()
     summary = prepare_dataset("visa", source=writable_source, out=tmp_path / "out")
-    assert summary.failed == [
-        {"path": str(bad), "type": "PictureError", "message": "cannot be read (Input/output error): check the file"}
-    ]
+    message = "cannot be read (a folder, need a file): check the file"
+    assert summary.failed == [{"path": str(bad), "type": "PictureError", "message": message}]
     assert summary.written == FILES - 1
-    monkeypatch.setattr(opening, "_opened", lambda path: opened(path) if path.suffix == ".csv" else refuse(bad))
+    for path in {path for item in items for path in (item.path, item.mask) if path not in (None, bad)}:
+        path.unlink()
+        path.mkdir()
     assert len(prepare_dataset("visa", source=writable_source, out=tmp_path / "none").failed) == FILES
 
 

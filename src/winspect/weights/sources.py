@@ -97,19 +97,19 @@ def resolve(
     return source
 
 
-def pull(model: str, weights: str | None = None, *, cache_dir: _Folder = None) -> Source:
+def pull(model: str, weights: str | None = None) -> Source:
     """:func:`resolve` weights ahead of use; a damaged copy in the cache is replaced."""
     try:
-        return resolve(model, weights, cache_dir=cache_dir)
+        return resolve(model, weights)
     except WeightsCorruptError:
-        source = find(model, weights, cache_dir=cache_dir)
+        source = find(model, weights)
         if source.kind != "tag" or not source.present:
             raise
         source.path.unlink()
-        return resolve(model, weights, cache_dir=cache_dir)
+        return resolve(model, weights)
 
 
-def list_weights(models: Iterable[str] | None = None, *, cache_dir: _Folder = None) -> list[Source]:
+def list_weights(models: Iterable[str] | None = None) -> list[Source]:
     """The weights known for some models; without ``models``, those of the default and the bundled model, and all that
     are in the cache.
 
@@ -117,17 +117,17 @@ def list_weights(models: Iterable[str] | None = None, *, cache_dir: _Folder = No
         ArchitectureError: a model is unknown, or of a kind WinCLIP cannot use.
     """
     if models is not None:
-        return [source for model in models for source in _list(model, cache_dir)]
+        return [source for model in models for source in _list(model)]
     others = (model for model in list_architectures() if model != DEFAULT_MODEL)
-    cached = (source for model in others for source in _list(model, cache_dir) if source.present)
-    return [*_list(TINY, cache_dir), *_list(DEFAULT_MODEL, cache_dir), *cached]
+    cached = (source for model in others for source in _list(model) if source.present)
+    return [*_list(TINY), *_list(DEFAULT_MODEL), *cached]
 
 
-def _list(model: str, cache_dir: _Folder) -> list[Source]:
+def _list(model: str) -> list[Source]:
     if _brings_weights(model):
-        return [find(model, cache_dir=cache_dir)]
+        return [find(model)]
     architecture(model)  # an unknown one is an error, not an empty list
-    return [find(model, tag, cache_dir=cache_dir) for tag in tag_names(model.replace("/", "-"))]
+    return [find(model, tag) for tag in tag_names(model.replace("/", "-"))]
 
 
 def _brings_weights(model: str) -> bool:

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from winspect import weights
 from winspect.cli import weights as verb
 from winspect.errors import ArchitectureError, WeightsMissingError
+from winspect.weights import sources
 
 SMALL = "ViT-small-test"
 
@@ -27,18 +27,18 @@ def test_the_list_has_the_bundled_the_default_and_the_cached(serve, small_tag, c
     server = serve(checkpoint.read_bytes())
     small_tag("good", url=server.url(f"small-{server.sha256[:8]}.pt"))
     small_tag("other", url=server.url("other-0badc0de.pt"))
-    before = [(e.model, e.tag) for e in weights.list_weights()]
+    before = [(e.model, e.tag) for e in sources.list_weights()]
     assert before[0] == ("winspect-tiny", "bundled")
     assert before[1:] == [("ViT-B-16-plus-240", "laion400m_e31"), ("ViT-B-16-plus-240", "laion400m_e32")]
-    weights.pull(SMALL, "good")
-    added = weights.list_weights()[3:]
+    sources.pull(SMALL, "good")
+    added = sources.list_weights()[3:]
     assert [(e.model, e.tag, e.size_bytes) for e in added] == [(SMALL, "good", len(server.content))]
-    assert [e.tag for e in weights.list_weights([SMALL])] == ["good", "other"]
+    assert [e.tag for e in sources.list_weights([SMALL])] == ["good", "other"]
 
 
 def test_an_unknown_model_is_not_an_empty_list():
     with pytest.raises(ArchitectureError, match="unknown model 'nothing'"):
-        weights.list_weights(["nothing"])
+        sources.list_weights(["nothing"])
 
 
 def test_list_prints_a_table_and_json(small_tag, capsys):
@@ -86,14 +86,7 @@ def test_pull_fetches_and_prints_the_path(serve, small_tag, checkpoint, capsys):
 
 
 def test_naming_the_weights_package_imports_no_torch():
-    code = "import sys, winspect.weights as w, winspect.cli.weights; dir(w); sys.exit('torch' in sys.modules)"
+    code = "import sys, winspect.weights, winspect.cli.weights; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    used = "import sys, winspect.weights as w; import torch; sys.exit('torch' in sys.modules)"  # it can fail
+    used = "import sys, winspect.weights; import torch; sys.exit('torch' in sys.modules)"  # it can fail
     assert subprocess.run([sys.executable, "-c", used], check=False).returncode == 1
-
-
-def test_every_public_name_is_there():
-    assert all(getattr(weights, name) is not None for name in weights.__all__)
-    assert dir(weights) == sorted(weights.__all__)
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = weights.nothing

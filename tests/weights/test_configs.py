@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from winspect import weights
 from winspect.backbones.open_clip_models import load
 from winspect.cli.main import main
 from winspect.errors import (
@@ -21,6 +20,7 @@ from winspect.errors import (
     WeightsMismatchError,
     WeightsMissingError,
 )
+from winspect.weights import sources
 
 SETTINGS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "interpolation": "bilinear"}
 
@@ -78,23 +78,23 @@ def test_a_folder_that_moved_is_the_same_model(folder, tmp_path):
 def test_the_file_is_chosen_as_open_clip_does(folder, caplog):
     state = (folder / "open_clip_model.safetensors").read_bytes()
     (folder / "a.safetensors").write_bytes(state)
-    assert weights.find(f"local-dir:{folder}").path.name == "open_clip_model.safetensors"
+    assert sources.find(f"local-dir:{folder}").path.name == "open_clip_model.safetensors"
     (folder / "open_clip_model.safetensors").rename(folder / "MINE.SAFETENSORS")
-    assert weights.find(f"local-dir:{folder}").path.name == "MINE.SAFETENSORS"
+    assert sources.find(f"local-dir:{folder}").path.name == "MINE.SAFETENSORS"
     assert "several weights files (MINE.SAFETENSORS, a.safetensors)" in caplog.text
 
 
 def test_folders_that_hold_no_model_say_what_is_missing(folder, tmp_path):
     with pytest.raises(WeightsMissingError, match="no such folder"):
-        weights.find(f"local-dir:{tmp_path}/none")
+        sources.find(f"local-dir:{tmp_path}/none")
     with pytest.raises(SettingsError, match="brings its own weights"):
-        weights.find(f"local-dir:{folder}", "openai")
+        sources.find(f"local-dir:{folder}", "openai")
     (folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(WeightsMissingError, match="no weights in it"):
-        weights.find(f"local-dir:{folder}")
+        sources.find(f"local-dir:{folder}")
     (folder / "open_clip_config.json").unlink()
     with pytest.raises(WeightsMissingError, match=r"no open_clip_config\.json in it.*--model ARCHITECTURE"):
-        weights.find(f"local-dir:{folder}")
+        sources.find(f"local-dir:{folder}")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def hub(fake_hub, folder):
 def test_a_repository_is_fetched_with_its_configuration(hub, capsys, process_as_before):
     asked = ["open_clip_config.json", "open_clip_model.safetensors"]
     with pytest.raises(WeightsMissingError, match="winspect weights pull hf-hub:someone/inspector"):
-        weights.find("hf-hub:someone/inspector")
+        sources.find("hf-hub:someone/inspector")
     assert hub.asked == []
     assert main(["weights", "pull", "hf-hub:someone/inspector"]) == 0
     assert hub.asked == [f"/someone/inspector/resolve/main/{name}" for name in asked]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from winspect import weights
 from winspect.backbones.open_clip_models import load
 from winspect.errors import WeightsCorruptError, WeightsMissingError
+from winspect.weights import sources
 from winspect.weights.fetching import FetchError, Repository
 
 SMALL = "ViT-small-test"
@@ -37,21 +37,21 @@ def test_the_safe_file_is_fetched_verified_and_found_again(fake_hub, small_tag, 
 def test_where_there_is_no_safe_file_the_other_is_fetched(fake_hub, small_tag, checkpoint):
     fake_hub.files = {"open_clip_pytorch_model.bin": checkpoint.read_bytes()}
     small_tag("hubbed", hf_hub=f"{REPO}/")
-    assert weights.resolve(SMALL, "hubbed").path.name == "open_clip_pytorch_model.bin"
-    assert weights.find(SMALL, "hubbed").present
+    assert sources.resolve(SMALL, "hubbed").path.name == "open_clip_pytorch_model.bin"
+    assert sources.find(SMALL, "hubbed").present
 
 
 def test_a_repository_without_weights_is_said_to_have_none(fake_hub, small_tag):
     small_tag("hubbed", hf_hub=f"{REPO}/")
     with pytest.raises(WeightsMissingError, match=r"has none of open_clip_model\.safetensors, open_clip_pytorch"):
-        weights.resolve(SMALL, "hubbed")
+        sources.resolve(SMALL, "hubbed")
 
 
 def test_a_hub_in_trouble_gives_the_help_for_being_offline(fake_hub, small_tag, tmp_path):
     fake_hub.down = True
     small_tag("hubbed", hf_hub=f"{REPO}/")
     with pytest.raises(WeightsMissingError) as caught:
-        weights.resolve(SMALL, "hubbed")
+        sources.resolve(SMALL, "hubbed")
     assert f"Fetch {fake_hub.endpoint}/{REPO}/resolve/main/open_clip_model.safetensors" in str(caught.value)
     assert f"put it at {tmp_path}/cache/weights/someone--model/open_clip_model.safetensors" in str(caught.value)
 
@@ -60,13 +60,13 @@ def test_a_file_that_is_not_the_hub_s_is_removed(fake_hub, small_tag, safetensor
     fake_hub.files, fake_hub.etag = {"open_clip_model.safetensors": safetensors_bytes}, "0" * 64
     small_tag("hubbed", hf_hub=f"{REPO}/")
     with pytest.raises(WeightsCorruptError, match=f"expected {'0' * 64}, got "):
-        weights.resolve(SMALL, "hubbed")
+        sources.resolve(SMALL, "hubbed")
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_a_file_put_there_by_hand_is_used(small_tag, safetensors_bytes, tmp_path):
     small_tag("hubbed", hf_hub=f"{REPO}/")
-    path = weights.find(SMALL, "hubbed").path
+    path = sources.find(SMALL, "hubbed").path
     path.parent.mkdir(parents=True)
     path.write_bytes(safetensors_bytes)
     assert load(SMALL, "hubbed", offline=True).path == path

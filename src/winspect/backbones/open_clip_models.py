@@ -20,11 +20,13 @@ from torch import nn
 from winspect.backbones.bundled import load_tiny
 from winspect.errors import ArchitectureError, PrecisionError, WeightsMissingError, WinspectError
 from winspect.pictures.tiles import Preprocess
-from winspect.weights import LOCAL, Source, resolve
+from winspect.weights import LOCAL
 from winspect.weights.architectures import architecture, context_length
 from winspect.weights.cache import sha256_of
 from winspect.weights.checkpoint import fit, is_openai, read_tensors
 from winspect.weights.configs import CONFIG_FILE
+from winspect.weights.sources import resolve
+from winspect.weights.tags import Source
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # What open_clip and torch raise on a configuration that does not fit together.
@@ -39,7 +41,7 @@ class LoadedCLIP:
         model: an open_clip ``CLIP`` or ``CustomTextCLIP``, in eval mode, on the CPU, no gradients. Its parameters may
             be memory-mapped from ``path``: do not overwrite that file in place while the model is in use (replacing
             it by renaming another file over it is safe).
-        name: architecture, or ``winspect-tiny``; see :class:`winspect.weights.Source`.
+        name: architecture, or ``winspect-tiny``; see :class:`winspect.weights.tags.Source`.
         tag: pretrained tag, name of the weights file, or "bundled".
         sha256: of the weights file, 64 hexadecimal digits.
         path: the weights file.

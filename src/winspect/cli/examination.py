@@ -23,7 +23,7 @@ from winspect.weights import cache_folder
 if TYPE_CHECKING:
     from winspect.engines.choice import Choice
     from winspect.methods.method import Method
-    from winspect.weights import Source
+    from winspect.weights.tags import Source
 
 CACHE_PARTS = ("weights", "text", "graphs", "gate")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -283,7 +283,7 @@ def _megabytes(size_bytes: int) -> float:
 
 
 def _source(model: str, weights: str | None, found: Findings) -> Source | None:
-    from winspect.weights import find
+    from winspect.weights.sources import find
 
     try:
         return find(model, weights)

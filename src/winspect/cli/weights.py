@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, print_result, print_table
 from winspect.cli.options import add_option
 from winspect.system.terminal import say, show
+from winspect.weights import TINY, cache_folder
 
 if TYPE_CHECKING:
-    from winspect.weights import Source
+    from winspect.weights.tags import Source
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,20 +38,19 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb; returns 1 where ``where`` was asked for weights that are not on this machine."""
-    from winspect import weights
-
-    if args.weights_verb == "list":
-        models = [weights.TINY, *weights.list_architectures()] if args.all else args.models or None
-        sources = weights.list_weights(models)
-        print_result(args, [_row(source, size_bytes=source.size_bytes) for source in sources], partial(_print, sources))
-        return EXIT_DONE
-    if args.model is None:
-        folder = str(weights.cache_folder() / "weights")
+    if args.weights_verb == "where" and args.model is None:
+        folder = str(cache_folder() / "weights")
         print_result(args, {"folder": folder}, partial(show, folder))
         return EXIT_DONE
-    source = (weights.pull if args.weights_verb == "pull" else weights.find)(args.model, args.tag)
     from winspect.backbones.open_clip_models import activation_in
+    from winspect.weights.architectures import list_architectures
+    from winspect.weights.sources import find, list_weights, pull
 
+    if args.weights_verb == "list":
+        sources = list_weights([TINY, *list_architectures()] if args.all else args.models or None)
+        print_result(args, [_row(source, size_bytes=source.size_bytes) for source in sources], partial(_print, sources))
+        return EXIT_DONE
+    source = (pull if args.weights_verb == "pull" else find)(args.model, args.tag)
     activation = activation_in(source)
     print_result(args, _row(source, activation=activation), partial(print, source.path))
     if activation is not None and not args.json:

@@ -433,7 +433,7 @@ def test_the_contract(any_model, pictures):
     assert sum(own["share"] for own in found["classes"].values()) == pytest.approx(1)
     assert sum(own["ms"] for own in found["classes"].values()) == pytest.approx(found["operators_ms"], rel=1e-3)
     assert sum(found["rest"].values()) + found["tower_ms"] == pytest.approx(found["picture_ms"], rel=1e-3)
-    work = image_tower_flops(TowerShape.of(any_model.engine.tower), scales=(2, 3), stride=1, patches=False)
+    work = image_tower_flops(TowerShape.of(any_model.engine.tower), Needs((2, 3)))
     for name, own in found["classes"].items():
         assert own["ms"] > 0
         assert own["gflop"] == pytest.approx(work[name].flops / 1e9, rel=1e-3)
@@ -450,7 +450,7 @@ def test_the_contract(any_model, pictures):
 def test_a_picture_of_several_tiles_costs_as_many(small_checkpoint, pictures):
     model = WinCLIP(SMALL, weights=small_checkpoint, device="cpu", engine="torch", precision="fp32", recipe="tiles")
     found = profile(model, pictures[1:], repeat=1)
-    work = image_tower_flops(TowerShape.of(model.engine.tower), scales=(2, 3), stride=1, patches=False)
+    work = image_tower_flops(TowerShape.of(model.engine.tower), Needs((2, 3)))
     assert found["tiles"] == 3
     assert found["classes"][LINEAR]["gflop"] == pytest.approx(3 * work[LINEAR].flops / 1e9, rel=1e-3)
 

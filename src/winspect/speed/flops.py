@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from winspect.backbones.embeddings import LAST, LAST_NORM, Needs
+from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
 
 LINEAR, ATTENTION, LAYER_NORM, OTHER = CLASSES = ("linear", "attention", "layer_norm", "other")
@@ -113,13 +115,10 @@ class TowerShape:
         """Tokens of the whole tile: the class token and its patches."""
         return 1 + math.prod(self.grid_hw)
 
-    def windows(self, scale: int, stride: int) -> int:
-        """Windows of one tile at a scale; the last of each row and column is flush with the far edge."""
-        return math.prod(-(-(length - scale) // stride) + 1 for length in self.grid_hw)
-
-    def window_tokens(self, scales: Sequence[int], stride: int) -> int:
-        """Tokens of all windows of one tile, each with a class token of its own."""
-        return sum(self.windows(scale, stride) * (1 + scale * scale) for scale in scales)
+    def sequences(self, needs: Needs) -> list[tuple[int, int]]:
+        """How many sequences of how many tokens: the whole tile, then the windows of each scale with a class token."""
+        windows = ((len(window_indices(self.grid_hw, scale, needs.stride)), 1 + scale**2) for scale in needs.scales)
+        return [(1, self.tokens), *windows]
 
 
 def _patch_embedding(tower: Any) -> Work:
@@ -144,100 +143,79 @@ def _patch_embedding(tower: Any) -> Work:
     return total(work)
 
 
-def image_tower_flops(
-    shape: TowerShape,
-    *,
-    scales: Sequence[int],
-    stride: int,
-    patches: bool,
-    share_first: bool = True,
-    read_last: bool = True,
-) -> dict[str, Work]:
+def image_tower_flops(shape: TowerShape, needs: Needs) -> dict[str, Work]:
     """Work of one tile in the image tower, by operator class (:data:`CLASSES`).
 
+    The windows share the first block's projection with the whole tile; behind the last block's attention only the rows
+    that are read are computed: class tokens, and the tile's patches where they are needed.
+
     Args:
-        scales: sides of the windows in patches; empty for the image embedding alone.
-        stride: step between windows in patches.
-        patches: whether the last layer's patch tokens are an output.
-        share_first: the first block's ln_1 and projection are computed once per token and gathered by the windows.
-        read_last: of the last block only rows that are read are computed behind the attention's keys and values.
-            With both off, every sequence passes through the whole tower by itself.
+        needs: windows and patches; ``Needs()`` for the image embedding alone.
     """
-    tower = _Tower(shape, [(1, shape.tokens), *((shape.windows(s, stride), 1 + s * s) for s in scales)], patches)
-    work = [tower.tokens(), tower.pooled()]
+    sequences = shape.sequences(needs)
+    whole = LAST in needs.layers or LAST_NORM in needs.layers
+    read = [shape.tokens if whole else 1, *[1] * len(needs.scales)]
+    lengths = [length for _, length in sequences]
+    work = [_ends(shape, _rows(sequences, lengths), sum(count for count, _ in sequences))]
     for layer in range(shape.layers):
-        last = read_last and layer == shape.layers - 1
-        work.append(tower.block(shared=share_first and layer == 0 and not last, last=last))
-    return {name: total(part.get(name, Work()) for part in work) for name in CLASSES}
+        last = layer == shape.layers - 1
+        work.append(_block(shape, sequences, read if last else lengths, first=layer == 0 and not last, last=last))
+    return {name: total(part[name] for part in work) for name in CLASSES}
 
 
-class _Tower:
-    """The sequences of one tile, as (sequences, length) of each group, and the work of each part of a tower on them."""
+def _rows(sequences: Sequence[tuple[int, int]], rows: Sequence[int]) -> int:
+    return sum(count * of_each for (count, _), of_each in zip(sequences, rows, strict=True))
 
-    def __init__(self, shape: TowerShape, groups: Sequence[tuple[int, int]], patches: bool) -> None:
-        self.shape, self.groups = shape, groups
-        self.rows = sum(count * length for count, length in groups)
-        self.tile_rows = groups[0][1]  # the whole tile's sequence, of which the windows' rows are copies
-        self.read = [self.tile_rows if patches else 1, *[1] * (len(groups) - 1)]
-        """Rows of each sequence that are read behind the last block."""
 
-    def tokens(self) -> dict[str, Work]:
-        """Patch embedding, positions, ln_pre, and the windows' copies."""
-        rows, width = self.tile_rows, self.shape.width
-        sums = Work(rows * width, 2 * rows * width, rows * width)
-        return {
-            LINEAR: self.shape.patch_embedding,
-            LAYER_NORM: _layer_norm(rows, width),
-            OTHER: sums + _copy(self.rows - rows, width),
-        }
+def _ends(shape: TowerShape, rows: int, pooled: int) -> dict[str, Work]:
+    """Around the blocks: patch embedding, positions, ln_pre, copies for windows; ln_post and projection of the class
+    tokens."""
+    whole, width = shape.tokens, shape.width
+    return {
+        LINEAR: shape.patch_embedding + _linear(pooled, width, shape.embedding, bias=False),
+        ATTENTION: Work(),
+        LAYER_NORM: _layer_norm(whole, width) + _layer_norm(pooled, width),
+        OTHER: Work(whole * width, 2 * whole * width, whole * width) + _copy(rows - whole, width),
+    }
 
-    def block(self, *, shared: bool, last: bool) -> dict[str, Work]:
-        """One block: with its projection shared by the windows, or as the last one, of which few rows are read."""
-        width, hidden = self.shape.width, self.shape.mlp_width
-        queried = self.read if last else [length for _, length in self.groups]
-        behind = sum(count * rows for (count, _), rows in zip(self.groups, queried, strict=True))
-        projected = self.tile_rows if shared else self.rows
-        copies = _copy(3 * (self.rows - projected), width) + (_copy(2 * behind, width) if last else Work())
-        if last:  # queries alone, of the rows that are read; then keys and values
-            projection = _linear(behind, width, width) + _linear(projected, width, 2 * width)
-        else:
-            projection = _linear(projected, width, 3 * width)
-        output, mlp = _linear(behind, width, width), _linear(behind, width, hidden) + _linear(behind, hidden, width)
-        attention = (
-            _attention(count, length, rows, width) for (count, length), rows in zip(self.groups, queried, strict=True)
-        )
-        return {
-            LINEAR: projection + output + mlp,
-            ATTENTION: total(attention),
-            LAYER_NORM: _layer_norm(projected, width) + _layer_norm(behind, width),
-            OTHER: self._around(behind) + copies,
-        }
 
-    def _around(self, rows: int) -> Work:
-        """GELU and the two residual sums, each with its scale where the tower has them."""
-        width, hidden = self.shape.width, self.shape.mlp_width
-        gelu = Work(_GELU_FLOPS * rows * hidden, 2 * rows * hidden)
-        sums = Work(2 * rows * width, 2 * 3 * rows * width)
-        scales = Work(2 * rows * width, 2 * 2 * rows * width, 2 * width) if self.shape.layer_scale else Work()
-        return gelu + sums + scales
-
-    def pooled(self) -> dict[str, Work]:
-        """ln_post of the class tokens, projected."""
-        rows = sum(count for count, _ in self.groups)
-        return {
-            LINEAR: _linear(rows, self.shape.width, self.shape.embedding, bias=False),
-            LAYER_NORM: _layer_norm(rows, self.shape.width),
-        }
+def _block(
+    shape: TowerShape, sequences: Sequence[tuple[int, int]], queried: Sequence[int], *, first: bool, last: bool
+) -> dict[str, Work]:
+    """One block: the first, whose projection the windows share, or the last, of which ``queried`` rows are read."""
+    width, hidden = shape.width, shape.mlp_width
+    rows, behind = _rows(sequences, [length for _, length in sequences]), _rows(sequences, queried)
+    projected = shape.tokens if first else rows
+    if last:  # queries alone, of the rows that are read; then keys and values
+        projection = _linear(behind, width, width) + _linear(projected, width, 2 * width)
+    else:
+        projection = _linear(projected, width, 3 * width)
+    scales = Work(2 * behind * width, 2 * 2 * behind * width, 2 * width) if shape.layer_scale else Work()
+    return {
+        LINEAR: total(
+            [projection, _linear(behind, width, width), _linear(behind, width, hidden), _linear(behind, hidden, width)]
+        ),
+        ATTENTION: total(
+            # Queries times keys, and their weights times values.
+            Work(4 * count * queries * length * width, 2 * count * (queries + length) * width)
+            for (count, length), queries in zip(sequences, queried, strict=True)
+        ),
+        LAYER_NORM: _layer_norm(projected, width) + _layer_norm(behind, width),
+        OTHER: total(
+            [
+                Work(_GELU_FLOPS * behind * hidden, 2 * behind * hidden),
+                Work(2 * behind * width, 2 * 3 * behind * width),  # residual sums
+                scales,
+                _copy(3 * (rows - projected), width),
+                _copy(2 * behind if last else 0, width),
+            ]
+        ),
+    }
 
 
 def _linear(rows: int, width_in: int, width_out: int, *, bias: bool = True) -> Work:
     weights = width_in * width_out + (width_out if bias else 0)
     return Work(2 * rows * width_in * width_out, rows * (width_in + width_out), weights)
-
-
-def _attention(sequences: int, length: int, queries: int, width: int) -> Work:
-    """Queries times keys, and their weights times values."""
-    return Work(4 * sequences * queries * length * width, 2 * sequences * (queries + length) * width)
 
 
 def _layer_norm(rows: int, width: int) -> Work:

@@ -81,10 +81,9 @@ def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> d
     measured = collect(model, pictures, repeat=repeat)
     shape = TowerShape.of(model.engine.tower)
     limits = _limits(model, shape, measured)
-    needs = _needs(model)
     figures = class_figures(
         class_seconds(measured.operators),
-        image_tower_flops(shape, scales=needs.scales, stride=needs.stride, patches=False),
+        image_tower_flops(shape, _needs(model)),
         limits,
         precision=model.engine.precision,
         tiles_per_picture=measured.tiles / measured.pictures,
@@ -241,7 +240,7 @@ def _limits(model: WinCLIP, shape: TowerShape, measured: Measured) -> Limits:
     """What this machine's matrix products and memory reach, in the engine and the precision of the model."""
     if getattr(model.engine, "openvino_device", "CPU") != "CPU":
         return Limits(None, None)  # a GPU or NPU of OpenVINO's: neither rate can be measured from here
-    tokens = shape.tokens + shape.window_tokens(_needs(model).scales, _needs(model).stride)
+    tokens = sum(count * length for count, length in shape.sequences(_needs(model)))
     rows = min(_MOST_GEMM_ROWS, round(tokens * measured.tiles_per_pass))
     sizes = {"rows": rows, "width": shape.width, "hidden": shape.mlp_width}
     gemm = Gemm(model.engine.name, model.engine.precision, **sizes, device=str(model.device))

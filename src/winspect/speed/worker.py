@@ -252,15 +252,16 @@ def _device(name: str) -> str:
 
 def _work(model: WinCLIP, device: str, batch_size: int | None) -> dict[str, Any]:
     """FLOPs of the matrix products of one tile, alone and with its windows, and the sizes of their matrices."""
+    from winspect.backbones.embeddings import Needs
     from winspect.engines.torch_engine import DEFAULT_BATCH_SIZES
     from winspect.speed.flops import ATTENTION, LINEAR, TowerShape, image_tower_flops
 
     shape, needs = TowerShape.of(model.engine.tower), model.method.needs(few_shot=False, maps=True)
     flops = {}
-    for name, scales in (("image", ()), ("windows", needs.scales)):
-        work = image_tower_flops(shape, scales=scales, stride=needs.stride, patches=False)
+    for name, of_tile in (("image", Needs()), ("windows", needs)):
+        work = image_tower_flops(shape, of_tile)
         flops[name] = work[LINEAR].flops + work[ATTENTION].flops
-    windowed = shape.tokens + shape.window_tokens(needs.scales, needs.stride)
+    windowed = sum(count * length for count, length in shape.sequences(needs))
     batch = batch_size or DEFAULT_BATCH_SIZES.get(device.partition(":")[0], 1)
     rows = [batch * shape.tokens, windowed if device == "cpu" else batch * windowed]
     return {"flops_per_tile": flops, "layer": {"width": shape.width, "hidden": shape.mlp_width, "rows": rows}}

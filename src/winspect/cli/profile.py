@@ -83,12 +83,12 @@ def _usable(pictures: list[Path], model: WinCLIP) -> tuple[list[Path], list[Pict
     Raises:
         SourceError: it can score none.
     """
-    from winspect.speed.profile import prepare_for
+    from winspect.pictures.tiles import prepare
 
     usable, failed = [], []
     for picture in pictures:
         try:
-            prepare_for(model, picture)
+            prepare(picture, model.preprocess, model.cut)
         except PictureError as error:
             failed.append(error)
         else:

@@ -14,7 +14,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from winspect.errors import SettingsError, SourceError
-from winspect.speed.benchmark_results import Failure, Measured, Survey, make_results
+from winspect.speed.benchmark_results import Measured, Survey, make_results
 from winspect.speed.plans import Combination
 from winspect.speed.worker import Serve, Worker, WorkerError, serve
 from winspect.system.machine import memory_mb
@@ -74,36 +74,30 @@ def run_benchmark(
             raise SettingsError(f"{name}: got {number!r}, need a whole number from {least}")
     if not combinations:
         raise SettingsError("got no combination of plan, engine and precision, need at least one")
-    options = dict(model or {})
+    options, names = dict(model or {}), [fspath(picture) for picture in pictures]
     yardstick = Worker(serve)
-    pool = _Pool(serve, 0.0 if isolate else _MEMORY_SHARE * (memory_mb() or 0))
+    pool = WorkerPool(serve, 0.0 if isolate else _MEMORY_SHARE * (memory_mb() or 0))
     try:
         say("looking at the model and the pictures")
-        names = [fspath(picture) for picture in pictures]
         survey = Survey(**yardstick.ask("survey", model=options, category_name=category_name, pictures=names))
         if not survey.tiles:
             path, reason = next(iter(survey.failed.items()))
             raise SourceError(f"none of {len(names)} pictures can be used; the first, {path}: {reason}")
         say("building matrix products of the model's sizes")
-        products = _Products(yardstick, survey, combinations)
+        products = _open_products(yardstick, survey, combinations)
         job = {"model": options, "category_name": category_name, "pictures": list(survey.tiles), "maps": maps}
         session = _Session(combinations, pool, {**job, "warm_up": warm_up}, rounds, say)
         for number in range(rounds):
-            products.measure(math.ceil(_GEMM_REPETITIONS / rounds))
+            _measure_products(yardstick, products, math.ceil(_GEMM_REPETITIONS / rounds))
             session.round(number)
     finally:
         pool.close()
         yardstick.close()
-    return make_results(
-        survey,
-        list(session.measured.values()),
-        session.failures,
-        products.measured,
-        asked={"class": category_name, "rounds": rounds, "warm_up": warm_up, "maps": maps},
-    )
+    asked = {"class": category_name, "rounds": rounds, "warm_up": warm_up, "maps": maps}
+    return make_results(survey, list(session.measured.values()), session.failures, products, asked=asked)
 
 
-class _Pool:
+class WorkerPool:
     """Open workers; the one that has waited longest is closed when another would not fit into memory.
 
     Args:
@@ -127,63 +121,52 @@ class _Pool:
         return worker
 
     def drop(self, combination: Combination) -> None:
-        """Close a combination's worker, if it is open."""
-        if combination in self._open:
-            self._open.pop(combination).close()
+        """Close a combination's worker."""
+        self._open.pop(combination).close()
 
     def close(self) -> None:
         """Close all."""
-        for combination in list(self._open):
-            self.drop(combination)
+        while self._open:
+            self._open.popitem()[1].close()
 
 
-class _Products:
-    """The machine's matrix products, measured by a worker of their own; without it they stay unknown."""
+def _open_products(worker: Worker, survey: Survey, combinations: Sequence[Combination]) -> list[dict[str, Any]]:
+    """The machine's matrix products, to be measured; none where their worker fails."""
+    from winspect.engines.choice import installed
+    from winspect.engines.devices import PRECISIONS
 
-    def __init__(self, worker: Worker, survey: Survey, combinations: Sequence[Combination]) -> None:
-        from winspect.engines.choice import installed
-        from winspect.engines.devices import PRECISIONS
+    asked = {*_GEMM_PRECISIONS, *(combination.precision for combination in combinations)}
+    precisions = [precision for precision in PRECISIONS if precision in asked]
+    where = {"layer": survey.layer, "device": survey.device}
+    try:
+        products = worker.ask("gemm_open", engines=list(installed()), precisions=precisions, **where)
+    except WorkerError as error:
+        logger.warning("the rate of matrix products is not measured: %s", error)
+        return []
+    return [{**product, "gflops": []} for product in products]
 
-        asked = {*_GEMM_PRECISIONS, *(combination.precision for combination in combinations)}
-        self._worker: Worker | None = worker
-        self.measured = self._ask(
-            "gemm_open",
-            engines=list(installed()),
-            precisions=[precision for precision in PRECISIONS if precision in asked],
-            layer=survey.layer,
-            device=survey.device,
-        )
-        for product in self.measured:
-            product["gflops"] = []
 
-    def measure(self, repetitions: int) -> None:
-        """Measure every product that could be built once more."""
-        running = [product for product in self.measured if product["error"] is None]
-        answer = self._ask("gemm_round", repetitions=repetitions) or [[]] * len(running)
-        for product, rates in zip(running, answer, strict=True):
-            product["gflops"] += rates
-
-    def _ask(self, job: str, **options: Any) -> list[Any]:
-        """The worker's answer; nothing once it has failed."""
-        if self._worker is None:
-            return []
-        try:
-            return self._worker.ask(job, **options)
-        except WorkerError as error:
-            logger.warning("the rate of matrix products is not measured any further: %s", error)
-            self._worker = None
-            return []
+def _measure_products(worker: Worker, products: Sequence[dict[str, Any]], repetitions: int) -> None:
+    """Measure every product that could be built once more; where their worker has died, they stay as they are."""
+    running = [product for product in products if product["error"] is None]
+    try:
+        rates = worker.ask("gemm_round", repetitions=repetitions) if running else []
+    except WorkerError as error:
+        logger.warning("the rate of matrix products is not measured any further: %s", error)
+        return
+    for product, found in zip(running, rates, strict=True):
+        product["gflops"] += found
 
 
 class _Session:
     """All combinations that have not failed, with what was measured."""
 
     def __init__(
-        self, combinations: Sequence[Combination], pool: _Pool, job: dict[str, Any], rounds: int, say: Say
+        self, combinations: Sequence[Combination], pool: WorkerPool, job: dict[str, Any], rounds: int, say: Say
     ) -> None:
         self.combinations, self.pool, self.job, self.rounds, self.say = combinations, pool, job, rounds, say
         self.measured = {combination: Measured(combination) for combination in combinations}
-        self.failures: list[Failure] = []
+        self.failures: list[dict[str, Any]] = []
 
     def round(self, number: int) -> None:
         """Visit all combinations; each round begins with another one, so that none always follows the same one."""
@@ -196,7 +179,8 @@ class _Session:
             except WorkerError as error:
                 self.pool.drop(combination)
                 del self.measured[combination]
-                self.failures.append(Failure(combination, error.kind, str(error), rounds_done=number))
+                failed = {"type": error.kind, "message": str(error)}
+                self.failures.append({**vars(combination), "rounds_done": number, "error": failed})
                 self.say(f"FAILED {combination}: {error}")
             else:
                 self.say(f"round {number + 1} of {self.rounds}: {combination}: {rate:.3g} images/s")
@@ -206,8 +190,7 @@ class _Session:
 
         def load(worker: Worker) -> float | None:
             self.say(f"loading {combination}")
-            names = {"plan": combination.plan, "engine": combination.engine, "precision": combination.precision}
-            measured.described = worker.ask("load", **names, **self.job)
+            measured.described = worker.ask("load", **vars(combination), **self.job)
             return measured.described["peak_rss_mb"]
 
         measured.rounds.append(self.pool.get(combination, load).ask("round"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -62,30 +63,6 @@ class Measured:
         """Whether it is what others are compared with."""
         return (self.described["engine"], self.described["precision"]) == ("torch", "fp32")
 
-    @property
-    def names(self) -> dict[str, str]:
-        """Plan, engine and precision that really ran."""
-        return {
-            "plan": self.combination.plan,
-            "engine": self.described["engine"],
-            "precision": self.described["precision"],
-        }
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A combination that could not be measured to the end."""
-
-    combination: Combination
-    kind: str
-    message: str
-    rounds_done: int
-
-    def to_json(self) -> dict[str, Any]:
-        """An entry of ``failed``."""
-        names = vars(self.combination)
-        return {**names, "rounds_done": self.rounds_done, "error": {"type": self.kind, "message": self.message}}
-
 
 def gemm_rates(products: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """GFLOP/s of each precision: the median of the fastest engine and size. fp32 and bf16 are always named."""
@@ -106,7 +83,7 @@ def baseline_of(measured: Sequence[Measured]) -> Measured | None:
 def make_results(
     survey: Survey,
     measured: Sequence[Measured],
-    failures: Sequence[Failure],
+    failures: Sequence[Mapping[str, Any]],
     products: Sequence[Mapping[str, Any]],
     *,
     asked: Mapping[str, Any],
@@ -119,11 +96,11 @@ def make_results(
     """
     baseline, rates = baseline_of(measured), gemm_rates(products)
     runs = [_run(entry, survey, rates, baseline, measured) for entry in measured]
-    names = [name for name in PLANS if any(run["plan"] == name for run in runs)]
-    fastest = {
-        name: max((run for run in runs if run["plan"] == name), key=lambda run: run["images_per_s"]) for name in names
-    }
-    recipes = list(dict.fromkeys(run["recipe"] for run in runs))
+    baseline_run = next((run for run, entry in zip(runs, measured, strict=True) if entry is baseline), None)
+    best: dict[str, dict[str, Any]] = {}
+    for run in sorted(runs, key=lambda run: -run["images_per_s"]):
+        best.setdefault(run["plan"], run)
+    fastest = {name: best[name] for name in PLANS if name in best}
     return {
         "schema": SCHEMA,
         "winspect": versions()["winspect"],
@@ -131,18 +108,18 @@ def make_results(
         "model": survey.model,
         "weights": survey.weights,
         "weights_sha256": survey.weights_sha256,
-        "recipe": recipes[0] if recipes else None,
+        "recipe": runs[0]["recipe"] if runs else None,
         **asked,
         "scenarios": SCENARIOS,
         "pictures": {"names": [Path(name).name for name in survey.tiles], "tiles": list(survey.tiles.values())},
-        "baseline": baseline and baseline.names,
+        "baseline": baseline_run and {key: baseline_run[key] for key in ("plan", "engine", "precision")},
         "plans": {
             name: {key: run[key] for key in run if key not in ("plan", "rounds")} for name, run in fastest.items()
         },
         "gemm_gflops": {name: rate and round(rate, 1) for name, rate in rates.items()},
         "roofline_fraction": {name: run["roofline_fraction"] for name, run in fastest.items()},
         "runs": runs,
-        "failed": [failure.to_json() for failure in failures],
+        "failed": list(failures),
         "failed_pictures": [{"path": path, "message": message} for path, message in survey.failed.items()],
         "gemm": [{**product, "gflops": [round(rate, 1) for rate in product["gflops"]]} for product in products],
     }
@@ -165,7 +142,8 @@ def _run(
     percentiles = np.percentile(latency, PERCENTILES, method="inverted_cdf").tolist()
     peaks = [figures["peak_rss_mb"] for figures in entry.rounds if figures["peak_rss_mb"] is not None]
     return {
-        **entry.names,
+        "plan": entry.combination.plan,
+        **{name: entry.described[name] for name in ("engine", "precision")},
         "asked": {"engine": entry.combination.engine, "precision": entry.combination.precision},
         **{key: entry.described[key] for key in ("device", "recipe", "maps", "batch_size", "note")},
         "images": images,
@@ -173,7 +151,7 @@ def _run(
         "images_per_s": round(entry.rate, 4),
         "latency_ms": {f"p{percent}": round(ms, 2) for percent, ms in zip(PERCENTILES, percentiles, strict=True)},
         "peak_rss_mb": round(max(peaks), 1) if peaks else None,
-        "speedup_vs_serial": None if baseline is None else round(_ratio(entry.rates, baseline.rates), 4),
+        "speedup_vs_serial": baseline and round(statistics.median(map(truediv, entry.rates, baseline.rates)), 4),
         "gflop_per_image": round(flops / 1e9, 3),
         "roofline_fraction": gemm and round(flops / 1e9 * entry.rate / gemm, 4),
         "score_max_difference": _difference(entry, measured),
@@ -185,10 +163,6 @@ def _run(
             for figures in entry.rounds
         ],
     }
-
-
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def _difference(entry: Measured, measured: Sequence[Measured]) -> float | None:

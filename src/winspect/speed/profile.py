@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
@@ -20,7 +21,7 @@ from winspect.engines.timing import OperatorTime, synchronize
 from winspect.errors import EngineError, SettingsError, SourceError
 from winspect.methods.method import CutPicture
 from winspect.pictures.decoding import Source, decode
-from winspect.pictures.tiles import Prepared, prepare
+from winspect.pictures.tiles import prepare
 from winspect.speed.flops import ATTENTION, LAYER_NORM, LINEAR, OTHER, TowerShape, image_tower_flops
 from winspect.speed.gemm import Gemm
 from winspect.speed.operators import class_seconds, operator_class
@@ -130,7 +131,12 @@ def collect(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> M
         raise SettingsError(f"repeat: got {repeat!r}, need a whole number from 1")
     if not len(pictures):
         raise SourceError("got no pictures to profile, need at least one")
-    timings = _timings(model)
+    timings = getattr(model.engine, "timings", None)
+    if timings is None:
+        raise EngineError(
+            f"engine {model.engine.name} cannot say how long its operators take; profile with engine torch, openvino "
+            "or onnx"
+        )
     _, tiles = _round(model, pictures)
     rounds = [_round(model, pictures)[0] for _ in range(repeat)]
     runs = [_by_operator(timings(tiles, _needs(model))) for _ in range(repeat)]
@@ -144,25 +150,6 @@ def collect(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> M
         tiles=len(tiles),
         tiles_per_pass=len(tiles) / passes,
     )
-
-
-def prepare_for(model: WinCLIP, picture: Source) -> Prepared:
-    """A picture as the model's recipe cuts it.
-
-    Raises:
-        PictureError: it cannot be used.
-    """
-    return prepare(picture, model.preprocess, model.cut)
-
-
-def _timings(model: WinCLIP) -> Callable[..., list[OperatorTime]]:
-    timings = getattr(model.engine, "timings", None)
-    if timings is None:
-        raise EngineError(
-            f"engine {model.engine.name} cannot say how long its operators take; profile with engine torch, openvino "
-            "or onnx"
-        )
-    return timings
 
 
 def _needs(model: WinCLIP) -> Needs:
@@ -179,7 +166,7 @@ def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float]
 
     images = [decode(picture) for picture in pictures]
     mark()
-    items = [prepare_for(model, image) for image in images]
+    items = [prepare(image, model.preprocess, model.cut) for image in images]
     tiles = torch.from_numpy(np.concatenate([item.tiles for item in items]))
     mark()
     embeddings = model.engine.encode(tiles, _needs(model))
@@ -198,34 +185,31 @@ def _by_operator(times: Iterable[OperatorTime]) -> dict[tuple[Any, ...], float]:
 
     OpenVINO numbers the operators it makes itself anew whenever it compiles, so these numbers are left out.
     """
-    seconds: dict[tuple[Any, ...], float] = {}
+    seconds: dict[tuple[Any, ...], float] = defaultdict(float)
     for time in times:
         name, *fused = (_MADE_NUMBER.sub("", name) for name in (time.name, *time.fused))
-        key = name, time.kind, tuple(fused)
-        seconds[key] = seconds.get(key, 0.0) + time.seconds
+        seconds[name, time.kind, tuple(fused)] += time.seconds
     return seconds
 
 
 def _medians(runs: Sequence[Mapping[tuple[Any, ...], float]], pictures: int) -> tuple[OperatorTime, ...]:
     """Each operator with its median over the runs, per picture; the slowest first."""
-    keys = dict.fromkeys(key for run in runs for key in run)
     times = [
         OperatorTime(name, kind, median(run.get((name, kind, fused), 0.0) for run in runs) / pictures, fused)
-        for name, kind, fused in keys
+        for name, kind, fused in dict.fromkeys(key for run in runs for key in run)
     ]
     return tuple(sorted(times, key=lambda time: -time.seconds))
 
 
 def slowest_operators(operators: Iterable[OperatorTime]) -> list[dict[str, Any]]:
     """The slowest operators, at most :data:`OPERATORS_KEPT`, the same operator of all blocks taken together."""
-    seconds: dict[tuple[str, str, str], float] = {}
+    seconds: dict[tuple[str, str, str], float] = defaultdict(float)
     for operator in operators:
         key = _common_name(operator), operator.kind, operator_class(operator)
-        seconds[key] = seconds.get(key, 0.0) + operator.seconds
-    slowest = sorted(seconds.items(), key=lambda item: -item[1])[:OPERATORS_KEPT]
+        seconds[key] += operator.seconds
     return [
         {"name": name, "kind": kind, "class": class_name, "ms": _ms(spent)}
-        for (name, kind, class_name), spent in slowest
+        for (name, kind, class_name), spent in sorted(seconds.items(), key=lambda item: -item[1])[:OPERATORS_KEPT]
     ]
 
 

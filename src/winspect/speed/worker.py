@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import PictureError, WinspectError
-from winspect.speed.plans import OPENVINO, PLANS, Plan
+from winspect.speed.plans import OPENVINO, PLANS
 from winspect.system.machine import peak_rss_mb
 from winspect.system.terminal import log_to_stderr
 
@@ -96,16 +96,7 @@ def serve(pipe: Connection, log_level: int) -> None:
     jobs = Jobs()
     with suppress(EOFError, OSError):  # the process that asked is gone
         while True:
-            job, options = pipe.recv()
-            pipe.send(answer(jobs, job, options))
-
-
-def answer(jobs: Jobs, job: str, options: dict[str, Any]) -> tuple[str, Any]:
-    """``("done", answer)``, or ``("failed", (kind, message))``: the process that asked decides what to make of it."""
-    try:
-        return "done", getattr(jobs, job)(**options)
-    except Exception as error:
-        return "failed", (type(error).__name__, str(error) or repr(error))
+            pipe.send(jobs.answer(*pipe.recv()))
 
 
 class Jobs:
@@ -114,15 +105,27 @@ class Jobs:
     runner: Runner
     gemms: list[Any]
 
+    def answer(self, job: str, options: dict[str, Any]) -> tuple[str, Any]:
+        """``("done", answer)``, or ``("failed", (kind, message))``: the process that asked decides what follows."""
+        try:
+            return "done", getattr(self, job)(**options)
+        except Exception as error:
+            return "failed", (type(error).__name__, str(error) or repr(error))
+
     def survey(self, model: dict[str, Any], category_name: str, pictures: list[str]) -> dict[str, Any]:
         """Find out what must be known before anything is measured; leaves the prompts of the class in the cache.
 
         Then no worker has to encode them, and the peak memory of all is comparable.
         """
+        from winspect.engines.devices import resolve_device
+        from winspect.inspector.winclip import WinCLIP
+
         # On the CPU: nothing is measured here.
-        loaded = _load(model, engine="torch", precision="fp32", recipe="paper", device="cpu")
+        on_cpu = {"engine": "torch", "precision": "fp32", "recipe": "paper", "device": "cpu"}
+        loaded = WinCLIP(**{**model, **on_cpu})
         loaded.prepare_class(category_name)
-        device = _device(model.get("device", "auto"))
+        name = model.get("device", "auto")
+        device = name if name.startswith(OPENVINO) else str(resolve_device(name))
         tiles, failed = count_tiles(loaded, pictures)
         return {
             "model": loaded.model,
@@ -134,9 +137,9 @@ class Jobs:
             **_work(loaded, device, model.get("batch_size")),
         }
 
-    def load(self, model: dict[str, Any], plan: str, warm_up: int, **options: Any) -> dict[str, Any]:
+    def load(self, warm_up: int, **options: Any) -> dict[str, Any]:
         """Load the model that one combination measures, and run the rounds that are forgotten."""
-        self.runner = Runner(model, PLANS[plan], **options)
+        self.runner = Runner(**options)
         for _ in range(warm_up):
             self.runner.round()
         return {**self.runner.describe(), "peak_rss_mb": peak_rss_mb()}
@@ -162,7 +165,7 @@ class Runner:
 
     Args:
         model: options of :class:`winspect.WinCLIP`.
-        plan: how pictures become scores.
+        plan: how pictures become scores; of :data:`winspect.speed.plans.PLANS`.
         engine, precision: as asked for.
         category_name: the class of all pictures.
         pictures: files that can be read.
@@ -172,7 +175,7 @@ class Runner:
     def __init__(
         self,
         model: dict[str, Any],
-        plan: Plan,
+        plan: str,
         *,
         engine: str,
         precision: str,
@@ -180,9 +183,13 @@ class Runner:
         pictures: Sequence[str],
         maps: bool,
     ) -> None:
-        self.plan, self.maps = plan, maps or plan.maps
+        from winspect.inspector.winclip import WinCLIP
+
+        self.plan = PLANS[plan]
+        self.maps = maps or self.plan.maps
         self.pictures, self.category_name = list(pictures), category_name
-        self.model = _load(model, engine=engine, precision=precision, recipe=plan.recipe, plan=plan.execution)
+        how = {"engine": engine, "precision": precision, "recipe": self.plan.recipe, "plan": self.plan.execution}
+        self.model = WinCLIP(**{**model, **how})
         self.model.prepare_class(category_name)
 
     def describe(self) -> dict[str, Any]:
@@ -223,12 +230,6 @@ class Runner:
         return results, time.perf_counter() - began
 
 
-def _load(options: dict[str, Any], **more: Any) -> WinCLIP:
-    from winspect.inspector.winclip import WinCLIP
-
-    return WinCLIP(**{**options, **more})
-
-
 def count_tiles(model: WinCLIP, pictures: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
     """Tiles of recipe ``tiles`` of each picture that can be used, and why the others cannot."""
     from winspect.pictures.tiles import Cut, prepare
@@ -241,13 +242,6 @@ def count_tiles(model: WinCLIP, pictures: Sequence[str]) -> tuple[dict[str, int]
         except PictureError as error:
             failed[picture] = error.reason
     return tiles, failed
-
-
-def _device(name: str) -> str:
-    """What ``auto`` stands for; a device of OpenVINO's own as it is."""
-    from winspect.engines.devices import resolve_device
-
-    return name if name.startswith(OPENVINO) else str(resolve_device(name))
 
 
 def _work(model: WinCLIP, device: str, batch_size: int | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -14,7 +13,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from winspect.cli import doctor, examination
+from winspect.cli import examination
+from winspect.cli.main import build_parser
 from winspect.engines import choice
 from winspect.engines.accelerators import ascend
 from winspect.engines.choice import Choice
@@ -87,9 +87,7 @@ def examined(choices, cache, capsys, place):
     """Run the verb."""
 
     def run(*arguments):
-        parser = argparse.ArgumentParser()
-        doctor.add_parser(parser.add_subparsers())
-        args = parser.parse_args(["doctor", *map(str, arguments)])
+        args = build_parser().parse_args(["doctor", *map(str, arguments)])
         code = args.run(args)
         said = capsys.readouterr()
         report = json.loads(said.out) if "--json" in arguments else None
@@ -145,7 +143,8 @@ def test_text(examined, cache, monkeypatch):
     for name in examination.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WINSPECT_CACHE", str(cache))
-    monkeypatch.setattr(examination, "cpu_features", lambda: machine.CPUFeatures("A CPU", 1, avx2=True, amx_bf16=False))
+    flags = {**dict.fromkeys(machine.FLAGS), "avx2": True, "amx_bf16": False}
+    monkeypatch.setattr(examination, "cpu_features", lambda: machine.CPUFeatures("A CPU", 1, flags))
     done = examined()
     assert done.code == 0
     lines = done.out.splitlines()

@@ -22,8 +22,8 @@ from PIL import Image
 from winspect import WinCLIP
 from winspect.cli.main import main
 from winspect.outputs.recorder import COLUMNS
-from winspect.pictures import heatmaps
 from winspect.pictures.heatmaps import heat_overlay, run_range
+from winspect.system.files import replacing
 from winspect.system.installation import install_command
 from winspect.system.run_folder import locked
 
@@ -500,7 +500,7 @@ def test_the_disk_fills_up_while_maps_are_written(cli, parts, tmp_path, monkeypa
     saved = []
 
     def save(rgb, path):
-        with heatmaps.replacing(path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_bytes(b"half a ")
             saved.append(path)
             if len(saved) > 2:

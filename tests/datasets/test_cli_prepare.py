@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import pytest
 
-from winspect.cli import prepare
+from winspect.cli.main import build_parser
 from winspect.datasets.official import OFFICIAL, Counts
 from winspect.errors import SettingsError
 
 
 def run(*arguments) -> int:
-    parser = argparse.ArgumentParser()
-    prepare.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["prepare", *map(str, arguments)])
+    args = build_parser().parse_args(["prepare", *map(str, arguments)])
     return args.run(args)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import signal
@@ -22,7 +21,7 @@ import pytest
 from tests.service.asking import encoded, picture
 from tests.service.fake_backend import FakeBackend
 from winspect.cli import serve
-from winspect.cli.main import main
+from winspect.cli.main import build_parser, main
 from winspect.errors import ReferencesError, SettingsError
 from winspect.service import backend
 from winspect.service.settings import ServiceSettings
@@ -284,9 +283,7 @@ def test_listening_to_everyone_without_keys_is_a_visible_warning(tmp_path):
 
 
 def parse(*options):
-    parser = argparse.ArgumentParser()
-    serve.add_parser(parser.add_subparsers())
-    return parser.parse_args(["serve", *options])
+    return build_parser().parse_args(["serve", *options])
 
 
 def test_options_become_settings_and_the_rest_keeps_its_default(tmp_path):

@@ -59,10 +59,10 @@ def test_every_way_of_predicting_is_refused_at_once(small_model, small_checkpoin
 
 
 def test_what_was_loaded_in_the_child_is_used_there(monkeypatch):
-    monkeypatch.setattr("winspect.system.forks._History.first_loaded_after", None)
+    monkeypatch.setattr(ForkGuard, "first_process", None)
     guard = ForkGuard()
     guard.check()
-    monkeypatch.setattr("winspect.system.forks._History.first_loaded_after", None)
+    monkeypatch.setattr(ForkGuard, "first_process", None)
     (loaded, older) = outcomes_of_a_child([lambda: ForkGuard().check(), guard.check])
     assert loaded == ("done", "")
     assert older[0] is ForkError

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 
 import pytest
 
-from winspect.cli import weights as verb
+from winspect.cli.main import build_parser
 from winspect.errors import ArchitectureError, WeightsMissingError
 from winspect.weights import sources
 
@@ -17,9 +16,7 @@ SMALL = "ViT-small-test"
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    verb.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["weights", *arguments])
+    args = build_parser().parse_args(["weights", *arguments])
     return args.run(args)
 
 

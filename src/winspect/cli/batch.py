@@ -1,4 +1,10 @@
-"""``winspect batch``: any number of pictures, on this machine or on a Ray cluster, with nothing lost."""
+"""Score any number of pictures, on one machine or a Ray cluster.
+
+Score any number of pictures into Parquet shards, on this machine or on a Ray cluster. Every input becomes exactly one
+row, also after a kill: the same command with --resume does the rest.
+
+exit codes: 0 done; 2 usage error; 3 done, but some pictures failed (each named in its row)
+"""
 
 from __future__ import annotations
 
@@ -26,15 +32,8 @@ from winspect.cli.options import add_model_options, add_options, add_output_opti
 from winspect.system.terminal import say, show
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "batch",
-        help="score any number of pictures, on one machine or a Ray cluster",
-        description="Score any number of pictures into Parquet shards, on this machine or on a Ray cluster. Every "
-        "input becomes exactly one row, also after a kill: the same command with --resume does the rest.",
-        epilog="exit codes: 0 done; 2 usage error; 3 done, but some pictures failed (each named in its row)",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "sources",
         nargs="+",
@@ -67,7 +66,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     results.add_argument("--resume", action="store_true", help="go on with the run in --out")
     add_model_options(parser, bundle=True, threads=False)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,13 @@
-"""``winspect benchmark``: how fast this machine is, by plan, engine and precision."""
+"""Measure how fast this machine is.
+
+Measure plans, engines and precisions in turn on real pictures: images/s of all pictures at once (MLPerf's offline) and
+latency of one after the other (single-stream), peak memory, and how much of the machine's own rate of matrix products
+is reached.
+
+plans: serial (recipe tiles, one pass per tile), tile-batch (tiles of several pictures share a pass), prefetch
+(tile-batch, and the weights are prefetched to the accelerator's cache), paper (recipe paper: all windows, full maps).
+exit codes: 0 done; 2 usage error; 3 done, but some combinations or pictures failed (each named)
+"""
 
 from __future__ import annotations
 
@@ -24,19 +33,8 @@ from winspect.system.terminal import say, show
 IMAGES = 8
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "benchmark",
-        help="measure how fast this machine is",
-        description="Measure plans, engines and precisions in turn on real pictures: images/s of all pictures at once "
-        "(MLPerf's offline) and latency of one after the other (single-stream), peak memory, and how much of the "
-        "machine's own rate of matrix products is reached.",
-        epilog="plans: serial (recipe tiles, one pass per tile), tile-batch (tiles of several pictures share a pass), "
-        "prefetch (tile-batch, and the weights are prefetched to the accelerator's cache), paper (recipe paper: all "
-        "windows, full maps). exit codes: 0 done; 2 usage error; 3 done, but some combinations or pictures failed "
-        "(each named)",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "pictures", nargs="*", metavar="PICTURE", help="files, folders and globs (default: fabric, of winspect[demo])"
     )
@@ -53,7 +51,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     add_option(parser, "--out", "DIR", "write benchmark.json and a bar chart, benchmark.svg")
     add_model_options(parser)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

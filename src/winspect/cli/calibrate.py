@@ -1,4 +1,11 @@
-"""``winspect calibrate``: from good pictures to a threshold with a guarantee."""
+"""Find the threshold that keeps false alarms below a rate.
+
+Score good pictures of a line and write the threshold above which a new good picture of it scores with a probability of
+at most --max-false-alarms (docs/thresholds.md). For `winspect predict --calibration`.
+
+exit codes: 0 done; 1 the held-out pictures contradict the calibration, which is not written; 2 usage error, as too few
+pictures; 3 done, but some pictures could not be read (each named)
+"""
 
 from __future__ import annotations
 
@@ -27,16 +34,8 @@ if TYPE_CHECKING:
 _DEFAULT_RATE = 0.01
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "calibrate",
-        help="find the threshold that keeps false alarms below a rate",
-        description="Score good pictures of a line and write the threshold above which a new good picture of it scores "
-        "with a probability of at most --max-false-alarms (docs/thresholds.md). For `winspect predict --calibration`.",
-        epilog="exit codes: 0 done; 1 the held-out pictures contradict the calibration, which is not written; 2 usage "
-        "error, as too few pictures; 3 done, but some pictures could not be read (each named)",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "normals", nargs="+", metavar="NORMALS", help="good pictures: files, folders (searched recursively) and globs"
     )
@@ -56,7 +55,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     add_option(parser, "--scores-only", None, "no pixel threshold: much less work where the recipe allows it")
     add_model_options(parser)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,11 @@
-"""``winspect compare``: does another engine, precision or device score as the baseline does?"""
+"""Compare two evaluations, or one with published figures.
+
+Compare two evaluations category by category and picture by picture. A verdict flips when a picture is called anomalous
+in one run alone, each run taking its own threshold of the largest F1.
+
+exit codes: 0 every category is within the tolerance; 1 one is not; 2 usage error, or runs with other data, recipe or
+shots
+"""
 
 from __future__ import annotations
 
@@ -11,22 +18,13 @@ from winspect.cli.options import add_option, add_output_options
 from winspect.errors import SettingsError
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "compare",
-        help="compare two evaluations, or one with published figures",
-        description="Compare two evaluations category by category and picture by picture. A verdict flips when a "
-        "picture is called anomalous in one run alone, each run taking its own threshold of the largest F1.",
-        epilog="exit codes: 0 every category is within the tolerance; 1 one is not; 2 usage error, or runs with other "
-        "data, recipe or shots",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("baseline", type=Path, metavar="BASELINE", help="results.json or its folder")
     parser.add_argument("other", type=Path, nargs="?", metavar="OTHER", help="results.json or its folder")
     add_option(parser, "--against", "NAME", "compare BASELINE with a published table instead")
     add_option(parser, "--tolerance", "FRACTION", "difference allowed, either way (default: 0.01, one point)")
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
-"""``winspect demo``: the main job on pictures of two products, with the bundled model."""
+"""Score pictures of two products with the bundled model and write a report.
+
+Score 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,11 @@ if TYPE_CHECKING:
     from winspect.evaluation.demo import Scored
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "demo",
-        help="score pictures of two products with the bundled model and write a report",
-        description="Score 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_option(parser, "--out", "DIR", "default: runs/demo", default=Path("runs/demo"))
     add_model_options(parser, model="default: winspect-tiny, the bundled model")
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,10 @@
-"""``winspect doctor``: what is installed, what the machine has, what would be chosen, and what is broken."""
+"""Say what is installed, what would be chosen and what is broken, for problem reports.
+
+Print what a problem report needs: releases, processor, memory, devices, engines, what auto chooses and why, cache and
+weights. With the options of a call that went wrong it reports what that call would use. Nothing is fetched.
+
+exit codes: 0 nothing is broken; 1 something is, named at the end; 2 usage error
+"""
 
 from __future__ import annotations
 
@@ -16,16 +22,8 @@ from winspect.system.terminal import show
 from winspect.weights import DEFAULT_MODEL
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "doctor",
-        help="say what is installed, what would be chosen and what is broken, for problem reports",
-        description="Print what a problem report needs: releases, processor, memory, devices, engines, what auto "
-        "chooses and why, cache and weights. With the options of a call that went wrong it reports what that call "
-        "would use. Nothing is fetched.",
-        epilog="exit codes: 0 nothing is broken; 1 something is, named at the end; 2 usage error",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_options(
         parser.add_argument_group("model"),
         *("--model", "--weights", "--device", "--engine", "--precision"),
@@ -34,7 +32,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         precision="default: what `winspect precision` says, or fp32",
     )
     add_options(parser, "--calibration", "--json", calibration="the calibration of the call")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,11 @@
-"""``winspect evaluate``: figures of a data set, reproducible and resumable."""
+"""Measure how well a data set is scored.
+
+Score a data set and write results.json, scores.csv, timing.json and report.html. The same command goes on with an
+interrupted run.
+
+exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 usage error, or nothing was scored; 3 done,
+but some pictures failed (each named)
+"""
 
 from __future__ import annotations
 
@@ -30,18 +37,10 @@ if TYPE_CHECKING:
     from winspect.datasets import Dataset
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "evaluate",
-        help="measure how well a data set is scored",
-        description="Score a data set and write results.json, scores.csv, timing.json and report.html. The same "
-        "command goes on with an interrupted run.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"{DRAWINGS}\n"
-        "exit codes: 0 done; 1 an alarm: a category's maps are broken; 2 usage error, or nothing was scored; 3 done,\n"
-        "but some pictures failed (each named)",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{DRAWINGS}\n{parser.epilog}"
     add_option(parser, "--dataset", "KIND", f"what kind of data set it is: {KINDS}", required=True)
     add_option(parser, "--root", "DIR", "where it is (elpv, textile: default the package)")
     add_option(parser, "--categories", "A,B", "only these categories (default: all)")
@@ -74,7 +73,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     add_options(parser.add_argument_group("cluster"), "--address", "--pool", address=address)
     add_model_options(parser)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,9 @@
-"""``winspect export``: an edge bundle, which inspects pictures without torch."""
+"""Write an edge bundle.
+
+Write a folder that inspects pictures of some classes with NumPy, Pillow and one engine alone: `winspect predict
+--bundle DIR`, or WinCLIP.load(DIR), where winspect has extra edge (or edge-onnx) and no other. The bundle's scores are
+checked against the model's first.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,8 @@ from winspect.system.terminal import show
 ENGINES = ("openvino", "onnx")
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "export",
-        help="write an edge bundle",
-        description="Write a folder that inspects pictures of some classes with NumPy, Pillow and one engine alone: "
-        "`winspect predict --bundle DIR`, or WinCLIP.load(DIR), where winspect has extra edge (or edge-onnx) and no "
-        "other. The bundle's scores are checked against the model's first.",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     classes = "the classes it shall inspect (default: the calibration's)"
     add_option(parser, "--class", "NAME", classes, dest="categories", nargs="+")
     add_options(
@@ -35,7 +33,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     add_option(parser, "--out", "DIR", "the bundle's folder", required=True)
     add_model_options(parser)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ VERBS = (
     *("demo", "predict", "serve", "ui", "watch", "batch", "calibrate", "export", "evaluate", "benchmark", "profile"),
     *("compare", "prepare", "weights", "precision", "doctor"),
 )
-"""Verbs in the order of the help; each is a module of its name."""
+"""Verbs in the order of the help; each is a module of its name, whose docstring is its help."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,8 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"winspect {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in VERBS:
-        importlib.import_module(f"winspect.cli.{verb}").add_parser(verbs)
+    for name in VERBS:
+        verb = importlib.import_module(f"winspect.cli.{name}")
+        summary, description, epilog, *_ = f"{verb.__doc__ or ''}\n\n\n\n".split("\n\n")  # none under python -OO
+        summary = summary[:1].lower() + summary[1:].rstrip(".")
+        declared = verbs.add_parser(name, help=summary, description=description, epilog=epilog.rstrip())
+        verb.declare(declared)
+        declared.set_defaults(run=verb.run)
     return parser
 
 

@@ -1,4 +1,8 @@
-"""``winspect precision``: set, show or clear the default precision, which nothing else changes."""
+"""Set, show or clear the default precision.
+
+The precision of runs on this machine that name none. --precision is for a single run and never changes it;
+$WINSPECT_PRECISION overrides it; a run with a calibration or a bundle uses theirs.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,8 @@ from winspect.system.preferences import PRECISION_VARIABLE, clear_precision, def
 from winspect.system.terminal import say
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb and its actions."""
-    parser = verbs.add_parser(
-        "precision",
-        help="set, show or clear the default precision",
-        description="The precision of runs on this machine that name none. --precision is for a single run and never "
-        f"changes it; ${PRECISION_VARIABLE} overrides it; a run with a calibration or a bundle uses theirs.",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="set|show|clear", required=True)
     setting = actions.add_parser("set", help="make a precision the default")
     setting.add_argument(
@@ -27,7 +25,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     showing = actions.add_parser("show", help="print the default and where it comes from")
     add_options(showing, "--json")
     actions.add_parser("clear", help="go back to fp32")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
-"""``winspect predict``: score one picture or thousands."""
+"""Score pictures.
+
+Score pictures. Scores run from 0 to 1; 1 is most anomalous. Without --reference zero-shot, with it few-shot.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,8 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "predict",
-        help="score pictures",
-        description="Score pictures. Scores run from 0 to 1; 1 is most anomalous. Without --reference zero-shot, "
-        "with it few-shot.",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="files, folders (searched recursively) and globs"
     )
@@ -58,7 +55,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     results.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     add_model_options(parser, bundle=True)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

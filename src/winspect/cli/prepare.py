@@ -1,4 +1,11 @@
-"""``winspect prepare``: make a data set ready for evaluation, or check it."""
+"""Make a data set ready for evaluation, or check it.
+
+Convert a data set, count it against the official figures, and report what is missing. The source is never changed; the
+same command goes on with an interrupted run.
+
+elpv (solar cells, CC BY-NC-SA 4.0) and textile (MIT) install with the extra demo; visa (CC BY 4.0) and mvtec (CC
+BY-NC-SA 4.0) are downloaded from their makers.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +30,8 @@ if TYPE_CHECKING:
     from winspect.datasets.prepare import Summary
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "prepare",
-        help="make a data set ready for evaluation, or check it",
-        description="Convert a data set, count it against the official figures, and report what is missing. The source "
-        "is never changed; the same command goes on with an interrupted run.",
-        epilog="elpv (solar cells, CC BY-NC-SA 4.0) and textile (MIT) install with the extra demo; "
-        "visa (CC BY 4.0) and mvtec (CC BY-NC-SA 4.0) are downloaded from their makers.",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("dataset", metavar="visa|mvtec|elpv|textile", help="which data set it is")
     place = "where it is: its folder or tar (elpv, textile: the package)"
     add_option(parser, "--source", "DIR|TAR", place, type=Path)
@@ -41,7 +40,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     add_option(parser, "--link", "hard|copy", "link to the source's pictures or copy them (default: copy)")
     add_option(parser, "--verify", None, "decode every picture and mask; without --out, those of the source")
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,10 @@
-"""``winspect profile``: where the time goes, and what limits it."""
+"""Say where the time goes, by operator class.
+
+Time the image tower's operators by class (linear, attention, LayerNorm, other) with the chosen engine and precision,
+zero-shot, and compare them with what this machine's matrix products and memory can do.
+
+exit codes: 0 done; 2 usage error; 3 done, but some pictures could not be used (each named)
+"""
 
 from __future__ import annotations
 
@@ -20,15 +26,8 @@ if TYPE_CHECKING:
 PICTURES, MOST_PICTURES = 2, 16
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "profile",
-        help="say where the time goes, by operator class",
-        description="Time the image tower's operators by class (linear, attention, LayerNorm, other) with the chosen "
-        "engine and precision, zero-shot, and compare them with what this machine's matrix products and memory can do.",
-        epilog="exit codes: 0 done; 2 usage error; 3 done, but some pictures could not be used (each named)",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "pictures",
         nargs="*",
@@ -40,7 +39,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     add_option(parser, "--out", "DIR", "write profile.json and a picture, profile.svg")
     add_model_options(parser)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,10 @@
-"""``winspect serve``: inspect pictures over HTTP."""
+"""Inspect pictures over HTTP.
+
+Inspect pictures over HTTP: POST /v1/predict, the Open Inference Protocol v2 under /v2, Prometheus metrics at /metrics,
+a web page at / (docs/deploy.md). It ends on SIGTERM, after answering what is queued.
+
+exit codes: 0 ended on a signal; 2 usage error, as a port in use, or a model, key or certificate that fails
+"""
 
 from __future__ import annotations
 
@@ -23,17 +29,8 @@ if TYPE_CHECKING:
 _KINDS = {"int": int, "float": float, "str": str, "Path | None": Path}
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "serve",
-        help="inspect pictures over HTTP",
-        description="Inspect pictures over HTTP: POST /v1/predict, the Open Inference Protocol v2 under /v2, "
-        "Prometheus metrics at /metrics, a web page at / (docs/deploy.md). It ends on SIGTERM, after answering what is "
-        "queued.",
-        epilog="exit codes: 0 ended on a signal; 2 usage error, as a port in use, or a model, key or certificate that "
-        "fails",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     what = parser.add_argument_group("what is inspected")
     what.add_argument(
         "--class",
@@ -60,7 +57,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "--devices", nargs="+", metavar="DEVICE", help="a model process on each of these devices, as in cuda:0 cuda:1"
     )
     add_options(parser, "--verbose", verbose="also a line per request, on stderr")
-    parser.set_defaults(run=run)
 
 
 def add_store_options(group: argparse._ArgumentGroup) -> None:

@@ -1,4 +1,8 @@
-"""``winspect ui``: the web page on this machine, opened in the browser."""
+"""Open a web page to inspect pictures with.
+
+Open a web page on this machine alone: drop pictures, add good samples, compare zero-shot with few-shot, calibrate a
+threshold. `winspect serve` has the same page, and more options.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,13 @@ from winspect.system.terminal import say
 HOST, FIRST_PORT = "127.0.0.1", 7860
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "ui",
-        help="open a web page to inspect pictures with",
-        description="Open a web page on this machine alone: drop pictures, add good samples, compare zero-shot with "
-        "few-shot, calibrate a threshold. `winspect serve` has the same page, and more options.",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--port", type=int, metavar="N", help=f"default: {FIRST_PORT}, or the next that is free")
     parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
     add_store_options(parser.add_argument_group("what is inspected"))
     add_model_options(parser)
     add_options(parser, "--verbose", verbose="also a line per request, on stderr")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,11 @@
-"""``winspect watch``: score pictures as they arrive in a folder or from a camera, for days."""
+"""Score pictures as they arrive, in a folder or from a camera.
+
+Score pictures as they arrive, until Ctrl-C or SIGTERM: the current picture is finished first. Each day's results go to
+predictions-YYYY-MM-DD.jsonl (UTC) in --out, each row on the disk before the next picture; a later start goes on where
+this one ended. See docs/watch.md.
+
+exit codes: 0 stopped by Ctrl-C or SIGTERM, or a video file has ended; 2 usage error
+"""
 
 from __future__ import annotations
 
@@ -38,16 +45,8 @@ _LEAST = {
 _FLAGS = {"scan_every_s": "--scan", "frames": "--keep-frames", "keep_frames": "--most-frames"}
 
 
-def add_parser(verbs: argparse._SubParsersAction) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "watch",
-        help="score pictures as they arrive, in a folder or from a camera",
-        description="Score pictures as they arrive, until Ctrl-C or SIGTERM: the current picture is finished first. "
-        "Each day's results go to predictions-YYYY-MM-DD.jsonl (UTC) in --out, each row on the disk before the next "
-        "picture; a later start goes on where this one ended. See docs/watch.md.",
-        epilog="exit codes: 0 stopped by Ctrl-C or SIGTERM, or a video file has ended; 2 usage error",
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -60,7 +59,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     _add_watch_options(parser)
     add_model_options(parser, bundle=True)
     add_output_options(parser)
-    parser.set_defaults(run=run)
 
 
 def _add_watch_options(parser: argparse.ArgumentParser) -> None:

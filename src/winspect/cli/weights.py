@@ -1,11 +1,14 @@
-"""``winspect weights``: which weights there are, where they are, and fetching them ahead of use."""
+"""List, find and fetch model weights.
+
+Which weights there are, where they are, and fetching them ahead of use.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, print_result, print_table
 from winspect.cli.options import add_option
@@ -16,9 +19,8 @@ if TYPE_CHECKING:
     from winspect.weights.tags import Source
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to ``winspect``'s parser."""
-    parser = subparsers.add_parser("weights", help="list, find and fetch model weights", description=__doc__)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     verbs = parser.add_subparsers(dest="weights_verb", required=True, metavar="pull|list|where")
     pull = verbs.add_parser("pull", help="fetch and verify the weights of a model")
     pull.add_argument("model", help="an open_clip architecture such as ViT-B-16-plus-240, or hf-hub:OWNER/NAME")
@@ -33,7 +35,6 @@ def add_parser(subparsers: Any) -> None:
     where.add_argument("tag", nargs="?", help="pretrained tag or weights file (default: the model's, if it has one)")
     for verb in (pull, listing, where):
         add_option(verb, "--json", None, "JSON on stdout, nothing else")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

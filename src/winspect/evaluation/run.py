@@ -31,7 +31,7 @@ from winspect.evaluation.shots import draw, relative_name
 from winspect.methods.identity import brief, differences
 from winspect.methods.winclip.prompts import check_class_name
 from winspect.outputs.maps import MapFiles
-from winspect.system.files import make_folder, replacing
+from winspect.system.files import make_folder, replacing, write_json
 from winspect.system.machine import describe_machine
 from winspect.system.opening import read_text
 from winspect.system.run_folder import begin, locked, read_identity
@@ -258,7 +258,7 @@ class PartFiles:
         return self.earlier is not None and part_path(self.folder, category, seed).exists()
 
     def write(self, category: str, seed: int, part: Mapping[str, Any]) -> None:
-        _write_json(part_path(self.folder, category, seed), part)
+        write_json(part_path(self.folder, category, seed), part, allow_nan=False)
 
     def _read(self, category: str, seed: int) -> dict[str, Any]:
         path = part_path(self.folder, category, seed)
@@ -282,9 +282,9 @@ class PartFiles:
             for name, name_parts in parts.items()
             for seed, part in zip(self.seeds, name_parts, strict=True)
         }
-        _write_json(self.folder / TIMING_FILE, {"schema": SCHEMA, "categories": seconds})
+        write_json(self.folder / TIMING_FILE, {"schema": SCHEMA, "categories": seconds}, allow_nan=False)
         results = assemble(self.settings, parts, machine)
-        _write_json(self.folder / RESULTS_FILE, results)
+        write_json(self.folder / RESULTS_FILE, results, allow_nan=False)
         return results
 
 
@@ -299,8 +299,3 @@ def _bar(parts: Collection[Part], left: Sequence[Part], shown: bool) -> Iterator
     bar = tqdm(total=total, initial=done, unit="picture", file=sys.stderr, leave=False, disable=None if shown else True)
     with bar:
         yield bar.update
-
-
-def _write_json(path: Path, value: object) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

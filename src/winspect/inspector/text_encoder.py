@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch.nn.functional import normalize
 
 from winspect.backbones.text_tower import TextTower
 from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.system.files import replacing_in_cache
 from winspect.system.memory import trim_heap
 from winspect.system.opening import open_file
 from winspect.weights.cache import name_of
@@ -82,14 +81,8 @@ class TextCache:
         """Write under a temporary name, then rename. A cache that cannot be written costs time only: it is logged."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
-                temporary = Path(file.name)
-                try:
-                    np.savez(file, raw=text.raw.numpy(), normalised=text.normalised.numpy())
-                except BaseException:
-                    temporary.unlink()
-                    raise
-            os.replace(temporary, path)
+            with replacing_in_cache(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, raw=text.raw.numpy(), normalised=text.normalised.numpy())
         except OSError as error:
             logger.warning("%s: cannot keep text embeddings (%s); they are encoded anew next time", self.folder, error)
 

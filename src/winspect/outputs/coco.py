@@ -17,7 +17,7 @@ from PIL import Image
 
 from winspect.calibration.defects import label_regions, regions_of
 from winspect.outputs.recorder import COCO_FILE, ROWS_FILE
-from winspect.system.files import replacing
+from winspect.system.files import write_json
 from winspect.system.opening import open_file, open_text
 
 
@@ -52,8 +52,7 @@ def write_coco(folder: Path) -> Path:
                 annotations.append({**ids, **region, "iscrowd": 0})
     named = [{"id": number, "name": f"{name} defect", "supercategory": "defect"} for name, number in categories.items()]
     document = {"images": images, "annotations": annotations, "categories": named}
-    with replacing(folder / COCO_FILE) as temporary:
-        temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    write_json(folder / COCO_FILE, document, indent=None)
     return folder / COCO_FILE
 
 

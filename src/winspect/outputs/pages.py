@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from winspect._version import __version__
-from winspect.system.files import replacing
+from winspect.system.files import write_file
 
 THUMBNAIL_SIDE = 240
 """Pixels of a thumbnail's longer side, at most."""
@@ -47,7 +47,5 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     """
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     text = environment().get_template(template).render(version=__version__, date=date, **values)
-    with replacing(path) as temporary:
-        # A file name need not be valid text; what is not is shown as its escape.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_file(path, text)
     return path

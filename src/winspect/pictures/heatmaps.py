@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from winspect.system.files import replacing
+from winspect.system.files import write_file
 
 # Anchors of the heat colours from low to high (RGB): yellow, orange, red, dark magenta. The low end is transparent,
 # so that what is normal stays visible as it is.
@@ -186,6 +186,4 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    content = png_of(pixels)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_file(path, png_of(pixels))

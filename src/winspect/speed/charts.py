@@ -12,7 +12,7 @@ from markupsafe import Markup
 from winspect.outputs import charts
 from winspect.outputs.charts import CURVE_COLOUR, DEFECTIVE_COLOUR, INK, NORMAL_COLOUR, PAPER, SOFT, Scale, draw, place
 from winspect.speed.flops import ATTENTION, LAYER_NORM, LINEAR, OTHER
-from winspect.system.files import make_folder, replacing
+from winspect.system.files import make_folder, write_file
 
 SPEED_WIDTH, SPEED_LEFT, SPEED_RIGHT, SPEED_TOP = 640, 150, 520, 52
 SPEED_ROW, SPEED_BAR, GAP, LABEL_GAP, BELOW_BARS = 22, 15, 20, 34, 44
@@ -115,6 +115,5 @@ def _write(folder: Path, name: str, results: Mapping[str, Any], chart: Markup) -
     make_folder(folder)
     contents = {folder / f"{name}.json": json.dumps(results, indent=2) + "\n", folder / f"{name}.svg": chart}
     for path, content in contents.items():
-        with replacing(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_file(path, content)
     return list(contents)

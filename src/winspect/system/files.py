@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from winspect.errors import OutputError, SettingsError
 
@@ -47,21 +50,47 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing_in_cache(path: Path) -> Iterator[Path]:
     """A temporary name to write to; renamed to ``path`` when the block ends well, removed when it does not.
+
+    For files that nobody asked for, such as a cache's: errors of the system are the caller's to handle.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """:func:`replacing_in_cache`, for files that a user asked for.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, OutputError):
-            raise output_error(path, error) from error
-        raise
+        with replacing_in_cache(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a whole file atomically; text as UTF-8, and as escapes where a file's name in it is none.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+def write_json(path: Path, document: Any, *, indent: int | None = 2, **options: Any) -> None:
+    """Write a document atomically; ``options`` are those of :func:`json.dumps`. Errors as of :func:`write_file`."""
+    write_file(path, json.dumps(document, indent=indent, **options) + "\n")
 
 
 def home_folder(instead: str) -> Path:

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 from winspect.errors import ForkError
-
-
-class _History:
-    """Forks of this process, and when its first model was loaded."""
-
-    forks = 0  # between the process that imported this module and this one
-    first_loaded_after: int | None = None  # so many forks; None: no model yet
-
-    @classmethod
-    def count_fork(cls) -> None:
-        cls.forks += 1
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_History.count_fork)
 
 
 class ForkGuard:
     """Guard of an object with threads, made when that is loaded.
 
+    Attributes:
+        first_process: the process in which the first was made; a forked child inherits it. None: none was made.
+
     Raises:
         ForkError: another was made before this process was forked: also a new engine would wait for its threads.
     """
 
+    first_process: ClassVar[int | None] = None
+
     def __init__(self) -> None:
-        self._loaded_after = _History.forks
-        if _History.first_loaded_after is None:
-            _History.first_loaded_after = _History.forks
-        _check(_History.first_loaded_after)
+        self._process = os.getpid()
+        if ForkGuard.first_process is None:
+            ForkGuard.first_process = self._process
+        _check(ForkGuard.first_process)
 
     def check(self) -> None:
         """Refuse to go on in a forked process.
@@ -41,11 +32,11 @@ class ForkGuard:
         Raises:
             ForkError: this process was forked after the guard was made.
         """
-        _check(self._loaded_after)
+        _check(self._process)
 
 
-def _check(loaded_after: int) -> None:
-    if loaded_after != _History.forks:
+def _check(process: int) -> None:
+    if process != os.getpid():
         raise ForkError(
             "a model was loaded before this process was forked: its threads did not come along, and it would wait for "
             'ever. Start processes with multiprocessing.get_context("spawn") (a DataLoader with '

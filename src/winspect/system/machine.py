@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,55 +25,39 @@ ROOT = Path("/")
 
 _X86 = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _ARM = ("arm_bf16", "arm_i8mm")
+FLAGS = (*_X86, *_ARM)
+"""Features of processors that decide what runs."""
 
 # PyTorch spells some in its own way.
 _TORCH_NAMES = {"avx512f": "avx512_f", "arm_bf16": "bf16", "arm_i8mm": "i8mm"}
 
+_LIBRARIES = ("torch", "torchvision", "open_clip", "openvino", "onnxruntime", "nncf", "torch_npu", "numpy", "pillow")
 _DISTRIBUTIONS = {
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
     "open_clip": ("open_clip_torch",),
-    "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
-    "nncf": ("nncf",),
-    "torch_npu": ("torch_npu",),
-    "numpy": ("numpy",),
-    "pillow": ("pillow",),
 }
 
 
 @dataclass(frozen=True)
 class CPUFeatures:
-    """Features of a processor. True and False are what the system says; None is not known.
+    """Features of a processor.
 
     Attributes:
         name: the maker's, such as "AMD EPYC".
         cores: logical cores this process may use: its affinity, and its container's quota rounded up.
-        avx2, avx512f, avx512_vnni, avx512_bf16, amx_bf16, amx_int8: of x86; False on another architecture.
-        arm_bf16, arm_i8mm: of ARM; False on another architecture.
+        flags: by name, in a fixed order; True and False are what the system says, None is not known. Those of another
+            architecture are False.
     """
 
     name: str | None
     cores: int
-    avx2: bool | None = None
-    avx512f: bool | None = None
-    avx512_vnni: bool | None = None
-    avx512_bf16: bool | None = None
-    amx_bf16: bool | None = None
-    amx_int8: bool | None = None
-    arm_bf16: bool | None = None
-    arm_i8mm: bool | None = None
+    flags: Mapping[str, bool | None] = field(default_factory=lambda: dict.fromkeys(FLAGS))
 
     @property
     def native_bf16(self) -> bool | None:
         """Whether it multiplies bfloat16 in hardware: AVX-512-BF16, AMX or ARM's BF16; None where that is not known."""
-        units = (self.avx512_bf16, self.amx_bf16, self.arm_bf16)
+        units = [self.flags[name] for name in ("avx512_bf16", "amx_bf16", "arm_bf16")]
         return True if any(units) else None if None in units else False
-
-    @property
-    def flags(self) -> dict[str, bool | None]:
-        """The features by name, in a fixed order."""
-        return {name: getattr(self, name) for name in (*_X86, *_ARM)}
 
 
 def cpu_features() -> CPUFeatures:
@@ -125,7 +109,7 @@ def versions() -> dict[str, str | None]:
     return {
         "winspect": __version__,
         "python": platform.python_version(),
-        **{name: release_of(*distributions) for name, distributions in _DISTRIBUTIONS.items()},
+        **{name: release_of(*_DISTRIBUTIONS.get(name, (name,))) for name in _LIBRARIES},
     }
 
 
@@ -182,12 +166,6 @@ def _read(path: str | Path) -> str:
 # Processors
 
 
-def _features(cores: int, name: str | None, known: Mapping[str, bool | None], architecture: str) -> CPUFeatures:
-    """``known`` for the architecture's own features, "x86" or "arm"; the other's are absent."""
-    foreign = {"x86": _ARM, "arm": _X86}.get(architecture, ())
-    return CPUFeatures(name or None, cores, **{**known, **dict.fromkeys(foreign, False)})
-
-
 def _from_cpuinfo(text: str, cores: int) -> CPUFeatures:
     """From Linux's /proc/cpuinfo: ``flags`` on x86, ``Features`` on ARM."""
     lines: dict[str, str] = {}
@@ -195,14 +173,13 @@ def _from_cpuinfo(text: str, cores: int) -> CPUFeatures:
         key, colon, value = line.partition(":")
         if colon:
             lines.setdefault(key.strip(), value.strip())
-    if "flags" in lines:
-        words = set(lines["flags"].split())
-        return _features(cores, lines.get("model name"), {name: name in words for name in _X86}, "x86")
-    if "Features" in lines:
-        words = set(lines["Features"].split())
-        known = {name: name.removeprefix("arm_") in words for name in _ARM}
-        return _features(cores, lines.get("model name") or _arm_name(lines), known, "arm")
-    return _features(cores, lines.get("model name"), {}, "")
+    name = lines.get("model name")
+    for entry, features in (("flags", _X86), ("Features", _ARM)):
+        if entry in lines:
+            words = {f"arm_{word}" if features is _ARM else word for word in lines[entry].split()}
+            flags = {feature: feature in features and feature in words for feature in FLAGS}
+            return CPUFeatures(name or _arm_name(lines), cores, flags)
+    return CPUFeatures(name, cores)
 
 
 def _arm_name(lines: Mapping[str, str]) -> str | None:
@@ -219,9 +196,9 @@ def _from_torch(cores: int) -> CPUFeatures:
         known: Mapping[str, Any] = torch.cpu.get_capabilities()
     except (ImportError, OSError, AttributeError):  # a broken installation fails with either of the first two
         return CPUFeatures(None, cores)
-    architecture = {"x86_64": "x86", "aarch64": "arm", "arm64": "arm"}.get(str(known.get("architecture")), "")
-    features = {name: known.get(_TORCH_NAMES.get(name, name)) for name in (*_X86, *_ARM)}
-    return _features(cores, known.get("cpu_name"), features, architecture)
+    features = {"x86_64": _X86, "aarch64": _ARM, "arm64": _ARM}.get(str(known.get("architecture")), FLAGS)
+    flags = {name: known.get(_TORCH_NAMES.get(name, name)) if name in features else False for name in FLAGS}
+    return CPUFeatures(known.get("cpu_name") or None, cores, flags)
 
 
 # Limits of a container, in both versions of Linux's control groups

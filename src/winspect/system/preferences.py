@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from winspect.errors import SettingsError
-from winspect.system.files import output_error, replacing
+from winspect.system.files import output_error, write_json
 from winspect.system.opening import read_text
 
 PRECISION_VARIABLE = "WINSPECT_PRECISION"
 """Environment variable with the precision of runs that name none; overrides the setting."""
 
 
-@dataclass(frozen=True)
-class DefaultPrecision:
+class DefaultPrecision(NamedTuple):
     """The precision of runs that name none.
 
     Attributes:
@@ -42,17 +41,18 @@ def default_precision() -> DefaultPrecision:
         return DefaultPrecision(precision, f"the environment variable {PRECISION_VARIABLE}")
     path = _precision_file()
     try:
-        text = None if path is None else read_text(path)
+        if path is not None:
+            precision = str(json.loads(read_text(path))["precision"])
+            return DefaultPrecision(precision, f"winspect precision set, kept in {path}")
     except FileNotFoundError:
-        text = None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if text is None:
-        return DefaultPrecision(None, "winspect's own default")
-    try:
-        return DefaultPrecision(str(json.loads(text)["precision"]), f"winspect precision set, kept in {path}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        pass
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or "not JSON with an entry precision"
+        raise SettingsError(
+            f"{path}: cannot read the default precision ({reason}); `winspect precision clear` removes it, "
+            "`winspect precision set` writes it anew"
+        ) from error
+    return DefaultPrecision(None, "winspect's own default")
 
 
 def set_precision(precision: str) -> Path:
@@ -68,8 +68,7 @@ def set_precision(precision: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(path, error) from error
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"precision": precision}) + "\n", encoding="utf-8")
+    write_json(path, {"precision": precision})
     return path
 
 
@@ -99,11 +98,3 @@ def _precision_file() -> Path | None:
     except RuntimeError:
         return None
     return Path(folder) / "winspect" / "precision.json"
-
-
-def _damaged(path: Path | None, error: Exception) -> SettingsError:
-    reason = getattr(error, "strerror", None) or "not JSON with an entry precision"
-    return SettingsError(
-        f"{path}: cannot read the default precision ({reason}); `winspect precision clear` removes it, "
-        "`winspect precision set` writes it anew"
-    )

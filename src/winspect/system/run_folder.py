@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import OutputError
-from winspect.system.files import make_folder, output_error, replacing
+from winspect.system.files import make_folder, output_error, write_json
 from winspect.system.opening import read_text
 
 logger = logging.getLogger(__name__)
@@ -124,22 +124,14 @@ def begin(path: Path, run: Mapping[str, Any], *, empty: Iterable[Path] = (), rem
     Raises:
         OutputError: a file cannot be removed or written.
     """
-    for file, clear in [*((file, _empty) for file in empty), *((file, _remove) for file in remove)]:
-        try:
-            clear(file)
-        except OSError as error:
-            raise output_error(file, error) from error
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-
-
-def _empty(file: Path) -> None:
-    if file.exists():
-        file.open("wb").close()
-
-
-def _remove(file: Path) -> None:
-    file.unlink(missing_ok=True)
+    try:
+        for file in filter(Path.exists, empty):
+            os.truncate(file, 0)
+        for file in remove:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(Path(error.filename or path), error) from error
+    write_json(path, run)
 
 
 def _is_at(file: int, path: Path) -> bool:

@@ -6,11 +6,10 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from winspect.system.files import expanded, home_folder
+from winspect.system.files import expanded, home_folder, replacing_in_cache
 from winspect.system.opening import open_file, read_text
 
 CACHE_VARIABLE = "WINSPECT_CACHE"
@@ -83,14 +82,8 @@ def name_of(key: object) -> str:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing_in_cache(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _fingerprint(path: Path) -> list[str | int]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from winspect.errors import OutputError, SettingsError
 from winspect.methods.winclip.prompts import class_key
 from winspect.service.contract import StoredPicture, StoreFull
-from winspect.system.files import make_folder, replacing
+from winspect.system.files import make_folder, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -222,8 +222,7 @@ class Store:
         """Hold some of the disk back; where it is full already there is none, until there is room."""
         with suppress(OSError, OutputError):
             if not self._reserve.exists():
-                with replacing(self._reserve) as temporary:
-                    temporary.write_bytes(bytes(_RESERVE_BYTES))
+                write_file(self._reserve, bytes(_RESERVE_BYTES))
 
     def _insert(self, run: Any, category_name: str, kind: Kind, pictures: Sequence[Picture]) -> None:
         pictures = list(pictures)

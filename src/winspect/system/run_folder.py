@@ -126,7 +126,7 @@ def begin(path: Path, run: Mapping[str, Any], *, empty: Iterable[Path] = (), rem
     """
     try:
         for file in filter(Path.exists, empty):
-            os.truncate(file, 0)
+            file.open("wb").close()
         for file in remove:
             file.unlink(missing_ok=True)
     except OSError as error:

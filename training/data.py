@@ -145,7 +145,7 @@ _worker: dict[str, HybridPatchEmbed] = {}
 
 
 def _start_worker(statistics: Statistics | None) -> None:
-    embed = HybridPatchEmbed(1, GRID).requires_grad_(False).eval()
+    embed = HybridPatchEmbed(1).requires_grad_(False).eval()
     embed.stem.load_state_dict(pretrained_stem().state_dict())
     if statistics is not None:
         embed.stem_mean.copy_(statistics[0])

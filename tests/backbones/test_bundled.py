@@ -14,6 +14,8 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from training.model import CONFIG, save_tiny
 from winspect.backbones import bundled as tiny
+from winspect.backbones.embeddings import Needs
+from winspect.backbones.image_tower import ImageTower
 from winspect.errors import WeightsCorruptError, WeightsMismatchError, WeightsMissingError
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.weights.configs import BUNDLED_CONFIG, BUNDLED_WEIGHTS, read_bundled
@@ -68,6 +70,34 @@ def test_bundled_stem_is_the_pretrained_one(bundled: torch.nn.Module, pixels: to
     assert (embed.stem_features(pixels) - expected).abs().max() < 0.05
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("image_hw", [(240, 240), (304, 208), (128, 320)])
+def test_layers_of_the_stem_at_any_size(bundled: torch.nn.Module, image_hw: tuple[int, int]) -> None:
+    embed, tower = bundled.visual.conv1, ImageTower(bundled.visual)
+    pixels = torch.randn(3, 3, *image_hw, generator=torch.Generator().manual_seed(0))
+    rows, columns = (side // 16 for side in image_hw)
+    raw = [embed.stem(picture[None])[1:] for picture in pixels]
+    for blocks_run, layers in ((False, ("stem_8", "stem_16")), (True, ("last", "stem_16", "stem_8", "stem"))):
+        found = tower(pixels, Needs(layers=layers))
+        assert found.image.shape == (3, 128 if blocks_run else 0)
+        assert tuple(found.patches) == layers
+        assert found.grid_hw == (rows, columns)
+        start = 24
+        for layer, level, factor, channels in (("stem_8", 0, 2, 40), ("stem_16", 1, 1, 112)):
+            mean, std = (vector[start : start + channels] for vector in (embed.stem_mean, embed.stem_std))
+            start += channels
+            assert found.patches[layer].shape == (3, factor * rows, factor * columns, channels)
+            for picture, maps in zip(found.patches[layer], raw, strict=True):
+                expected = (maps[level][0].permute(1, 2, 0) - mean) / std
+                torch.testing.assert_close(picture, expected, rtol=1e-4, atol=1e-4)
+    # Pooled to the grid of the patches: means of 2 x 2 vectors of stride 8, the stride-16 map as it is.
+    stem = found.patches["stem"]
+    pooled = found.patches["stem_8"].unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).mean(dim=(2, 4))
+    torch.testing.assert_close(stem[..., 24:64], pooled, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stem[..., 64:], found.patches["stem_16"], rtol=1e-4, atol=1e-4)
+    assert found.patches["last"].isfinite().all()
+
+
 def test_same_padding_puts_the_odd_pixel_last() -> None:
     # 240 pixels, kernel 3, stride 2: 119 * 2 + 3 = 241, one more than there are.
     assert tiny.same_padding(240, 3, 2) == (0, 1)
@@ -92,7 +122,7 @@ def test_oddness_by_hand() -> None:
     # On a 4 x 4 grid all patches are alike but number 10, whose first level is 3 away.
     tokens = torch.zeros(1, 16, tiny.STEM_CHANNELS)
     tokens[0, 10, : tiny.STEM_LEVELS[0]] = 3
-    found = tiny.oddness_in_picture(tokens, 4)
+    found = tiny.oddness_in_picture(tokens, (4, 4))
     assert found.shape == (1, 16, 3)
     floor = math.log(0.05)
     expected = torch.full((16, 3), floor)
@@ -104,7 +134,7 @@ def test_oddness_by_hand() -> None:
 @torch.no_grad()
 def test_oddness_equals_a_loop_over_patches(bundled: torch.nn.Module, pixels: torch.Tensor) -> None:
     stem = bundled.visual.conv1.stem_features(pixels[:1])[0]
-    found = tiny.oddness_in_picture(stem.flatten(1).T[None], 15)[0]
+    found = tiny.oddness_in_picture(stem.flatten(1).T[None], (15, 15))[0]
     for patch in (0, 16, 112, 224):
         row, column = divmod(patch, 15)
         start = 0

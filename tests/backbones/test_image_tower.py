@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import open_clip
 import oracle
 import pytest
 import torch
@@ -12,10 +13,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from winspect.backbones.embeddings import LAST, Needs
+from winspect.backbones.embeddings import LAST, LAST_NORM, Needs, block
 from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.windows import window_indices
-from winspect.errors import ArchitectureError
+from winspect.errors import ArchitectureError, SettingsError
 
 FULL = Needs((2, 3), 1, (LAST,))
 
@@ -154,3 +155,109 @@ def test_a_pass_copies_nothing_from_the_host():
         with HostReads() as reads:
             tower(pixels, FULL)
     assert reads.found == []
+
+
+# Other sizes, and the blocks
+
+
+def at_size(clip, image_hw):
+    """The same weights in a model of another size, its positions resized by open_clip itself: the oracle."""
+    name = {64: SMALL, 224: "ViT-B-32-quickgelu"}[clip.visual.image_size[0]]
+    config = open_clip.get_model_config(name)
+    config.pop("custom_text", None)
+    config["vision_cfg"] |= {"image_size": image_hw, "layers": len(clip.visual.transformer.resblocks)}
+    config["text_cfg"] |= {"layers": len(clip.transformer.resblocks)}
+    other, state = open_clip.model.CLIP(**config).double().eval(), clip.state_dict()
+    open_clip.model.resize_pos_embed(state, other)
+    other.load_state_dict(state)
+    return other.requires_grad_(False)
+
+
+@pytest.mark.parametrize("patches_hw", [(3, 6), (6, 3), (5, 5), (8, 9)])
+def test_another_size_is_open_clips_model_of_that_size(clip, patches_hw):
+    tower = ImageTower(clip.visual)
+    image_hw = tuple(side * tower.patch for side in patches_hw)
+    pixels = torch.randn(2, 3, *image_hw, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    other = at_size(clip, image_hw)
+    with torch.inference_mode():
+        ours = tower(pixels, FULL)
+        again = tower(pixels[:1], FULL)
+        expected = [oracle.encode_tile(other, tile) for tile in pixels]
+        theirs = other.encode_image(pixels)
+    assert ours.grid_hw == patches_hw
+    torch.testing.assert_close(ours.image, theirs, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.vectors(LAST), torch.stack([t.patches for t in expected]), rtol=1e-10, atol=1e-10)
+    for scale in (2, 3):
+        windows = torch.stack([torch.stack(list(oracle.of_scale(tile.windows, scale).values())) for tile in expected])
+        torch.testing.assert_close(ours.windows[scale], windows, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(again.image, ours.image[:1], rtol=1e-12, atol=1e-12)
+    assert len(tower._resized) == 1
+
+
+def test_positions_follow_the_tower_to_another_precision(clip):
+    tower = ImageTower(copy.deepcopy(clip.visual))
+    side = 5 * tower.patch
+    with torch.inference_mode():
+        tower(torch.zeros(1, 3, side, side, dtype=torch.float64), Needs())
+        tower.to(torch.bfloat16)
+        found = tower(torch.zeros(1, 3, side, side, dtype=torch.bfloat16), Needs()).image
+    assert found.dtype == torch.bfloat16
+
+
+def residual_stream(visual, pixels):
+    """The tokens of one picture behind each block, block by block."""
+    x, _ = oracle.tokenize(visual, pixels)
+    for module in visual.transformer.resblocks:
+        x = x + module.ls_1(oracle.attention(module, module.ln_1(x), [len(x)]))
+        x = x + module.ls_2(module.mlp(module.ln_2(x)))
+        yield x
+
+
+@pytest.mark.parametrize("numbers", [(1,), (2,), (1, 3), (3,), (3, 2, 1)])
+def test_blocks_are_the_residual_stream_behind_each(clip, numbers):
+    tower, pixels = ImageTower(clip.visual), pixels_for(clip)
+    layers = tuple(map(block, numbers))
+    with torch.inference_mode():
+        ours = tower(pixels, Needs(layers=layers))
+        stream = [list(residual_stream(clip.visual, tile)) for tile in pixels]
+        image = clip.encode_image(pixels)
+    assert tuple(ours.patches) == layers
+    for number in numbers:
+        expected = torch.stack([tile[number - 1][1:] for tile in stream])
+        torch.testing.assert_close(ours.vectors(block(number)), expected, rtol=1e-10, atol=1e-10)
+        assert ours.patches[block(number)].shape[1:3] == tower.grid_hw
+    if 3 in numbers:  # the last: the pass has the class token anyway
+        torch.testing.assert_close(ours.image, image, rtol=1e-10, atol=1e-10)
+    else:
+        assert ours.image.shape == (2, 0)
+
+
+def test_all_layers_together_are_those_of_single_passes(clip):
+    tower, pixels = ImageTower(clip.visual), pixels_for(clip, batch=1)
+    layers = (LAST_NORM, block(2), LAST, block(3))
+    with torch.inference_mode():
+        together = tower(pixels, Needs((2,), 1, layers))
+        for layer in layers:
+            alone = tower(pixels, Needs(layers=(layer,)))
+            torch.testing.assert_close(together.patches[layer], alone.patches[layer], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(together.patches[LAST], together.patches[block(3)], rtol=0, atol=0)
+
+
+def test_blocks_behind_the_last_one_needed_do_not_run(clip):
+    visual = copy.deepcopy(clip.visual)
+    visual.transformer.resblocks[2].register_forward_hook(lambda *_: pytest.fail("ran"))
+    tower = ImageTower(visual)
+    tower.blocks[2].forward = lambda *_, **__: pytest.fail("ran")
+    with torch.inference_mode():
+        tower(pixels_for(clip, batch=1), Needs(layers=(block(2),)))
+
+
+def test_layers_and_sizes_that_are_not_there_are_refused(clip):
+    tower = ImageTower(clip.visual)
+    for layer in (block(4), block(0), "block_x", "stem_8"):
+        with pytest.raises(ArchitectureError, match=f"needs patches of {layer}, this model has .*block_1, block_2"):
+            tower.check(Needs(layers=(layer,)))
+    tower.check(Needs(layers=(block(1), block(3))))
+    side = tower.patch
+    with pytest.raises(SettingsError, match=f"got tiles of {2 * side}x{side + 1} pixels for patches of {side}x{side}"):
+        tower(torch.zeros(1, 3, side + 1, 2 * side, dtype=torch.float64), Needs())

@@ -1,14 +1,14 @@
 """The bundled model's architecture: an ordinary open_clip CLIP whose patch embedding is a small frozen network.
 
 ``visual.conv1``, in CLIP one 16 x 16 convolution, is here a :class:`HybridPatchEmbed`: the first five stages of
-EfficientNet-Lite0 (ImageNet weights, Apache-2.0, see NOTICE), their maps pooled to the 15 x 15 grid, and a linear
+EfficientNet-Lite0 (ImageNet weights, Apache-2.0, see NOTICE), their maps pooled to the grid of patches, and a linear
 layer. It maps ``(B, 3, 240, 240)`` to ``(B, width, 15, 15)`` as CLIP's convolution does, so that WinCLIP's windows,
 and anything else that reads an open_clip vision transformer, work on it unchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from winspect.backbones.embeddings import STEM, STEM_8, STEM_16
 from winspect.errors import WeightsMismatchError
 from winspect.weights import TINY
 from winspect.weights.checkpoint import fit, read_tensors
@@ -29,6 +30,7 @@ STEM_LEVELS = (24, 40, 112)
 """Channels of the stride-4, stride-8 and stride-16 maps."""
 STEM_CHANNELS = sum(STEM_LEVELS)
 """Channels of a stem token: the three maps side by side."""
+_LEVEL_OF = {STEM_8: 1, STEM_16: 2}
 
 # (blocks, kernel, stride of the first block, channels out) of EfficientNet-Lite0's stages 1 to 4 (arXiv 1905.11946,
 # table 1, without squeeze-and-excitation); every block widens its input six times.
@@ -113,19 +115,18 @@ class Stem(nn.Module):
 class HybridPatchEmbed(nn.Module):
     """Pixels to patch tokens: the frozen stem, its maps on one grid, standardised; layer norm; a linear layer.
 
-    Beside its features the linear layer sees how odd each patch is in its picture (:func:`oddness_in_picture`).
+    The grid has a patch for each 16 x 16 pixels, whatever the picture's size. Beside its features the linear layer
+    sees how odd each patch is in its picture (:func:`oddness_in_picture`).
 
     Args:
         width: channels of the vision transformer behind it.
-        grid: side of the square token grid.
     """
 
     stem_mean: torch.Tensor
     stem_std: torch.Tensor
 
-    def __init__(self, width: int, grid: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.grid = grid
         self.stem = Stem()
         self.register_buffer("stem_mean", torch.zeros(STEM_CHANNELS))
         self.register_buffer("stem_std", torch.ones(STEM_CHANNELS))
@@ -133,43 +134,72 @@ class HybridPatchEmbed(nn.Module):
         self.linear = nn.Linear(STEM_CHANNELS + 2 * len(STEM_LEVELS), width)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """``(B, 3, S, S)`` normalised pixels to ``(B, width, grid, grid)`` patch embeddings."""
+        """``(B, 3, H, W)`` normalised pixels to ``(B, width, H / 16, W / 16)`` patch embeddings."""
         return self.project(self.stem_features(pixels))
 
     def stem_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """``(B, 3, S, S)`` normalised pixels to ``(B, 176, grid, grid)`` stem maps, each channel standardised by the
-        mean and deviation it has over the training pictures."""
+        """``(B, 3, H, W)`` normalised pixels to ``(B, 176, H / 16, W / 16)`` stem maps, each channel standardised by
+        the mean and deviation it has over the training pictures."""
+        return self.stem_layers(pixels, (STEM,))[STEM]
+
+    def stem_layers(self, pixels: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
+        """Stem maps by layer, standardised: those of :meth:`stem_features`, and the stride-8 map (40 channels) and the
+        stride-16 map (112) as they are.
+
+        Args:
+            pixels: ``(B, 3, H, W)``, normalised.
+            layers: some of ``STEM``, ``STEM_8`` and ``STEM_16``.
+
+        Returns:
+            Layer -> ``(B, channels, rows, columns)``.
+        """
         # A few pictures at a time keep the maps in a CPU's cache, six times as fast; a traced graph must not be cut.
         cut = pixels.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
-        features = torch.cat(
-            [
-                torch.cat([F.adaptive_avg_pool2d(x, self.grid) for x in self.stem(some)], dim=1)
-                for some in pixels.split(_CPU_CHUNK if cut else len(pixels))
-            ]
-        )
-        return (features - self.stem_mean[:, None, None]) / self.stem_std[:, None, None]
+        parts = []
+        for some in pixels.split(_CPU_CHUNK if cut else len(pixels)):
+            maps = self.stem(some)
+            parts.append({layer: self._layer(maps, layer) for layer in layers})
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+
+    def _layer(self, maps: Sequence[torch.Tensor], layer: str) -> torch.Tensor:
+        mean, std = self.stem_mean, self.stem_std
+        if layer == STEM:
+            grid_hw = _rows_and_columns(maps[-1])
+            features = torch.cat([F.adaptive_avg_pool2d(x, grid_hw) for x in maps], dim=1)
+        else:
+            level = _LEVEL_OF[layer]
+            features, mean, std = maps[level], mean.split(STEM_LEVELS)[level], std.split(STEM_LEVELS)[level]
+        return (features - mean[:, None, None]) / std[:, None, None]
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """``(B, 176, grid, grid)`` stem maps to ``(B, width, grid, grid)``: the trained half of the patch embedding."""
+        """``(B, 176, rows, columns)`` stem maps to ``(B, width, rows, columns)``: the trained half of the patch
+        embedding."""
         tokens = features.flatten(2).transpose(1, 2)
-        oddness = oddness_in_picture(tokens, self.grid).to(tokens.dtype)
+        oddness = oddness_in_picture(tokens, _rows_and_columns(features)).to(tokens.dtype)
         together = torch.cat([self.norm(tokens), oddness, oddness - oddness.mean(dim=1, keepdim=True)], dim=2)
         return self.linear(together).transpose(1, 2).unflatten(2, features.shape[2:])
 
 
-def oddness_in_picture(tokens: torch.Tensor, grid: int) -> torch.Tensor:
+def _rows_and_columns(maps: torch.Tensor) -> tuple[int, int]:
+    """Of ``(B, channels, rows, columns)``, as numbers also while a graph is traced."""
+    return int(maps.shape[2]), int(maps.shape[3])
+
+
+def oddness_in_picture(tokens: torch.Tensor, grid_hw: tuple[int, int]) -> torch.Tensor:
     """How little each patch looks like the rest of its picture, at each level of the stem.
 
     The logarithm of the mean distance to the three nearest patches of the picture that are not neighbours. A few
     attention layers cannot easily find nearest patches themselves.
 
     Args:
-        tokens: ``(B, grid * grid, 176)`` stem features.
+        tokens: ``(B, rows * columns, 176)`` stem features.
+        grid_hw: rows and columns.
 
     Returns:
-        float32 ``(B, grid * grid, 3)``.
+        float32 ``(B, rows * columns, 3)``.
     """
-    rows, columns = torch.meshgrid(*(torch.arange(grid, device=tokens.device),) * 2, indexing="ij")
+    sides = (torch.arange(side, device=tokens.device) for side in grid_hw)
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     near = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
     levels = []
@@ -191,7 +221,7 @@ def build_tiny(config: Mapping[str, Any]) -> open_clip.model.CLIP:
     with torch.random.fork_rng(devices=[]):
         model = open_clip.model.CLIP(**config["model_cfg"])
         visual = model.visual
-        visual.conv1 = HybridPatchEmbed(config["model_cfg"]["vision_cfg"]["width"], visual.grid_size[0])
+        visual.conv1 = HybridPatchEmbed(config["model_cfg"]["vision_cfg"]["width"])
         nn.init.zeros_(model.token_embedding.weight)
     return model.eval()
 

@@ -17,22 +17,54 @@ LAST_NORM = "last_norm"
 STEM = "stem"
 """Features that a patch embedding of several layers projects its tokens from, ``conv1.stem_features`` in the bundled
 model, on the grid of its patches."""
+STEM_8, STEM_16 = "stem_8", "stem_16"
+"""Its maps of strides 8 and 16, each on its own grid: a vector for 8 x 8 or 16 x 16 pixels."""
+
+STEMS = (STEM, STEM_8, STEM_16)
+"""The layers in front of the transformer."""
+
+_BLOCK = "block_"
+
+
+def block(number: int) -> str:
+    """The layer behind a transformer block, counted from 1: the residual stream, no norm, patch tokens alone.
+
+    >>> block(9)
+    'block_9'
+    """
+    return f"{_BLOCK}{number}"
+
+
+def block_number(layer: str) -> int | None:
+    """The number in a name that :func:`block` gave; None for another layer's."""
+    digits = layer.removeprefix(_BLOCK)
+    return int(digits) if layer.startswith(_BLOCK) and digits.isdecimal() else None
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method needs of a backbone, beside the image embedding, which every pass gives. Hashable.
+    """What a method needs of a backbone. Hashable.
+
+    The image embedding comes with every pass that runs the last block: with windows, with the last layer, and where
+    nothing else is needed. A pass ends with the last block that a layer needs, and runs none for layers of the stem.
 
     Attributes:
         scales: sides of the windows to embed, in patches.
         stride: step between windows, in patches.
         layers: names of the layers whose patch vectors are needed, such as :data:`LAST`, :data:`LAST_NORM`,
-            :data:`STEM`; a backbone says which it has.
+            :data:`STEM`, ``block(9)``; a backbone says which it has.
     """
 
     scales: tuple[int, ...] = ()
     stride: int = 1
     layers: tuple[str, ...] = ()
+
+    def blocks(self, depth: int) -> int:
+        """How many of a backbone's ``depth`` blocks a pass must run."""
+        if self.scales or not self.layers:
+            return depth
+        numbers = (0 if layer in STEMS else block_number(layer) or depth for layer in self.layers)
+        return max(numbers)
 
     def check_grid(self, grid_hw: tuple[int, int]) -> None:
         """Refuse windows that do not fit a grid of patches.
@@ -49,7 +81,8 @@ class Embeddings:
     """Embeddings of a batch of tiles. All arrays share kind, device and dtype.
 
     Attributes:
-        image: (batch, embedding), not normalised.
+        image: (batch, embedding), not normalised; (batch, 0) of a pass that ended before the last block (see
+            :class:`Needs`).
         windows: scale -> (batch, windows, embedding), in the order of
             :func:`~winspect.backbones.windows.window_indices`.
         patches: layer -> (batch, rows, columns, width of the layer), for each layer that was needed.

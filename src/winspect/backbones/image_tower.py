@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
 
-from winspect.backbones.embeddings import LAST, LAST_NORM, STEM, Embeddings, Needs
+from winspect.backbones.embeddings import LAST, LAST_NORM, STEM, STEMS, Embeddings, Needs, block
 from winspect.backbones.windows import window_indices
-from winspect.errors import ArchitectureError
+from winspect.errors import ArchitectureError, SettingsError
 
 
 class Block(nn.Module):
@@ -134,12 +134,35 @@ def _window_sequences(grid_hw: tuple[int, int], scale: int, stride: int, device:
         return torch.nn.functional.pad(torch.tensor(window_indices(grid_hw, scale, stride), device=device) + 1, (1, 0))
 
 
+def grid_of(image_hw: Sequence[int], patch: int) -> tuple[int, int]:
+    """Rows and columns of the patches of a picture.
+
+    Raises:
+        SettingsError: its sides are no multiples of the patch.
+    """
+    height, width = int(image_hw[0]), int(image_hw[1])
+    if height % patch or width % patch or not (height and width):
+        raise SettingsError(
+            f"got tiles of {width}x{height} pixels for patches of {patch}x{patch}; both sides must be multiples of it"
+        )
+    return height // patch, width // patch
+
+
 class ImageTower(nn.Module):
-    """open_clip's plain ViT image tower, sharing its weights, that also embeds windows.
+    """open_clip's plain ViT image tower, sharing its weights, that also embeds windows, at any size of whole patches.
+
+    At another size than its own the positional embedding's grid is resized as open_clip's ``resize_pos_embed`` does it
+    (bicubic, antialiased), once for each grid.
 
     Args:
         visual: the ``visual`` module of an open_clip model. Its ``conv1`` may be any module that turns pixels
-            (batch, 3, size, size) into a map (batch, width, rows, columns).
+            (batch, 3, height, width) into a map (batch, width, rows, columns).
+
+    Attributes:
+        image_hw: its own size, in pixels; ``grid_hw``: the same, in patches.
+        patch: side of a patch in pixels.
+        depth: number of blocks.
+        has_text: whether there is a text tower to its image embeddings.
 
     Raises:
         ArchitectureError: not a plain ViT with class-token pooling.
@@ -151,6 +174,7 @@ class ImageTower(nn.Module):
     class_embedding: nn.Parameter
     positional_embedding: nn.Parameter
     proj: nn.Parameter
+    has_text = True
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -163,6 +187,9 @@ class ImageTower(nn.Module):
         self.grid_hw = (int(rows), int(columns))
         height, width = visual.image_size if isinstance(visual.image_size, Sequence) else (visual.image_size,) * 2
         self.image_hw = (int(height), int(width))
+        self.patch = int(visual.patch_size[0])
+        self.depth = len(self.blocks)
+        self._resized: dict[tuple[object, ...], Tensor] = {}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -177,7 +204,8 @@ class ImageTower(nn.Module):
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers whose patch vectors it gives, by the names of :class:`~winspect.backbones.embeddings.Needs`."""
-        return (LAST, LAST_NORM, STEM) if hasattr(self.conv1, "stem_features") else (LAST, LAST_NORM)
+        stems = STEMS if hasattr(self.conv1, "stem_layers") else ()
+        return (LAST, LAST_NORM, *(block(number + 1) for number in range(self.depth)), *stems)
 
     def check(self, needs: Needs) -> None:
         """Refuse what the tower cannot give.
@@ -200,17 +228,37 @@ class ImageTower(nn.Module):
         Beside them the stem's features (batch, patches, channels), or None for a plain ViT.
         """
         stem = self.conv1.stem_features(pixels) if hasattr(self.conv1, "stem_features") else None
+        return self._tokens(pixels, stem), None if stem is None else _to_sequence(stem)
+
+    def _tokens(self, pixels: Tensor, stem: Tensor | None) -> Tensor:
         grid = self.conv1(pixels) if stem is None else self.conv1.project(stem)
         class_token = self.class_embedding.expand(len(pixels), 1, -1)
-        x = torch.cat([class_token, _to_sequence(grid)], dim=1) + self.positional_embedding
-        return self.ln_pre(x), None if stem is None else _to_sequence(stem)
+        x = torch.cat([class_token, _to_sequence(grid)], dim=1)
+        return self.ln_pre(x + self._positions(grid_of(pixels.shape[2:], self.patch)))
+
+    def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
+        """The positional embedding of a grid: (1 + patches, width)."""
+        own = self.positional_embedding
+        if grid_hw == self.grid_hw:
+            return own
+        key = (grid_hw, own.device, own.dtype)
+        if key not in self._resized:
+            with torch.inference_mode(False), torch.no_grad():
+                self._resized[key] = _resized_positions(own, self.grid_hw, grid_hw)
+        return self._resized[key]
 
     def pooled(self, x: Tensor) -> Tensor:
         """ln_post of the class token, projected: (sequences, length, width) to (sequences, embedding)."""
         return self.ln_post(x[:, 0]) @ self.proj
 
     def window_embeddings(
-        self, tokens: Tensor, scale: int, stride: int = 1, *, projected: tuple[Tensor, Tensor, Tensor] | None = None
+        self,
+        tokens: Tensor,
+        scale: int,
+        stride: int = 1,
+        *,
+        grid_hw: tuple[int, int] | None = None,
+        projected: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Every window of a scale, alone through the tower: (batch, 1 + patches, width) to (batch, windows, embedding).
 
@@ -218,9 +266,10 @@ class ImageTower(nn.Module):
         of the last block only the class token is read.
 
         Args:
+            grid_hw: rows and columns of the patches; None for the tower's own.
             projected: the first block's queries, keys and values of the tokens, when they are known already.
         """
-        sequences = _window_sequences(self.grid_hw, scale, stride, tokens.device)
+        sequences = _window_sequences(grid_hw or self.grid_hw, scale, stride, tokens.device)
 
         def gather(x: Tensor) -> Tensor:
             return x[:, sequences].flatten(0, 1)
@@ -228,8 +277,8 @@ class ImageTower(nn.Module):
         x = gather(tokens)
         first: Any = self.blocks[0]
         gathered: tuple[Tensor, ...] | None = tuple(gather(part) for part in projected or first.project(tokens))
-        for block in self.blocks:
-            x = block(x, projected=gathered, class_token_only=block is self.blocks[-1])
+        for number, module in enumerate(self.blocks, 1):
+            x = module(x, projected=gathered, class_token_only=number == self.depth)
             gathered = None
         return self.pooled(x).unflatten(0, (len(tokens), len(sequences)))
 
@@ -239,32 +288,64 @@ class ImageTower(nn.Module):
         """Embed a batch of normalised pictures.
 
         Args:
-            pixels: float (batch, 3, height, width) of the tower's size, device and dtype.
+            pixels: float (batch, 3, height, width) of the tower's device and dtype, sides multiples of the patch.
             needs: see :meth:`check`.
             before_blocks: called with the tokens before the first block runs; where an accelerator is told to
-                prefetch the blocks' weights.
+                prefetch the blocks' weights. Not where no block runs.
+
+        Raises:
+            SettingsError: the sides are no multiples of the patch, or a window does not fit them.
         """
-        tokens, stem = self.tokens(pixels)
-        if before_blocks is not None:
-            before_blocks(tokens)
-        first: Any = self.blocks[0]
-        projected = first.project(tokens)
-        whole = LAST in needs.layers or LAST_NORM in needs.layers
-        x = tokens
-        for block in self.blocks:
-            last = block is self.blocks[-1] and not whole
-            x = block(x, projected=projected if block is first else None, class_token_only=last)
-        layers: dict[str, Callable[[], Any]] = {
-            LAST: lambda: x[:, 1:],
-            LAST_NORM: lambda: self.ln_post(x[:, 1:]),
-            STEM: lambda: stem,
-        }
-        return Embeddings(
-            image=self.pooled(x),
-            windows={
-                scale: self.window_embeddings(tokens, scale, needs.stride, projected=projected)
+        grid_hw = grid_of(pixels.shape[2:], self.patch)
+        runs_blocks = needs.blocks(self.depth) > 0
+        stem = self._stem_maps(pixels, needs, with_tokens=runs_blocks)
+        known = {layer: maps.permute(0, 2, 3, 1) for layer, maps in stem.items()}
+        image, windows = pixels.new_zeros(len(pixels), 0), {}
+        if runs_blocks:
+            tokens = self._tokens(pixels, stem.get(STEM))
+            if before_blocks is not None:
+                before_blocks(tokens)
+            first: Any = self.blocks[0]
+            projected = first.project(tokens)
+            image, layers = self._through_blocks(tokens, needs, projected)
+            known |= {layer: x[:, 1:].unflatten(1, grid_hw) for layer, x in layers.items()}
+            windows = {
+                scale: self.window_embeddings(tokens, scale, needs.stride, grid_hw=grid_hw, projected=projected)
                 for scale in needs.scales
-            },
-            patches={layer: layers[layer]().unflatten(1, self.grid_hw) for layer in needs.layers},
-            grid_hw=self.grid_hw,
-        )
+            }
+        return Embeddings(image, windows, {layer: known[layer] for layer in needs.layers}, grid_hw)
+
+    def _stem_maps(self, pixels: Tensor, needs: Needs, *, with_tokens: bool) -> dict[str, Tensor]:
+        """Maps of the stem's layers (batch, channels, rows, columns) that are needed, or that tokens are made of."""
+        if not hasattr(self.conv1, "stem_layers"):
+            return {}
+        layers = [layer for layer in STEMS if layer in needs.layers or (layer == STEM and with_tokens)]
+        return self.conv1.stem_layers(pixels, layers)
+
+    def _through_blocks(
+        self, tokens: Tensor, needs: Needs, projected: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The image embedding, (batch, 0) where not all blocks run; and tokens (batch, 1 + patches, width) by layer."""
+        run, x = needs.blocks(self.depth), tokens
+        whole = not {LAST, LAST_NORM, block(self.depth)}.isdisjoint(needs.layers)
+        layers: dict[str, Tensor] = {}
+        for number, module in enumerate(self.blocks, 1):
+            if number > run:
+                return tokens.new_zeros(len(tokens), 0), layers
+            alone = number == self.depth and not whole
+            x = module(x, projected=projected if number == 1 else None, class_token_only=alone)
+            if block(number) in needs.layers:
+                layers[block(number)] = x
+        if LAST in needs.layers:
+            layers[LAST] = x
+        if LAST_NORM in needs.layers:
+            layers[LAST_NORM] = self.ln_post(x)
+        return self.pooled(x), layers
+
+
+def _resized_positions(positions: Tensor, grid_hw: tuple[int, int], new_hw: tuple[int, int]) -> Tensor:
+    """The positional embedding (1 + patches, width) of a grid for another one, the class token's kept."""
+    exact = positions.detach().to(torch.promote_types(positions.dtype, torch.float32))
+    grid = exact[1:].T.unflatten(1, grid_hw)[None]
+    resized = interpolate(grid, size=new_hw, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([exact[:1], _to_sequence(resized)[0]]).to(positions.dtype)

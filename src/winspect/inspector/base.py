@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from winspect.calibration import Calibration
-from winspect.errors import PictureError
+from winspect.errors import PictureError, ReferencesError
 from winspect.inspector.calibrating import calibrate
 from winspect.inspector.classes import DEFAULT_CLASS, Classes, Picture
 from winspect.methods.method import CutPicture, PictureScores, References
@@ -89,7 +89,7 @@ class Predictor(Classes):
             PictureError: the picture cannot be used.
             ClassNameError: the class name cannot be put into a prompt.
         """
-        self._class_text(category_name)  # refuses a name before the picture is read
+        self._scorable(category_name)  # refuses a name before the picture is read
         picture = picture_given(picture, bgr=bgr)
         item = prepare(picture, self.preprocess, self.cut, keep_rgb=keep_picture)
         (result,) = self.predict_prepared([item], category_name)
@@ -122,9 +122,10 @@ class Predictor(Classes):
 
         Raises:
             ClassNameError: at once, before any picture is read.
+            ReferencesError: at once, where the method needs good samples and the class has none.
             SourceError: at once, for a folder or glob without pictures.
         """
-        text = self._class_text(category_name)
+        text = self._scorable(category_name)
         given = pictures_given(pictures, bgr=bgr)
         pace = Pace(given)
         copies, seen = self._copies(category_name), deque[str | None]()
@@ -149,7 +150,18 @@ class Predictor(Classes):
         Returns:
             One result an item, in order.
         """
-        return self._inspect(items, category_name, self._class_text(category_name), maps=maps, zero_shot=zero_shot)
+        text = self._scorable(category_name, zero_shot=zero_shot)
+        return self._inspect(items, category_name, text, maps=maps, zero_shot=zero_shot)
+
+    def _scorable(self, category_name: str, *, zero_shot: bool = False) -> Array:
+        """The class's text, once it is known that the class can be scored."""
+        text = self._class_text(category_name)
+        if not self.method.zero_shot and (zero_shot or class_key(category_name) not in self._good):
+            raise ReferencesError(
+                f"recipe {self.method.name} compares with good samples, and {category_name!r} has none: show it some "
+                "(reference(), --reference), or choose a recipe that works from the name alone"
+            )
+        return text
 
     def _copies(self, category_name: str) -> Copies:
         """Finds the class's good samples among pictures."""
@@ -199,9 +211,13 @@ class Predictor(Classes):
     ) -> list[PictureScores]:
         self._fork_guard.check()  # a generator may have been made before
         needs = self.method.needs(few_shot=references is not None, maps=maps)
-        embeddings = self._encode(np.concatenate([item.tiles for item in items]), needs)
-        pictures = list(map(_as_cut, items))
-        return self.method.score(embeddings, pictures, text=text, references=references, maps=maps)
+        scores: dict[int, PictureScores] = {}
+        for alike in _by_size(items):
+            embeddings = self._encode(np.concatenate([items[place].tiles for place in alike]), needs)
+            pictures = [_as_cut(items[place]) for place in alike]
+            found = self.method.score(embeddings, pictures, text=text, references=references, maps=maps)
+            scores.update(zip(alike, found, strict=True))
+        return [scores[place] for place in range(len(items))]
 
     def _comparable(self, item: Prepared | PictureError, references: References | None) -> Prepared | PictureError:
         """The picture, or an error where the method cannot compare it with the references."""
@@ -209,6 +225,14 @@ class Predictor(Classes):
             return item
         reason = self.method.refusal(_as_cut(item), references)
         return item if reason is None else PictureError(item.name, reason)
+
+
+def _by_size(items: Sequence[Prepared]) -> Iterable[list[int]]:
+    """Places of the pictures whose tiles are of one size, and so can be embedded together."""
+    places = defaultdict[tuple[int, ...], list[int]](list)
+    for place, item in enumerate(items):
+        places[item.tiles.shape[1:]].append(place)
+    return places.values()
 
 
 def _as_cut(item: Prepared) -> CutPicture:

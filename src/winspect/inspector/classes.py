@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -160,7 +160,8 @@ class Classes(ABC):
         """Each sample's embeddings, and a line for each that decoding warned of."""
         samples, warnings = [], []
         needs = self.method.needs(few_shot=True, maps=True)
-        for item in progress_bar(self._prepare(pictures), "references", len(pictures), shown=progress):
+        prepared = self._prepare(pictures, angles=self.method.angles)
+        for item in progress_bar(prepared, "references", len(pictures), shown=progress):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
             if item.warning is not None:
@@ -169,10 +170,16 @@ class Classes(ABC):
         return samples, warnings
 
     def _prepare(
-        self, pictures: Iterable[Picture], *, keep_rgb: bool = False, pace: Pace | None = None
+        self,
+        pictures: Iterable[Picture],
+        *,
+        keep_rgb: bool = False,
+        pace: Pace | None = None,
+        angles: Callable[[int], Sequence[float]] | None = None,
     ) -> Iterator[Prepared | PictureError]:
+        options: dict[str, Any] = {"keep_rgb": keep_rgb, "pace": pace, "angles": angles}
         threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
-        return prepare_many(pictures, self.preprocess, self.cut, keep_rgb=keep_rgb, pace=pace, **threads)
+        return prepare_many(pictures, self.preprocess, self.cut, **options, **threads)
 
     def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
         """The largest map value of each of the first good samples, scored with the others: what good pictures reach.
@@ -184,9 +191,9 @@ class Classes(ABC):
         return () if good is None else good.levels
 
     def _level(self, samples: Sequence[Embeddings], number: int, text: Array) -> float:
-        sample = samples[number]
         others = self.method.fit([*samples[:number], *samples[number + 1 :]])
-        picture = CutPicture(len(sample.image))
+        tiles = len(samples[number].image) // (1 + len(self.method.angles(number)))
+        sample, picture = samples[number].rows(0, tiles), CutPicture(tiles)
         (scores,) = self.method.score(sample, [picture], text=text, references=others)
         return 0.0 if scores.tile_maps is None else float(scores.tile_maps.max())
 
@@ -253,8 +260,12 @@ class Classes(ABC):
         self._fork_guard.check()
         key = self._text_key(category_name)
         if key not in self._texts:
-            self._texts[key] = self._encode_text(category_name)
+            read = self._encode_text if self.method.reads_text else self._no_text
+            self._texts[key] = read(category_name)
         return self._texts[key]
+
+    def _no_text(self, category_name: str) -> Array:
+        return self._on_device(np.zeros((2, 0), np.float32))
 
     def _text_key(self, category_name: str) -> str:
         """Key of a class's text: names with the same prompts share it."""

@@ -103,4 +103,6 @@ class EdgePredictor(Predictor):
 def preprocessing_document(preprocess: Preprocess, cut: Cut) -> dict[str, Any]:
     """``preprocessing.json``: 8-bit RGB, resized, / 255, minus mean, over deviation; and how tiles are cut."""
     tiles = {name: getattr(preprocess, name) for name in ("size", "mean", "std", "interpolation")}
+    if preprocess.aspect:
+        tiles |= {"aspect": True, "patch": preprocess.patch}
     return {"tiles": tiles, "cut": cut.document()}

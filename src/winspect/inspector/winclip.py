@@ -119,13 +119,14 @@ class WinCLIP(Predictor):
 
         model, weights, cache_dir = self._source
         loaded = load(model, weights, cache_dir=cache_dir)
-        self.model, self.weights_sha256, self.preprocess = loaded.name, loaded.sha256, loaded.preprocess
+        self.model, self.weights_sha256 = loaded.name, loaded.sha256
         self.weights, self.activation = loaded.tag, loaded.activation
         for remark in loaded.remarks:
             logger.warning("%s", remark)
         tower = ImageTower(loaded.model.visual).eval()
         patch = tower.image_hw[0] // tower.grid_hw[0]
         self.method = method.for_model(loaded.scoring, loaded.name, depth=len(tower.blocks), patch=patch)
+        self.preprocess = self.method.preprocess(loaded.preprocess, patch)
         self.grid_hw = tower.grid_hw
         tower.check(self.method.needs(few_shot=True, maps=True))  # before any picture
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
@@ -186,13 +187,21 @@ class WinCLIP(Predictor):
         return np.concatenate(tiles) if tiles else np.empty((0, 3, 1, 1), np.float32)
 
     def _score_for_gate(self, engine: Engine, tiles: Tensor) -> GateScores:
-        from winspect.engines.gate import GateScores
+        import torch
 
-        needs, text = self.method.needs(few_shot=False, maps=True), self._averaged_text(DEFAULT_CLASS).to(engine.device)
+        from winspect.engines.gate import GateScores, good_pictures
+
+        needs = self.method.needs(few_shot=not self.method.zero_shot, maps=True)
+        text = self._averaged_text(DEFAULT_CLASS) if self.method.reads_text else torch.zeros(2, 0)
+        references = None
+        if not self.method.zero_shot:
+            goods = [torch.from_numpy(self.preprocess(picture)[None]) for picture in good_pictures()]
+            references = self.method.fit([engine.encode(good, needs) for good in goods])
+        given: dict[str, Any] = {"text": text.to(engine.device), "references": references}
         scores = [
             found
             for tile in tiles.split(1)
-            for found in self.method.score(engine.encode(tile, needs), [CutPicture(1)], text=text)
+            for found in self.method.score(engine.encode(tile, needs), [CutPicture(1)], **given)
         ]
         maps = [found.tile_maps[0] for found in scores if found.tile_maps is not None]
         return GateScores(np.array([found.score for found in scores]), np.stack(maps))

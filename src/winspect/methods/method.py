@@ -108,9 +108,13 @@ class Method(ABC):
         score_range: the lowest and the highest score and value of a map; infinity where there is no highest.
         text_average: ``raw`` averages prompt embeddings as they are; ``normalised`` L2-normalises before and after.
         underscores: of class names in prompts: ``space`` or ``keep``.
+        reads_text: whether scores depend on the class name's prompts; a backbone without text serves where not.
+        zero_shot: whether it scores without good samples.
     """
 
     score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    reads_text: ClassVar[bool] = True
+    zero_shot: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -179,7 +183,7 @@ class Method(ABC):
         Args:
             embeddings: of all tiles, in order.
             pictures: which tiles are whose.
-            text: (2, embedding), normal and anomalous.
+            text: (2, embedding), normal and anomalous; (2, 0) where :attr:`reads_text` is false.
             references: good samples of the class; None for zero-shot.
             maps: False where scores are enough; a method that needs the maps for its scores gives them all the same.
         """

@@ -6,7 +6,7 @@ import io
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -44,6 +44,7 @@ def prepare_many(
     ahead: int | None = None,
     keep_rgb: bool = False,
     pace: Pace | None = None,
+    angles: Callable[[int], Sequence[float]] | None = None,
 ) -> Iterator[Prepared | PictureError]:
     """``prepare`` for a stream of pictures, in worker threads, in the order of ``sources``.
 
@@ -57,6 +58,7 @@ def prepare_many(
         ahead: most pictures held at once, the one handed out included; default: two per worker. Of a source that
             makes wait, such as a camera, what is here is handed out before the next picture is asked for.
         pace: noted here, for whoever collects pictures.
+        angles: gives those of :func:`prepare` for each picture, counted from 0.
     """
     if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image, io.BytesIO)):
         raise SourceError(f"got one picture ({source_name(sources)}), need several: put it into a list")
@@ -65,9 +67,9 @@ def prepare_many(
     if workers < 1 or ahead < 1:
         raise SettingsError(f"got workers={workers}, ahead={ahead}, need 1 or more of each")
 
-    def job(source: Source) -> Prepared | PictureError:
+    def job(number: int, source: Source) -> Prepared | PictureError:
         try:
-            return prepare(source, preprocess, cut, keep_rgb=keep_rgb)
+            return prepare(source, preprocess, cut, keep_rgb=keep_rgb, angles=angles(number) if angles else ())
         except PictureError as error:
             return error
 
@@ -75,20 +77,24 @@ def prepare_many(
 
 
 def _in_order(
-    job: Callable[[Source], Prepared | PictureError], sources: Iterable[Source], workers: int, ahead: int, pace: Pace
+    job: Callable[[int, Source], Prepared | PictureError],
+    sources: Iterable[Source],
+    workers: int,
+    ahead: int,
+    pace: Pace,
 ) -> Iterator[Prepared | PictureError]:
     waiting: deque[Future[Prepared | PictureError]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="winspect-pictures")
-    feed = iter(sources)
+    feed = enumerate(sources)
     is_live = is_unknown = pace.may_be_live  # until it has shown its pace
 
     def take_next() -> bool:
         """Begin on the source's next picture; False at its end."""
         nonlocal is_live, is_unknown
         began = time.monotonic()
-        for source in feed:
+        for number, source in feed:
             is_live, is_unknown = pace.may_be_live and (is_unknown or time.monotonic() - began > LIVE_S), False
-            waiting.append(pool.submit(job, source))
+            waiting.append(pool.submit(job, number, source))
             return True
         return False
 

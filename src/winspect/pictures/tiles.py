@@ -5,6 +5,7 @@ Decoding itself, and what becomes of 16-bit, alpha, palettes and so on, is descr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from winspect.errors import PictureError, SettingsError
 from winspect.pictures.decoding import MAX_PIXELS, Demanding, Source, decoding
 from winspect.pictures.given import source_name
+from winspect.pictures.rotation import rotated
 from winspect.pictures.suspicions import blank_frame, joined
 
 Box = tuple[int, int, int, int]
@@ -237,6 +239,7 @@ def prepare(
     *,
     keep_rgb: bool = False,
     demanding: Demanding = "elsewhere",
+    angles: Sequence[float] = (),
 ) -> Prepared:
     """Read one picture, cut it, resize and normalise.
 
@@ -246,6 +249,7 @@ def prepare(
         cut: how it is read and cut.
         keep_rgb: keep the decoded picture as well, for drawing on it.
         demanding: as for :func:`winspect.pictures.decoding.decoding`.
+        angles: in degrees, counter-clockwise; tiles of the turned picture follow those of the upright one.
 
     Raises:
         PictureError: the picture cannot be used, or makes more than ``MAX_TILES`` tiles.
@@ -254,7 +258,8 @@ def prepare(
     with decoding(source, max_pixels=cut.max_pixels, bit_depth=cut.bit_depth, demanding=demanding) as decoded:
         image = decoded.image
         boxes = cut.boxes(name, image.width, image.height)
-        pixels = np.stack([preprocess.resize(image, box) for box in boxes])
+        views = [image, *(rotated(image, angle) for angle in angles)]
+        pixels = np.stack([preprocess.resize(view, box) for view in views for box in boxes])
         rgb = np.array(image) if keep_rgb else None
     warning = joined(decoded.warning, blank_frame(pixels))
-    return Prepared(name, image.size, boxes, preprocess.normalise(pixels), rgb, warning)
+    return Prepared(name, image.size, boxes * len(views), preprocess.normalise(pixels), rgb, warning)

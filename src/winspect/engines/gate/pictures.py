@@ -40,3 +40,8 @@ def gate_pictures() -> tuple[list[np.ndarray], np.ndarray]:
 def calibration_pictures() -> list[np.ndarray]:
     """Twenty other pictures, uint8 RGB (240, 240, 3), good and with defects."""
     return _tiles(_CALIBRATION_ROWS)
+
+
+def good_pictures() -> list[np.ndarray]:
+    """The good ones of these: references for methods that score with good samples alone."""
+    return _tiles(_CALIBRATION_ROWS[:1])

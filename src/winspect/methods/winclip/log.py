@@ -76,7 +76,7 @@ class Log(Tiles):
         """See :class:`Method`; always with maps."""
         if references is None:
             return super().score(embeddings, pictures, text=text)
-        scores, zero_shot = self.zero_shot(embeddings, text)
+        scores, zero_shot = self.zero_shot_maps(embeddings, text)
         fused = log_fusion(embeddings, scores, zero_shot, references, self.weights, stride=self.recipe.stride)
         largest = array_namespace(scores).max
         return [PictureScores(float(largest(scores)), to_numpy(maps)) for _, scores, maps in split(pictures, *fused)]

@@ -83,7 +83,7 @@ class Paper(Method):
         maps: bool = True,
     ) -> list[PictureScores]:
         """See :class:`Method`."""
-        scores, zero_shot = self.zero_shot(embeddings, text)
+        scores, zero_shot = self.zero_shot_maps(embeddings, text)
         if references is None:
             return [
                 PictureScores(float(self._mean(picture, its_scores)), to_numpy(its_maps) if maps else None)
@@ -92,7 +92,7 @@ class Paper(Method):
         associations = self._associations(embeddings, references, pictures)
         return [self._sum(*rows) for rows in split(pictures, scores, zero_shot, associations)]
 
-    def zero_shot(self, embeddings: Embeddings, text: Array) -> tuple[Array, Array]:
+    def zero_shot_maps(self, embeddings: Embeddings, text: Array) -> tuple[Array, Array]:
         """Zero-shot scores (tiles,) and maps (tiles, rows, columns), 0 to 1."""
 
         def score(vectors: Array) -> Array:

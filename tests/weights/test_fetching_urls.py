@@ -10,15 +10,16 @@ import pytest
 
 from winspect.errors import WeightsCorruptError
 from winspect.weights import fetching
+from winspect.weights.cache import hash_file
 from winspect.weights.fetching import FetchError, Url
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 
 
 def fetch_url(url: str, target: Path, *, sha256_prefix: str | None = None) -> str:
-    path, sha256 = Url(url, sha256_prefix).fetch(target.parent)
+    path = Url(url, sha256_prefix).fetch(target.parent)
     assert path == target
-    return sha256
+    return hash_file(path)
 
 
 def leftovers(folder: Path) -> list[str]:

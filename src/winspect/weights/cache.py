@@ -54,7 +54,10 @@ def sha256_of(path: Path, cache_dir: str | os.PathLike[str] | None = None) -> st
     known = remembered_sha256(path, cache_dir)
     if known is None:
         known = hash_file(path)
-        remember_sha256(path, known, cache_dir)
+        with suppress(OSError):
+            note_path = _note_path(path, cache_dir)
+            note_path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(note_path, {"file": _fingerprint(path), "sha256": known})
     return known
 
 
@@ -65,14 +68,6 @@ def remembered_sha256(path: Path, cache_dir: str | os.PathLike[str] | None = Non
         if isinstance(note, dict) and note.get("file") == _fingerprint(path):
             return str(note["sha256"])
     return None
-
-
-def remember_sha256(path: Path, sha256: str, cache_dir: str | os.PathLike[str] | None = None) -> None:
-    """Note a file's SHA-256 for the next start. Says nothing where the cache cannot be written."""
-    with suppress(OSError):
-        note_path = _note_path(path, cache_dir)
-        note_path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note_path, {"file": _fingerprint(path), "sha256": sha256})
 
 
 def name_of(key: object) -> str:

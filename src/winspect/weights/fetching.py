@@ -62,14 +62,11 @@ class Url:
         """Where a browser finds the file."""
         return self.url
 
-    def fetch(self, folder: Path) -> tuple[Path, str]:
+    def fetch(self, folder: Path) -> Path:
         """Download into ``folder``, continuing where an earlier try stopped if a hash can prove the whole.
 
         The bytes go to a file ending in ``.part``; only a complete one with the right hash gets the final name. Of
         several processes one downloads, and the others wait for it. Progress is drawn on stderr.
-
-        Returns:
-            The file, and its SHA-256.
 
         Raises:
             FetchError: the server cannot be reached or refuses, or there is no space.
@@ -80,11 +77,10 @@ class Url:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{target}.lock"):
-                if target.is_file():  # another process was faster
-                    return target, hash_file(target)
-                sha256 = _download(self.url, part, self.sha256_prefix)
-                part.replace(target)
-                return target, sha256
+                if not target.is_file():  # another process was faster
+                    _download(self.url, part, self.sha256_prefix or "")
+                    part.replace(target)
+                return target
         except OSError as error:
             raise FetchError(f"cannot write {target}: {error.strerror or error}") from error
 
@@ -118,7 +114,7 @@ class Repository:
         """Where a browser finds the file (``HF_ENDPOINT`` is honoured)."""
         return huggingface_hub.hf_hub_url(self.repo, path.name)
 
-    def fetch(self, folder: Path) -> tuple[Path, str]:
+    def fetch(self, folder: Path) -> Path:
         """Download the first of the files that the repository has; as :meth:`Url.fetch`."""
         for file in self.files:
             try:
@@ -130,10 +126,9 @@ class Repository:
                 continue
             except Exception as error:  # of requests or httpx, by the version of the library
                 raise FetchError(_first_line(error)) from error
-            sha256 = hash_file(path)
             if etag and _SHA256.fullmatch(etag):  # what a large file's ETag is
-                _check_hash(path, sha256, etag, str(path))
-            return path, sha256
+                _check_hash(path, etag, str(path))
+            return path
         raise FetchError(f"{self.repo} has none of {', '.join(self.files)}")
 
     def _place(self, folder: Path) -> Path:
@@ -145,22 +140,19 @@ def last_part(url: str) -> str:
     return urlsplit(url).path.rpartition("/")[2]
 
 
-def _download(url: str, part: Path, sha256_prefix: str | None) -> str:
-    """Fill ``part`` and verify it; returns its SHA-256."""
+def _download(url: str, part: Path, sha256_prefix: str) -> None:
+    """Fill ``part`` and verify it."""
     left_over = _size(part) if sha256_prefix else 0
-    if sha256_prefix and left_over and (sha256 := hash_file(part)).startswith(sha256_prefix):
-        return sha256  # complete; the run before ended between the last byte and the rename
-    _fetch_with_retries(url, part, resume=sha256_prefix is not None)
-    sha256 = hash_file(part)
-    if left_over and not sha256.startswith(sha256_prefix or ""):  # the bytes left over were of another version
+    if not (left_over and hash_file(part).startswith(sha256_prefix)):  # else a run ended just before the rename
+        _fetch_with_retries(url, part, resume=bool(sha256_prefix))
+    if left_over and not hash_file(part).startswith(sha256_prefix):  # the bytes left over were of another version
         part.unlink()
-        return _download(url, part, sha256_prefix)
-    _check_hash(part, sha256, sha256_prefix or "", url)
-    return sha256
+        _fetch_with_retries(url, part, resume=True)
+    _check_hash(part, sha256_prefix, url)
 
 
-def _check_hash(path: Path, sha256: str, expected: str, name: str) -> None:
-    if sha256.startswith(expected):
+def _check_hash(path: Path, expected: str, name: str) -> None:
+    if not expected or (sha256 := hash_file(path)).startswith(expected):
         return
     path.unlink()
     shown = expected if len(expected) == len(sha256) else f"{expected}..."

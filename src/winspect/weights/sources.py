@@ -13,7 +13,7 @@ from winspect.system.files import expanded
 from winspect.system.opening import check_file
 from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY
 from winspect.weights.architectures import architecture, image_size, list_architectures
-from winspect.weights.cache import cache_folder, remember_sha256, remembered_sha256, sha256_of
+from winspect.weights.cache import cache_folder, remembered_sha256, sha256_of
 from winspect.weights.checkpoint import check_openable, check_zip, has_weights_suffix
 from winspect.weights.configs import (
     CONFIG_FILE,
@@ -90,8 +90,7 @@ def resolve(
         _fetch_config(model, folder)
     source = find(model, weights, cache_dir=cache_dir)
     if not source.present:
-        source, sha256 = _fetch(source, folder, offline=offline)
-        remember_sha256(source.path, sha256, cache_dir)
+        source = _fetch(source, folder, offline=offline)
     if source.kind != "bundled":
         _verify(source, cache_dir)
     return source
@@ -160,21 +159,20 @@ def _fetch_config(model: str, folder: Path) -> None:
         ) from error
 
 
-def _fetch(source: Source, folder: Path, *, offline: bool) -> tuple[Source, str]:
-    """The source with its file in place, and the file's SHA-256."""
+def _fetch(source: Source, folder: Path, *, offline: bool) -> Source:
+    """The source with its file in place."""
     if source.origin is None:
         raise WeightsMissingError(f"{source.path}: not found; the package is not complete, install it again")
     try:
         if offline:
             raise FetchError("offline, as asked")
-        path, sha256 = source.origin.fetch(folder)
+        return replace(source, path=source.origin.fetch(folder))
     except FetchError as error:
         raise WeightsMissingError(
             f"the weights {source.tag} of {source.model} are not on this machine and could not be fetched ({error}). "
             f"Fetch {source.address} where there is a network and put it at {source.path}, or name your copy with "
             f"--weights FILE. Without any download, --model {TINY} works now"
         ) from error
-    return replace(source, path=path), sha256
 
 
 def _verify(source: Source, cache_dir: _Folder) -> None:

@@ -166,7 +166,8 @@ def test_a_shard_is_its_file(shared, worker, four):
     pool_worker = SimpleNamespace(kept=None, predictor=worker, name="h:1", advance=lambda: steps.append(1))
     steps = []
     part = score(pool_worker, lambda: shared, inputs_of(*four), Plan(4, 4, "ab"), 0)
-    assert (part.rows.shard, part.rows.rows, part.rows.failed, part.worker) == (0, 4, 0, "h:1")
+    shard = part.rows.shard
+    assert (shard.shard, shard.rows, shard.failed, part.worker) == (0, 4, 0, "h:1")
     read = pq.read_table(pa.BufferReader(part.rows.content))
     assert read["id"].to_pylist() == [*map(str, four)] and len(steps) == 4
     alone = score(pool_worker, lambda: pytest.fail("fetched again"), inputs_of(four[2]))

@@ -13,7 +13,7 @@ import pytest
 from winspect.cluster.destination import Destination
 from winspect.cluster.reading import read_results
 from winspect.cluster.shards import encode, result_schema
-from winspect.cluster.summary import MOST_CLASSES, QUANTILES, check, summarise
+from winspect.cluster.summary import MOST_CLASSES, QUANTILES, summarise
 from winspect.errors import OutputError, PictureError, SourceError
 from winspect.methods.result import Result
 
@@ -199,16 +199,16 @@ def _shorten(place):
 def test_every_input_is_there_exactly_once(tmp_path, harm, told):
     with open_(tmp_path, 10) as destination:
         add(destination, [row(n, score=0.5) for n in range(10)])
-        check(destination)
+        destination.check()
         harm(tmp_path)
         with pytest.raises(OutputError, match=f"not every input has exactly one row: {told}"):
-            check(destination)
+            destination.check()
 
 
 def test_an_unfinished_run_does_not_pass(tmp_path):
     told = r"part-00002\.parquet is not there; and 22 more"
     with open_(tmp_path, 100) as destination, pytest.raises(OutputError, match=told):
-        check(destination)
+        destination.check()
 
 
 # Reading

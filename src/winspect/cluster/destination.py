@@ -16,7 +16,6 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from winspect.cluster.shards import (
@@ -25,7 +24,6 @@ from winspect.cluster.shards import (
     Plan,
     Shard,
     StrangeShardError,
-    hash_of,
     read_shards,
     rows_per_shard,
 )
@@ -37,8 +35,6 @@ from winspect.system.run_folder import FolderLock
 
 logger = logging.getLogger(__name__)
 
-_LOCK_FILE = f"{FOLDER}/lock"
-
 
 class Destination:
     """The place of a run's results. Make it with :meth:`open`; use it in a with-block.
@@ -48,8 +44,8 @@ class Destination:
         shards: the finished shards by number.
     """
 
-    def __init__(self, store: FolderStore, plan: Plan, shards: Mapping[int, Shard], lock: FolderLock | None) -> None:
-        self.store, self.plan, self.shards, self._lock = store, plan, dict(shards), lock
+    def __init__(self, store: FolderStore, plan: Plan, shards: dict[int, Shard], lock: FolderLock | None) -> None:
+        self.store, self.plan, self.shards, self._lock = store, plan, shards, lock
 
     @classmethod
     def open(
@@ -93,10 +89,10 @@ class Destination:
                 earlier = _earlier_run(store, resume=resume)
                 if shard_rows is None and earlier is not None:
                     shard_rows = earlier["layout"]["rows_per_shard"]
-                shard_rows = shard_rows or rows_per_shard(count, workers)
-                layout = {"inputs": count, "rows_per_shard": shard_rows, "arrays": arrays}
-                run = json.loads(json.dumps({**run, "schema": SCHEMA_VERSION, "layout": layout}))
-                plan = Plan(count, shard_rows, hash_of(run if earlier is None else earlier))
+                layout = {"inputs": count, "rows_per_shard": shard_rows or rows_per_shard(count, workers)}
+                run = {**run, "schema": SCHEMA_VERSION, "layout": {**layout, "arrays": arrays}}
+                run = json.loads(json.dumps(run))  # as it is read back
+                plan = Plan.of(earlier or run)
                 return cls(store, plan, _begun(store, plan, run, earlier), lock)
             except BaseException:
                 if lock is not None:
@@ -108,11 +104,12 @@ class Destination:
     def __enter__(self) -> Destination:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """List the shards, and let others write there."""
+        shards = [vars(self.shards[number]) for number in sorted(self.shards)]
+        counts = {"rows_per_shard": self.plan.shard_rows, "inputs": self.plan.inputs}
         try:
-            self._list_shards()
+            self._write(SHARDS_FILE, {"schema": SCHEMA_VERSION, **counts, "shards": shards})
         except OutputError:
             if error is None:
                 raise
@@ -140,22 +137,36 @@ class Destination:
         Raises:
             OutputError: it cannot be written. Finished shards are kept, and nothing half-written has a name.
         """
-        name = self.plan.file(part.shard)
-        self._write(name, part.content)
-        self.shards[part.shard] = Shard(part.shard, name, part.rows, part.failed, part.content.size)
+        self._write(part.shard.file, part.content)
+        self.shards[part.shard.shard] = part.shard
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Write ``_winspect/summary.json``. Raises OutputError."""
         self._write(SUMMARY_FILE, dict(summary))
 
-    def _list_shards(self) -> None:
-        shards = [vars(self.shards[number]) for number in sorted(self.shards)]
-        counts = {"rows_per_shard": self.plan.shard_rows, "inputs": self.plan.inputs}
-        self._write(SHARDS_FILE, {"schema": SCHEMA_VERSION, **counts, "shards": shards})
+    def check(self) -> None:
+        """Prove by the footers of the files that are there that every input has exactly one row.
+
+        Raises:
+            OutputError: a shard is missing, damaged or not of this run, or there is a Parquet file too many.
+        """
+        name = self.store.name
+        try:
+            found = read_shards(self.store, self.plan)
+        except OSError as error:
+            raise OutputError(f"{name}: cannot be listed ({error})") from error
+        wrong = [f"{file} {fault}" for file, fault in found.items() if isinstance(fault, ValueError)]
+        wrong += [f"{file} is not there" for file in self.plan.files() if file not in found]
+        if wrong:
+            more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise OutputError(
+                f"{name}: not every input has exactly one row: {'; '.join(wrong[:3])}{more}; "
+                "move away what does not belong there, and run again with --resume"
+            )
 
     def _write(self, name: str, content: Any) -> None:
         try:
-            (self.store.write_json if isinstance(content, dict) else self.store.write)(name, content)
+            self.store.write(name, content)
         except OSError as error:
             kept = f"finished shards are kept ({len(self.shards)} of {self.plan.number}), go on with --resume"
             raise OutputError(f"{self.store.refusal(error)}; {kept}") from error
@@ -177,10 +188,9 @@ def refuse_used(place: str, *, resume: bool) -> None:
 def _locked(store: FolderStore) -> FolderLock | None:
     """Make the folder, and keep others from writing there."""
     if not store.is_local:
-        store.make_folder(FOLDER)
+        store.fs.create_dir(store.path(FOLDER), recursive=True)
         return None
-    make_folder(Path(store.path(FOLDER)))
-    lock = FolderLock(Path(store.path(_LOCK_FILE)), store.name)
+    lock = FolderLock(make_folder(Path(store.path(FOLDER))) / "lock", store.name)
     lock.acquire()
     return lock
 
@@ -194,7 +204,7 @@ def _begun(
         raise OutputError(f"{store.name}: holds another run ({words}); choose another --out")
     store.remove_temporaries()
     if earlier is None:
-        store.write_json(RUN_FILE, run)
+        store.write(RUN_FILE, dict(run))
         return {}
     shards: dict[int, Shard] = {}
     for name, found in read_shards(store, plan).items():
@@ -221,14 +231,12 @@ def _earlier_run(store: FolderStore, *, resume: bool) -> dict[str, Any] | None:
     """The run that is there and may be gone on with. Raises OutputError for anything else that is there."""
     try:
         run = store.read_json(RUN_FILE)
-        if run is not None and not {"inputs", "rows_per_shard", "arrays"} <= run["layout"].keys():
-            raise ValueError("its layout is not whole")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        number = 0 if run is None else Plan.of(run).number
+    except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{store.name}/{RUN_FILE}: is not a batch's run ({error}); choose another --out") from error
     if run is None:
         _refuse_foreign(store)
     elif not resume:
-        number = Plan(run["layout"]["inputs"], run["layout"]["rows_per_shard"], "").number
         there = sum(name.startswith("part-") for name in store.visible_names())
         state = "a finished" if there == number else "an unfinished"
         raise OutputError(

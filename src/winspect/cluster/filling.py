@@ -16,7 +16,7 @@ from winspect.cluster.destination import Destination
 from winspect.cluster.inputs import Inputs
 from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.progress import Progress, Stages
-from winspect.cluster.scoring import Scored, score
+from winspect.cluster.scoring import score
 from winspect.cluster.shards import encode, result_schema
 from winspect.cluster.shared import Shared
 
@@ -63,33 +63,29 @@ def fill(
 
     with Progress(len(inputs), done=destination.rows_done, failed=destination.failed, visible=progress) as bar:
         for unit, outcome in pool.run(units, call, bar.show) if units else ():
-            if isinstance(outcome, Lost) and unit.ordinal is None:
+            is_lost, span, finished = isinstance(outcome, Lost), plan.span(unit.shard), time.perf_counter()
+            if is_lost and unit.ordinal is None:
                 logger.warning("the worker on shard %d died twice: its pictures are tried one by one", unit.shard)
                 apart[unit.shard] = {}
-                units.extend(Unit(unit.shard, ordinal) for ordinal in plan.span(unit.shard))
+                units.extend(Unit(unit.shard, ordinal) for ordinal in span)
                 continue
-            part = None if isinstance(outcome, Lost) else outcome.rows
+            part = None if is_lost else outcome.rows
             if unit.ordinal is not None:
                 rows = apart[unit.shard]
-                rows[unit.ordinal] = _lost_row(inputs, unit.ordinal, shared) if part is None else part
-                whole = len(rows) == len(plan.span(unit.shard))
-                part = encode(plan, unit.shard, pa.concat_tables(rows[at] for at in sorted(rows))) if whole else None
-            written = time.perf_counter()
+                rows[unit.ordinal] = _lost_row(inputs, unit.ordinal, shared) if is_lost else outcome.rows
+                whole = [apart.pop(unit.shard)[at] for at in span] if len(rows) == len(span) else []
+                part = encode(plan, unit.shard, pa.concat_tables(whole)) if whole else None
             if part is not None:
                 destination.add(part)
-                apart.pop(unit.shard, None)
-                now += part.rows
-                bar.add(part.rows, part.failed)
-            if isinstance(outcome, Scored):
-                spent = time.perf_counter() - written
-                stages.add(_count(outcome), outcome.worker, judge=outcome.seconds, paint=outcome.paint_s, write=spent)
+                now += part.shard.rows
+                bar.add(part.shard.rows, part.shard.failed)
+            if not is_lost:
+                count = len(span) if unit.ordinal is None else 1
+                spent = {"judge": outcome.seconds, "paint": outcome.paint_s, "write": time.perf_counter() - finished}
+                stages.add(count, outcome.worker, **spent)
     seconds = time.monotonic() - began
     pace = round(now / seconds, 2) if seconds else None
     return {"judged_now": now, "pictures_per_s": pace, "pipeline_seconds": round(seconds, 2), **stages.summary(seconds)}
-
-
-def _count(scored: Scored) -> int:
-    return len(scored.rows) if isinstance(scored.rows, pa.Table) else scored.rows.rows
 
 
 def _lost_row(inputs: Inputs, ordinal: int, shared: Shared) -> pa.Table:

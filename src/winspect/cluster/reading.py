@@ -45,28 +45,21 @@ def read_results(place: str, *, maps: bool = True) -> Iterator[Result]:
         store = FolderStore(place)
     except OutputError as error:
         raise SourceError(str(error)) from error
-    files, has_arrays = _finished_files(store)
-    return _results(store, files, [*_NEEDED, *_NEWER, *(_ARRAYS if maps and has_arrays else ())])
-
-
-def _finished_files(store: FolderStore) -> tuple[list[str], bool]:
-    """The shards in order, and whether they hold arrays."""
     try:
-        run, sizes = store.read_json(RUN_FILE), store.sizes()
+        run, there = store.read_json(RUN_FILE), store.sizes()
     except (OSError, ValueError) as error:
         raise SourceError(f"{store.name}: cannot be read ({error})") from error
     if run is None:
         raise SourceError(f"{store.name}: holds no results of winspect batch; name the folder or URI of its --out")
     try:
-        layout = run["layout"]
-        plan, has_arrays = Plan(layout["inputs"], layout["rows_per_shard"], ""), layout["arrays"]
+        plan, has_arrays = Plan.of(run), run["layout"]["arrays"]
     except (KeyError, TypeError) as error:
         raise SourceError(f"{store.name}/{RUN_FILE}: is not a batch's run ({error!r})") from error
-    files = {name: number for name, number in plan.files().items() if name in sizes}
+    files = {name: number for name, number in plan.files().items() if name in there}
     if len(files) < plan.number:
         done = sum(len(plan.span(number)) for number in files.values())
         raise SourceError(f"{store.name}: holds {done} of {plan.inputs} results; run the batch again with --resume")
-    return list(files), has_arrays
+    return _results(store, list(files), [*_NEEDED, *_NEWER, *(_ARRAYS if maps and has_arrays else ())])
 
 
 def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterator[Result]:

@@ -17,7 +17,7 @@ from winspect.cluster.filling import Unit, fill
 from winspect.cluster.inputs import Inputs, find_inputs
 from winspect.cluster.pool import Pool, Worker
 from winspect.cluster.shared import Inspection, Model, Shared, check_inspection, make_shared, portable
-from winspect.cluster.summary import check, summarise
+from winspect.cluster.summary import summarise
 from winspect.cluster.workers import plan_workers
 from winspect.errors import SettingsError
 from winspect.system.terminal import say
@@ -126,7 +126,7 @@ def batch(
                 resume=resume,
             ) as destination:
                 stages = fill(destination, inputs, pool, shared, progress=progress)
-                check(destination)
+                destination.check()
                 summary = {**summarise(destination), **stages, "seconds": round(time.monotonic() - began, 2)}
                 destination.close(summary)
     return summary

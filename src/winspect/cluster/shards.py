@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,17 +80,6 @@ def rows_per_shard(count: int, workers: int = 1) -> int:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A finished shard, as ``shards.json`` lists it."""
-
-    shard: int
-    file: str
-    rows: int
-    failed: int
-    bytes: int
-
-
-@dataclass(frozen=True)
 class Plan:
     """Which inputs lie in which shard: fixed before anything runs.
 
@@ -102,6 +91,11 @@ class Plan:
     inputs: int
     shard_rows: int
     run_hash: str
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Plan:
+        """The plan of a run, as ``run.json`` has it."""
+        return cls(run["layout"]["inputs"], run["layout"]["rows_per_shard"], hash_of(run))
 
     @property
     def number(self) -> int:
@@ -122,12 +116,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A shard as bytes: what a worker makes, and the driver puts in place."""
+class Shard:
+    """A finished shard, as ``shards.json`` lists it."""
 
     shard: int
+    file: str
     rows: int
     failed: int
+    bytes: int
+
+
+class Part(NamedTuple):
+    """A finished shard and its file's content: what a worker makes, and the driver puts in place."""
+
+    shard: Shard
     content: pa.Buffer
 
 
@@ -148,7 +150,8 @@ def encode(plan: Plan, shard: int, rows: pa.Table) -> Part:
         compression="zstd",
         use_dictionary=_FEW_VALUES,
     )
-    return Part(shard, len(rows), failed, sink.getvalue())
+    content = sink.getvalue()
+    return Part(Shard(shard, plan.file(shard), len(rows), failed, content.size), content)
 
 
 class StrangeShardError(ValueError):
@@ -167,7 +170,7 @@ def read_shards(store: FolderStore, plan: Plan) -> dict[str, Shard | ValueError]
         if name not in files:
             return StrangeShardError("is none of this run's shards")
         try:
-            return _read_footer(store, plan, files[name], sizes[name])
+            return _shard_of(plan, files[name], sizes[name], _footer_bytes(store, name))
         except ValueError as error:
             return error
         except OSError as error:
@@ -178,9 +181,17 @@ def read_shards(store: FolderStore, plan: Plan) -> dict[str, Shard | ValueError]
         return dict(zip(there, readers.map(look, there), strict=True))
 
 
-def _read_footer(store: FolderStore, plan: Plan, shard: int, size: int) -> Shard:
-    name = plan.file(shard)
-    footer_bytes = _footer_bytes(store, name)
+def _footer_bytes(store: FolderStore, name: str) -> bytes:
+    """A Parquet file's end. Read apart from its parsing: a network that fails is not a file that is damaged."""
+    with open_input(store.fs, store.path(name)) as file:
+        size = file.size()
+        end = file.read_at(min(size, _FOOTER_GUESS), max(size - _FOOTER_GUESS, 0))
+        need = int.from_bytes(end[-8:-4], "little") + 8  # its length, and the magic number
+        return end if need <= len(end) else file.read_at(min(size, need), max(size - need, 0))
+
+
+def _shard_of(plan: Plan, shard: int, size: int, footer_bytes: bytes) -> Shard:
+    """A shard as its footer describes it. Raises ValueError where it is not whole, or another's."""
     try:
         metadata = pq.read_metadata(pa.BufferReader(footer_bytes))
         footer = json.loads((metadata.metadata or {}).get(_FOOTER_KEY, b"{}"))
@@ -190,13 +201,4 @@ def _read_footer(store: FolderStore, plan: Plan, shard: int, size: int) -> Shard
         raise StrangeShardError("is of another run")
     if metadata.num_rows != len(plan.span(shard)):
         raise ValueError(f"holds {metadata.num_rows} rows, need {len(plan.span(shard))}")
-    return Shard(shard, name, metadata.num_rows, footer["failed"], size)
-
-
-def _footer_bytes(store: FolderStore, name: str) -> bytes:
-    """A Parquet file's end. Read apart from its parsing: a network that fails is not a file that is damaged."""
-    with open_input(store.fs, store.path(name)) as file:
-        size = file.size()
-        end = file.read_at(min(size, _FOOTER_GUESS), max(size - _FOOTER_GUESS, 0))
-        need = int.from_bytes(end[-8:-4], "little") + 8  # its length, and the magic number
-        return end if need <= len(end) else file.read_at(min(size, need), max(size - need, 0))
+    return Shard(shard, plan.file(shard), metadata.num_rows, footer["failed"], size)

@@ -39,11 +39,10 @@ class FolderStore:
 
     def __init__(self, place: str) -> None:
         try:
-            self.name = named(place)
             self.fs, root = open_place(place)
         except SourceError as error:
             raise OutputError(f"--out: {error}") from error
-        self.root = root.rstrip("/") or root
+        self.name, self.root = named(place), root.rstrip("/") or root
         self.is_local = self.fs.type_name == "local"
 
     def path(self, name: str) -> str:
@@ -58,10 +57,6 @@ class FolderStore:
     def visible_names(self) -> list[str]:
         """What the folder holds, but for winspect's own and hidden files."""
         return [name for name in self.sizes() if name != FOLDER and not name.startswith(".")]
-
-    def make_folder(self, name: str) -> None:
-        """Make a folder and those above it, where they are not there."""
-        self.fs.create_dir(self.path(name), recursive=True)
 
     def read_json(self, name: str) -> Any:
         """A JSON file's value; None where there is none. Raises ValueError when it is damaged."""
@@ -82,8 +77,10 @@ class FolderStore:
             if name.endswith(_TEMPORARY):
                 self.remove(f"{FOLDER}/{name}")
 
-    def write(self, name: str, content: bytes | pa.Buffer) -> None:
-        """Write a file atomically. Raises OSError; then nothing has the name."""
+    def write(self, name: str, content: bytes | pa.Buffer | dict[str, Any]) -> None:
+        """Write a file, or a value as JSON, atomically. Raises OSError; then nothing has the name."""
+        if isinstance(content, dict):
+            content = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
         path, temporary = self.path(name), self.path(f"{FOLDER}/{name.rpartition('/')[2]}{_TEMPORARY}")
         try:
             with self.fs.open_output_stream(temporary, compression=None) as file:
@@ -98,11 +95,7 @@ class FolderStore:
                 self.fs.delete_file(temporary)
             raise
         if self.is_local and os.name == "posix":  # elsewhere folders cannot be opened
-            _sync(str(Path(path).parent), os.O_RDONLY)
-
-    def write_json(self, name: str, value: object) -> None:
-        """Write a value as JSON, atomically."""
-        self.write(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+            _sync(os.path.dirname(path), os.O_RDONLY)
 
     def refusal(self, error: OSError) -> OutputError:
         """The store's refusal to write, as an error that names the place and the fix."""

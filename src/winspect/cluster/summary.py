@@ -1,4 +1,4 @@
-"""What a run came to: counts, scores, errors; and the proof that every input has its row."""
+"""What a run came to: counts, scores, errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from winspect.cluster.destination import Destination
-from winspect.cluster.shards import read_shards, result_schema
+from winspect.cluster.shards import result_schema
 from winspect.errors import OutputError
 
 QUANTILES = {"min": 0.0, **{str(level): level for level in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)}, "max": 1.0}
@@ -92,27 +92,6 @@ def _failures(destination: Destination) -> tuple[Counter[str], dict[str, Any]]:
             example = {"id": row["id"], "path": row["path"], "message": message}
             errors.setdefault(kind, {"count": 0, "example": example})["count"] += 1
     return failed, errors
-
-
-def check(destination: Destination) -> None:
-    """Prove by the footers of the files that are there that every input has exactly one row.
-
-    Raises:
-        OutputError: a shard is missing, damaged or not of this run, or there is a Parquet file too many.
-    """
-    store, plan = destination.store, destination.plan
-    try:
-        found = read_shards(store, plan)
-    except OSError as error:
-        raise OutputError(f"{store.name}: cannot be listed ({error})") from error
-    wrong = [f"{name} {fault}" for name, fault in found.items() if isinstance(fault, ValueError)]
-    wrong += [f"{name} is not there" for name in plan.files() if name not in found]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise OutputError(
-            f"{store.name}: not every input has exactly one row: {'; '.join(wrong[:3])}{more}; "
-            "move away what does not belong there, and run again with --resume"
-        )
 
 
 def _described(verdicts: Counter[str | None], failed: int, scores: np.ndarray) -> dict[str, Any]:

@@ -73,8 +73,10 @@ def fill(
             if unit.ordinal is not None:
                 rows = apart[unit.shard]
                 rows[unit.ordinal] = _lost_row(inputs, unit.ordinal, shared) if is_lost else outcome.rows
-                whole = [apart.pop(unit.shard)[at] for at in span] if len(rows) == len(span) else []
-                part = encode(plan, unit.shard, pa.concat_tables(whole)) if whole else None
+                part = None
+                if len(rows) == len(span):
+                    part = encode(plan, unit.shard, pa.concat_tables(rows[at] for at in span))
+                    del apart[unit.shard]
             if part is not None:
                 destination.add(part)
                 now += part.shard.rows

@@ -23,8 +23,8 @@ from winspect.cluster.cluster import (
     check_nodes,
     check_ray,
     connect,
-    result_of,
 )
+from winspect.cluster.pool import outcome_of
 from winspect.errors import ClusterError, MissingExtraError, SettingsError
 from winspect.system.installation import install_command
 
@@ -308,9 +308,9 @@ def test_errors_of_a_worker_come_home_as_they_were(ray_cluster):
 
     task = ray.remote(num_cpus=0)(fail)
     with pytest.raises(SettingsError, match=r"^stride: got 0$"):
-        result_of(task.remote(SettingsError, "stride: got 0"))
+        outcome_of(task.remote(SettingsError, "stride: got 0"))
     with pytest.raises(ClusterError, match=r"^a worker failed: no such thing$"):
-        result_of(task.remote(RuntimeError, "no such thing"))
+        outcome_of(task.remote(RuntimeError, "no such thing"))
 
 
 def test_a_polite_kill_stays_the_callers(not_connected, monkeypatch, process_as_before):

@@ -21,8 +21,7 @@ from winspect.cli import main as cli_main
 from winspect.cluster.cluster import Cluster, Node, connect
 from winspect.cluster.evaluating import ClusterScorer, measure
 from winspect.cluster.pool import Lost, Worker
-from winspect.cluster.shared import Model
-from winspect.cluster.workers import plan_workers
+from winspect.cluster.workers import Workers, plan_workers
 from winspect.datasets import open_dataset
 from winspect.errors import ClusterError
 from winspect.evaluation.report import read_parts, write_evaluation_report
@@ -47,22 +46,28 @@ def parts(tmp_path, monkeypatch):
     return lambda: open_dataset("mvtec", "parts")
 
 
+def worker_with(model):
+    worker = Worker(Workers("cpu", 1, 1, cpus=1), {})
+    worker.predictor = model
+    return worker
+
+
 @pytest.fixture
-def workers(model, monkeypatch):
+def workers(model):
     """What runs on workers runs here, in another folder. ``deadly`` categories take their workers down."""
-    monkeypatch.setattr(Model, "load", lambda self: model)
     seen = SimpleNamespace(asked=[], deadly=())
 
-    class Workers:
+    class Here:
         def __init__(self):
-            self.model, self._worker, self._here = Model(), Worker(Model()), os.getcwd()
+            self.model, self.here = {}, os.getcwd()
+            self.worker = worker_with(model)
 
         def ask(self, function, *arguments):
             os.chdir("/")
             try:
-                return self._worker.run(function, *arguments)
+                return self.worker.run(function, *arguments)
             finally:
-                os.chdir(self._here)
+                os.chdir(self.here)
 
         def run(self, units, call, look):
             while units:
@@ -72,7 +77,7 @@ def workers(model, monkeypatch):
                 look(0)
 
     cluster = Cluster(True, None, (Node("0", "here", 2, 0, 0),))
-    seen.model = lambda: ClusterScorer(cluster, Workers())
+    seen.model = lambda: ClusterScorer(cluster, Here())
     return seen
 
 
@@ -195,10 +200,10 @@ def test_a_part_that_takes_its_workers_down_ends_the_run_behind_the_others(parts
     assert evaluate(workers.model(), parts(), tmp_path / "there") == evaluate(model, parts(), tmp_path / "here")
 
 
-def test_a_worker_with_another_model_refuses(model, workers):
+def test_a_worker_with_another_model_refuses(model):
     other = replace(model.identity(), weights_sha256="ff")
     with pytest.raises(ClusterError, match=r"^a worker refuses to work: .*: the model there is another one \(weights"):
-        Worker(Model()).run(measure, None, "/", other)
+        worker_with(model).run(measure, None, "/", other)
 
 
 def test_maps_need_a_folder_that_every_machine_sees(parts, workers, tmp_path, monkeypatch):

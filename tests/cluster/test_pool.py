@@ -9,7 +9,6 @@ import pytest
 from tests.cluster.marks import RAYS_WARNINGS
 from winspect.cluster import pool
 from winspect.cluster.pool import Lost, Pool
-from winspect.cluster.shared import Model
 from winspect.cluster.workers import Workers
 from winspect.errors import ClusterError, SettingsError
 
@@ -19,7 +18,7 @@ pytestmark = [pytest.mark.ray, RAYS_WARNINGS]
 @pytest.fixture
 def workers(ray_cluster):
     """Two workers at most, that load nothing; ended behind the test."""
-    with Pool(Model(), Workers("cpu", 1, 2, cpus=1)) as made:
+    with Pool(Workers("cpu", 1, 2, cpus=1), {}) as made:
         yield made
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from winspect._version import __version__
 from winspect.cluster.local_cluster import private_token, started_closed
-from winspect.errors import ClusterError, MissingExtraError, WinspectError
+from winspect.errors import ClusterError, MissingExtraError
 from winspect.system.installation import install_command
 from winspect.system.machine import usable_cores
 
@@ -108,30 +108,11 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
             ray.shutdown()
 
 
-def result_of(reference: Any) -> Any:
-    """Wait for what a call on the cluster returns.
-
-    Raises:
-        WinspectError: as the function raised it there.
-        ClusterError: the process died, or cannot be had.
-    """
-    import ray
-
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, WinspectError):
-            raise error.cause from None
-        raise ClusterError(f"a worker failed: {_first_line(error.cause or error)}") from error
-    except ray.exceptions.RayError as error:
-        raise ClusterError(f"a worker failed: {_first_line(error)}") from error
-
-
 def _check_connected(address: str | None) -> None:
     """Refuse an address other than that of the cluster this process is connected to."""
     import ray
 
-    if address is None or address == "auto" or _is_client(ray):
+    if address is None or address == "auto" or ray.util.client.ray.is_connected():
         return
     here = ray.get_runtime_context().gcs_address
     if address != here:
@@ -165,20 +146,20 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
 def _refusal(address: str | None, error: Exception) -> str:
     text = f"{error} {error.__cause__ or ''}"
     if address is None:
-        return f"Ray cannot be started on this machine: {_first_line(error)}"
+        return f"Ray cannot be started on this machine: {first_line(error)}"
     if "InvalidAuthToken" in text or type(error).__name__ == "AuthenticationError":
         return (
             f"{address}: the cluster asks for its token: set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or "
             "~/.ray/auth_token"
         )
     if "ersion" in text and ("mismatch" in text or "different" in text):
-        return f"{address}: the cluster runs another release of Ray or Python than this machine: {_first_line(error)}"
+        return f"{address}: the cluster runs another release of Ray or Python than this machine: {first_line(error)}"
     if address == "auto":
         return "auto: no running Ray cluster was found from this machine: ray start --head, or name an address"
-    return f"{address}: cannot be reached: {_first_line(error)}; check the address, and that the cluster runs"
+    return f"{address}: cannot be reached: {first_line(error)}; check the address, and that the cluster runs"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return (lines[0] if len(lines) == 1 or not lines[0].endswith(":") else f"{lines[0]} {lines[-1]}")[:300]
 
@@ -195,10 +176,6 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         hint = "ray start prints the address; ray:// is port 10001, if it was not chosen otherwise"
         raise ClusterError(f"{address}: cannot be reached ({error}); check that the cluster runs: {hint}") from error
-
-
-def _is_client(ray: Any) -> bool:
-    return bool(ray.util.client.ray.is_connected())
 
 
 def _describe(*, is_local: bool, url: str | None = None) -> Cluster:
@@ -255,20 +232,21 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
     faults = [f"{asked[task].host}: no answer in {_CHECKED_S:.0f} s" for task in silent]
     gone = []  # died since they were listed: no worker will come to lie there
     for task in answered:
+        host = asked[task].host
         try:
-            faults += _lacks(asked[task].host, ray.get(task))
+            faults += _lacks(host, ray.get(task))
         except ray.exceptions.TaskUnschedulableError:
-            gone.append(asked[task].host)
+            gone.append(host)
         except ray.exceptions.RayError as error:
-            faults.append(f"{asked[task].host}: {_first_line(error)}")
+            faults.append(f"{host}: {first_line(error)}")
     if gone:
         logger.warning("machines of the cluster that have died are passed over: %s", ", ".join(gone))
     if len(gone) == len(asked):
         faults += [f"{host}: it has died" for host in gone]
     if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise ClusterError(
-            f"{len(faults)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(faults[:10])}"
-            f"{f'; and {len(faults) - 10} more' if len(faults) > 10 else ''}"
+            f"{len(faults)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(faults[:10])}{more}"
         )
 
 

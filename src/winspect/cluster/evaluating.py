@@ -11,7 +11,7 @@ from typing import Any
 
 from winspect.cluster.cluster import Cluster, check_nodes, connect
 from winspect.cluster.pool import Lost, Pool, Worker
-from winspect.cluster.shared import Model, check_same, portable
+from winspect.cluster.shared import check_same, portable
 from winspect.cluster.workers import plan_workers
 from winspect.errors import ClusterError
 from winspect.evaluation.category import Described, Keep, Part, PartScorer, score_part
@@ -48,8 +48,7 @@ def cluster_model(
     decode_threads = options.pop("workers", None)
     with connect(address, verbose=verbose) as cluster:
         planned = plan_workers(cluster, device, None if pool is None else str(pool), decode_threads)
-        loads = Model.on(planned, options)
-        with Pool[Part](loads, planned) as workers:
+        with Pool[Part](planned, options) as workers:
             yield ClusterScorer(cluster, workers)
 
 
@@ -114,7 +113,7 @@ class ClusterScorer(PartScorer):
             WinspectError: the model cannot be loaded there.
         """
         self._parts = list(parts)
-        weights = str(self.pool.model.options.get("weights", ""))
+        weights = str(self.pool.model.get("weights", ""))
         places = {part.root for part in parts}
         places |= {part.maps.folder for part in parts if part.maps.overlays or part.maps.raw_maps}
         needed = {os.path.abspath(place) for place in places}

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 from winspect.errors import ClusterError
 
@@ -25,8 +25,7 @@ def private_token(*, keep: bool = False) -> Iterator[None]:
     Raises:
         ClusterError: this release of Ray cannot be started so.
     """
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     os.environ["RAY_AUTH_MODE"] = "token"
     if not keep:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -63,30 +62,16 @@ def started_closed(*, dashboard: bool = False) -> Iterator[None]:
     Raises:
         ClusterError: this release of Ray cannot be started so.
     """
-    try:
-        from ray._private import ray_constants, services
+    from ray._private import ray_constants, services
 
-        loopback = _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
-        silent = nullcontext() if dashboard else _replaced(services, "start_api_server", lambda *_, **__: ("", None))
-    except (ImportError, AttributeError) as error:
-        raise _unknown_release(error) from error
-    with loopback, silent:
-        yield
-
-
-def _replaced(module: Any, name: str, value: Any) -> Any:
-    """A block in which a module's name has another value. Raises AttributeError where it has no such name."""
-    before = getattr(module, name)
-
-    @contextmanager
-    def replaced() -> Iterator[None]:
-        setattr(module, name, value)
+    with ExitStack() as stack:
         try:
-            yield
-        finally:
-            setattr(module, name, before)
-
-    return replaced()
+            stack.enter_context(mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False))
+            if not dashboard:
+                stack.enter_context(mock.patch.object(services, "start_api_server", lambda *_, **__: ("", None)))
+        except AttributeError as error:
+            raise _unknown_release(error) from error
+        yield
 
 
 def _unknown_release(error: Exception) -> ClusterError:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import ray
 
-from winspect.cluster.cluster import result_of
-from winspect.cluster.shared import Model
+from winspect.cluster.cluster import first_line
 from winspect.cluster.workers import Workers
-from winspect.errors import ClusterError
+from winspect.errors import ClusterError, WinspectError
 
 if TYPE_CHECKING:
     from winspect.inspector.base import Predictor
@@ -32,24 +33,35 @@ _LOOK_S = 2.0
 class Worker:
     """The actor: a process that loads a model when it is first needed, and runs functions with it, one at a time.
 
+    Args:
+        workers: its device and its threads.
+        model: options of :class:`winspect.WinCLIP`; or ``bundle`` alone, the folder of an edge bundle.
+
     Attributes:
         name: its machine and process number.
         kept: what functions keep between calls.
         done: steps of the function that runs.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model, self.name = model, f"{platform.node()}:{os.getpid()}"
+    def __init__(self, workers: Workers, model: Mapping[str, Any]) -> None:
+        self.workers, self.model, self.name = workers, model, f"{platform.node()}:{os.getpid()}"
         self.kept: Any = None
         self.done = 0
-        self._predictor: Predictor | None = None
 
-    @property
+    @cached_property
     def predictor(self) -> Predictor:
         """The model, loaded when first asked for."""
-        if self._predictor is None:
-            self._predictor = self.model.load()
-        return self._predictor
+        predictor: Predictor
+        if "bundle" in self.model:
+            from winspect.inspector.edge import load_bundle
+
+            predictor = load_bundle(self.model["bundle"])
+        else:
+            from winspect.inspector.winclip import WinCLIP
+
+            predictor = WinCLIP(**self.model, device=self.workers.device)
+        predictor.workers = self.workers.decode_threads
+        return predictor
 
     def advance(self, steps: int = 1) -> None:
         """Count steps of the function that runs."""
@@ -58,7 +70,10 @@ class Worker:
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(worker, *arguments)``; a ClusterError names this worker as the one that refuses."""
         self.done = 0
-        self.model.set_threads()  # those of this thread: calls come in one of two
+        if self.workers.threads is not None and "bundle" not in self.model:
+            import torch
+
+            torch.set_num_threads(self.workers.threads)  # this thread's, as calls come in one of two; engines ask it
         try:
             return function(self, *arguments)
         except ClusterError as error:
@@ -69,23 +84,26 @@ class Worker:
         return self.done
 
 
+@dataclass(frozen=True)
 class Lost:
     """The outcome of a unit that took its worker down each time it was tried."""
+
+    reason: str = ""
 
 
 class Pool(Generic[Unit]):
     """Workers on a cluster; use it in a with-block, which ends them.
 
     Args:
-        model: that each loads.
         workers: how many, and what Ray sets aside for each; the fewest are started at once.
+        model: that each loads, see :class:`Worker`.
     """
 
-    def __init__(self, model: Model, workers: Workers) -> None:
-        self.model, self.workers = model, workers
+    def __init__(self, workers: Workers, model: Mapping[str, Any]) -> None:
+        self.workers, self.model = workers, model
         # Two calls at a time: one that works, and one that counts.
         options = {"max_restarts": -1, "max_task_retries": _TRIES - 1, "max_concurrency": 2}
-        self._start = ray.remote(Worker).options(scheduling_strategy="SPREAD", **options, **workers.options()).remote
+        self._actor = ray.remote(Worker).options(scheduling_strategy="SPREAD", **options, **workers.options())
         self._workers: list[Any] = []
         self._busy: dict[Any, tuple[Any, Unit | None]] = {}
         self._deaths, self._has_worked = 0, False
@@ -105,7 +123,10 @@ class Pool(Generic[Unit]):
             WinspectError: as the function raised it there.
             ClusterError: the process died, or cannot be had.
         """
-        return result_of(self._workers[0].run.remote(function, *arguments))
+        outcome = outcome_of(self._workers[0].run.remote(function, *arguments))
+        if isinstance(outcome, Lost):
+            raise ClusterError(f"a worker failed: {outcome.reason}")
+        return outcome
 
     def run(
         self,
@@ -132,7 +153,7 @@ class Pool(Generic[Unit]):
                 look(self._steps())
             for reference in finished:
                 worker, unit = self._busy.pop(reference)
-                outcome = _outcome(reference)
+                outcome = outcome_of(reference)
                 if isinstance(outcome, Lost):
                     worker = self._reviewed(worker, is_idle=unit is None)
                     self._busy[worker.count.remote()] = worker, None  # it gets work when it is back
@@ -146,7 +167,7 @@ class Pool(Generic[Unit]):
                     yield unit, outcome
 
     def _grow(self, number: int) -> None:
-        self._workers += [self._start(self.model) for _ in range(number - len(self._workers))]
+        self._workers += [self._actor.remote(self.workers, self.model) for _ in range(number - len(self._workers))]
 
     def _dismiss(self, worker: Any) -> None:
         """Give back what a worker has of the cluster: another may wait for it."""
@@ -160,29 +181,29 @@ class Pool(Generic[Unit]):
             raise ClusterError("no worker scored anything: each died at its first pictures; look at Ray's logs")
         if is_idle:
             self._dismiss(worker)
-            self._workers.append(self._start(self.model))
-            worker = self._workers[-1]
-        return worker
+            self._grow(len(self._workers) + 1)
+        return self._workers[-1] if is_idle else worker
 
     def _steps(self) -> int:
         """Steps done of the units in work, of the workers that answer at once."""
         asked = [worker.count.remote() for worker, unit in self._busy.values() if unit is not None]
         answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_LOOK_S) if asked else ([], [])
-        counts = [_outcome(reference) for reference in answered]
+        counts = map(outcome_of, answered)
         return sum(count for count in counts if not isinstance(count, Lost))
 
 
-def _outcome(reference: Any) -> Any:
-    """What a call returned; :class:`Lost` where its worker died.
+def outcome_of(reference: Any) -> Any:
+    """Wait for what a call on the cluster returns; :class:`Lost` where its process died, or cannot be had.
 
     Raises:
-        WinspectError: as the call raised it.
+        WinspectError: as the function raised it there.
+        ClusterError: the function failed otherwise.
     """
     try:
-        return result_of(reference)
-    except ClusterError as error:
-        if isinstance(error.__cause__, ray.exceptions.RayError) and not isinstance(
-            error.__cause__, ray.exceptions.RayTaskError
-        ):
-            return Lost()
-        raise
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, WinspectError):
+            raise error.cause from None
+        raise ClusterError(f"a worker failed: {first_line(error.cause or error)}") from error
+    except ray.exceptions.RayError as error:
+        return Lost(first_line(error))

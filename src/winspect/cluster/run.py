@@ -16,7 +16,7 @@ from winspect.cluster.filesystems import is_uri
 from winspect.cluster.filling import Unit, fill
 from winspect.cluster.inputs import Inputs, find_inputs
 from winspect.cluster.pool import Pool, Worker
-from winspect.cluster.shared import Inspection, Model, Shared, check_inspection, make_shared, portable
+from winspect.cluster.shared import Inspection, Shared, check_inspection, make_shared, portable
 from winspect.cluster.summary import summarise
 from winspect.cluster.workers import plan_workers
 from winspect.errors import SettingsError
@@ -114,7 +114,7 @@ def batch(
             say(f"Ray's dashboard: {cluster.dashboard_url}{token}")
         check_nodes(cluster, _local_places(inputs, inspection, options))
         planned = plan_workers(cluster, device, None if workers is None else str(workers), decode_threads)
-        with Pool[Unit](Model.on(planned, options), planned) as pool:
+        with Pool[Unit](planned, options) as pool:
             shared = pool.ask(prepare, inspection)
             with Destination.open(
                 place,

@@ -1,4 +1,4 @@
-"""What is made once and sent to every worker: text embeddings, good samples, the rule; and how a model is loaded."""
+"""What is made once and sent to every worker: text embeddings, good samples, the rule."""
 
 from __future__ import annotations
 
@@ -18,53 +18,8 @@ from winspect.system.preferences import default_precision
 from winspect.weights import LOCAL
 
 if TYPE_CHECKING:
-    from winspect.cluster.workers import Workers
     from winspect.inspector.base import Predictor
     from winspect.inspector.class_state import ClassState
-
-
-@dataclass(frozen=True)
-class Model:
-    """How a worker loads its model.
-
-    Attributes:
-        options: of :class:`winspect.WinCLIP`; or ``bundle`` alone, the folder of an edge bundle.
-        threads: of its mathematics on a CPU; None for the machine's.
-        decode_threads: that decode and resize its pictures; None for one per core, at most 8.
-    """
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    threads: int | None = None
-    decode_threads: int | None = None
-
-    @classmethod
-    def on(cls, workers: Workers, options: Mapping[str, Any]) -> Model:
-        """The model of each of some workers."""
-        device = {} if "bundle" in options else {"device": workers.device}
-        return cls({**options, **device}, workers.threads, workers.decode_threads)
-
-    def load(self) -> Predictor:
-        """Load it in this process."""
-        bundle = self.options.get("bundle")
-        if bundle is not None:
-            from winspect.inspector.edge import load_bundle
-
-            predictor: Predictor = load_bundle(bundle)
-        else:
-            from winspect.inspector.winclip import WinCLIP
-
-            self.set_threads()
-            predictor = WinCLIP(**self.options)
-        if self.decode_threads is not None:
-            predictor.workers = self.decode_threads
-        return predictor
-
-    def set_threads(self) -> None:
-        """Limit this thread's mathematics; the engines take their number of threads from here."""
-        if self.threads is not None and "bundle" not in self.options:
-            import torch
-
-            torch.set_num_threads(self.threads)
 
 
 def portable(model: Mapping[str, Any]) -> dict[str, Any]:

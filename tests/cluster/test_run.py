@@ -16,12 +16,12 @@ from PIL import Image
 
 from tests.cluster.marks import RAYS_WARNINGS
 from winspect.cli.main import main
-from winspect.cluster import batch, filling, read_results, run
+from winspect.cluster import batch, read_results, run
 from winspect.cluster.destination import Destination
-from winspect.cluster.filling import Unit, fill
 from winspect.cluster.inputs import find_inputs
 from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.progress import Progress
+from winspect.cluster.run import Unit, fill
 from winspect.cluster.scoring import Scored
 from winspect.cluster.shards import encode, result_schema
 from winspect.cluster.shared import Inspection, Shared
@@ -274,6 +274,9 @@ class Workers:
             is_deadly = any(row["ordinal"] in self.deadly for row in inputs)
             yield unit, Lost() if is_deadly else self.scored(inputs, *whole)
 
+    def share(self, value):
+        return lambda: value
+
     def scored(self, inputs, *whole):
         rows = [row | self.shared.made_by | {"anomaly_score": row["ordinal"] / 10} for row in inputs]
         table = pa.Table.from_pylist(rows, schema=result_schema(arrays=False))
@@ -281,12 +284,11 @@ class Workers:
 
 
 @pytest.fixture
-def six(tmp_path, tiny, monkeypatch):
+def six(tmp_path, tiny):
     """Six inputs in three shards; ``run`` fills a destination with what the workers give back."""
     for number in range(6):
         Image.new("RGB", (10, 10)).save(tmp_path / f"part{number}.png")
     inputs, shared = find_inputs([str(tmp_path)]), Shared(tiny.identity(), {}, Inspection(["object"]))
-    monkeypatch.setattr(filling.ray, "put", lambda value: value)
     seen = SimpleNamespace(out=tmp_path / "out")
 
     def run(*, resume=False, deadly=()):

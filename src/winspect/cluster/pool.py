@@ -11,7 +11,7 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import ray
@@ -127,6 +127,10 @@ class Pool(Generic[Unit]):
         if isinstance(outcome, Lost):
             raise ClusterError(f"a worker failed: {outcome.reason}")
         return outcome
+
+    def share(self, value: Any) -> Callable[[], Any]:
+        """A function that gives the value, on the cluster too; it is sent once to a machine."""
+        return partial(ray.get, ray.put(value))
 
     def run(
         self,

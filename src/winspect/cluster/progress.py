@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import Any
 
 from tqdm import tqdm
@@ -23,10 +23,11 @@ class Progress:
     """
 
     def __init__(self, total: int, *, done: int = 0, failed: int = 0, visible: bool = True) -> None:
-        self.total, self.done, self.failed, self.visible = total, done, failed, visible
-        self._first, self._began, self._printed_at = done, time.monotonic(), time.monotonic()
-        self._under_way = 0
+        self.total, self.done, self.failed = total, done, failed
+        self._first, self._under_way = done, 0
+        self._began = self._printed_at = time.monotonic()
         is_terminal = visible and sys.stderr.isatty()
+        self._has_lines = visible and not is_terminal
         self._bar = tqdm(
             total=total, initial=done, unit="picture", file=sys.stderr, disable=not is_terminal, smoothing=0.05
         )
@@ -48,7 +49,7 @@ class Progress:
         self._under_way = under_way
         self._bar.set_postfix(failed=self.failed, refresh=False)
         self._bar.update(self.done + under_way - self._bar.n)
-        if self.visible and self._bar.disable and time.monotonic() - self._printed_at >= _EVERY_S:
+        if self._has_lines and time.monotonic() - self._printed_at >= _EVERY_S:
             self._printed_at = time.monotonic()
             say(self.line())
 
@@ -73,20 +74,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-@dataclass
 class Stages:
     """The seconds each stage worked, and in which processes. Decoding is part of judging: its threads work beside."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("judge", "paint", "write"), 0.0))
-    workers: set[str] = field(default_factory=set)
-    rows: int = 0
+    def __init__(self) -> None:
+        self._seconds, self._workers, self._rows = Counter[str](), set[str](), 0
 
     def add(self, rows: int, worker: str, **seconds: float) -> None:
-        """Count rows that a worker scored, and the seconds of each stage."""
-        self.rows += rows
-        self.workers.add(worker)
-        for stage, spent in seconds.items():
-            self.seconds[stage] += spent
+        """Count rows that a worker scored, and the seconds of each stage: ``judge``, ``paint``, ``write``."""
+        self._rows += rows
+        self._workers.add(worker)
+        self._seconds.update(seconds)
 
     def summary(self, wall_s: float) -> dict[str, Any]:
         """Each stage's seconds, milliseconds per picture, processes, and how busy these were; and the busiest stage.
@@ -95,15 +93,16 @@ class Stages:
             wall_s: of the whole run.
         """
         stages: dict[str, Any] = {}
-        for stage, seconds in self.seconds.items():
-            if not seconds:
-                continue
-            processes = 1 if stage == "write" else len(self.workers)
-            stages[stage] = {
-                "seconds": round(seconds, 2),
-                "ms_per_picture": round(1000 * seconds / max(1, self.rows), 3),
-                "processes": processes,
-                "busy": round(min(1.0, seconds / (processes * wall_s)), 3) if wall_s else None,
-            }
-        slowest = max(stages, key=lambda stage: stages[stage]["busy"] or 0, default=None)
-        return {"stages": stages, "slowest_stage": slowest}
+        for stage, seconds in self._seconds.items():
+            processes = 1 if stage == "write" else len(self._workers)
+            if seconds:
+                stages[stage] = {
+                    "seconds": round(seconds, 2),
+                    "ms_per_picture": round(1000 * seconds / max(1, self._rows), 3),
+                    "processes": processes,
+                    "busy": round(min(1.0, seconds / (processes * wall_s)), 3) if wall_s else None,
+                }
+        return {
+            "stages": stages,
+            "slowest_stage": max(stages, key=lambda name: stages[name]["busy"] or 0, default=None),
+        }

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
 
 from winspect.calibration import DecisionRule
 from winspect.cluster.cluster import check_nodes, check_ray, connect
 from winspect.cluster.destination import Destination, refuse_used
 from winspect.cluster.filesystems import is_uri
-from winspect.cluster.filling import Unit, fill
 from winspect.cluster.inputs import Inputs, find_inputs
-from winspect.cluster.pool import Pool, Worker
+from winspect.cluster.pool import Lost, Pool, Worker
+from winspect.cluster.progress import Progress, Stages
+from winspect.cluster.scoring import score
+from winspect.cluster.shards import encode, result_schema
 from winspect.cluster.shared import Inspection, Shared, check_inspection, make_shared, portable
 from winspect.cluster.summary import summarise
 from winspect.cluster.workers import plan_workers
@@ -25,8 +31,23 @@ from winspect.system.terminal import say
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, RegionRule
 
+logger = logging.getLogger(__name__)
+
 MAPS = ("none", "arrays", "overlays", "both")
 """What is kept of maps: nothing; the patch grid's arrays, in the shards; heat maps over pictures, as files; both."""
+
+_LOST = {
+    "type": "WorkerLost",
+    "message": "the process that worked on this picture died each time it was tried, alone with it too (out of memory, "
+    "or a crash of a library): look at the picture, and at Ray's logs",
+}
+
+
+class Unit(NamedTuple):
+    """What a worker is given: a shard, or one picture of it, by ordinal."""
+
+    shard: int
+    ordinal: int | None = None
 
 
 def batch(
@@ -118,7 +139,7 @@ def batch(
             shared = pool.ask(prepare, inspection)
             with Destination.open(
                 place,
-                _description(shared, inputs, maps),
+                _description(shared, inputs.sha256, maps),
                 count=len(inputs),
                 shard_rows=shard_rows,
                 workers=planned.most,
@@ -137,6 +158,61 @@ def prepare(worker: Worker, inspection: Inspection) -> Shared:
     return make_shared(worker.predictor, inspection)
 
 
+def fill(
+    destination: Destination, inputs: Inputs, pool: Pool[Unit], shared: Shared, *, progress: bool = False
+) -> dict[str, Any]:
+    """Score what the destination lacks; returns what the stages took, and the pace, for the summary.
+
+    Raises:
+        ClusterError: a worker refuses to work, or none of them lives long enough to score anything.
+        OutputError: the destination cannot be written.
+    """
+    began, stages, plan, now = time.monotonic(), Stages(), destination.plan, 0
+    units = deque(Unit(number) for number in destination.missing())
+    apart: dict[int, dict[int, pa.Table]] = {}  # the rows of shards that are tried picture by picture
+    fetch = pool.share(shared) if units else None
+
+    def call(unit: Unit) -> Sequence[Any]:
+        if unit.ordinal is None:
+            return score, fetch, inputs.rows(plan.span(unit.shard)), plan, unit.shard
+        return score, fetch, inputs.rows(range(unit.ordinal, unit.ordinal + 1))
+
+    with Progress(len(inputs), done=destination.rows_done, failed=destination.failed, visible=progress) as bar:
+        for unit, outcome in pool.run(units, call, bar.show) if units else ():
+            is_lost, span, finished = isinstance(outcome, Lost), plan.span(unit.shard), time.perf_counter()
+            if is_lost and unit.ordinal is None:
+                logger.warning("the worker on shard %d died twice: its pictures are tried one by one", unit.shard)
+                apart[unit.shard] = {}
+                units.extend(Unit(unit.shard, ordinal) for ordinal in span)
+                continue
+            part = None if is_lost else outcome.rows
+            if unit.ordinal is not None:
+                rows = apart[unit.shard]
+                rows[unit.ordinal] = _lost_row(inputs, unit.ordinal, shared) if is_lost else outcome.rows
+                part = None
+                if len(rows) == len(span):
+                    part = encode(plan, unit.shard, pa.concat_tables(rows[at] for at in span))
+                    del apart[unit.shard]
+            if part is not None:
+                destination.add(part)
+                now += part.shard.rows
+                bar.add(part.shard.rows, part.shard.failed)
+            if not is_lost:
+                count = len(span) if unit.ordinal is None else 1
+                spent = {"judge": outcome.seconds, "paint": outcome.paint_s, "write": time.perf_counter() - finished}
+                stages.add(count, outcome.worker, **spent)
+    seconds = time.monotonic() - began
+    pace = round(now / seconds, 2) if seconds else None
+    return {"judged_now": now, "pictures_per_s": pace, "pipeline_seconds": round(seconds, 2), **stages.summary(seconds)}
+
+
+def _lost_row(inputs: Inputs, ordinal: int, shared: Shared) -> pa.Table:
+    """The row of an input that cannot be scored by any means."""
+    (row,) = inputs.rows(range(ordinal, ordinal + 1))
+    schema = result_schema(arrays=shared.inspection.arrays)
+    return pa.Table.from_pylist([row | shared.made_by | {"error": _LOST}], schema=schema)
+
+
 def _local_places(inputs: Inputs, inspection: Inspection, options: Mapping[str, Any]) -> list[str]:
     """Files and folders that every machine of a cluster must see."""
     first = inputs.rows(range(1))[0]
@@ -147,7 +223,7 @@ def _local_places(inputs: Inputs, inspection: Inspection, options: Mapping[str, 
     return [place for place in places if not is_uri(place)]
 
 
-def _description(shared: Shared, inputs: Inputs, maps: str) -> dict[str, Any]:
+def _description(shared: Shared, inputs_sha256: str, maps: str) -> dict[str, Any]:
     """What decides the rows, for ``run.json``."""
     inspection, rule = shared.inspection, shared.inspection.rule
     samples = [sample for state in shared.states.values() for sample in state.samples]
@@ -158,7 +234,7 @@ def _description(shared: Shared, inputs: Inputs, maps: str) -> dict[str, Any]:
     }
     return {
         **shared.identity.document(),
-        "inputs": inputs.sha256,
+        "inputs": inputs_sha256,
         "references": sorted({sample.sha256 or sample.path for sample in samples}),
         "threshold": rule.threshold,
         "calibration": calibration,

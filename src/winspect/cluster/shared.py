@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from winspect.calibration.judgement import check_threshold
 from winspect.errors import ClusterError, SettingsError
 from winspect.methods.identity import Identity
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
-from winspect.pictures.heatmaps import ScoreRange, run_range
+from winspect.pictures.heatmaps import ScoreRange
 from winspect.system.preferences import default_precision
 from winspect.weights import LOCAL
 
@@ -74,13 +75,13 @@ class Shared:
         identity: of the model that made this; a worker whose model differs refuses to work.
         states: of each class.
         inspection: what the model is asked for.
-        ranges: the scale of each class' heat maps; None stretches them.
+        ranges: the scale of each class' heat maps; none where they are stretched.
     """
 
     identity: Identity
     states: Mapping[str, ClassState]
     inspection: Inspection
-    ranges: Mapping[str, ScoreRange | None] = field(default_factory=dict)
+    ranges: Mapping[str, ScoreRange] = field(default_factory=dict)
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -103,24 +104,14 @@ def make_shared(predictor: Predictor, inspection: Inspection) -> Shared:
         inspection.rule.calibration.check_model(predictor, inspection.classes[0])
     # From then on it says what runs.
     predictor.prepare_engine(inspection.classes[0], maps=inspection.needs_maps)
+    has_ranges = inspection.overlays is not None and not inspection.stretch
+    good_levels, rule = predictor.good_levels, inspection.rule
     return Shared(
         identity=predictor.identity(),
         states={name: predictor.state_of(name) for name in inspection.classes},
         inspection=inspection,
-        ranges={name: _range_of(predictor, name, inspection) for name in inspection.classes}
-        if inspection.overlays is not None
-        else {},
+        ranges={name: rule.heat_range(partial(good_levels, name)) for name in inspection.classes if has_ranges},
     )
-
-
-def _range_of(predictor: Predictor, name: str, inspection: Inspection) -> ScoreRange | None:
-    if inspection.stretch:
-        return None
-    calibration, regions = inspection.rule.calibration, inspection.rule.regions
-    threshold = None if regions is None else regions.pixel_threshold
-    if calibration is not None and calibration.map_maxima is not None:
-        return run_range(calibration.map_maxima, threshold or calibration.pixel_threshold)
-    return run_range(predictor.good_levels(name), threshold)
 
 
 def check_inspection(inspection: Inspection) -> None:

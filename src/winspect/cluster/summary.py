@@ -35,19 +35,20 @@ def summarise(destination: Destination) -> dict[str, Any]:
         OutputError: a shard cannot be read.
     """
     try:
-        scored, warned = _scored(destination)
-        failed, errors = _failures(destination)
+        rows, fine = _dataset(destination), ds.field("error").is_null()
+        scored = rows.to_table(["class", "verdict", "anomaly_score"], filter=fine).unify_dictionaries()
+        warned = rows.count_rows(filter=ds.field("warning").is_valid())
+        failed, errors = _failures(rows)
     except (OSError, ValueError) as error:
         raise OutputError(f"{destination.store.name}: cannot be read ({error}); go on with --resume") from error
     kinds, scores = scored["class"].combine_chunks(), scored["anomaly_score"].to_numpy()
     verdicts: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
     for group in scored.group_by(["class", "verdict"]).aggregate([([], "count_all")]).to_pylist():
         verdicts[group["class"]][group["verdict"]] = group["count_all"]
-    names, codes = sorted({*verdicts, *failed}), kinds.indices.to_numpy()
-    known = dict(zip(kinds.dictionary.to_pylist(), range(len(kinds.dictionary)), strict=True))
+    names, codes, known = sorted({*verdicts, *failed}), kinds.indices.to_numpy(), kinds.dictionary.to_pylist()
     classes = {}
     if 1 < len(names) <= MOST_CLASSES:
-        of_class = {name: scores[codes == known.get(name, -1)] for name in names}
+        of_class = {name: scores[codes == (known.index(name) if name in known else -1)] for name in names}
         classes["classes"] = {name: _described(verdicts[name], failed[name], of_class[name]) for name in names}
     shards = destination.shards.values()
     return {
@@ -73,24 +74,14 @@ def _dataset(destination: Destination) -> ds.Dataset:
     return ds.dataset(files, schema=schema, filesystem=store.fs, format=ds.ParquetFileFormat(read_options=options))
 
 
-def _scored(destination: Destination) -> tuple[pa.Table, int]:
-    """Class, verdict and score of the rows that have one; and the number of rows with a warning."""
-    rows, fine = _dataset(destination), ds.field("error").is_null()
-    table = rows.to_table(["class", "verdict", "anomaly_score"], filter=fine).unify_dictionaries()
-    return table, rows.count_rows(filter=ds.field("warning").is_valid())
-
-
-def _failures(destination: Destination) -> tuple[Counter[str], dict[str, Any]]:
+def _failures(rows: ds.Dataset) -> tuple[Counter[str], dict[str, Any]]:
     """Failures by class; and by type of error, their number and the first as an example."""
-    failed: Counter[str] = Counter()
-    errors: dict[str, Any] = {}
-    columns, filter = ["id", "path", "class", "error"], ds.field("error").is_valid()
-    for batch in _dataset(destination).to_batches(columns=columns, filter=filter):
+    failed, errors = Counter[str](), dict[str, Any]()
+    for batch in rows.to_batches(columns=["id", "path", "class", "error"], filter=ds.field("error").is_valid()):
         for row in batch.to_pylist():
             failed[row["class"]] += 1
-            kind, message = row["error"]["type"], row["error"]["message"]
-            example = {"id": row["id"], "path": row["path"], "message": message}
-            errors.setdefault(kind, {"count": 0, "example": example})["count"] += 1
+            example = {"id": row["id"], "path": row["path"], "message": row["error"]["message"]}
+            errors.setdefault(row["error"]["type"], {"count": 0, "example": example})["count"] += 1
     return failed, errors
 
 

@@ -63,43 +63,46 @@ def plan_workers(
     fewest, most = _range(number)
     if decode_threads is not None and decode_threads < 1:
         raise SettingsError(f"decode threads: got {decode_threads}, need 1 or more")
-    if kind != "cpu":
-        counts = [(node.gpus if kind == "cuda" else node.npus, node.cpus) for node in cluster.nodes]
-        most = most or max(1, int(sum(devices for devices, _ in counts)))
-        share = min(cpus / devices for devices, cpus in counts if devices)
-        one = {"gpus": 1} if kind == "cuda" else {"npus": 1}
-        cpus = math.floor(share) if share >= 1 else share
-    else:
+    accelerator: dict[str, Any] = {}
+    threads = None
+    if kind == "cpu":
         cores = [node.cpus for node in cluster.nodes if node.cpus > 0] or [1.0]
         most = most or len(cores)
-        one, cpus = {}, min(cores) / math.ceil(most / len(cores))
-        threads = os.environ.get("OMP_NUM_THREADS", "") if cluster.is_local else ""
+        cpus = min(cores) / math.ceil(most / len(cores))
+        limit = os.environ.get("OMP_NUM_THREADS", "") if cluster.is_local else ""
+        threads = int(limit) if limit.isdigit() and int(limit) else max(1, int(cpus))
+    else:
+        accelerator = {f"{kind}s": 1}
+        counts = [(getattr(node, f"{kind}s"), node.cpus) for node in cluster.nodes]
+        most = most or max(1, int(sum(devices for devices, _ in counts)))
+        share = min(cores / devices for devices, cores in counts if devices)
+        cpus = math.floor(share) if share >= 1 else share
     return Workers(
-        {"cuda": "cuda", "npu": "npu:0"}.get(kind, "cpu" if device == "auto" else device),
+        {"gpu": "cuda", "npu": "npu:0"}.get(kind, "cpu" if device == "auto" else device),
         min(fewest, most),
         most,
         cpus=cpus,
-        **one,
-        threads=None if one else int(threads) if threads.isdigit() and int(threads) else max(1, int(cpus)),
+        **accelerator,
+        threads=threads,
         decode_threads=decode_threads or min(max(1, int(cpus)), _MOST_DECODE_THREADS),
     )
 
 
 def _kind(cluster: Cluster, device: str) -> str:
-    known = {"cuda": any(node.gpus for node in cluster.nodes), "npu": any(node.npus for node in cluster.nodes)}
+    """``cpu``, or the kind of accelerator that computes: ``gpu`` or ``npu``."""
+    known = {"gpu": any(node.gpus for node in cluster.nodes), "npu": any(node.npus for node in cluster.nodes)}
     if device == "auto":
         return next((kind for kind, there in known.items() if there), "cpu")
     if device == "cpu" or device.startswith("openvino:"):
         return "cpu"
-    kind = "npu" if device == "npu:0" else device
-    if kind not in known:
+    kind = {"cuda": "gpu", "npu": "npu", "npu:0": "npu"}.get(device)
+    if kind is None:
         raise DeviceError(
             f"got the device {device!r}, need auto, cpu, cuda or npu: Ray gives each worker one of its own"
         )
     if not known[kind]:
-        what = "NPU" if kind == "npu" else "GPU"
         raise DeviceError(
-            f"got the device {device!r}, but no machine of the cluster offers Ray a {what}; use --device cpu"
+            f"got the device {device!r}, but no machine of the cluster offers Ray a {kind.upper()}; use --device cpu"
         )
     return kind
 

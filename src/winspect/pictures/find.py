@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from winspect.errors import SourceError
-from winspect.pictures.formats import (
-    FORMAT_NAMES,
-    count_left_out,
-    ending_of,
-    is_hidden,
-    is_picture,
-    left_out_in_words,
-)
+from winspect.pictures.formats import FORMAT_NAMES, count_left_out, ending_of, is_hidden, is_picture, left_out_in_words
 from winspect.system.files import MAPS_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -123,9 +116,8 @@ class _Search:
 
     def _is_sought(self, path: str, further: str | None) -> bool:
         ending = ending_of(path)
-        if ending and ending == further:
-            return True
-        if path in self._unsearchable or (is_picture(path) if self.endings is None else ending in self.endings):
+        is_known = (ending and ending == further) or path in self._unsearchable
+        if is_known or (is_picture(path) if self.endings is None else ending in self.endings):
             return True
         # A broken link without an ending may have been a folder of pictures.
         return not ending and os.path.islink(path) and not os.path.exists(path)

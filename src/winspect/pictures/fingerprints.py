@@ -9,16 +9,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from winspect.errors import PictureError, SettingsError
+from winspect.errors import SettingsError
+from winspect.pictures.given import Given, source_name
 from winspect.system.entries import entry
 from winspect.system.opening import read_bytes
-
-if TYPE_CHECKING:
-    from winspect.pictures.given import Given
 
 SEEN = "judged by itself"
 """Start of the warning of a good sample, or a copy of it, among the pictures that are scored."""
@@ -61,34 +59,26 @@ class Fingerprint:
 
 
 def fingerprint(picture: Any) -> Fingerprint:
-    """The identity of a picture: a path, an array, a Pillow image, or a file's bytes."""
-    from winspect.pictures.given import Given, source_name
-
+    """The identity of a picture: a path, an array, a Pillow image, a file's bytes, or one of these with a name."""
     known = getattr(picture, "fingerprint", None)
     if isinstance(known, Fingerprint):  # known already, as in the service's store
         return known
+    name, digest = source_name(picture), None
+    with suppress(OSError, ValueError):  # scoring it says what is wrong with it
+        digest = _digest(picture.source() if isinstance(picture, Given) else picture)
+    is_file = isinstance(picture, str | os.PathLike)
+    return Fingerprint(name if is_file else f"<{name.strip('<>')}>", digest)
+
+
+def _digest(picture: Any) -> str:
     if isinstance(picture, str | os.PathLike):
-        digest = None
-        with suppress(OSError, ValueError):  # scoring it says what is wrong with it
-            digest = hashlib.sha256(read_bytes(picture)).hexdigest()
-        return Fingerprint(source_name(picture), digest)
-    if isinstance(picture, Given):
-        return _named(picture)
-    if isinstance(picture, bytes | io.BytesIO):
-        content = picture if isinstance(picture, bytes) else picture.getbuffer()
-        return Fingerprint(source_name(picture), hashlib.sha256(content).hexdigest())
-    pixels = np.ascontiguousarray(picture)
-    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.str} ".encode() + pixels.tobytes()).hexdigest()
-    return Fingerprint(f"<{source_name(picture).strip('<>')}>", digest)
-
-
-def _named(given: Given) -> Fingerprint:
-    """The identity of a picture whose name is no path: that of its content."""
-    try:
-        digest = fingerprint(given.source()).sha256
-    except PictureError:  # scoring it says what is wrong with it
-        digest = None
-    return Fingerprint(f"<{given.name.strip('<>')}>", digest)
+        content = read_bytes(picture)
+    elif isinstance(picture, bytes | io.BytesIO):
+        content = picture if isinstance(picture, bytes) else picture.getvalue()
+    else:
+        pixels = np.ascontiguousarray(picture)
+        content = f"{pixels.shape} {pixels.dtype.str} ".encode() + pixels.tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 class Copies:

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from winspect.errors import PictureError
+from winspect.pictures.find import find_pictures
 from winspect.system.opening import NotAFileError, open_file
 
 _COLOURS = 3
@@ -78,8 +79,6 @@ def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
     if isinstance(pictures, str | os.PathLike):
         name = os.fspath(pictures)
         if os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name)):
-            from winspect.pictures.find import find_pictures
-
             return find_pictures(name)
         return [pictures]
     if _is_one(pictures):
@@ -117,11 +116,8 @@ def _array_of(tensor: Any, name: str) -> np.ndarray:
     if array.ndim == 2:
         return array
     if array.ndim != 3 or array.shape[0] not in (1, 3, 4):
-        raise PictureError(
-            name,
-            f"got a tensor of shape {tuple(array.shape)}, need (H, W), (1, H, W), (3, H, W) or (4, H, W): torch has "
-            "channels first; use permute(2, 0, 1)",
-        )
+        need = "need (H, W), (1, H, W), (3, H, W) or (4, H, W): torch has channels first; use permute(2, 0, 1)"
+        raise PictureError(name, f"got a tensor of shape {tuple(array.shape)}, {need}")
     return array.transpose(1, 2, 0)
 
 
@@ -152,14 +148,11 @@ def opened(source: Any, name: str) -> BinaryIO:
         PictureError: it cannot be opened; says why, and what to do.
     """
     if isinstance(source, io.BytesIO):
-        return io.BytesIO(source.getvalue())  # with a position apart: the same buffer may be read in several threads
+        source = source.getvalue()  # with a position apart: the same buffer may be read in several threads
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):
-        raise PictureError(
-            name,
-            f"got {type(source).__name__}, need a path, bytes, a PIL.Image or a NumPy array",
-        )
+        raise PictureError(name, f"got {type(source).__name__}, need a path, bytes, a PIL.Image or a NumPy array")
     path = Path(source)
     try:
         return open_file(path)
@@ -167,15 +160,13 @@ def opened(source: Any, name: str) -> BinaryIO:
         raise PictureError(name, _open_reason(path, error)) from error
 
 
-def _folder_reason(path: Path) -> str:
-    if not os.access(path, os.R_OK | os.X_OK):
-        return "a folder that may not be read: give yourself the right (chmod u+rx), or leave it out"
-    return "a folder, need a picture file: name the pictures in it"
-
-
 def _open_reason(path: Path, error: OSError) -> str:
     if isinstance(error, NotAFileError):
-        return _folder_reason(path) if error.errno == errno.EISDIR else str(error)
+        if error.errno != errno.EISDIR:
+            return str(error)
+        if not os.access(path, os.R_OK | os.X_OK):
+            return "a folder that may not be read: give yourself the right (chmod u+rx), or leave it out"
+        return "a folder, need a picture file: name the pictures in it"
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return f"a broken link to {os.readlink(path)}: mend it or delete it"

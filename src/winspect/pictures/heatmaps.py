@@ -16,22 +16,18 @@ from winspect.system.files import write_file
 _ANCHORS = np.array([(255, 237, 111), (253, 174, 48), (240, 82, 30), (205, 12, 40), (150, 0, 80)], np.float32)
 _STRONGEST_OPACITY = 0.72
 
-SMALLEST_SPAN = 0.15
-"""A map is never stretched so far that less than this difference of scores covers all colours: a good part keeps
-its faint map instead of having its noise painted red."""
-
-
 ScoreRange = tuple[float, float]
 """The scores at which colour starts and is strongest."""
 
 UNIT_RANGE: ScoreRange = (0.0, 1.0)
+SMALLEST_SPAN = 0.15
+"""A map is never stretched so far that less than this difference of scores covers all colours: a good part keeps
+its faint map instead of having its noise painted red."""
+HIGHEST_START = 0.5
+"""Where colour starts at the latest on a scale of good samples alone."""
 
 # Of a strip below which no text can be read; and how many pixels of the picture's width one of its height is worth.
 _LEAST_WIDTH, _STRIP_SHARE, _LEAST_STRIP = 120, 16, 14
-
-
-HIGHEST_START = 0.5
-"""Where colour starts at the latest on a scale of good samples alone."""
 
 
 def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None = None) -> ScoreRange:
@@ -68,15 +64,13 @@ def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None
     return max(0.0, min(low, high - SMALLEST_SPAN)), round(high, 12)
 
 
-def heat_range(anomaly_map: np.ndarray) -> tuple[float, float]:
+def heat_range(anomaly_map: np.ndarray) -> ScoreRange:
     """The scores at which colour starts and is strongest: the map's median, and its maximum or more."""
     low = float(np.median(anomaly_map))
     return low, max(float(anomaly_map.max()), low + SMALLEST_SPAN)
 
 
-def heat_overlay(
-    picture_rgb: np.ndarray, anomaly_map: np.ndarray, score_range: tuple[float, float] | None = None
-) -> np.ndarray:
+def heat_overlay(picture_rgb: np.ndarray, anomaly_map: np.ndarray, score_range: ScoreRange | None = None) -> np.ndarray:
     """Paint a map over its picture.
 
     Args:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from winspect.errors import SettingsError
+from winspect.methods.memory import Memory
 from winspect.methods.method import Method
 from winspect.methods.winclip.log import Log
 from winspect.methods.winclip.paper import Paper
@@ -26,7 +27,10 @@ def winclip(recipe: str | Recipe, **settings: Any) -> Paper:
     return Tiles(recipe) if recipe.tiling else Paper(recipe)
 
 
-METHODS: dict[str, Callable[..., Method]] = {name: partial(winclip, name) for name in RECIPES}
+METHODS: dict[str, Callable[..., Method]] = {
+    **{name: partial(winclip, name) for name in RECIPES},
+    "memory": Memory,
+}
 """Name to constructor, whose keywords are the settings. A program may add its own before it makes or loads a model."""
 
 

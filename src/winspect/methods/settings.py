@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from winspect.errors import SettingsError
+from winspect.pictures.tiles import LARGEST_SIZE
 
 logger = logging.getLogger(__name__)
 
 # Beyond it a picture would take hours or all memory before anything is found to be wrong.
 _LARGEST = 1e9
+_LARGEST_SEED = 2**32 - 1
 _LONGEST_SHOWN = 100
 
 
@@ -37,6 +40,17 @@ def check_true_or_false(settings: object, *names: str) -> None:
     """Refuse settings that are neither true nor false."""
     for name in names:
         check_setting(isinstance(getattr(settings, name), bool), settings, name, "true or false")
+
+
+def check_size(settings: Any) -> None:
+    """Refuse a size that no picture can be seen at, and ``strict`` that is neither true nor false."""
+    check_setting(is_count(settings.size, 1, LARGEST_SIZE), settings, "size", f"pixels, 1 to {LARGEST_SIZE}")
+    check_true_or_false(settings, "strict")
+
+
+def check_seed(settings: Any) -> None:
+    """Refuse a seed that is none."""
+    check_setting(is_count(settings.seed, 0, _LARGEST_SEED), settings, "seed", f"a whole number, 0 to {_LARGEST_SEED}")
 
 
 def whole_size(size: int, patch: int, *, strict: bool) -> int:

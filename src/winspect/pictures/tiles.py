@@ -107,7 +107,8 @@ WHOLE = Cut()
 """The whole picture."""
 
 
-_LARGEST_SIZE = 16_000
+LARGEST_SIZE = 16_000
+"""Longest side of the square that a model sees, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class Preprocess:
     patch: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or isinstance(self.size, bool) or not 1 <= self.size <= _LARGEST_SIZE:
-            raise SettingsError(f"size: got {self.size!r}, need a whole number of pixels, 1 to {_LARGEST_SIZE}")
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or not 1 <= self.size <= LARGEST_SIZE:
+            raise SettingsError(f"size: got {self.size!r}, need a whole number of pixels, 1 to {LARGEST_SIZE}")
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != _CHANNELS or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):

@@ -59,6 +59,13 @@ def smallest(values: Array, count: int) -> Array:
     return values.topk(count, dim=1, largest=False).values
 
 
+def mean_of_largest(values: Array, share: float) -> float:
+    """The mean of the ``int(share * n)`` largest of n values (n,); the largest where that is none."""
+    xp = array_namespace(values)
+    count = int(share * len(values))
+    return float(xp.max(values) if count == 0 else xp.mean(-smallest(-values[None], count)))
+
+
 def _rows_of_candidates(values: Array, count: int) -> Array:
     """Reduce each row to fewer values, with its ``count`` smallest among them.
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from winspect.cli.main import build_parser
+from winspect.cli.main import build_parser, main
 from winspect.datasets.official import OFFICIAL, Counts
 from winspect.errors import SettingsError
 
@@ -61,7 +61,7 @@ def test_an_interruption_says_how_to_go_on(visa_source, tmp_path, monkeypatch, c
         raise KeyboardInterrupt
 
     monkeypatch.setattr("winspect.datasets.prepare.make_file", interrupt)
-    assert run("visa", "--source", visa_source, "--out", tmp_path / "out") == 130
+    assert main(["prepare", "visa", "--source", str(visa_source), "--out", str(tmp_path / "out")]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
 
 

@@ -9,18 +9,11 @@ exit codes: 0 done; 2 usage error; 3 done, but some pictures failed (each named 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from winspect.cli.common import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
-    check_bundle_alone,
-    good_samples,
-    model_options,
-)
+from winspect.cli.common import Exit, check_bundle_alone, good_samples, model_options, print_result, when_interrupted
 from winspect.cli.decisions import (
     add_decision_options,
     check_decision_options,
@@ -29,7 +22,7 @@ from winspect.cli.decisions import (
     rule_of,
 )
 from winspect.cli.options import add_model_options, add_options, add_output_options
-from winspect.system.terminal import say, show
+from winspect.system.terminal import show
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         check_bundle_alone(args)
         options = {"bundle": str(args.bundle)}
     references = [str(path) for path in good_samples(args)]
-    try:
+    with when_interrupted(f"go on with what is in {args.out}: --resume"):
         from winspect.cluster import batch
 
         summary = batch(
@@ -104,14 +97,8 @@ def run(args: argparse.Namespace) -> int:
             verbose=args.verbose,
             **options,
         )
-    except KeyboardInterrupt:
-        say(f"interrupted; go on with what is in {args.out}: --resume")
-        return EXIT_INTERRUPTED
-    if args.json:
-        print(json.dumps(summary, indent=2))
-    else:
-        _print(summary, args.out)
-    return EXIT_SOME_FAILED if summary["failed"] else EXIT_DONE
+    print_result(args, summary, partial(_print, summary, args.out))
+    return Exit.SOME_FAILED if summary["failed"] else Exit.DONE
 
 
 def _print(summary: Mapping[str, Any], out: str) -> None:

@@ -17,14 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from winspect.cli.common import (
-    EXIT_DONE,
-    EXIT_SOME_FAILED,
-    given,
-    model_options,
-    print_result,
-    print_table,
-)
+from winspect.cli.common import Exit, given, model_options, print_result, print_table
 from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
@@ -159,4 +152,4 @@ def _report_failures(results: Mapping[str, Any], written: list[Path]) -> int:
         say(f"failed: {picture['path']}: {picture['message']}")
     for path in written:
         say(f"written: {path}")
-    return EXIT_SOME_FAILED if results["failed"] or results["failed_pictures"] else EXIT_DONE
+    return Exit.SOME_FAILED if results["failed"] or results["failed_pictures"] else Exit.DONE

@@ -14,15 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import (
-    EXIT_CHECK_FAILED,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
-    good_samples,
-    load_model,
-    print_result,
-)
+from winspect.cli.common import Exit, good_samples, load_model, print_result, when_interrupted
 from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import OutputError
 from winspect.system.files import make_folder
@@ -70,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args)
     if references:
         model.reference(references, category_name, shots=args.shots, progress=True)
-    try:
+    with when_interrupted(f"{args.out} was not written"):
         calibration = calibrate(
             model,
             normals,
@@ -80,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
             progress=True,
             **further,
         )
-    except KeyboardInterrupt:
-        say(f"interrupted; {args.out} was not written")
-        return EXIT_INTERRUPTED
     contradicted = calibration.held_out is not None and calibration.held_out.chance < SUSPICIOUS
     if not contradicted:
         calibration.save(args.out)
@@ -148,5 +137,5 @@ def _report_trouble(calibration: Calibration, out: Path, contradicted: bool) -> 
             f"the held-out pictures are flagged more often than {calibration.max_false_alarms:g}: they are "
             f"not from the line calibrated on, or the line has changed; {out} was not written"
         )
-        return EXIT_CHECK_FAILED
-    return EXIT_SOME_FAILED if unreadable else EXIT_DONE
+        return Exit.CHECK_FAILED
+    return Exit.SOME_FAILED if unreadable else Exit.DONE

@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,24 @@ if TYPE_CHECKING:
     from winspect.inspector.base import Predictor
     from winspect.inspector.winclip import WinCLIP
 
-EXIT_DONE, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+class Exit(IntEnum):
+    """Exit codes of all verbs."""
+
+    DONE = 0
+    CHECK_FAILED = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    INTERRUPTED = 130
+
+
+@contextmanager
+def when_interrupted(hint: str) -> Iterator[None]:
+    """Let an interruption say how to go on, or what was not done."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(hint) from error
 
 
 def mute_stdout() -> None:

@@ -13,7 +13,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, given, print_result
+from winspect.cli.common import Exit, given, print_result
 from winspect.cli.options import add_option, add_output_options
 from winspect.errors import SettingsError
 
@@ -43,4 +43,4 @@ def run(args: argparse.Namespace) -> int:
     else:
         comparison = compare_runs(open_run(args.baseline), open_run(args.other), **tolerance)
     print_result(args, comparison.to_json(), partial(print_comparison, comparison))
-    return EXIT_DONE if comparison.within else EXIT_CHECK_FAILED
+    return Exit.DONE if comparison.within else Exit.CHECK_FAILED

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, load_model, print_result, print_table
+from winspect.cli.common import Exit, load_model, print_result, print_table
 from winspect.cli.options import add_model_options, add_option, add_output_options
 from winspect.system.terminal import say, show
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     document = {"schema": 1, **model.describe(), "sets": rows, "out": str(args.out), "report": str(report)}
     print_result(args, document, partial(_print, scored, rows))
     say(f"heat maps, predictions.jsonl and the report are in {args.out}; open {report}")
-    return EXIT_DONE
+    return Exit.DONE
 
 
 def _row(part: Scored) -> dict[str, Any]:

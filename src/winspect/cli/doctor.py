@@ -16,7 +16,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from typing import Any
 
-from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, given, print_result
+from winspect.cli.common import Exit, given, print_result
 from winspect.cli.options import MODEL_VARIABLE, add_options
 from winspect.system.terminal import show
 from winspect.weights import DEFAULT_MODEL
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             calibration=args.calibration,
         )
     print_result(args, report, partial(show, *_lines(report)))
-    return EXIT_CHECK_FAILED if report["problems"] else EXIT_DONE
+    return Exit.CHECK_FAILED if report["problems"] else Exit.DONE
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:

@@ -16,18 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import (
-    EXIT_CHECK_FAILED,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
-    EXIT_USAGE,
-    given,
-    load_model,
-    model_options,
-    print_result,
-    say_first,
-)
+from winspect.cli.common import Exit, given, load_model, model_options, print_result, say_first, when_interrupted
 from winspect.cli.data_sets import DRAWINGS, KINDS
 from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import SettingsError, SourceError
@@ -92,17 +81,13 @@ def run(args: argparse.Namespace) -> int:
     from winspect.evaluation.report import read_parts, write_evaluation_report
     from winspect.evaluation.run import evaluate
 
-    try:
-        with _model(args) as model:
+    with when_interrupted(f"the same command goes on with what is in {args.out}"), _model(args) as model:
 
-            def report(results: dict[str, Any]) -> None:
-                write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
+        def report(results: dict[str, Any]) -> None:
+            write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
 
-            options["report"] = None if args.no_report else report
-            results = evaluate(model, dataset, args.out, class_name=class_name, progress=True, **options)
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command goes on with what is in {args.out}")
-        return EXIT_INTERRUPTED
+        options["report"] = None if args.no_report else report
+        results = evaluate(model, dataset, args.out, class_name=class_name, progress=True, **options)
     print_result(args, results, partial(print_evaluation, results))
     return _report_failures(results, args.out)
 
@@ -128,13 +113,9 @@ def open_for(
 
     chosen = None if categories is None else [name.strip() for name in categories.split(",") if name.strip()]
     dataset = open_dataset(kind, root, categories=chosen)
-    if class_name is None:
-        return dataset, None
     if class_name in dataset.categories:
-        if len(dataset.categories) > 1:
-            dataset = open_dataset(kind, root, categories=[class_name])
-        return dataset, None
-    if len(dataset.categories) == 1:
+        return open_dataset(kind, root, categories=[class_name]), None
+    if class_name is None or len(dataset.categories) == 1:
         return dataset, class_name
     raise SourceError(
         f"--class {class_name}: no such category; {dataset.root} has: {', '.join(dataset.categories)}. With one "
@@ -178,7 +159,7 @@ def _report_failures(results: Mapping[str, Any], out: Path) -> int:
         say(f"ALARM: {name}: {alarm}. Its figures are null; do not use its maps")
     if not scored:
         say("nothing was judged: see above what failed")
-        return EXIT_USAGE
+        return Exit.USAGE
     if alarms:
-        return EXIT_CHECK_FAILED
-    return EXIT_SOME_FAILED if failures else EXIT_DONE
+        return Exit.CHECK_FAILED
+    return Exit.SOME_FAILED if failures else Exit.DONE

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from winspect.cli.common import EXIT_DONE, good_samples, load_model, print_result
+from winspect.cli.common import Exit, good_samples, load_model, print_result
 from winspect.cli.decisions import load_calibration
 from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import SettingsError
@@ -62,4 +62,4 @@ def run(args: argparse.Namespace) -> int:
     what = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
     text = f"{args.out}: {', '.join(categories)} for {args.engine}, {what}"
     print_result(args, {"schema": 1, **summary, "largest_difference": difference}, partial(show, text))
-    return EXIT_DONE
+    return Exit.DONE

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from winspect._version import __version__
-from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, mute_stdout
+from winspect.cli.common import Exit, mute_stdout
 from winspect.errors import WinspectError
 from winspect.system.opening import NotAFileError
 from winspect.system.terminal import log_to_stderr, open_streams, printable, say
@@ -63,28 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return args.run(args)
     except WinspectError as error:
         say(f"error: {error}")
-        return EXIT_USAGE
+        return Exit.USAGE
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "winspect":
             raise
         from winspect.system.installation import install_command
 
         say(f"error: {error.name} is not installed: {install_command('full')}")
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_INTERRUPTED
+        return Exit.USAGE
+    except KeyboardInterrupt as error:
+        say("; ".join(["interrupted", *map(str, error.args)]))
+        return Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`), which is no error.
         mute_stdout()
-        return EXIT_DONE
+        return Exit.DONE
     except NotAFileError as error:
         say(f"error: {error.filename}: {error}")
-        return EXIT_USAGE
+        return Exit.USAGE
     except OSError as error:
         say(f"error: cannot write the output: {error}")
         mute_stdout()
-        return EXIT_USAGE
+        return Exit.USAGE
 
 
 if __name__ == "__main__":

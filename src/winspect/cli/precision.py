@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from winspect.cli.common import EXIT_DONE
+from winspect.cli.common import Exit
 from winspect.cli.options import add_options
 from winspect.system.preferences import PRECISION_VARIABLE, clear_precision, default_precision, set_precision
 from winspect.system.terminal import say
@@ -45,4 +45,4 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, "precision": default.precision or "fp32", "source": default.source}))
     else:
         print(f"{default.precision or 'fp32'} ({default.source})")
-    return EXIT_DONE
+    return Exit.DONE

@@ -11,10 +11,9 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, good_samples, mute_stdout
+from winspect.cli.common import Exit, good_samples, mute_stdout
 from winspect.cli.decisions import (
     add_decision_options,
     check_decision_options,
@@ -23,7 +22,7 @@ from winspect.cli.decisions import (
     load_inspection,
     rule_of,
 )
-from winspect.cli.options import add_model_options, add_output_options
+from winspect.cli.options import add_model_options, add_option, add_output_options
 from winspect.errors import SettingsError
 from winspect.system.terminal import printable, say
 
@@ -39,20 +38,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="files, folders (searched recursively) and globs"
     )
-    add_decision_options(
-        parser,
-        calibration="verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also "
-        "their masks",
+    calibration = (
+        "verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also their masks"
     )
+    add_decision_options(parser, calibration=calibration)
     results = parser.add_argument_group("results")
-    results.add_argument(
-        "--out", type=Path, metavar="DIR", help="write predictions.jsonl, predictions.csv and heat maps"
-    )
-    results.add_argument("--no-overlays", action="store_true", help="no heat maps over the pictures")
-    results.add_argument("--raw-maps", action="store_true", help="also write each map as float32 .npz")
-    results.add_argument("--no-masks", action="store_true", help="no masks and boxes of defects; as --boxes none")
-    results.add_argument("--coco", action="store_true", help="also write the boxes and masks as defects.coco.json")
-    results.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    add_option(results, "--out", "DIR", "write predictions.jsonl, predictions.csv and heat maps")
+    add_option(results, "--no-overlays", None, "no heat maps over the pictures")
+    add_option(results, "--raw-maps", None, "also write each map as float32 .npz")
+    add_option(results, "--no-masks", None, "no masks and boxes of defects; as --boxes none")
+    add_option(results, "--coco", None, "also write the boxes and masks as defects.coco.json")
+    add_option(results, "--resume", None, "go on with an interrupted run in --out")
     add_model_options(parser, bundle=True)
     add_output_options(parser)
 
@@ -93,14 +89,11 @@ def run(args: argparse.Namespace) -> int:
             recorder = Recorder(args.out, run, rule=rule, **kinds, score_range=score_range, resume=args.resume)
         to_do = still_to_do(pictures, recorder) if recorder else pictures
         with _Printer(args, len(pictures), recorder) as printer:
-            try:
-                with recorder or nullcontext():
-                    for result in model.predict_many(to_do, **class_option, keep_pictures=overlays, maps=needs_maps):
-                        printer.show(recorder.add(result) if recorder else row_of(rule.decide(result)))
-                if args.coco:
-                    write_coco(args.out)
-            except KeyboardInterrupt:
-                printer.interrupted = True
+            with recorder or nullcontext():
+                for result in model.predict_many(to_do, **class_option, keep_pictures=overlays, maps=needs_maps):
+                    printer.show(recorder.add(result) if recorder else row_of(rule.decide(result)))
+            if args.coco:
+                write_coco(args.out)
     return printer.exit_code
 
 
@@ -136,6 +129,9 @@ class _Printer:
     """Rows on stdout as they come, progress on stderr. The end of the with-block prints the summary.
 
     With ``--json``, stdout is a JSON document, written row by row, that is whole however the run ends.
+
+    Attributes:
+        exit_code: at the end of the with-block, which an interruption ends, too.
     """
 
     def __init__(self, args: argparse.Namespace, total: int, recorder: Recorder | None) -> None:
@@ -144,87 +140,76 @@ class _Printer:
         self.args, self.total, self.recorder = args, total, recorder
         self.counts = replace(recorder.counts) if recorder else Counts()  # with those of the rows that were there
         self.resumed = self.counts.rows
-        self.interrupted = False
         self.seen: list[str] = []
 
     def __enter__(self) -> _Printer:
         from tqdm import tqdm
 
         self.began = time.perf_counter()
-        self.progress = tqdm(
-            total=self.total, initial=self.resumed, unit="picture", file=sys.stderr, disable=None, leave=False
-        )
+        bar: dict[str, Any] = {"file": sys.stderr, "disable": None, "leave": False}
+        self.progress = tqdm(total=self.total, initial=self.resumed, unit="picture", **bar)
         if self.args.json:
             sys.stdout.write('{"schema": 1, "results": [')
         return self
 
     def show(self, row: dict[str, Any]) -> None:
         """Print the next row. When its reader goes away, a run that writes to a folder goes on."""
-        try:
-            self._show(row)
-        except BrokenPipeError:
-            if self.recorder is None:
-                raise
-            mute_stdout()
-
-    def _show(self, row: dict[str, Any]) -> None:
         from winspect.pictures.fingerprints import SEEN
 
         is_first = self.counts.rows == self.resumed
         self.counts.add(row)
         if SEEN in (row["warning"] or ""):
             self.seen.append(row["path"])
-        if self.args.json:
-            sys.stdout.write(("" if is_first else ",") + "\n  " + json.dumps(row))
-        else:
-            line, message = in_words(row)
-            self._write(line, sys.stdout)
-            self._write(message and f"winspect: {message}", sys.stderr)
-        sys.stdout.flush()  # a program that reads along sees each row when it is there
+        try:
+            if self.args.json:
+                sys.stdout.write(("" if is_first else ",") + "\n  " + json.dumps(row))
+            else:
+                line, message = in_words(row)
+                for text, stream in ((line, sys.stdout), (message and f"winspect: {message}", sys.stderr)):
+                    if text is not None:
+                        self.progress.write(printable(text), file=stream)
+            sys.stdout.flush()  # a program that reads along sees each row when it is there
+        except BrokenPipeError:
+            if self.recorder is None:
+                raise
+            mute_stdout()
         self.progress.update()
 
-    def _write(self, line: str | None, stream: TextIO) -> None:
-        if line is not None:
-            self.progress.write(printable(line), file=stream)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         self.progress.close()
-        seconds = time.perf_counter() - self.began
-        done = self.recorder.written if self.recorder else self.counts.rows
-        out = str(self.args.out) if self.args.out else None
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        summary = {
+            "pictures": self.total,
+            "done": self.recorder.written if self.recorder else self.counts.rows,
+            "resumed": self.resumed,
+            "failed": self.counts.failed,
+            "warned": self.counts.warned,
+            "judged_by_themselves": self.seen,
+            "interrupted": is_interrupted,
+            "seconds": round(time.perf_counter() - self.began, 3),
+            "out": str(self.args.out) if self.args.out else None,
+            "error": None if is_interrupted else error and str(error),
+        }
         if self.args.json:
-            summary = {
-                "pictures": self.total,
-                "done": done,
-                "resumed": self.resumed,
-                "failed": self.counts.failed,
-                "warned": self.counts.warned,
-                "judged_by_themselves": self.seen,
-                "interrupted": self.interrupted,
-                "seconds": round(seconds, 3),
-                "out": out,
-                "error": error and str(error),
-            }
             sys.stdout.write("\n], " + json.dumps(summary)[1:] + "\n")
         sys.stdout.flush()
-        if kind is None:
-            self._print_summary(done, seconds, out)
+        self.exit_code = Exit.SOME_FAILED if summary["failed"] else Exit.DONE
+        if is_interrupted:
+            self.exit_code = Exit.INTERRUPTED
+        if error is None or is_interrupted:
+            _print_summary(summary)
+        return is_interrupted
 
-    def _print_summary(self, done: int, seconds: float, out: str | None) -> None:
-        from winspect.outputs.rows import count_of_warnings
 
-        if self.seen:
-            named = ", ".join(self.seen[:_MOST_NAMED]) + (", ..." if len(self.seen) > _MOST_NAMED else "")
-            say(f"{len(self.seen)} judged by themselves, being good samples or copies; do not count them: {named}")
-        where = count_of_warnings(self.counts.warned) + (f"; results in {out}" if out else "")
-        say(f"{done} of {self.total} pictures in {seconds:.1f} s, {self.counts.failed} failed{where}")
-        if self.interrupted:
-            hint = "the same command with --resume goes on" if out else "with --out DIR a run can be resumed"
-            say(f"interrupted after {done} of {self.total} pictures; {hint}")
+def _print_summary(summary: dict[str, Any]) -> None:
+    from winspect.outputs.rows import count_of_warnings
 
-    @property
-    def exit_code(self) -> int:
-        """0, 3 when pictures failed, or 130 after an interruption."""
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        return EXIT_SOME_FAILED if self.counts.failed else EXIT_DONE
+    if seen := summary["judged_by_themselves"]:
+        named = ", ".join(seen[:_MOST_NAMED]) + (", ..." if len(seen) > _MOST_NAMED else "")
+        say(f"{len(seen)} judged by themselves, being good samples or copies; do not count them: {named}")
+    done, out = f"{summary['done']} of {summary['pictures']} pictures", summary["out"]
+    where = count_of_warnings(summary["warned"]) + (f"; results in {out}" if out else "")
+    say(f"{done} in {summary['seconds']:.1f} s, {summary['failed']} failed{where}")
+    if summary["interrupted"]:
+        hint = "the same command with --resume goes on" if out else "with --out DIR a run can be resumed"
+        say(f"interrupted after {done}; {hint}")

@@ -14,15 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from winspect.cli.common import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
-    given,
-    print_result,
-    print_table,
-    say_first,
-)
+from winspect.cli.common import Exit, given, print_result, print_table, say_first, when_interrupted
 from winspect.cli.options import add_option, add_output_options
 from winspect.system.terminal import say
 
@@ -47,14 +39,11 @@ def run(args: argparse.Namespace) -> int:
     from winspect.datasets.prepare import prepare_dataset
 
     options = given(args, "source", "out", "categories", "verify", "link")
-    try:
+    with when_interrupted("the same command goes on"):
         summary = prepare_dataset(args.dataset, progress=True, **options)
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on")
-        return EXIT_INTERRUPTED
     print_result(args, summary.to_dict(), partial(_print, summary))
     _print_troubles(summary)
-    return EXIT_DONE if summary.is_complete else EXIT_SOME_FAILED
+    return Exit.DONE if summary.is_complete else Exit.SOME_FAILED
 
 
 def _print(summary: Summary) -> None:

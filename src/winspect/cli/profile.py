@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, EXIT_SOME_FAILED, given, load_model, print_result, print_table
+from winspect.cli.common import Exit, given, load_model, print_result, print_table
 from winspect.cli.options import add_model_options, add_option, add_output_options
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.system.files import make_folder
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"failed: {error}")
     for path in written:
         say(f"written: {path}")
-    return EXIT_SOME_FAILED if failed else EXIT_DONE
+    return Exit.SOME_FAILED if failed else Exit.DONE
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, expand_references, model_options
+from winspect.cli.common import Exit, expand_references, model_options
 from winspect.cli.options import add_model_options, add_options
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     if references:
         backend.seed(args.classes[0], references)
     serve(backend, settings, say=say, access_log=args.verbose)
-    return EXIT_DONE
+    return Exit.DONE
 
 
 def need_extra(what: str) -> None:

@@ -11,7 +11,7 @@ import socket
 import threading
 import webbrowser
 
-from winspect.cli.common import EXIT_DONE
+from winspect.cli.common import Exit
 from winspect.cli.options import add_model_options, add_options
 from winspect.cli.serve import add_store_options, backend_of, data_folder, need_extra
 from winspect.errors import SettingsError
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             open_in_browser(unopened.pop())
 
     serve(backend, settings, say=announce, access_log=args.verbose)
-    return EXIT_DONE
+    return Exit.DONE
 
 
 def free_port(first: int = FIRST_PORT, *, ports: int = 100) -> int:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import EXIT_DONE, given, good_samples, mute_stdout
+from winspect.cli.common import Exit, given, good_samples, mute_stdout
 from winspect.cli.decisions import (
     add_decision_options,
     check_decision_options,
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             _watch(args, source, Station(inspection.model, results, status, show, inspection.class_option))
         status.last_line()
     sys.stdout.flush()
-    return EXIT_DONE
+    return Exit.DONE
 
 
 def _source(args: argparse.Namespace) -> Any:

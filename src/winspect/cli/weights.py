@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from winspect.cli.common import EXIT_CHECK_FAILED, EXIT_DONE, print_result, print_table
+from winspect.cli.common import Exit, print_result, print_table
 from winspect.cli.options import add_option
 from winspect.system.terminal import say, show
 from winspect.weights import TINY, cache_folder
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.weights_verb == "where" and args.model is None:
         folder = str(cache_folder() / "weights")
         print_result(args, {"folder": folder}, partial(show, folder))
-        return EXIT_DONE
+        return Exit.DONE
     from winspect.backbones.open_clip_models import activation_in
     from winspect.weights.architectures import list_architectures
     from winspect.weights.sources import find, list_weights, pull
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.weights_verb == "list":
         sources = list_weights([TINY, *list_architectures()] if args.all else args.models or None)
         print_result(args, [_row(source, size_bytes=source.size_bytes) for source in sources], partial(_print, sources))
-        return EXIT_DONE
+        return Exit.DONE
     source = (pull if args.weights_verb == "pull" else find)(args.model, args.tag)
     activation = activation_in(source)
     print_result(args, _row(source, activation=activation), partial(print, source.path))
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if not source.present:
         tag = "" if source.config is not None else f" {source.tag}"
         say(f"not there yet; fetch it with: winspect weights pull {source.model}{tag}")
-    return EXIT_DONE if source.present else EXIT_CHECK_FAILED
+    return Exit.DONE if source.present else Exit.CHECK_FAILED
 
 
 def _print(sources: Sequence[Source]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from winspect.errors import SettingsError
-from winspect.system.files import output_error, write_json
+from winspect.system.files import make_folder, output_error, write_json
 from winspect.system.opening import read_text
 
 PRECISION_VARIABLE = "WINSPECT_PRECISION"
@@ -64,10 +64,7 @@ def set_precision(precision: str) -> Path:
     path = _precision_file()
     if path is None:
         raise SettingsError(f"no home folder to keep settings in: set {PRECISION_VARIABLE} or XDG_CONFIG_HOME instead")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
+    make_folder(path.parent)
     write_json(path, {"precision": precision})
     return path
 
@@ -82,12 +79,11 @@ def clear_precision() -> bool:
     try:
         if path is not None:
             path.unlink()
-            return True
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return False
     except OSError as error:
         raise output_error(path or Path(), error) from error
-    return False
+    return path is not None
 
 
 def _precision_file() -> Path | None:

@@ -39,6 +39,7 @@ LOG = Log(RECIPES["log"])
 FIRST_SEED = 8_000_000
 GOOD_TESTED, MOST_SHOTS = 4, 4
 SHOTS = (1, 2, 4)
+_ROUNDS = 50
 DEFECTIVE_PATCHES = 0.05
 """The share of defective patches that maps suppose; with one half, most of a good picture would be tinted."""
 
@@ -126,8 +127,8 @@ def fit(products: Sequence[Scored], settings: FusionSettings) -> FusionSettings:
             patches += [one.maps["log fusion"][shots][known] + shift, one.good_maps[shots].flatten() + shift]
             bad = torch.from_numpy(one.coverage >= PATCH_COVERAGE)[known]
             bad_patches += [bad, torch.zeros(one.good_maps[shots].numel(), dtype=torch.bool)]
-    image_scale, image_centre = _logistic(torch.cat(images), torch.cat(bad_images))
-    map_scale, map_centre = _logistic(torch.cat(patches), torch.cat(bad_patches))
+    image_scale, image_centre = logistic(torch.cat(images), torch.cat(bad_images))
+    map_scale, map_centre = logistic(torch.cat(patches), torch.cat(bad_patches))
     map_centre += math.log(1 / DEFECTIVE_PATCHES - 1) / map_scale
     return replace(
         settings,
@@ -139,12 +140,12 @@ def fit(products: Sequence[Scored], settings: FusionSettings) -> FusionSettings:
     )
 
 
-def _logistic(values: Tensor, bad: Tensor, *, rounds: int = 50) -> tuple[float, float]:
+def logistic(values: Tensor, bad: Tensor) -> tuple[float, float]:
     """Scale a and centre c of sigmoid(a (x - c)), both sides weighing the same; Newton's method."""
     x = torch.stack([values.double(), torch.ones(len(values), dtype=torch.float64)], dim=1)
     weight = torch.where(bad, 0.5 / bad.sum(), 0.5 / (~bad).sum()).double()
     beta = torch.zeros(2, dtype=torch.float64)
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         chance = torch.sigmoid(x @ beta)
         gradient = x.T @ (weight * (chance - bad.double()))
         curvature = (x * (weight * chance * (1 - chance))[:, None]).T @ x + 1e-9 * torch.eye(2, dtype=torch.float64)

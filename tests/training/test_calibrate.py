@@ -18,12 +18,12 @@ from winspect.methods.winclip.fusion import FusionSettings
 from winspect.weights.configs import BUNDLED_FOLDER as PACKAGED
 
 
-def test_logistic_of_two_bells_is_known() -> None:
+def testlogistic_of_two_bells_is_known() -> None:
     # For N(1, 1) against N(-1, 1), equally many, the log odds at x are 2x; moved by 3, they are 2 (x - 3).
     generator = torch.Generator().manual_seed(0)
     good, bad = torch.randn(40_000, generator=generator) + 2, torch.randn(4_000, generator=generator) + 4
     values, labels = torch.cat([good, bad]), torch.arange(44_000) >= 40_000
-    scale, centre = calibrate._logistic(values, labels)
+    scale, centre = calibrate.logistic(values, labels)
     assert scale == pytest.approx(2, rel=0.05)
     assert centre == pytest.approx(3, abs=0.05)
 

@@ -136,8 +136,8 @@ def test_the_mask_needs_a_visible_difference() -> None:
     faint, clear = clean.copy(), clean.copy()
     faint[50:60, 50:60] += 2
     clear[50:60, 50:60] += 60
-    assert pair_module._mask(clean, faint, sensor, True) is None
-    mask = pair_module._mask(clean, clear, sensor, False)
+    assert pair_module.visible_mask(clean, faint, sensor, True) is None
+    mask = pair_module.visible_mask(clean, clear, sensor, False)
     assert mask is not None and mask[52:58, 52:58].all() and not mask[:45].any() and mask.sum() < 16 * 16
 
 

@@ -188,7 +188,7 @@ def _defective(
         names = _names(product.family, view, rng)
         damaged = _damage(product, item, seed, names, rng)
         defect = product.levels(damaged, seed)
-        mask = _mask(clean, defect, product.sensor, bool(GLOBAL & set(names)))
+        mask = visible_mask(clean, defect, product.sensor, bool(GLOBAL & set(names)))
         if mask is not None:
             return clean, defect, mask, names
     raise RuntimeError(f"no visible defect on {product.family.name!r}, item {seed}, in {ATTEMPTS} attempts")
@@ -223,7 +223,7 @@ def _redraw(product: Product, seed: int, edit: Edit) -> Canvas:
     return product.item(view)
 
 
-def _mask(clean: Field, defect: Field, sensor: Sensor, may_be_large: bool) -> NDArray[np.bool_] | None:
+def visible_mask(clean: Field, defect: Field, sensor: Sensor, may_be_large: bool) -> NDArray[np.bool_] | None:
     """Where the twins differ visibly; None if that is nowhere, too little or too much."""
     difference = np.abs(clean - defect).max(2)
     smooth = cv2.blur(difference, (3, 3))

@@ -20,6 +20,7 @@ from winspect.datasets.packaged import PACKAGES, open_elpv, open_textile
 from winspect.datasets.trees import left_out_by
 from winspect.datasets.visa import open_visa
 from winspect.errors import SettingsError
+from winspect.pictures.formats import left_out_in_words
 
 __all__ = ["KINDS", "LABELS", "SPLITS", "Dataset", "Item", "load_mask", "open_dataset"]
 
@@ -62,6 +63,11 @@ def open_dataset(
     gone = dataset.missing()
     if gone:
         logger.warning("%s names %d files that are not there, as %s", dataset.root, len(gone), gone[0])
-    if kind in ("visa", *LAYOUTS) and (left_out := str(left_out_by(dataset, categories))):
-        logger.warning("%s: %s", dataset.root, left_out)
+    if kind in ("visa", *LAYOUTS):
+        pictures, others = left_out_by(dataset, categories)
+        if pictures:
+            plural = "s" * (len(pictures) > 1)
+            logger.warning("%s: %d picture%s left out, as %s", dataset.root, len(pictures), plural, pictures[0])
+        if others:
+            logger.warning("%s: %s", dataset.root, left_out_in_words(others))
     return dataset

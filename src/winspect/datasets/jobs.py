@@ -57,7 +57,7 @@ def plan_visa(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
         if item.mask:
             target = f"{item.category}/{MASKS_FOLDER}/{BAD}/{item.path.stem}.png"
             jobs.append(Job(prefix + item.mask.as_posix(), target, is_mask=True))
-    return _without_repeats(jobs, where)
+    return jobs
 
 
 def _split_prefix(tree: Tree) -> str | None:
@@ -80,19 +80,18 @@ def plan_layout(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
     if not found:
         raise SourceError(f"{tree.root}: no category found here: {LAYOUTS['mvtec'].needed}")
     chosen = choose_categories(list(found), categories, tree.root)
-    return _without_repeats([job for category in chosen for job in found[category]], str(tree.root))
+    return [job for category in chosen for job in found[category]]
 
 
 def plan_folders(dataset: Dataset) -> list[Job]:
     """Plain folders, ``<category>/<type>/<file>``, of an opened data set."""
-    jobs = [
+    return [
         Job(item.path.relative_to(dataset.root).as_posix(), f"{item.category}/{item.defect_type}/{item.path.name}")
         for item in dataset.items
     ]
-    return _without_repeats(jobs, str(dataset.root))
 
 
-def _without_repeats(jobs: list[Job], where: str) -> list[Job]:
+def without_repeats(jobs: list[Job], where: Path) -> list[Job]:
     """Refuse two files for one place: one would quietly take the other's."""
     first: dict[str, str] = {}
     for job in jobs:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from winspect.datasets import open_dataset
 from winspect.datasets.items import Dataset, Item
-from winspect.datasets.jobs import Job, make_file, new_file, plan_folders, plan_layout, plan_visa
+from winspect.datasets.jobs import Job, make_file, new_file, plan_folders, plan_layout, plan_visa, without_repeats
 from winspect.datasets.masks import load_mask
 from winspect.datasets.official import OFFICIAL, count_items
 from winspect.datasets.packaged import PACKAGES, package_folder, read_cells
@@ -166,6 +166,7 @@ def _convert(
         else:
             jobs = (plan_visa if kind == "visa" else plan_layout)(tree, categories)
             summary.left_out, summary.other_files = left_out_of(tree, (job.source for job in jobs), categories)
+        jobs = without_repeats(jobs, source)
         if all(tree.size_bytes(job.source) is None for job in jobs):
             problem = f"none of the {len(jobs)} files that the data set names is there, as {tree.place(jobs[0].source)}"
             raise SourceError(f"{source}: {problem}: name the folder that holds them, or get the data set again")

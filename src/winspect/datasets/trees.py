@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from winspect.datasets.folders import check_root, is_mask_folder, masked_stem
 from winspect.datasets.items import Dataset
@@ -20,7 +19,6 @@ from winspect.pictures.formats import (
     count_left_out,
     format_of,
     is_hidden,
-    left_out_in_words,
     picture_by_name,
 )
 from winspect.system.opening import check_file, open_file
@@ -190,40 +188,28 @@ def _check_whole(path: Path, tar: tarfile.TarFile) -> None:
         raise SourceError(f"{path}: the archive is cut off or damaged after {count} files: {again}")
 
 
-class LeftOut(NamedTuple):
-    """Files that a reader leaves out.
-
-    Attributes:
-        pictures: names, for messages, of the pictures among them.
-        others: ending -> how many other files.
-    """
-
-    pictures: list[str]
-    others: dict[str, int]
-
-    def __str__(self) -> str:
-        """One line for people; empty for nothing."""
-        count = len(self.pictures)
-        pictures = f"{count} picture{'s' * (count > 1)} left out, as {self.pictures[0]}" if count else ""
-        return "; ".join(filter(None, (pictures, left_out_in_words(self.others))))
+_LeftOut = tuple[list[str], dict[str, int]]
 
 
-def left_out_of(tree: Tree, taken: Iterable[str], categories: Sequence[str] | None) -> LeftOut:
+def left_out_of(tree: Tree, taken: Iterable[str], categories: Sequence[str] | None) -> _LeftOut:
     """The files of a tree that nothing takes. Masks do not count: a mask that is missed is missed at its picture.
 
     Args:
         taken: names of those that are read.
         categories: only below folders of these names, where there are some.
+
+    Returns:
+        Names, for messages, of the pictures among them; ending -> how many other files.
     """
     taken = set(taken)
     names = [name for name in tree.names() if name not in taken and not _is_mask(name)]
     if categories and _below(taken, categories):
         names = _below(names, categories)
     pictures = {name: tree.place(name) for name in names if is_picture_of(tree, name)}
-    return LeftOut(list(pictures.values()), count_left_out(name for name in names if name not in pictures))
+    return list(pictures.values()), count_left_out(name for name in names if name not in pictures)
 
 
-def left_out_by(dataset: Dataset, categories: Sequence[str] | None) -> LeftOut:
+def left_out_by(dataset: Dataset, categories: Sequence[str] | None) -> _LeftOut:
     """The files below a data set's root that are no item's picture or mask."""
     taken = (path.relative_to(dataset.root).as_posix() for path in dataset.paths if path.is_relative_to(dataset.root))
     return left_out_of(FolderTree(dataset.root), taken, categories)

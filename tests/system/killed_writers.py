@@ -17,7 +17,7 @@ import numpy as np
 
 from winspect import Result
 from winspect.errors import OutputError
-from winspect.evaluation.run import PartFiles
+from winspect.evaluation.run import PartFiles, read_part
 from winspect.outputs.recorder import Recorder
 from winspect.system.run_folder import locked
 from winspect.watch.results import WatchResults
@@ -63,7 +63,7 @@ def evaluate(folder: Path, run: dict, *, resume: bool = False) -> list[str]:
     with locked(folder):
         parts = PartFiles(folder, fresh=not resume)
         parts.begin({**run, "seeds": [0]}, ["a", "b"])
-        done = [parts._read(name, 0)["model"] for name in "ab" if parts.is_done(name, 0)]
+        done = [read_part(folder, name, 0)["model"] for name in "ab" if parts.is_done(name, 0)]
         for name in "ab":
             parts.write(name, 0, run)
     return done

@@ -20,7 +20,7 @@ from winspect.datasets import Item
 from winspect.errors import PictureError, ReferencesError
 from winspect.evaluation.alarms import embedding_alarm, map_alarm
 from winspect.evaluation.pixels import PixelTruth
-from winspect.evaluation.results import IMAGE_METRICS, METRICS, PIXEL_METRICS, SCHEMA
+from winspect.evaluation.results import METRICS, PIXEL_METRICS, SCHEMA
 from winspect.evaluation.shots import Draw, relative_name
 from winspect.methods.identity import Identity
 from winspect.methods.result import ConstantMapWarning, Result, map_spread
@@ -117,16 +117,13 @@ class Measuring:
         self._part, self._truth = part, PixelTruth(part.drawn.tested, side, part.root, part.pixel_grid)
         self._rows: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
-        self._scores: list[float] = []
-        self._labels: list[bool] = []
         self._spreads: list[float] = []
         self._stopped: str | None = None
         self.score_range = UNIT_RANGE
 
     def add(self, item: Item, result: Result) -> None:
         """Take the next picture's result, and write its maps."""
-        path = self._name(item.path)
-        map_file = self._write_maps(result)
+        path, map_file = self._name(item.path), self._write_maps(result)
         row = {"path": path, "label": item.label, "defect_type": item.defect_type, "score": result.anomaly_score}
         self._rows.append({**row, "map": map_file, "warning": result.warning})
         if result.warning is not None:
@@ -134,9 +131,7 @@ class Measuring:
         if result.error is not None:
             self._failed.append({"path": path, **error_entry(result.error)})
             logger.info("failed: %s", result.error)  # the results name it; the command line says so at the end
-        if result.anomaly_score is not None and result.tile_maps is not None:
-            self._scores.append(result.anomaly_score)
-            self._labels.append(item.is_anomalous)
+        if result.tile_maps is not None:
             self._spreads.append(map_spread(result.tile_maps))
             self._truth.add(item, result)
 
@@ -151,22 +146,33 @@ class Measuring:
         Args:
             alarm: of :func:`winspect.evaluation.alarms.embedding_alarm`.
         """
-        alarm = alarm or map_alarm(self._spreads)
-        measuring = time.perf_counter()
-        figures, curves = self._measure()
-        reasons = self._reasons(figures)
+        alarm, measuring, drawn = alarm or map_alarm(self._spreads), time.perf_counter(), self._part.drawn
+        scored = [row for row in self._rows if row["score"] is not None]
+        defective = np.array([row["label"] == "anomalous" for row in scored], bool)
+        images, pixels = rank_scores([row["score"] for row in scored], defective), self._truth.rank()
+        measured = {
+            "image_auroc": images.auroc(),
+            "image_aupr": images.aupr(),
+            "image_f1_max": images.f1_max(),
+            "pixel_auroc": pixels.auroc(),
+            "pixel_aupr": pixels.aupr(),
+            "pixel_aupro": pixels.aupro(),
+            "pixel_f1_max": pixels.f1_max(),
+        }
+        curves = {"image_roc": images.roc_curve(), "pixel_roc": pixels.roc_curve(), "pro": pixels.pro_curve()}
+        reasons = self._reasons(defective)
         if alarm is not None:
             # Broken maps give neither pixel figures nor few-shot image scores, which hold a map's maximum.
-            for metric in (*PIXEL_METRICS, *(IMAGE_METRICS if self._part.drawn.references else ())):
-                figures[metric], reasons[metric] = None, f"alarm: {alarm}"
-            curves["pixel_roc"] = curves["pro"] = None
-        drawn = self._part.drawn
+            broken = METRICS if drawn.references else PIXEL_METRICS
+            measured |= dict.fromkeys(broken)
+            reasons |= dict.fromkeys(broken, f"alarm: {alarm}")
+            curves |= {"pixel_roc": None, "pro": None}
         return {
             "schema": SCHEMA,
-            "n_normal": self._labels.count(False),
-            "n_anomalous": self._labels.count(True),
-            "figures": figures,
-            "reasons": dict.fromkeys(METRICS, self._stopped) if self._stopped else reasons,
+            "n_normal": int((~defective).sum()),
+            "n_anomalous": int(defective.sum()),
+            "figures": {name: None if figure is None else float(figure) for name, figure in measured.items()},
+            "reasons": {name: self._stopped or reasons[name] for name in METRICS if measured[name] is None},
             "alarm": alarm,
             "heat_range": list(self.score_range),
             "references": [self._name(item.path) for item in drawn.references],
@@ -174,7 +180,7 @@ class Measuring:
             "failed": self._failed,
             "mask_faults": self._truth.faults,
             "rows": self._rows,
-            "curves": curves,
+            "curves": {name: curve and [axis.tolist() for axis in curve] for name, curve in curves.items()},
             "seconds": round(time.perf_counter() - self._began, 3),
             "metrics_seconds": round(time.perf_counter() - measuring, 3),
         }
@@ -192,32 +198,14 @@ class Measuring:
             part.maps.write(judgement, stem, None if part.stretch else self.score_range)
         return file
 
-    def _measure(self) -> tuple[dict[str, float | None], dict[str, Any]]:
-        images, pixels = rank_scores(self._scores, np.array(self._labels, bool)), self._truth.rank()
-        figures = {
-            "image_auroc": images.auroc(),
-            "image_aupr": images.aupr(),
-            "image_f1_max": images.f1_max(),
-            "pixel_auroc": pixels.auroc(),
-            "pixel_aupr": pixels.aupr(),
-            "pixel_aupro": pixels.aupro(),
-            "pixel_f1_max": pixels.f1_max(),
-        }
-        curves = {"image_roc": images.roc_curve(), "pixel_roc": pixels.roc_curve(), "pro": pixels.pro_curve()}
-        return (
-            {name: None if figure is None else float(figure) for name, figure in figures.items()},
-            {name: curve and [axis.tolist() for axis in curve] for name, curve in curves.items()},
-        )
-
-    def _reasons(self, figures: Mapping[str, float | None]) -> dict[str, str]:
-        """Why each figure is null that is."""
-        kinds = set(self._labels)
-        if not kinds:
-            image = "no picture of this category was judged"
-        else:
-            image = f"only {'defective' if True in kinds else 'normal'} pictures were judged; need both"
-        pixel = self._truth.reason or (image if len(kinds) < 2 else "the masks leave no defective or no good pixel")
-        return {name: pixel if name in PIXEL_METRICS else image for name in METRICS if figures[name] is None}
+    def _reasons(self, defective: np.ndarray) -> dict[str, str]:
+        """Of each metric, why it is null where it is."""
+        image = "no picture of this category was judged"
+        if len(defective):
+            image = f"only {'defective' if defective.any() else 'normal'} pictures were judged; need both"
+        both = defective.any() and not defective.all()
+        pixel = self._truth.reason or ("the masks leave no defective or no good pixel" if both else image)
+        return {name: pixel if name in PIXEL_METRICS else image for name in METRICS}
 
 
 def score_part(model: WinCLIP, part: Part, advance: Callable[[], object]) -> dict[str, Any]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.datasets import Dataset, Item
-from winspect.errors import OutputError, ReferencesError, SettingsError
+from winspect.errors import ReferencesError, SettingsError
 from winspect.evaluation.gallery import Gallery, Viewer, choose, make_gallery, read_maps, score_again
 from winspect.evaluation.published import matching_tables, remarks
 from winspect.evaluation.results import METRICS, TITLES, class_of, percent
-from winspect.evaluation.run import part_path
+from winspect.evaluation.run import read_part
 from winspect.evaluation.shots import relative_name
 from winspect.outputs.charts import curve_chart, histogram_chart
 from winspect.outputs.pages import write_page
 from winspect.pictures.heatmaps import UNIT_RANGE
-from winspect.system.opening import read_text
 
 if TYPE_CHECKING:
     from winspect.inspector.winclip import WinCLIP
@@ -43,19 +41,8 @@ _CURVES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 
 def read_parts(folder: Path, results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What an evaluation keeps of each category for its first seed: rows, curves, figures.
-
-    Raises:
-        OutputError: a category's file is not there or cannot be read.
-    """
-    parts = {}
-    for name in results["categories"]:
-        path = part_path(folder, name, results["seed"])
-        try:
-            parts[name] = json.loads(read_text(path))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot be read ({error}); evaluate again") from error
-    return parts
+    """What an evaluation keeps of each category for its first seed; see :func:`winspect.evaluation.run.read_part`."""
+    return {name: read_part(folder, name, results["seed"]) for name in results["categories"]}
 
 
 def write_evaluation_report(

@@ -35,17 +35,9 @@ IMAGE_METRICS, PIXEL_METRICS = METRICS[:3], METRICS[3:]
 SCORE_COLUMNS = ("path", "category", "label", "defect_type", "score", "seed", "map", "warning")
 
 _KEYS = {
-    "dataset": str,
-    "recipe": str,
-    "model": str,
-    "engine": str,
-    "precision": str,
-    "device": str,
-    "shots": int,
-    "seed": int,
-    "categories": dict,
-    "mean": dict,
-    "scores": str,
+    **dict.fromkeys(("dataset", "recipe", "model", "engine", "precision", "device", "scores"), str),
+    **dict.fromkeys(("shots", "seed"), int),
+    **dict.fromkeys(("categories", "mean"), dict),
 }
 
 # Entries that a reader looks for, above the figures; the other settings, which are long, come below them.
@@ -170,65 +162,64 @@ def assemble(
         machine: that scored; see :func:`winspect.system.machine.describe_machine`.
     """
     seeds = settings["seeds"]
-    categories = {name: _category(name_parts, seeds) for name, name_parts in parts.items()}
-    means = [
-        {metric: _mean([name_parts[number]["figures"][metric] for name_parts in parts.values()]) for metric in METRICS}
-        for number in range(len(seeds))
-    ]
-    results = {
+    categories = {name: _category(dict(zip(seeds, of_seeds, strict=True))) for name, of_seeds in parts.items()}
+    by_seed = [_means([of_seeds[number]["figures"] for of_seeds in parts.values()]) for number in range(len(seeds))]
+    return {
         "schema": SCHEMA,
         **{key: settings[key] for key in _FIRST},
         "seed": seeds[0],
         "machine": dict(machine),
         "categories": categories,
-        "mean": {metric: _mean([figures[metric] for figures in means]) for metric in METRICS},
+        "mean": _means(by_seed),
         "mean_reasons": _mean_reasons(categories),
         "scores": SCORES_FILE,
         **{key: value for key, value in settings.items() if key not in _FIRST},
+        **({"std": _deviations(by_seed)} if len(seeds) > 1 else {}),
     }
-    if len(seeds) > 1:
-        results["std"] = {metric: _deviation([figures[metric] for figures in means]) for metric in METRICS}
-    return results
 
 
-def _category(parts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
-    def over_seeds(metric: str) -> list[float | None]:
-        return [part["figures"][metric] for part in parts]
-
+def _category(parts: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """One category, from what is kept of it for each seed."""
+    first, *others = parts.values()
+    figures = [part["figures"] for part in parts.values()]
     reasons: dict[str, str] = {}
-    for part in reversed(parts):  # the first seed's reason stands
-        reasons |= part["reasons"]
+    for part in (first, *others):
+        reasons = part["reasons"] | reasons  # the first seed's reason stands
     category = {
-        "n_normal": parts[0]["n_normal"],
-        "n_anomalous": parts[0]["n_anomalous"],
-        **{metric: _mean(over_seeds(metric)) for metric in METRICS},
+        "n_normal": first["n_normal"],
+        "n_anomalous": first["n_anomalous"],
+        **_means(figures),
         "reasons": reasons,
-        "alarm": next((part["alarm"] for part in parts if part["alarm"]), None),
-        "n_failed": len({failure["path"] for part in parts for failure in part["failed"]}),
-        "failed": [
-            {**failure, "seed": seed} for seed, part in zip(seeds, parts, strict=True) for failure in part["failed"]
-        ],
-        "copies": [
-            {**copy, "seed": seed} for seed, part in zip(seeds, parts, strict=True) for copy in part.get("copies", ())
-        ],
-        "n_warned": len({row["path"] for part in parts for row in part["rows"] if row.get("warning")}),
-        "mask_faults": next((part["mask_faults"] for part in parts if part["mask_faults"]), []),
-        "references": {str(seed): part["references"] for seed, part in zip(seeds, parts, strict=True)},
+        "alarm": next((part["alarm"] for part in parts.values() if part["alarm"]), None),
+        "n_failed": len({failure["path"] for part in parts.values() for failure in part["failed"]}),
+        "failed": [{**failure, "seed": seed} for seed, part in parts.items() for failure in part["failed"]],
+        "copies": [{**copy, "seed": seed} for seed, part in parts.items() for copy in part.get("copies", ())],
+        "n_warned": len({row["path"] for part in parts.values() for row in part["rows"] if row.get("warning")}),
+        "mask_faults": next((part["mask_faults"] for part in parts.values() if part["mask_faults"]), []),
+        "references": {str(seed): part["references"] for seed, part in parts.items()},
     }
-    if len(seeds) > 1:
-        category["std"] = {metric: _deviation(over_seeds(metric)) for metric in METRICS}
-        category["by_seed"] = {str(seed): part["figures"] for seed, part in zip(seeds, parts, strict=True)}
+    if others:
+        category["std"] = _deviations(figures)
+        category["by_seed"] = {str(seed): part["figures"] for seed, part in parts.items()}
     return category
 
 
-def _mean(figures: Sequence[float | None]) -> float | None:
-    known = [figure for figure in figures if figure is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(figures) else None
+def _means(several: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of every metric; None where it is not known everywhere."""
+    known = {metric: _known(several, metric) for metric in METRICS}
+    return {metric: math.fsum(figures) / len(figures) if figures else None for metric, figures in known.items()}
 
 
-def _deviation(figures: Sequence[float | None]) -> float | None:
-    known = [figure for figure in figures if figure is not None]
-    return statistics.stdev(known) if len(known) == len(figures) > 1 else None
+def _deviations(several: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The sample standard deviation of every metric over two or more; None where it is not known everywhere."""
+    known = {metric: _known(several, metric) for metric in METRICS}
+    return {metric: statistics.stdev(figures) if figures else None for metric, figures in known.items()}
+
+
+def _known(several: Sequence[Mapping[str, float | None]], metric: str) -> list[float]:
+    """A metric's figures if all are known, else none."""
+    known = [figure for figures in several if (figure := figures[metric]) is not None]
+    return known if len(known) == len(several) else []
 
 
 def _mean_reasons(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -8,8 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,20 +100,21 @@ def evaluate(
     if pixel_grid not in GRIDS:
         raise SettingsError(f"got the pixel grid {pixel_grid!r}, need one of {', '.join(GRIDS)}")
     seeds = list(seeds) if shots else [0]
-    parts = {
-        (name, seed): Part(
+    maps = MapFiles(Path(out), overlays=overlays, raw_maps=raw_maps)
+    parts = [
+        Part(
             root=dataset.root,
             category=name,
             seed=seed,
             drawn=draw(dataset, name, shots=shots, seed=seed),
             class_name=class_name or named.get(name, name),
-            maps=MapFiles(Path(out), overlays=overlays, raw_maps=raw_maps),
+            maps=maps,
             stretch=stretch,
             pixel_grid=pixel_grid,
         )
         for name in dataset.categories
         for seed in seeds
-    }
+    ]
     asked = {
         "class": class_name,
         "class_names": named or None,
@@ -134,14 +134,14 @@ def evaluate(
 def _evaluate(
     model: WinCLIP | PartScorer,
     dataset: Dataset,
-    parts: Mapping[tuple[str, int], Part],
+    parts: Sequence[Part],
     files: PartFiles,
     asked: Mapping[str, Any],
     *,
     progress: bool,
 ) -> dict[str, Any]:
     """Score the parts that are not done, in a folder that nobody else writes."""
-    left = [part for key, part in parts.items() if not files.is_done(*key)]
+    left = [part for part in parts if not files.is_done(part.category, part.seed)]
     scorer = model if isinstance(model, PartScorer) else _Local(model)
     described = scorer.prepare(left)
     document = described.identity.document()
@@ -151,7 +151,7 @@ def _evaluate(
         "recipe": document["recipe"]["name"],
         "recipe_settings": document["recipe"],
         "dataset": dataset.name,
-        "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset), "references": _hash(parts.values())},
+        "data": {"pictures": len(dataset.items), "sha256": fingerprint(dataset), "references": _hash(parts)},
         **asked,
         "pixel_side": described.side,
     }
@@ -165,8 +165,12 @@ def _evaluate(
             logger.info("%s: %d masks with a fault: %s", part.category, count, named)
         files.write(part.category, part.seed, figures)
 
-    with _bar(parts.values(), left, progress) as advance:
-        scorer.score(keep, advance)
+    from tqdm import tqdm
+
+    total, to_do = (sum(len(part.drawn.tested) for part in some) for some in (parts, left))
+    shown = None if progress else True  # None: no bar where stderr is not a terminal
+    with tqdm(total=total, initial=total - to_do, unit="picture", file=sys.stderr, leave=False, disable=shown) as bar:
+        scorer.score(keep, bar.update)
     return files.finish(described.machine)
 
 
@@ -210,6 +214,19 @@ def part_path(folder: Path, category: str, seed: int) -> Path:
     return folder / PARTS_FOLDER / f"{part_stem(category, seed)}.json"
 
 
+def read_part(folder: Path, category: str, seed: int) -> dict[str, Any]:
+    """What an evaluation keeps of one category for one seed: rows, curves, figures.
+
+    Raises:
+        OutputError: it is not there or cannot be read.
+    """
+    path = part_path(folder, category, seed)
+    try:
+        return json.loads(read_text(path))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}); delete it and evaluate again") from error
+
+
 def fingerprint(dataset: Dataset) -> str:
     """A hash of the names, splits, labels and masks of all pictures: whether two runs saw the same data."""
     digest = hashlib.sha256()
@@ -220,7 +237,7 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _hash(parts: Iterable[Part]) -> str | None:
+def _hash(parts: Sequence[Part]) -> str | None:
     """Of the contents of all references, in the order drawn; None for zero-shot."""
     digests = [hash_file(item.path) if item.path.is_file() else "" for part in parts for item in part.drawn.references]
     return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
@@ -260,16 +277,9 @@ class PartFiles:
     def write(self, category: str, seed: int, part: Mapping[str, Any]) -> None:
         write_json(part_path(self.folder, category, seed), part, allow_nan=False)
 
-    def _read(self, category: str, seed: int) -> dict[str, Any]:
-        path = part_path(self.folder, category, seed)
-        try:
-            return json.loads(read_text(path))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot be read ({error}); delete it and run again") from error
-
     def finish(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         """Put the parts together: the files of the whole run."""
-        parts = {name: [self._read(name, seed) for seed in self.seeds] for name in self.categories}
+        parts = {name: [read_part(self.folder, name, seed) for seed in self.seeds] for name in self.categories}
         with (
             replacing(self.folder / SCORES_FILE) as temporary,
             temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
@@ -286,16 +296,3 @@ class PartFiles:
         results = assemble(self.settings, parts, machine)
         write_json(self.folder / RESULTS_FILE, results, allow_nan=False)
         return results
-
-
-@contextmanager
-def _bar(parts: Collection[Part], left: Sequence[Part], shown: bool) -> Iterator[Callable[[], object]]:
-    """Progress over all pictures; gives what to call after each."""
-    from tqdm import tqdm
-
-    total = sum(len(part.drawn.tested) for part in parts)
-    done = total - sum(len(part.drawn.tested) for part in left)
-    # disable=None: no bar where stderr is not a terminal.
-    bar = tqdm(total=total, initial=done, unit="picture", file=sys.stderr, leave=False, disable=None if shown else True)
-    with bar:
-        yield bar.update

@@ -129,22 +129,16 @@ def score_sets(model: WinCLIP, sets: Sequence[DemoSet]) -> Iterator[Scored]:
 
 def run_demo(out: Path, model: WinCLIP, scored: Sequence[Scored]) -> Path:
     """Write ``predictions.jsonl`` (with the label and the shots of each row), heat maps and the report; returns it."""
-    maps: dict[tuple[DemoSet, int, str], Path] = {}
+    galleries: dict[DemoSet, list[tuple[Scored, list[Path]]]] = {}
     with locked(out), Recorder(out, model.describe()) as recorder:
         for part in scored:
+            maps = []
             for result, (_, defective) in zip(part.results, part.data.pictures, strict=True):
                 extra = {"label": "anomalous" if defective else "normal", "shots": part.shots}
-                row = recorder.add(result, score_range=part.score_range, extra=extra)
-                maps[part.data, part.shots, result.path] = out / row["map"]
-    sets = dict.fromkeys(part.data for part in scored)
-    return write_page(
-        out / "report.html",
-        "report.html",
-        thumbnail=_thumbnail,
-        title="winspect demo",
-        settings=model.describe(),
-        galleries=[_gallery(data, [part for part in scored if part.data is data], maps) for data in sets],
-    )
+                maps.append(out / recorder.add(result, score_range=part.score_range, extra=extra)["map"])
+            galleries.setdefault(part.data, []).append((part, maps))
+    values = {"settings": model.describe(), "galleries": galleries, "thumbnail": _thumbnail}
+    return write_page(out / "report.html", "report.html", title="winspect demo", **values)
 
 
 def _thumbnail(path: Path) -> str:
@@ -152,29 +146,3 @@ def _thumbnail(path: Path) -> str:
     image = decode(path)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     return data_uri(image)
-
-
-def _gallery(data: DemoSet, parts: Sequence[Scored], maps: dict[tuple[DemoSet, int, str], Path]) -> dict[str, Any]:
-    """One product on the page, with a column for each way."""
-    pictures = []
-    for number, (path, defective) in enumerate(data.pictures):
-        results = [part.results[number] for part in parts]
-        pictures.append(
-            {
-                "name": f"{path.parent.name}/{path.name}",
-                "label": "defective" if defective else "good",
-                "file": path,
-                "overlays": [maps[data, part.shots, str(path)] for part in parts],
-                "scores": [result.anomaly_score for result in results],
-                "warning": "; ".join(dict.fromkeys(result.warning for result in results if result.warning)),
-            }
-        )
-    return {
-        "title": data.title,
-        "source": data.source,
-        "columns": [part.way for part in parts],
-        "figures": [
-            {"image AUROC": part.image_auroc, "pictures/s": len(part.results) / part.seconds} for part in parts
-        ],
-        "pictures": pictures,
-    }

@@ -154,8 +154,8 @@ class FakeBackend:
         if not (question.maps or question.overlay or regions):
             result = replace(result, tile_maps=None, tile_boxes=())
         judgement = DecisionRule(question.threshold, calibration, regions).decide(result)
-        shots = 0 if question.zero_shot else len(self.stored.get(key, ()))
-        return Answer(judgement, png, 1, shots, queue_seconds=seconds, compute_seconds=0.01, batch_size=1)
+        references = () if question.zero_shot else tuple(one.sha256 for one in self.stored.get(key, ()))
+        return Answer(judgement, png, references, queue_seconds=seconds, compute_seconds=0.01, batch_size=1)
 
     async def info(self):
         if self.now == "loading":

@@ -125,12 +125,12 @@ class Backend:
         """
         key = self._key(question.category_name)
         self.fleet.check_ready()
-        version = 0 if question.zero_shot else self.fleet.version_of(key)
-        rule = self._rule(question, key, version)
+        references = () if question.zero_shot else self.fleet.references_of(key)
+        rule = self._rule(question, key, references)
         asked = replace(
             question,
             category_name=key,
-            zero_shot=not version,
+            zero_shot=not references,
             maps=question.maps or question.overlay or rule.regions is not None,
             rule=rule.verdicts_only(),
             score_range=_range_of(rule.calibration),
@@ -142,9 +142,9 @@ class Backend:
         # Looking for regions takes milliseconds: not in the thread that answers everyone.
         return replace(answer, judgement=await asyncio.to_thread(rule.decide, answer.result))
 
-    def _rule(self, question: Question, key: str, version: int) -> DecisionRule:
-        """Rule for a result that was scored with this set of references."""
-        calibration = self._calibrations.fitting(key, version)
+    def _rule(self, question: Question, key: str, references: tuple[str, ...]) -> DecisionRule:
+        """Rule for a result that was scored with these references."""
+        calibration = self._calibrations.fitting(key, references)
         calibrated = None if calibration is None else calibration.regions
         regions = chosen_regions(question.boxes, question.pixel_threshold, question.min_area, calibrated)
         return DecisionRule(question.threshold, calibration, regions)
@@ -160,7 +160,7 @@ class Backend:
         """Score a picture of a calibration, through the same queue."""
         self.fleet.check_ready()
         deadline = time.monotonic() + 10 * self.settings.deadline_s  # nobody waits for it
-        zero_shot = not self.fleet.version_of(key)
+        zero_shot = not self.fleet.references_of(key)
         return await self._ask(Question(name, content, key, deadline, maps=maps, zero_shot=zero_shot))
 
     async def info(self) -> dict[str, Any]:

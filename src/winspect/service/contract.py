@@ -110,7 +110,7 @@ class Answer:
     Attributes:
         judgement: of a result with the maps of its tiles where they were asked for, without the picture.
         overlay_png: the heat map over the picture, its longer side at most ``overlay_side``.
-        references: number of the set of references it was scored with; 0 for none. ``shots``: how many they are.
+        references: hashes of the references it was scored with; none for zero-shot.
         score_range: of the colours of heat maps.
         queue_seconds: from the question to the start of the model; ``compute_seconds``: of the whole batch.
         batch_size: pictures scored together; 0 for one that never came to the model.
@@ -118,8 +118,7 @@ class Answer:
 
     judgement: Judgement
     overlay_png: bytes | None = field(default=None, repr=False)
-    references: int = 0
-    shots: int = 0
+    references: tuple[str, ...] = ()
     score_range: ScoreRange = UNIT_RANGE
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
@@ -129,6 +128,11 @@ class Answer:
     def result(self) -> Result:
         """Score and maps."""
         return self.judgement.result
+
+    @property
+    def shots(self) -> int:
+        """How many references it was scored with; 0 is zero-shot."""
+        return len(self.references)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -62,8 +61,7 @@ class Fleet:
         self.changing = asyncio.Lock()
         self._lives: list[asyncio.Task[None]] = []
         self._shown_to: set[ModelProcess] = set()  # processes that know the references, and must hear of new ones
-        self._versions: dict[str, int] = {}  # class -> number of its set of references
-        self._numbers = itertools.count(1)
+        self._references: dict[str, tuple[str, ...]] = {}  # class -> hashes of its references
         self._demanding = 0
         self._first: asyncio.Future[None] | None = None  # how the first start of a process ended
 
@@ -155,10 +153,10 @@ class Fleet:
         async with self.changing:
             stored = await asyncio.to_thread(self._store.classes)
             for category_name in stored:
-                await self._show(category_name, [process], changed=False)
+                await self._show(category_name, [process])
             self._shown_to.add(process)
         served = (_DEFAULT_CLASS,) if self.settings.classes is None else self.settings.classes
-        self.described = await process.ask("warm_up", sorted({*map(class_key, served), *self._versions}))
+        self.described = await process.ask("warm_up", sorted({*map(class_key, served), *self._references}))
         await self._before_ready(stored)
 
     def _attach(self, process: ModelProcess) -> None:
@@ -216,9 +214,9 @@ class Fleet:
 
     # -- references
 
-    def version_of(self, category_name: str) -> int:
-        """The number of the set of references of a class; 0 for none. Sets that differ never share a number."""
-        return self._versions.get(category_name, 0)
+    def references_of(self, category_name: str) -> tuple[str, ...]:
+        """Hashes of the references that a class is scored with; none for zero-shot."""
+        return self._references.get(category_name, ())
 
     async def change_references(self, category_name: str, pictures: Sequence[Picture], *, add: bool) -> None:
         """Store references and show them to all processes; both, or neither, even where the caller goes away.
@@ -248,16 +246,15 @@ class Fleet:
                 await self._show(category_name, list(self._shown_to))
                 raise
 
-    async def _show(self, category_name: str, processes: Sequence[ModelProcess], *, changed: bool = True) -> None:
+    async def _show(self, category_name: str, processes: Sequence[ModelProcess]) -> None:
         """Show processes the stored references of a class. One that dies is shown them when it is started again."""
-        contents = await asyncio.to_thread(self._store.contents, category_name, "reference")
-        if contents:
-            if changed or category_name not in self._versions:
-                self._versions[category_name] = next(self._numbers)
-            version = self._versions[category_name]
-            answers = [process.ask("show", category_name, version, contents) for process in processes]
+        stored = await asyncio.to_thread(self._store.pictures, category_name, "reference")
+        if hashes := tuple(picture.sha256 for picture in stored):
+            contents = await asyncio.to_thread(self._store.contents, category_name, "reference")
+            self._references[category_name] = hashes
+            answers = [process.ask("show", category_name, hashes, contents) for process in processes]
         else:
-            self._versions.pop(category_name, None)
+            self._references.pop(category_name, None)
             answers = [process.ask("forget", category_name) for process in processes]
         for outcome in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, NotReady):

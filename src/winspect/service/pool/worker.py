@@ -81,7 +81,7 @@ class Worker:
         self._apart = ThreadPoolExecutor(1, thread_name_prefix="winspect-demanding")
         self._painters = ThreadPoolExecutor(_PAINTERS, thread_name_prefix="winspect-overlays")
         self._passing: OrderedDict[str, None] = OrderedDict()  # scored, and nothing else: oldest first
-        self._shown: dict[str, tuple[int, int]] = {}  # class -> number of its set of references, how many they are
+        self._shown: dict[str, tuple[str, ...]] = {}  # class -> hashes of its references
         self.model: Any = None
 
     def run(self) -> None:
@@ -139,9 +139,9 @@ class Worker:
         self.model = getattr(importlib.import_module(module), name)(self.spec, self.device)
         return self.model.describe()
 
-    def _show(self, category_name: str, version: int, pictures: Sequence[bytes]) -> None:
+    def _show(self, category_name: str, hashes: tuple[str, ...], pictures: Sequence[bytes]) -> None:
         self.model.reference(pictures, category_name)
-        self._shown[category_name] = (version, len(pictures))
+        self._shown[category_name] = hashes
 
     def _forget(self, category_name: str) -> None:
         self.model.forget(category_name)
@@ -186,22 +186,21 @@ class Worker:
         category_name, zero_shot, maps = questions[0].key
         prepared = [future.result() for future in futures]
         started = time.monotonic()
-        version, shots = (0, 0) if zero_shot else self._shown.get(category_name, (0, 0))
+        references = () if zero_shot else self._shown.get(category_name, ())
         usable = [item for item, _ in prepared if not isinstance(item, Exception)]
         scored = iter(self._results(usable, category_name, zero_shot, maps))
         results = [item if isinstance(item, Exception) else next(scored) for item, _ in prepared]
         if usable:
             self._note_use(category_name)
         seconds = time.monotonic() - started
-        score_range = run_range(self.model.good_levels(category_name)) if maps and version else UNIT_RANGE
+        score_range = run_range(self.model.good_levels(category_name)) if maps and references else UNIT_RANGE
 
         def answer(question: Question, result: Result | Exception) -> Answer | Exception:
             if isinstance(result, Exception):
                 return result
             answer = Answer(
                 question.rule.decide(result),
-                references=version,
-                shots=shots,
+                references=references,
                 score_range=question.score_range or score_range,
                 queue_seconds=max(0.0, started - question.asked),
                 compute_seconds=seconds,

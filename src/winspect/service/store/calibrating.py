@@ -43,10 +43,10 @@ ScoreOne = Callable[[str, str, bytes, bool], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class _Kept:
-    """A stored calibration. ``version``: of the references it is for; ``stale``: why it must not be used, or None."""
+    """A stored calibration, hashes of the references of the class, and why it must not be used (``stale``), or None."""
 
     calibration: Calibration
-    version: int
+    references: tuple[str, ...]
     stale: str | None
 
 
@@ -57,13 +57,13 @@ class Job:
     It is a :class:`winspect.inspector.protocol.CalibratedScorer` for a thread beside the event loop.
 
     Attributes:
-        score: scores through the queue. ``version``: number of the set of references to score with.
+        references: hashes of those to score with. ``score``: scores through the queue.
         stopped: set to give up.
     """
 
     category_name: str
     state: CalibrationState
-    version: int
+    references: tuple[str, ...]
     store: Store
     score: ScoreOne
     loop: asyncio.AbstractEventLoop
@@ -103,16 +103,16 @@ class Job:
         while not self.stopped.is_set():
             try:
                 answer = await self.score(self.category_name, picture.name, content, maps)
-                result, version = answer.result, answer.references
+                result, references = answer.result, answer.references
             except PictureError as error:
-                result, version = Result(picture.name, self.category_name, error=error), self.version
+                result, references = Result(picture.name, self.category_name, error=error), self.references
             except (Overloaded, NotReady) as error:
                 deaths += isinstance(error, NotReady)
                 if deaths >= _MOST_DEATHS:
                     raise
                 await asyncio.sleep(min(error.retry_after_s, 1.0))
                 continue
-            if version != self.version:
+            if references != self.references:
                 raise SettingsError("the references were changed while the calibration ran; start it again")
             self.state = replace(self.state, done=self.state.done + 1)
             return result
@@ -164,7 +164,7 @@ class Calibrations:
         async with self._checking:  # else an earlier look could overwrite a later one
             if self._fleet.described is None:
                 return  # all are looked at when a model is loaded
-            version = self._fleet.version_of(category_name)
+            references = self._fleet.references_of(category_name)
             calibration = self._given.get(category_name)
             if calibration is None:
                 document = await asyncio.to_thread(self._store.document, category_name)
@@ -172,7 +172,7 @@ class Calibrations:
             identity = await self._identity(category_name)
             self._kept.pop(category_name, None)
             if calibration is not None:
-                self._kept[category_name] = _Kept(calibration, version, _difference(calibration, identity))
+                self._kept[category_name] = _Kept(calibration, references, _difference(calibration, identity))
 
     def _check_usable(self, category_name: str, kept: _Kept) -> None:
         if kept.stale is not None and category_name in self._given:
@@ -198,10 +198,10 @@ class Calibrations:
             raise NotReady("no model has been loaded yet; start again when the service is ready")
         return Identity.read(self._fleet.described).of_class(category_name, references)
 
-    def fitting(self, category_name: str, version: int) -> Calibration | None:
-        """The calibration of a class that is scored with this set of references; None without one that fits."""
+    def fitting(self, category_name: str, references: tuple[str, ...]) -> Calibration | None:
+        """The calibration of a class that is scored with these references; None without one that fits."""
         kept = self._kept.get(category_name)
-        if kept is None or kept.stale is not None or kept.version != version:
+        if kept is None or kept.stale is not None or kept.references != references:
             return None
         return kept.calibration
 
@@ -231,12 +231,12 @@ class Calibrations:
         """
         pictures = await asyncio.to_thread(self._store.pictures, category_name, "good")
         check_enough(len(pictures), max_false_alarms)
-        version, identity = self._fleet.version_of(category_name), await self._identity(category_name)
+        references, identity = self._fleet.references_of(category_name), await self._identity(category_name)
         if self.state(category_name).state == "running":
             raise SettingsError(f"a calibration of {category_name!r} is running; wait for it, or delete it")
         state = CalibrationState("running", max_false_alarms=max_false_alarms, total=len(pictures))
         loop = asyncio.get_running_loop()
-        job = Job(category_name, state, version, self._store, self._score, loop, identity)
+        job = Job(category_name, state, references, self._store, self._score, loop, identity)
         self._jobs[category_name] = job
         job.task = loop.create_task(self._run(job, pictures, max_false_alarms))
 

@@ -46,17 +46,13 @@ def serve(
         SettingsError: the port is in use, or TLS files or API keys cannot be used.
         WinspectError: the model cannot be loaded.
     """
-    server = Server(backend, settings, say=say, access_log=access_log)
-    server.listen_and_run()
-    if server.failure is not None:
-        raise server.failure
+    Server(backend, settings, say=say, access_log=access_log).listen_and_run()
 
 
 class Server(uvicorn.Server):
     """uvicorn's server. Asked to end, it first drains the backend, answering meanwhile: not ready, 503 to new work.
 
     Attributes:
-        failure: why the model could not be loaded.
         still_s: a connection that has stood still for longer is dropped.
     """
 
@@ -68,7 +64,7 @@ class Server(uvicorn.Server):
         if not access_log:  # a line for each caller's mistake, which the caller hears of, would fill any disk
             for name in ("uvicorn.error", "python_multipart"):
                 logging.getLogger(name).setLevel(logging.ERROR)
-        self.failure: WinspectError | None = None
+        self._failure: WinspectError | None = None
         self.still_s: float = _KEEP_ALIVE_S
         self._still: dict[Any, tuple[Any, float]] = {}  # connection -> where it stands, since when
         self._backend, self._settings, self._say = backend, settings, say
@@ -76,7 +72,7 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     def listen_and_run(self) -> None:
-        """Serve until the end is asked for."""
+        """Serve until the end is asked for; errors as of :func:`serve`."""
         with _listen(self._settings) as listener:
             _allow_connections()
             self._say(f"serving on {_address(listener, self._settings)}; loading the model")
@@ -86,6 +82,8 @@ class Server(uvicorn.Server):
                     f"WARNING: whoever reaches {host} may use this service: set --api-key-file, or another --host"
                 )
             self.run(sockets=[listener])
+        if self._failure is not None:
+            raise self._failure
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer; the model loads meanwhile."""
@@ -161,7 +159,7 @@ class Server(uvicorn.Server):
         try:
             await self._backend.wait_ready()
         except WinspectError as error:
-            self.failure, self.should_exit = error, True
+            self._failure, self.should_exit = error, True
         else:
             self._say(f"ready after {time.monotonic() - started:.1f} s")
             _notify("READY=1")

@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from winspect.service.contract import Answer, Question, UnknownClass, class_key
 from winspect.service.http import models, openapi
 from winspect.service.http.forms import read_form
 from winspect.service.http.inspecting import MAP_PIXELS, REPLY_PIXELS, inspect_all, to_json
 from winspect.service.http.metrics import Metrics
-from winspect.service.http.refusals import JSONAnswer, Refused
+from winspect.service.http.refusals import Refused
 from winspect.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -184,4 +184,6 @@ def deadline_of(asked: float | None, unit_s: float, settings: ServiceSettings) -
 
 def _rows(answers: list[Answer], form: models.PredictForm) -> Response:
     map_pixels = min(MAP_PIXELS, REPLY_PIXELS // len(answers)) if form.map else None
-    return JSONAnswer({"results": [to_json(answer, overlay=form.overlay, map_pixels=map_pixels) for answer in answers]})
+    return JSONResponse(
+        {"results": [to_json(answer, overlay=form.overlay, map_pixels=map_pixels) for answer in answers]}
+    )

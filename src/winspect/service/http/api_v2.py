@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, Path, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from winspect._version import __version__
 from winspect.service.contract import Answer, Question
@@ -18,7 +18,7 @@ from winspect.service.http.api_v1 import deadline_of
 from winspect.service.http.inspecting import MAP_PIXELS, REPLY_PIXELS, inspect_all, row_with_p_value, small_map
 from winspect.service.http.metrics import Metrics
 from winspect.service.http.models_v2 import ENCODED, MAP, PIXELS, InferRequest
-from winspect.service.http.refusals import JSONAnswer, Refused
+from winspect.service.http.refusals import Refused
 from winspect.service.http.tensors import HEADER_LENGTH, MODEL, TEXTS, outputs_of, parse, render
 from winspect.service.settings import ServiceSettings
 
@@ -46,8 +46,8 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
     def ready(entries: dict[str, Any]) -> Response:
         state = backend.status.state
         if state == "ready":
-            return JSONAnswer({**entries, "ready": True})
-        return JSONAnswer({**entries, "ready": False, "error": f"the model is {state}"}, 503, {"Retry-After": "1"})
+            return JSONResponse({**entries, "ready": True})
+        return JSONResponse({**entries, "ready": False, "error": f"the model is {state}"}, 503, {"Retry-After": "1"})
 
     @app.get("/v2", tags=tags, summary="The server", responses=openapi.errors(v2=True))
     async def server() -> models.ServerMetadata:

@@ -79,8 +79,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     _add_error_answers(app)
     app.add_middleware(
         Guard,  # type: ignore[arg-type]
-        max_upload_bytes=settings.max_upload_bytes,
-        body_timeout_s=settings.body_timeout_s,
+        settings=settings,
         callers=Callers(hosts=None if any_host else (settings.host, *settings.allowed_hosts), keys=keys),
         on_done=count,
     )

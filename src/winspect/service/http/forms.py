@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import AsyncGenerator
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from python_multipart.multipart import parse_options_header
@@ -28,19 +28,12 @@ FILE_FIELDS = ("pictures", "picture")
 _EXTENDED_NAME = re.compile(rb';\s*filename\*\s*=\s*("[^"]*"|[^;]*)', re.IGNORECASE)
 
 
-class Upload(NamedTuple):
-    """A file of a form. ``name`` is the client's, without folders and control characters."""
-
-    name: str
-    content: bytes
-
-
-async def read_form(request: Request, *, max_files: int = 0) -> dict[str, Any]:
-    """The fields of a multipart body; where no files are expected also of a URL-encoded one or a JSON object.
+async def read_form(request: Request, *, max_files: int = 0) -> Any:
+    """The fields of a multipart body; where no files are expected also of a URL-encoded one, or what JSON holds.
 
     Returns:
-        Texts by name (JSON's own values for JSON); the files of ``pictures`` and ``picture`` as :class:`Upload`, in
-        their order, under ``pictures``.
+        Texts by name; the files of ``pictures`` and ``picture`` under ``pictures``, in their order: names, without
+        folders and control characters, and contents.
 
     Raises:
         Refused: 400 for a damaged body, 413 for too many or too large parts, 415 for another type of body, 422 for a
@@ -53,7 +46,10 @@ async def read_form(request: Request, *, max_files: int = 0) -> dict[str, Any]:
     if not max_files and kind == b"application/x-www-form-urlencoded":
         return _once(parse_qsl(await _text(request), keep_blank_values=True))
     if not max_files and kind == b"application/json":
-        return _from_json(await _text(request))
+        try:
+            return json.loads(await _text(request))
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, "the body is not JSON") from error
     expected = "multipart/form-data with a boundary" + ("" if max_files else ", or application/json")
     raise Refused(415, f"got a body of type {header[:80]!r}, need {expected}")
 
@@ -77,16 +73,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _from_json(text: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, "the body is not JSON") from error
-    if not isinstance(content, dict):
-        raise Refused(422, f"got a JSON {type(content).__name__}, need an object of fields")
-    return content
-
-
 async def _read_multipart(request: Request, max_files: int) -> dict[str, Any]:
     limits = {"max_files": max_files, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
     parser = _Parser(request.headers, request.stream(), **limits)
@@ -103,7 +89,7 @@ async def _read_multipart(request: Request, max_files: int) -> dict[str, Any]:
 
 async def _sorted(form: FormData) -> dict[str, Any]:
     texts: list[tuple[str, Any]] = []
-    files: list[Upload] = []
+    files: list[tuple[str, bytes]] = []
     for part, (name, value) in enumerate(form.multi_items(), 1):
         is_file = isinstance(value, UploadFile)
         if is_file != (name in FILE_FIELDS):
@@ -111,7 +97,7 @@ async def _sorted(form: FormData) -> dict[str, Any]:
             message = f"part {part} of the form ({name[:80]!r}): got {got}"
             raise Refused(422, f"{message}; files are called {' or '.join(FILE_FIELDS)}")
         if isinstance(value, UploadFile):
-            files.append(Upload(clean_name(value.filename or "", f"picture-{len(files) + 1}"), await value.read()))
+            files.append((clean_name(value.filename or "", f"picture-{len(files) + 1}"), await value.read()))
         else:
             texts.append((name, value))
     return {**_once(texts), **({"pictures": files} if files else {})}
@@ -155,11 +141,9 @@ def _with_plain_name(disposition: bytes) -> bytes:
     found = _EXTENDED_NAME.search(disposition)
     if found is None or b"filename" in parse_options_header(disposition)[1]:
         return disposition
-    charset, marks, name = found[1].strip().strip(b'"').partition(b"'")
     try:
-        if not marks or b"'" not in name:
-            raise ValueError
-        plain = unquote_to_bytes(name.partition(b"'")[2]).decode(charset.decode("ascii"))
+        charset, _, name = found[1].decode("ascii").strip(' "').split("'", 2)
+        plain = unquote_to_bytes(name).decode(charset)
     except (LookupError, ValueError) as error:
         raise MultiPartException(
             f"its filename* is {found[1][:80].decode('utf-8', 'replace')!r}, need UTF-8''NAME, percent-encoded, or a "

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from winspect.service.contract import Overloaded
 from winspect.service.http.callers import Callers
 from winspect.service.http.refusals import Refused, answer_error
+from winspect.service.settings import ServiceSettings
 
 UPLOADS_AT_ONCE = 8
 """Bodies held in memory at a time, in units of the largest that is allowed."""
@@ -30,7 +31,7 @@ class Guard:
 
     Args:
         app: what answers those that are let in.
-        max_upload_bytes: of one body. ``body_timeout_s``: for the whole body to arrive.
+        settings: how large a body may be, and how long it may take to arrive.
         callers: who is let in.
         on_done: called with each :class:`Exchange` that is over.
     """
@@ -39,13 +40,12 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        max_upload_bytes: int,
-        body_timeout_s: float,
+        settings: ServiceSettings,
         callers: Callers,
         on_done: Callable[[Exchange], None],
     ) -> None:
         self.app, self.callers, self.on_done = app, callers, on_done
-        self.max_upload_bytes, self.body_timeout_s = max_upload_bytes, body_timeout_s
+        self.max_upload_bytes, self.body_timeout_s = settings.max_upload_bytes, settings.body_timeout_s
         self.held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

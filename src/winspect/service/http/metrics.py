@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -29,26 +30,18 @@ class Metrics:
     def __init__(self, backend: Backend) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._requests = Counter("winspect_requests", "Requests answered.", ["endpoint", "status"], registry=registry)
-        self._request_seconds = Histogram(
-            "winspect_request_seconds",
-            "From a request's headers to the end of its answer.",
-            ["endpoint"],
-            registry=registry,
-            buckets=SECONDS,
+        counter = partial(Counter, registry=registry)
+        seconds = partial(Histogram, registry=registry, buckets=SECONDS)
+        self._requests = counter("winspect_requests", "Requests answered.", ["endpoint", "status"])
+        self._request_seconds = seconds(
+            "winspect_request_seconds", "From a request's headers to the end of its answer.", ["endpoint"]
         )
-        self._rejects = Counter("winspect_rejects", "Requests refused or given up.", ["reason"], registry=registry)
-        self._pictures = Counter(
-            "winspect_pictures", "Pictures by what became of them.", ["outcome"], registry=registry
-        )
-        self._queue_seconds = Histogram(
-            "winspect_queue_seconds", "A picture's wait for the model.", registry=registry, buckets=SECONDS
-        )
-        self._executions = Counter("winspect_executions", "Runs of the model, each on a batch.", registry=registry)
-        self._execution_errors = Counter("winspect_execution_errors", "Runs that failed.", registry=registry)
-        self._compute_seconds = Histogram(
-            "winspect_compute_seconds", "A run of the model, of a whole batch.", registry=registry, buckets=SECONDS
-        )
+        self._rejects = counter("winspect_rejects", "Requests refused or given up.", ["reason"])
+        self._pictures = counter("winspect_pictures", "Pictures by what became of them.", ["outcome"])
+        self._queue_seconds = seconds("winspect_queue_seconds", "A picture's wait for the model.")
+        self._executions = counter("winspect_executions", "Runs of the model, each on a batch.")
+        self._execution_errors = counter("winspect_execution_errors", "Runs that failed.")
+        self._compute_seconds = seconds("winspect_compute_seconds", "A run of the model, of a whole batch.")
         self._batch_size = Histogram(
             "winspect_batch_size", "Pictures of a run.", registry=registry, buckets=BATCH_SIZES
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from winspect.errors import ClassNameError, OutputError, PictureError, ReferencesError, SettingsError, WinspectError
 from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded, StoreFull, UnknownClass
@@ -82,17 +81,6 @@ class Refused(WinspectError):  # noqa: N818 - it is no error of the service
         self.kind = kind or (STATUSES[status].name if status in STATUSES else "Refused")
 
 
-class JSONAnswer(Response):
-    """JSON in UTF-8. What is no valid text (half a surrogate pair in a caller's name) is escaped; NaN is a mistake."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        """The body."""
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8", "backslashreplace")
-
-
 def answer_error(path: str, error: Exception) -> Response:
     """The answer to a request for ``path`` that ended with this error.
 
@@ -101,7 +89,7 @@ def answer_error(path: str, error: Exception) -> Response:
     refusal = error if isinstance(error, Refused) else _refusal_of(error)
     is_v2 = path == "/v2" or path.startswith("/v2/")
     content = str(refusal) if is_v2 else {"type": refusal.kind, "message": str(refusal)}
-    return JSONAnswer({"error": content}, refusal.status, refusal.headers)
+    return JSONResponse({"error": content}, refusal.status, refusal.headers)
 
 
 def _refusal_of(error: Exception) -> Refused:

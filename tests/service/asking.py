@@ -36,14 +36,14 @@ class Service:
     def __init__(self, tmp_path, **limits):
         self.settings = settings(tmp_path, **limits)
         self.loop = asyncio.new_event_loop()
-        self.backend = self.run(self._made())
+        self.backend = self.run(self.made())
         self.app = create_app(self.backend, self.settings)
         self.backend.set_ready()
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://service"
         )
 
-    async def _made(self):
+    async def made(self):
         return FakeBackend(self.settings)
 
     def run(self, coroutine):

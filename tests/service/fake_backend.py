@@ -64,7 +64,7 @@ class FakeBackend:
         self.lag_s = 0.0
         self.judged = self.cancelled = 0
         self.stored, self.good, self.calibrations = {}, {}, {}
-        self._waiting = self._running = 0
+        self.waiting = self.running = 0
 
     async def start(self):
         self.set_ready()
@@ -81,14 +81,14 @@ class FakeBackend:
     async def drain(self, seconds):
         self.now = "draining"
         until = time.monotonic() + seconds
-        while self._waiting + self._running and time.monotonic() < until:
+        while self.waiting + self.running and time.monotonic() < until:
             await asyncio.sleep(0.01)
 
     @property
     def status(self):
-        return Status(self.now, self._waiting, self._running, self.restarts)
+        return Status(self.now, self.waiting, self.running, self.restarts)
 
-    def _check(self, category_name):
+    def key_of(self, category_name):
         key = class_key(category_name)
         if self.settings.classes is not None and key not in map(class_key, self.settings.classes):
             raise UnknownClass(f"class {key!r} is not served; served are {', '.join(self.settings.classes)}")
@@ -97,13 +97,13 @@ class FakeBackend:
         return key
 
     async def predict(self, question):
-        key = self._check(question.category_name)
-        if self._waiting + self._running >= self.settings.max_queue:
+        key = self.key_of(question.category_name)
+        if self.waiting + self.running >= self.settings.max_queue:
             raise Overloaded(f"{self.settings.max_queue} pictures wait already", 1.5)
         started = time.monotonic()
-        self._waiting += 1
+        self.waiting += 1
         try:
-            rgb = self._decoded(question.name, question.picture)
+            rgb = self.decoded(question.name, question.picture)
             if self.gate is not None:
                 try:
                     await asyncio.wait_for(self.gate.wait(), question.deadline - time.monotonic())
@@ -113,27 +113,27 @@ class FakeBackend:
             self.cancelled += 1
             raise
         finally:
-            self._waiting -= 1
-        self._running += 1
+            self.waiting -= 1
+        self.running += 1
         try:
             await asyncio.sleep(self.lag_s)
         finally:
-            self._running -= 1
+            self.running -= 1
         if self.error is not None:
             raise self.error
         if time.monotonic() > question.deadline:
             raise DeadlineExceeded("the deadline passed under way")
         self.judged += 1
         self.batcher.on_batch(1, 0.01, None)
-        return self._answer(replace(question, category_name=key), rgb, time.monotonic() - started)
+        return self.answer(replace(question, category_name=key), rgb, time.monotonic() - started)
 
-    def _decoded(self, name, picture):
+    def decoded(self, name, picture):
         try:
             return read_rgb(picture, max_pixels=self.settings.max_pixels)
         except PictureError as error:
             raise PictureError(name, error.reason) from error
 
-    def _answer(self, question, rgb, seconds):
+    def answer(self, question, rgb, seconds):
         key = question.category_name
         height, width = rgb.shape[:2]
         rows, columns = (np.linspace(0, length - 1, GRID).astype(int) for length in (height, width))
@@ -167,20 +167,20 @@ class FakeBackend:
         return [await self.class_info(name) for name in sorted(names)]
 
     async def class_info(self, category_name):
-        key = self._check(category_name)
+        key = self.key_of(category_name)
         state = await self.calibration(key)
         return ClassInfo(key, len(self.stored.get(key, ())), len(self.good.get(key, ())), state)
 
     async def references(self, category_name):
-        return list(self.stored.get(self._check(category_name), ()))
+        return list(self.stored.get(self.key_of(category_name), ()))
 
     async def set_references(self, category_name, pictures, *, add=False):
-        key = self._check(category_name)
+        key = self.key_of(category_name)
         if self.error is not None:
             raise self.error
         for name, content in pictures:
             try:
-                self._decoded(name, content)
+                self.decoded(name, content)
             except PictureError as error:
                 raise ReferencesError(f"cannot use a reference picture: {error}") from error
         shown = [StoredPicture(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in pictures]
@@ -188,21 +188,21 @@ class FakeBackend:
         return await self.class_info(key)
 
     async def delete_references(self, category_name):
-        if not self.stored.pop(self._check(category_name), None):
+        if not self.stored.pop(self.key_of(category_name), None):
             raise UnknownClass(f"class {class_key(category_name)!r} has no references")
 
     async def add_good(self, category_name, pictures):
-        key = self._check(category_name)
-        scores = [score_of(self._decoded(name, content)) for name, content in pictures]
+        key = self.key_of(category_name)
+        scores = [score_of(self.decoded(name, content)) for name, content in pictures]
         self.good.setdefault(key, []).extend(scores)
         return len(self.good[key])
 
     async def delete_good(self, category_name):
-        if not self.good.pop(self._check(category_name), None):
+        if not self.good.pop(self.key_of(category_name), None):
             raise UnknownClass(f"class {class_key(category_name)!r} has no good pictures")
 
     async def start_calibration(self, category_name, max_false_alarms):
-        key = self._check(category_name)
+        key = self.key_of(category_name)
         if not 0 < max_false_alarms < 1:
             raise SettingsError(f"max_false_alarms: got {max_false_alarms}, need a share between 0 and 1")
         scores = self.good.get(key, [])
@@ -217,7 +217,7 @@ class FakeBackend:
         )
 
     async def calibration(self, category_name):
-        found = self.calibrations.get(self._check(category_name))
+        found = self.calibrations.get(self.key_of(category_name))
         if found is None:
             return CalibrationState()
         return CalibrationState(
@@ -230,5 +230,5 @@ class FakeBackend:
         )
 
     async def delete_calibration(self, category_name):
-        if self.calibrations.pop(self._check(category_name), None) is None:
+        if self.calibrations.pop(self.key_of(category_name), None) is None:
             raise UnknownClass(f"class {class_key(category_name)!r} has no calibration")

@@ -15,42 +15,42 @@ class Live:
 
     def __init__(self, backend, settings):
         self.backend, self.said = backend, []
-        self._has_begun = threading.Event()
-        self.server = Server(backend, settings, say=self._say)
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.has_begun = threading.Event()
+        self.server = Server(backend, settings, say=self.say)
+        self.thread = threading.Thread(target=self.run, daemon=True)
         self.mistake = None
 
-    def _run(self):
+    def run(self):
         try:
             self.server.listen_and_run()
         except BaseException as error:
             self.mistake = error
-            self._has_begun.set()
+            self.has_begun.set()
 
-    def _say(self, text):
+    def say(self, text):
         self.said.append(text)
-        self._has_begun.set()
+        self.has_begun.set()
 
     def __enter__(self):
-        self._thread.start()
-        assert self._has_begun.wait(10)
+        self.thread.start()
+        assert self.has_begun.wait(10)
         if self.mistake:
             raise self.mistake
         self.host, port = re.search(r"://([\d.]+):(\d+)", self.said[0]).groups()
         self.port, self.url = int(port), f"http://{self.host}:{port}"
         while not self.server.started:
-            assert self._thread.is_alive()
+            assert self.thread.is_alive()
         self.loop = self.server.servers[0].get_loop()
         return self
 
     def __exit__(self, *_):
         self.loop.call_soon_threadsafe(self.server.end)
-        self._thread.join(10)
-        assert not self._thread.is_alive()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
 
     def do(self, action, *arguments):
         """Call something in the service's own thread."""
-        done = asyncio.run_coroutine_threadsafe(_called(action, arguments), self.loop)
+        done = asyncio.run_coroutine_threadsafe(called(action, arguments), self.loop)
         return done.result(10)
 
     def connect(self):
@@ -66,7 +66,7 @@ class Live:
             return read_all(connection)
 
 
-async def _called(action, arguments):
+async def called(action, arguments):
     return action(*arguments)
 
 

@@ -31,8 +31,8 @@ class PageBackend(FakeBackend):
             raise Overloaded("64 pictures wait already", 1.0)
         return await super().predict(question)
 
-    def _answer(self, question, rgb, seconds):
-        answer = super()._answer(question, rgb, seconds)
+    def answer(self, question, rgb, seconds):
+        answer = super().answer(question, rgb, seconds)
         self.asked.append((question.name, question.category_name, answer.shots, question.maps))
         if not answer.shots:
             return answer

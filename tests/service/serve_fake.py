@@ -24,9 +24,9 @@ def run():
 
         async def start(self):
             loop = asyncio.get_running_loop()
-            threading.Thread(target=self._read, args=(loop,), daemon=True).start()
+            threading.Thread(target=self.read, args=(loop,), daemon=True).start()
 
-        def _read(self, loop):
+        def read(self, loop):
             word = sys.stdin.readline().strip()
             if word == "fail":
                 self.load_error = WeightsMissingError("no weights here")

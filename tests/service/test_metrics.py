@@ -69,7 +69,7 @@ def test_an_execution_is_counted_by_its_batch(service):
 
 
 def test_gauges_tell_of_now(service):
-    service.backend._waiting, service.backend._running, service.backend.restarts = 3, 2, 1
+    service.backend.waiting, service.backend.running, service.backend.restarts = 3, 2, 1
     names = ("queue_length", "pictures_in_flight", "model_restarts", "ready")
     assert [service.metric(f"winspect_{name}") for name in names] == [3, 2, 1, 1]
     service.backend.now = "unavailable"

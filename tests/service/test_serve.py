@@ -48,10 +48,10 @@ class Process:
             self.said.append(line)
             if found := re.search(r"serving on (https?://[\d.]+:\d+)", line):
                 self.url = found[1]
-        self.listener = threading.Thread(target=self._listen)
+        self.listener = threading.Thread(target=self.listen)
         self.listener.start()
 
-    def _listen(self):
+    def listen(self):
         for line in self.process.stderr:
             self.said.append(line)
 

@@ -10,19 +10,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self):
         super().__init__()
-        self._now = 1000.0
+        self.now = 1000.0
         select = self._selector.select
 
         def jump(timeout):
             if timeout is None:
                 raise AssertionError("nothing is left to happen, and something still waits")
-            self._now += max(0.0, timeout)
+            self.now += max(0.0, timeout)
             return select(0)
 
         self._selector.select = jump
 
     def time(self):
-        return self._now
+        return self.now
 
 
 def run(main):

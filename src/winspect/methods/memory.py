@@ -19,6 +19,7 @@ from winspect.methods.coreset import farthest_points
 from winspect.methods.foreground import foreground
 from winspect.methods.method import CutPicture, Method, PictureScores, References, split
 from winspect.methods.neighbours import largest_products
+from winspect.methods.samples import checked_vectors
 from winspect.methods.settings import check_seed, check_setting, check_size, is_count, is_number, whole_size
 from winspect.methods.upsampling import Upsampling
 from winspect.pictures.tiles import Preprocess
@@ -152,13 +153,7 @@ class Memory(Method):
     def _vectors(self, sample: Embeddings, number: int) -> Array:
         """All patches of a good sample, of length 1: (rows, width)."""
         vectors = merge(sample.vectors(self.layer))
-        xp = array_namespace(vectors)
-        if not bool(xp.all(xp.isfinite(vectors))):
-            raise ReferencesError(
-                f"good sample {number + 1} of this call has vectors that are not numbers: use precision fp32 or bf16, "
-                "or check the weights"
-            )
-        return normalize(xp.astype(vectors, xp.float32))
+        return normalize(checked_vectors(vectors, number))
 
     def join(self, parts: Sequence[References]) -> References:
         """What is kept of the good samples of several calls of :meth:`fit`, in order: adds samples to others.

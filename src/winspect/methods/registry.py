@@ -11,6 +11,7 @@ from typing import Any
 from winspect.errors import SettingsError
 from winspect.methods.memory import Memory
 from winspect.methods.method import Method
+from winspect.methods.subspace import Subspace
 from winspect.methods.winclip.log import Log
 from winspect.methods.winclip.paper import Paper
 from winspect.methods.winclip.recipes import RECIPES, Recipe, get_recipe
@@ -30,6 +31,7 @@ def winclip(recipe: str | Recipe, **settings: Any) -> Paper:
 METHODS: dict[str, Callable[..., Method]] = {
     **{name: partial(winclip, name) for name in RECIPES},
     "memory": Memory,
+    "subspace": Subspace,
 }
 """Name to constructor, whose keywords are the settings. A program may add its own before it makes or loads a model."""
 

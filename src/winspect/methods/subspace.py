@@ -1,0 +1,209 @@
+"""Subspace of good patches: how much of a patch lies outside of what good samples vary in.
+
+Source: SubspaceAD (arXiv 2602.23013).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from winspect.backbones.embeddings import Embeddings, Needs, block
+from winspect.errors import ReferencesError, SettingsError
+from winspect.methods.method import CutPicture, Method, PictureScores, References, split
+from winspect.methods.samples import checked_vectors
+from winspect.methods.settings import check_seed, check_setting, check_size, is_count, is_number, whole_size
+from winspect.methods.upsampling import upsample
+from winspect.pictures.tiles import Preprocess
+from winspect.system.arrays import Array, like, mean_of_largest, to_numpy
+
+MEAN, OUTSIDE, SCATTER, COUNT = "mean", "outside", "scatter", "count"
+
+_BLOCKS = {24: (14, 15, 16, 17, 18), 40: (23, 24, 25, 26, 27, 28, 29)}
+_LARGEST_ANGLE = 345
+_MOST_ROTATIONS, _MOST_BLOCKS = 360, 1000
+_WIDEST_SIGMA = 1000
+
+
+def middle_blocks(depth: int) -> tuple[int, ...]:
+    """The blocks that are averaged for a tower of so many, counted from 1.
+
+    Those published for 12 (8, 9), 24 (14 to 18) and 40 blocks (23 to 29); for others those from two thirds to three
+    quarters, as for 12.
+    """
+    last = max(1, 3 * depth // 4)
+    return _BLOCKS.get(depth, tuple(range(min(last, max(1, 2 * depth // 3)), last + 1)))
+
+
+@dataclass(frozen=True)
+class Subspace(Method):
+    """A patch's score is the squared length of its part outside of the good samples' principal components.
+
+    A map is at the size that the model sees, and a picture's score the mean of its largest values. References are
+    ``mean``, float64 (width,); ``outside``, float32 (width, rest), the components left out; and, so that samples can
+    be added, ``scatter``, float64 (width, width), and ``count``, int64 (1,), of all patches.
+
+    Attributes:
+        size: side of the square that pictures are resized to, in pixels.
+        blocks: whose patch vectors are averaged, counted from 1; None for those of :func:`middle_blocks`.
+        rotations: views of each good sample beside the upright one, at angles from 0 to 345 degrees that are drawn.
+        variance: share of the good patches' variance that the fewest components must reach, 0 to 1.
+        top_share: share of a map's pixels, the most anomalous ones, whose mean is the score; the largest where that is
+            less than a pixel.
+        sigma: of the 3 x 3 Gaussian that smooths maps, in pixels; 0 for none.
+        seed: of the angles.
+        strict: refuse a size that is no multiple of the patch, instead of rounding it down.
+    """
+
+    size: int = 672
+    blocks: tuple[int, ...] | None = None
+    rotations: int = 30
+    variance: float = 0.99
+    top_share: float = 0.01
+    sigma: float = 4.0
+    seed: int = 0
+    strict: bool = False
+
+    name = "subspace"
+    score_range = (0.0, math.inf)
+    reads_text = False
+    zero_shot = False
+    kept = frozenset({MEAN, OUTSIDE})
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, name: str, need: str) -> None:
+            check_setting(ok, self, name, need)
+
+        check_size(self)
+        check_seed(self)
+        if self.blocks is not None:
+            is_list = isinstance(self.blocks, list | tuple) and 0 < len(self.blocks) == len({*self.blocks})
+            numbers = is_list and all(is_count(number, 1, _MOST_BLOCKS) for number in self.blocks)
+            check(numbers, "blocks", "a list of different whole numbers from 1, or nothing for the tower's middle")
+            object.__setattr__(self, "blocks", tuple(self.blocks))
+        check(is_count(self.rotations, 0, _MOST_ROTATIONS), "rotations", f"a whole number, 0 to {_MOST_ROTATIONS}")
+        for name in ("variance", "top_share"):
+            check(is_number(getattr(self, name), 0, 1), name, "a number from 0 to 1")
+        check(is_number(self.sigma, 0, _WIDEST_SIGMA), "sigma", f"pixels, 0 to {_WIDEST_SIGMA}")
+
+    def preprocess(self, preprocess: Preprocess, patch: int) -> Preprocess:
+        """See :class:`Method`; a square."""
+        return replace(preprocess, size=whole_size(self.size, patch, strict=self.strict))
+
+    def for_model(
+        self, scoring: Mapping[str, Any], model: str, *, depth: int | None = None, patch: int | None = None
+    ) -> Subspace:
+        """See :class:`Method`: the size in whole patches, and the blocks unless they were set."""
+        size = self.size if patch is None else whole_size(self.size, patch, strict=self.strict)
+        blocks = middle_blocks(depth) if self.blocks is None and depth is not None else self.blocks
+        return replace(self, size=size, blocks=blocks)
+
+    def angles(self, sample: int) -> Sequence[float]:
+        """See :class:`Method`; a sample's are the same whatever others there are."""
+        return np.random.default_rng([self.seed, sample]).uniform(0, _LARGEST_ANGLE, self.rotations).tolist()
+
+    def needs(self, *, few_shot: bool, maps: bool) -> Needs:
+        """See :class:`Method`.
+
+        Raises:
+            SettingsError: the blocks depend on a model that is not known yet.
+        """
+        return Needs(layers=self._layers)
+
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        if self.blocks is None:
+            raise SettingsError("blocks: they depend on the tower's depth: set them, or use for_model(depth=...)")
+        return tuple(block(number) for number in self.blocks)
+
+    def fit(self, samples: Sequence[Embeddings]) -> References:
+        """See :class:`Method`.
+
+        Raises:
+            ReferencesError: a sample's vectors are not numbers.
+        """
+        return self.join([_moments(self._features(sample), number) for number, sample in enumerate(samples)])
+
+    def join(self, parts: Sequence[References]) -> References:
+        """What is kept of the good samples of several calls of :meth:`fit`: adds samples to others."""
+        xp = array_namespace(parts[0][MEAN])
+        counts = [int(part[COUNT][0]) for part in parts]
+        total = sum(counts)
+        mean = sum(part[MEAN] * (count / total) for part, count in zip(parts, counts, strict=True))
+        scatter = xp.zeros_like(parts[0][SCATTER])
+        for part, count in zip(parts, counts, strict=True):
+            apart = (part[MEAN] - mean)[:, None]
+            scatter += part[SCATTER] + count * (apart @ apart.T)
+        outside = like(_left_out(to_numpy(scatter) / max(total - 1, 1), self.variance), mean)
+        return References({MEAN: mean, OUTSIDE: outside, SCATTER: scatter, COUNT: like(np.array([total]), mean)})
+
+    def _features(self, embeddings: Embeddings) -> Array:
+        """The mean of the blocks: (tiles, rows, columns, width)."""
+        first, *others = (embeddings.patches[layer] for layer in self._layers)
+        return sum(others, first) / (1 + len(others))
+
+    def score(
+        self,
+        embeddings: Embeddings,
+        pictures: Sequence[CutPicture],
+        *,
+        text: Array,
+        references: References | None = None,
+        maps: bool = True,
+    ) -> list[PictureScores]:
+        """See :class:`Method`; always with maps.
+
+        Raises:
+            ReferencesError: without good samples.
+        """
+        if references is None:
+            raise ReferencesError("recipe subspace compares with good samples: give at least one")
+        features = self._features(embeddings)
+        xp = array_namespace(features)
+        outside = (features - xp.astype(references[MEAN], features.dtype)) @ references[OUTSIDE]
+        scores = upsample(xp.sum(outside * outside, axis=-1), (self.size, self.size))
+        smooth = _smoothed(scores, self.sigma)
+        return [
+            PictureScores(mean_of_largest(xp.reshape(own, (-1,)), self.top_share), to_numpy(own))
+            for _, own in split(pictures, smooth)
+        ]
+
+
+def _moments(features: Array, sample: int) -> References:
+    """Mean, scatter and count of all patches of a good sample, (views, rows, columns, width), in float64."""
+    xp = array_namespace(features)
+    views = xp.reshape(checked_vectors(features, sample), (len(features), -1, features.shape[-1]))
+    count = views.shape[0] * views.shape[1]
+    mean = sum(xp.sum(xp.astype(view, xp.float64), axis=0) for view in views) / count
+    scatter = mean[:, None] * 0
+    for view in views:  # one at a time: float64 takes twice the room
+        apart = xp.astype(view, xp.float64) - mean
+        scatter = scatter + apart.T @ apart
+    return References({MEAN: mean, SCATTER: scatter, COUNT: like(np.array([count]), mean)})
+
+
+def _left_out(covariance: np.ndarray, variance: float) -> np.ndarray:
+    """The principal components beyond the fewest that reach a share of the variance: float32 (width, rest)."""
+    variances, components = np.linalg.eigh(covariance)  # ascending
+    reached = np.cumsum([0, *np.clip(variances[::-1], 0, None)])
+    fewest = int(np.searchsorted(reached, variance * reached[-1]))
+    return np.ascontiguousarray(components[:, : len(variances) - fewest], dtype=np.float32)
+
+
+def _smoothed(maps: Array, sigma: float) -> Array:
+    """A 3 x 3 Gaussian along rows and columns of (batch, height, width); edges are mirrored without their own pixel."""
+    if sigma == 0:
+        return maps
+    xp, side = array_namespace(maps), math.exp(-0.5 / sigma**2)
+    for axis in (1, 2):
+        lines = xp.moveaxis(maps, axis, 0)
+        if len(lines) > 1:
+            beside = xp.concat([lines[1:2], lines[:-1]]) + xp.concat([lines[1:], lines[-2:-1]])
+            lines = (lines + side * beside) / (1 + 2 * side)
+        maps = xp.moveaxis(lines, 0, axis)
+    return maps

@@ -141,13 +141,13 @@ def few_shot(encoded: Encoded, shots: Sequence[int], zero: tuple[Tensor, Tensor]
     embeddings, references = encoded.embeddings, chosen(encoded.embeddings, list(shots))
     good = LOG.fit([references])
     association = few_shot_map(
-        embeddings.patches[LAST],
+        embeddings.vectors(LAST),
         embeddings.windows,
-        references.patches[LAST].flatten(0, 1),
+        references.vectors(LAST).flatten(0, 1),
         {scale: windows.flatten(0, 1) for scale, windows in references.windows.items()},
         GRID_HW,
     )
-    stem = stem_distance(embeddings.patches[STEM], good, crowding_power=0.0)
+    stem = stem_distance(embeddings.vectors(STEM), good, crowding_power=0.0)
     thumbnails = torch.cdist(encoded.thumbnails, encoded.thumbnails[list(shots)])
     return {
         name: value.numpy()
@@ -155,7 +155,7 @@ def few_shot(encoded: Encoded, shots: Sequence[int], zero: tuple[Tensor, Tensor]
             "log fusion": log_fusion(embeddings, *zero, good, settings)[0],
             "paper's sum": combine(*zero, association)[0],
             "baseline: stem features": stem.amax(dim=1),
-            "baseline: stem mean and deviation": look_distance(embeddings.patches[STEM], good),
+            "baseline: stem mean and deviation": look_distance(embeddings.vectors(STEM), good),
             "baseline: 30 x 30 pixels": thumbnails.amin(dim=1),
         }.items()
     }
@@ -182,7 +182,7 @@ def measure(pictures: RealSet, draws: int) -> dict[str, Any]:
         for name, scores in {
             "zero-shot": zero[0],
             "zero-shot, largest of the map": zero[1].flatten(1).amax(dim=1),
-            "baseline: local deviation": local_deviation(encoded.embeddings.patches[STEM]),
+            "baseline: local deviation": local_deviation(encoded.embeddings.vectors(STEM)),
         }.items()
     }
     for shots in SHOTS:

@@ -67,7 +67,7 @@ def score_product(tower: ImageTower, text: Tensor, temperature: float, number: i
     with torch.inference_mode():
         everything = tower(normalised(pictures), LOG.needs(few_shot=True, maps=True))
         tested = everything.rows(MOST_SHOTS, len(pictures))
-        stem = tested.patches[STEM]
+        stem = tested.vectors(STEM)
         scores = class_score(tested.image, text, temperature=temperature)
         windows = {k: class_score(v, text, temperature=temperature) for k, v in tested.windows.items()}
         zero_maps = zero_shot_map(scores, windows, tower.grid_hw)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import SettingsError
-from winspect.evaluation.results import METRICS, PIXEL_METRICS
+from winspect.evaluation.results import PIXEL_METRICS
 from winspect.methods.registry import all_settings, get_method
 from winspect.methods.winclip.prompts import PROMPT_SETS
 
@@ -48,8 +48,8 @@ class Conditions:
         pixel_side: side of the square that pixel figures were made at.
         masks: how masks came to that size.
         aupr: definition of the area under the precision-recall curve.
-        aupro: what its AUPRO differs in.
         shots: how references were drawn.
+        aupro: what its AUPRO differs in.
     """
 
     prompts: str
@@ -59,8 +59,8 @@ class Conditions:
     pixel_side: int | None
     masks: str | None
     aupr: str | None
-    aupro: str | None
     shots: str | None
+    aupro: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,17 +175,16 @@ def entry_for(table: Table, results: Mapping[str, Any]) -> Entry | None:
     entry = table.entry(results["dataset"], results["shots"])
     if entry is None or _pixel_side_fits(table, results):
         return entry
-    categories = {name: _without_pixels(figures) for name, figures in entry.categories.items()}
-    return replace(entry, mean=_without_pixels(entry.mean), categories=categories)
+    mean, *others = (
+        {metric: figure for metric, figure in figures.items() if metric not in PIXEL_METRICS}
+        for figures in (entry.mean, *entry.categories.values())
+    )
+    return replace(entry, mean=mean, categories=dict(zip(entry.categories, others, strict=True)))
 
 
 def _pixel_side_fits(table: Table, results: Mapping[str, Any]) -> bool:
     theirs, ours = table.conditions.pixel_side, results.get("pixel_side")
     return theirs is None or ours is None or theirs == ours
-
-
-def _without_pixels(figures: Figures) -> Figures:
-    return {metric: figure for metric, figure in figures.items() if metric not in PIXEL_METRICS}
 
 
 def _table(name: str, table: Mapping[str, Any]) -> Table:
@@ -198,14 +197,9 @@ def _table(name: str, table: Mapping[str, Any]) -> Table:
         )
         for entry in table["entries"]
     )
-    stated = {"aupro": None, **table["conditions"]}
-    weights = stated.pop("weights")
-    conditions = Conditions(weights=weights["tag"], sha256_prefix=weights["sha256_prefix"], **stated)
-    return Table(name, table["title"], tuple(table["sources"]), table["model"], table["recipe"], conditions, entries)
+    stated = {"sources": tuple(table["sources"]), "conditions": Conditions(**table["conditions"]), "entries": entries}
+    return Table(name, **{**table, **stated})
 
 
 def _fractions(percent: Mapping[str, float]) -> Figures:
-    unknown = set(percent) - set(METRICS)
-    if unknown:
-        raise ValueError(f"{PUBLISHED_FILE}: unknown metrics {sorted(unknown)}")
     return {metric: round(figure / 100, 6) for metric, figure in percent.items()}

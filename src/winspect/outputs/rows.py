@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,17 +70,13 @@ def read_rows(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]
             yield row, end
 
 
-def remove_cut_line(path: Path, *, block: int = 1 << 16) -> int:
+def remove_cut_line(path: Path) -> int:
     """Remove a last line without its end, as a killed run leaves it; returns its number of bytes."""
     with path.open("r+b") as file:
         size = end = file.seek(0, os.SEEK_END)
-        newline = -1
-        while end and newline < 0:
-            start = max(0, end - block)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            end = start + newline + 1
-        if end < size:
+        if size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                end = content.rfind(b"\n") + 1
             file.truncate(end)
     return size - end
 

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.measuring import machine, write_json
 from winspect import WinCLIP
-from winspect.outputs.recorder import Recorder
+from winspect.outputs.rows import Recorder
 from winspect.pictures.tiles import prepare
 from winspect.system.machine import current_rss_mb
 

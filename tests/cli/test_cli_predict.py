@@ -21,7 +21,7 @@ from PIL import Image
 
 from winspect import WinCLIP
 from winspect.cli.main import main
-from winspect.outputs.recorder import COLUMNS
+from winspect.outputs.rows import COLUMNS, Recorder
 from winspect.pictures.heatmaps import heat_overlay, run_range
 from winspect.system.files import replacing
 from winspect.system.installation import install_command
@@ -507,7 +507,7 @@ def test_the_disk_fills_up_while_maps_are_written(cli, parts, tmp_path, monkeypa
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("winspect.outputs.maps.save_png", save)
-    monkeypatch.setattr("winspect.outputs.recorder._WRITERS", 1)
+    monkeypatch.setattr(Recorder, "WRITERS", 1)
     refused = cli("predict", parts, "--out", tmp_path)
     assert refused.code == 2
     assert "the disk is full" in refused.err
@@ -574,7 +574,6 @@ def test_ctrl_c_without_out_says_how_a_run_can_be_resumed(cli, parts, monkeypatc
 
 def test_ctrl_c_between_writing_a_row_and_counting_it(cli, parts, tmp_path, monkeypatch):
     """Python delivers Ctrl-C between any two steps: no row may be doubled or lost."""
-    from winspect.outputs import recorder
 
     class Interrupting:
         """The file of rows; the Ctrl-C comes when the second row has just been flushed."""
@@ -591,7 +590,7 @@ def test_ctrl_c_between_writing_a_row_and_counting_it(cli, parts, tmp_path, monk
             if self.flushes == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    enter = recorder.Recorder.__enter__
+    enter = Recorder.__enter__
 
     def entered(self):
         enter(self)
@@ -601,8 +600,8 @@ def test_ctrl_c_between_writing_a_row_and_counting_it(cli, parts, tmp_path, monk
     whole = tmp_path / "whole"
     cli("predict", parts, "--batch-size", 1, "--out", whole)
     with monkeypatch.context() as patch:
-        patch.setattr(recorder.Recorder, "__enter__", entered)
-        patch.setattr(recorder, "_MOST_WAITING", 0)
+        patch.setattr(Recorder, "__enter__", entered)
+        patch.setattr(Recorder, "MOST_WAITING", 0)
         stopped = cli("predict", parts, "--batch-size", 1, "--out", tmp_path / "out")
     assert stopped.code == 130
     rows = rows_in(tmp_path / "out")

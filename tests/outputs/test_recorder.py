@@ -18,8 +18,7 @@ from winspect import Result
 from winspect.calibration import DecisionRule
 from winspect.errors import OutputError, PictureError
 from winspect.outputs.maps import MapFiles
-from winspect.outputs.recorder import Recorder, still_to_do
-from winspect.outputs.rows import row_of
+from winspect.outputs.rows import Recorder, row_of, still_to_do
 from winspect.system.files import make_folder, output_error, replacing
 
 RUN = {"model": "small", "recipe": {"scales": (2, 3)}}

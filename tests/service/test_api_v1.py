@@ -22,7 +22,7 @@ from tests.service.asking import Service, encoded, picture
 from tests.service.fake_backend import FakeBackend, score_of
 from winspect.errors import OutputError
 from winspect.methods.result import Result
-from winspect.outputs.recorder import COLUMNS
+from winspect.outputs.rows import COLUMNS
 from winspect.service.backend import Backend
 from winspect.service.contract import Overloaded
 from winspect.service.http.inspecting import small_map

@@ -18,7 +18,7 @@ import numpy as np
 from winspect import Result
 from winspect.errors import OutputError
 from winspect.evaluation.run import PartFiles, read_part
-from winspect.outputs.recorder import Recorder
+from winspect.outputs.rows import Recorder
 from winspect.system.run_folder import locked
 from winspect.watch.results import WatchResults
 

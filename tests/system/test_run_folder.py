@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from winspect.errors import OutputError
-from winspect.outputs.recorder import Recorder
+from winspect.outputs.rows import Recorder
 from winspect.system.run_folder import LOCK_FILE, FolderLock, begin, locked, read_identity
 
 HERE = Path(__file__).parent

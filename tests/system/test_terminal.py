@@ -15,7 +15,7 @@ import winspect
 from winspect.cli.main import main
 from winspect.errors import PictureError
 from winspect.methods.result import Result
-from winspect.outputs.recorder import Recorder
+from winspect.outputs.rows import Recorder
 from winspect.system.terminal import cell, log_to_stderr, printable, text_of_cell
 
 FORGED = "a\nwinspect: 9 of 9 pictures, 0 failed\x1b[2K\x9b31m\u202egnp.jpg"

@@ -28,7 +28,7 @@ from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
     from winspect.calibration import DecisionRule
-    from winspect.outputs.recorder import Recorder
+    from winspect.outputs.rows import Recorder
 
 _MOST_NAMED = 5
 
@@ -55,7 +55,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the pictures; returns the exit code."""
-    from winspect.outputs.recorder import without_own_maps
+    from winspect.outputs.maps import without_own_maps
     from winspect.pictures.find import find_pictures
 
     _check_options(args)
@@ -68,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
     references = good_samples(args)
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
     from winspect.outputs.coco import write_coco
-    from winspect.outputs.recorder import Recorder, still_to_do
-    from winspect.outputs.rows import row_of
+    from winspect.outputs.rows import Recorder, row_of, still_to_do
     from winspect.system.run_folder import locked
 
     inspection = load_inspection(args, references, calibration)

@@ -17,7 +17,7 @@ from winspect.inspector.winclip import WinCLIP
 from winspect.methods.result import Result
 from winspect.metrics import auroc
 from winspect.outputs.pages import THUMBNAIL_SIDE, data_uri, write_page
-from winspect.outputs.recorder import Recorder
+from winspect.outputs.rows import Recorder
 from winspect.pictures.decoding import decode
 from winspect.pictures.find import at_even_steps
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, run_range

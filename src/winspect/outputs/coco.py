@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from winspect.calibration.defects import label_regions, regions_of
-from winspect.outputs.recorder import COCO_FILE, ROWS_FILE
+from winspect.outputs.rows import COCO_FILE, ROWS_FILE
 from winspect.system.files import write_json
 from winspect.system.opening import open_file, open_text
 

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from winspect.calibration.judgement import Judgement
+from winspect.errors import SourceError
 from winspect.methods.result import shrunk, smaller_size
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, annotated_overlay, save_png
-from winspect.system.files import replacing
+from winspect.system.files import MAPS_FOLDER, replacing
 
 MASK_ENDING = "_mask.png"
 
@@ -103,3 +104,16 @@ class MapFiles:
 def short_stem(path: str) -> str:
     """The name of a picture without its ending, short enough to be part of a file name on any system."""
     return Path(path).stem.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
+
+
+def without_own_maps(pictures: list[Path], folder: Path) -> list[Path]:
+    """The pictures but for the heat maps of an earlier run, where the results lie in the folder that is searched.
+
+    Raises:
+        SourceError: nothing is left.
+    """
+    maps = (folder / MAPS_FOLDER).resolve()
+    kept = [picture for picture in pictures if picture.parent.resolve() != maps]
+    if not kept:
+        raise SourceError(f"all {len(pictures)} pictures are heat maps in {maps}: name the pictures, or another --out")
+    return kept

@@ -20,8 +20,7 @@ from winspect.calibration.judgement import DecisionRule
 from winspect.errors import OutputError, SettingsError
 from winspect.methods.identity import differences, listed
 from winspect.outputs.maps import overlay_of, short_stem
-from winspect.outputs.recorder import RUN_FILE
-from winspect.outputs.rows import row_of
+from winspect.outputs.rows import RUN_FILE, row_of
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, save_png
 from winspect.system.files import MAPS_FOLDER, output_error
 from winspect.system.run_folder import begin, locked, read_identity

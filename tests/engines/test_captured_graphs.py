@@ -68,18 +68,18 @@ class Runtime:
         self.events: list[str] = []
         self.current = "main"
         self.error = error
-        self._signatures = capture_signatures
+        self.signatures = capture_signatures
 
     def NPUGraph(self) -> Graph:  # noqa: N802  (torch_npu's name)
         return Graph()
 
     def Stream(self, device) -> SimpleNamespace:  # noqa: N802
-        return self._stream("side")
+        return self.named("side")
 
     def current_stream(self, device) -> SimpleNamespace:
-        return self._stream(self.current)
+        return self.named(self.current)
 
-    def _stream(self, name: str) -> SimpleNamespace:
+    def named(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(
             name=name, wait_stream=lambda other: self.events.append(f"{name} waits for {other.name}")
         )
@@ -101,7 +101,7 @@ class Runtime:
 
     @contextlib.contextmanager
     def graph(self, *args, **kwargs):
-        for signature in self._signatures:
+        for signature in self.signatures:
             given = signature.bind(*args, **kwargs).arguments
             assert given["pool"] == "the pool"
             assert given["capture_error_mode"] in ("global", "thread_local", "relaxed")
@@ -293,8 +293,8 @@ def test_devices_without_graphs(device, tower):
 
 def test_cuda_has_what_graphs_need(tower):
     """The names and arguments used, in torch itself; no GPU is needed to look them up."""
-    graphs = CapturedGraphs(tower, torch.device("cuda:0"))
-    assert graphs._new_graph is torch.cuda.CUDAGraph
+    CapturedGraphs(tower, torch.device("cuda:0"))
+    assert inspect.isclass(torch.cuda.CUDAGraph)
     given = inspect.signature(torch.cuda.graph).bind(object(), pool=object(), capture_error_mode="thread_local")
     assert set(given.arguments) == {"cuda_graph", "pool", "capture_error_mode"}
     for name in ("Stream", "current_stream", "stream", "device", "graph_pool_handle"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -27,12 +28,15 @@ def machine(monkeypatch):
     """A machine of one's own: engines that are installed, whether the CPU has bf16, and a GPU."""
 
     def make(*, engines=("torch", "openvino", "onnx"), bf16: bool | None = True, gpu: bool = False, openvino=("CPU",)):
-        monkeypatch.setattr(choice, "installed", lambda: tuple(engines))
-        monkeypatch.setattr(choice, "cpu_features", lambda: SimpleNamespace(native_bf16=bf16))
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: int(gpu))
-        monkeypatch.setattr("winspect.engines.devices._has_npu", lambda: False)
-        monkeypatch.setattr(openvino_engine, "openvino_devices", lambda: list(openvino))
+        for place, name, answer in (
+            (choice, "installed", tuple(engines)),
+            (choice, "cpu_features", SimpleNamespace(native_bf16=bf16)),
+            (torch.cuda, "is_available", gpu),
+            (torch.cuda, "device_count", int(gpu)),
+            (openvino_engine, "openvino_devices", list(openvino)),
+        ):
+            monkeypatch.setattr(place, name, lambda answer=answer: answer)
+        monkeypatch.setitem(sys.modules, "torch_npu", None)
 
     make()
     return make

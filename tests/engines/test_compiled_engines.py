@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +20,7 @@ from tests.engines.towers import IMAGE_HW, VARIANTS, make_pixels, make_visual, n
 from winspect.backbones.embeddings import LAST, STEM, Embeddings, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
+from winspect.engines import openvino_engine
 from winspect.engines.compiled import OpenVINOGraph, openvino_core
 from winspect.engines.compiled_engine import IMAGE_BATCH
 from winspect.engines.graph_cache import GraphCache
@@ -243,16 +245,27 @@ def test_rows_of_windows_by_hand():
 
 @pytest.fixture
 def built(monkeypatch):
-    """The layouts for which graphs were built."""
-    layouts = []
-    whole = OpenVINOEngine._build
+    """The layouts of which graphs are made; ``built.error`` is raised instead."""
+    built = Built()
+    whole = openvino_engine.openvino_model
 
-    def noting(self, layout):
-        layouts.append(layout)
-        return whole(self, layout)
+    def noting(tower, layout):
+        if built.error is not None:
+            raise built.error
+        built.append(layout)
+        return whole(tower, layout)
 
-    monkeypatch.setattr(OpenVINOEngine, "_build", noting)
-    return layouts
+    monkeypatch.setattr(openvino_engine, "openvino_model", noting)
+    return built
+
+
+class Built(list):
+    error: Exception | None = None
+
+
+def graphs_in_memory() -> int:
+    gc.collect()
+    return sum(type(thing) is OpenVINOGraph for thing in gc.get_objects())
 
 
 def test_a_graph_with_patches_serves_calls_without(engine_of, built):
@@ -265,11 +278,11 @@ def test_a_graph_with_patches_serves_calls_without(engine_of, built):
 
 
 def test_a_graph_without_patches_gives_way_to_one_with_them(engine_of, built):
-    engine = engine_of("openvino", make_visual(layers=1))
+    engine, before = engine_of("openvino", make_visual(layers=1)), graphs_in_memory()
     for patches in (False, True, False):
         engine.encode(make_pixels(1), needs((2,), 1, patches))
     assert [layout.patches for layout in built] == [False, True]
-    assert [layout.patches for layout in engine._graphs] == [True]  # in memory once
+    assert graphs_in_memory() == before + 1
 
 
 def test_batches_are_filled_without_windows_and_single_with_them(engine_of, built):
@@ -362,11 +375,8 @@ def test_another_normalisation_is_refused(norm):
         build_tower(ImageTower(visual), Layout((3, 4), (), 1, False, 1), Counting())
 
 
-def test_an_error_of_the_library_names_the_engine(engine_of, monkeypatch):
-    def fails(self, layout):
-        raise RuntimeError("Check 'shape' failed")
-
-    monkeypatch.setattr(OpenVINOEngine, "_model", fails)
+def test_an_error_of_the_library_names_the_engine(engine_of, built):
+    built.error = RuntimeError("Check 'shape' failed")
     with pytest.raises(EngineBuildError, match="engine openvino cannot build its graph: Check 'shape' failed"):
         engine_of("openvino", make_visual(layers=1)).encode(make_pixels(1), needs((), 1, False))
 
@@ -377,8 +387,8 @@ def out_of_memory_of_onnxruntime() -> Exception:
 
 
 @pytest.mark.parametrize("error", [lambda: RuntimeError("std::bad_alloc"), MemoryError, out_of_memory_of_onnxruntime])
-def test_out_of_memory_halves_the_batch(engine_of, monkeypatch, caplog, error):
-    visual, pixels = make_visual(layers=1), make_pixels(4)
+def test_out_of_memory_halves_the_batch(engine_of, built, monkeypatch, caplog, error):
+    visual, pixels, before = make_visual(layers=1), make_pixels(4), graphs_in_memory()
     engine = engine_of("openvino", visual, batch_size=4)
     whole = OpenVINOGraph.__call__
 
@@ -392,14 +402,12 @@ def test_out_of_memory_halves_the_batch(engine_of, monkeypatch, caplog, error):
     with caplog.at_level(logging.WARNING):
         assert_same(engine.encode(pixels, options), exact(visual, pixels, options))
     assert caplog.messages == ["out of memory on cpu with 4 tiles; going on with 2"]
-    assert [layout.batch for layout in engine._graphs] == [2]  # the graph that was too large is gone
+    assert [layout.batch for layout in built] == [4, 2]
+    assert graphs_in_memory() == before + 1  # the graph that was too large is gone
 
 
-def test_not_even_one_tile_fits(engine_of, monkeypatch):
-    def full(self, layout):
-        raise MemoryError
-
-    monkeypatch.setattr(OpenVINOEngine, "_model", full)
+def test_not_even_one_tile_fits(engine_of, built):
+    built.error = MemoryError()
     with pytest.raises(DeviceMemoryError, match="not even one tile fits"):
         engine_of("openvino", make_visual(layers=1)).encode(make_pixels(2), needs((), 1, False))
 
@@ -411,11 +419,8 @@ def test_what_is_prepared_is_not_built_again(engine_of, built):
     assert [layout.batch for layout in built] == [1]
 
 
-def test_memory_that_is_short_is_left_to_the_first_pass(engine_of, monkeypatch):
-    def full(self, layout):
-        raise MemoryError
-
-    monkeypatch.setattr(OpenVINOEngine, "_model", full)
+def test_memory_that_is_short_is_left_to_the_first_pass(engine_of, built):
+    built.error = MemoryError()
     engine = engine_of("openvino", make_visual(layers=1))
     engine.prepare(needs((2,), 1, False))
     with pytest.raises(DeviceMemoryError):
@@ -438,24 +443,21 @@ def test_without_onnx_the_extra_is_named(engine_of, monkeypatch):
         engine.encode(make_pixels(1), needs((), 1, False))
 
 
-def test_the_cache_of_compiled_graphs(tmp_path, monkeypatch):
+def test_the_cache_of_compiled_graphs(tmp_path, built):
     """It is for other devices than the CPU, which serves to test it: the same calls, an export and an import."""
+
+    class Keeping(OpenVINOEngine):
+        def _build(self, layout):
+            return OpenVINOGraph(self._from_cache(layout, GraphCache(tmp_path, "w")))
+
     visual, pixels = make_visual(layers=1), make_pixels(1)
     options = needs((2,), 1, False)
-
-    def engine():
-        made = OpenVINOEngine(ImageTower(visual), threads=1, cache=GraphCache(tmp_path, "w"))
-        monkeypatch.setattr(
-            made, "_build", lambda layout: OpenVINOGraph(made._from_cache(layout, GraphCache(tmp_path, "w")))
-        )
-        return made
-
-    assert_same(engine().encode(pixels, options), exact(visual, pixels, options))
+    expected = exact(visual, pixels, options)
+    assert_same(Keeping(ImageTower(visual), threads=1).encode(pixels, options), expected)
     (folder,) = tmp_path.iterdir()
     assert {file.name for file in folder.iterdir()} == {"tower.blob", "manifest.json"}
-    again = engine()
-    monkeypatch.setattr(again, "_compiled", lambda *_: pytest.fail("compiled again"))
-    assert_same(again.encode(pixels, options), exact(visual, pixels, options))
+    built.error = AssertionError("compiled again")
+    assert_same(Keeping(ImageTower(visual), threads=1).encode(pixels, options), expected)
 
 
 def test_the_cpu_needs_no_cache(tmp_path):

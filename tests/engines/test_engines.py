@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -171,10 +172,11 @@ def test_the_cpu():
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    gpus = 0
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(DeviceError, match="'cuda', but none found on this machine; use --device auto or cpu"):
         resolve_device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpus = 2
     with pytest.raises(DeviceError, match="'cuda:2', but 2 found"):
         resolve_device("cuda:2")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
@@ -182,7 +184,7 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 
 
 def test_an_npu_without_torch_npu(monkeypatch):
-    monkeypatch.setattr("winspect.engines.devices._has_npu", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch_npu", None)
     with pytest.raises(MissingExtraError, match=r'npu:0 needs torch_npu: pip install .*\[ascend\]"'):
         resolve_device("npu:0")
 
@@ -191,8 +193,9 @@ def test_an_npu_without_torch_npu(monkeypatch):
 def npu(monkeypatch):
     """A machine with one Ascend NPU, as torch_npu shows it."""
     device = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1)
-    monkeypatch.setitem(sys.modules, "torch_npu", ModuleType("torch_npu"))
-    monkeypatch.setattr("winspect.engines.devices._has_npu", lambda: True)
+    module = ModuleType("torch_npu")
+    module.__spec__ = ModuleSpec("torch_npu", None)
+    monkeypatch.setitem(sys.modules, "torch_npu", module)
     monkeypatch.setattr(torch, "npu", device, raising=False)
     monkeypatch.setattr(torch, "device", lambda kind, number=None: kind if number is None else f"{kind}:{number}")
     return device
@@ -211,7 +214,7 @@ def test_an_npu(npu, monkeypatch):
 @pytest.mark.parametrize(("has_gpu", "expected"), [(True, "cuda:0"), (False, "cpu")])
 def test_auto_takes_what_is_there_and_says_so(monkeypatch, caplog, has_gpu, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    monkeypatch.setattr("winspect.engines.devices._has_npu", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch_npu", None)
     with caplog.at_level(logging.INFO):
         assert resolve_device("auto") == torch.device(expected)
     assert caplog.messages == [f"device auto: {expected}"]

@@ -21,9 +21,10 @@ from winspect import WinCLIP
 from winspect.backbones.embeddings import LAST
 from winspect.backbones.image_tower import ImageTower
 from winspect.cli.main import main
-from winspect.engines import quantised
+from winspect.engines.compiled import OpenVINOGraph, openvino_core
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.quantised import FEWEST_PICTURES, QuantisedEngine
+from winspect.engines.tower_graph import IMAGE
 from winspect.errors import MissingExtraError, PrecisionError, ReferencesError
 
 nncf = pytest.importorskip("nncf", reason="int8 needs NNCF")
@@ -45,13 +46,19 @@ def folder(tmp_path_factory):
     return folder
 
 
+class Calls(list):
+    error: Exception | None = None
+
+
 @pytest.fixture
 def quantisations(monkeypatch):
-    """How often NNCF is called."""
-    calls = []
+    """The options of each call of NNCF; ``quantisations.error`` is raised instead."""
+    calls = Calls()
     whole = nncf.quantize
 
     def noting(*arguments, **options):
+        if calls.error is not None:
+            raise calls.error
         calls.append(options)
         return whole(*arguments, **options)
 
@@ -94,22 +101,20 @@ def test_scores_without_maps_are_of_the_same_quantisation(tmp_path, quantisation
     with_windows = engine.encode(pixels, needs((2, 3), 1, True))
     torch.testing.assert_close(alone.image, with_windows.image, rtol=0, atol=0)
     assert len(quantisations) == 1
-    layouts = engine._layouts(1, needs((2, 3), 1, True))
-    assert [layout.scales for layout in layouts] == [(), (2, 3)]
-    assert all(layout in engine._graphs or layout.without_patches() in engine._graphs for layout in layouts)
     # The graph of the pictures is a part of the one with windows: but for steps of rounding it says the same.
-    graph, layout = engine._graph(engine._layout(1, needs((2, 3), 1, True)))
+    (tmp_path / "whole").mkdir()
+    engine.save_tower(tmp_path / "whole", needs((2, 3), 1, True))
+    graph = OpenVINOGraph(openvino_core().compile_model(tmp_path / "whole" / "tower.xml", "CPU"))
     with torch.inference_mode():
-        whole = torch.cat([engine._run(graph, layout, tower.tokens(one[None])[0]).image for one in pixels])
+        tokens = [tower.tokens(tile[None])[0][0].numpy() for tile in pixels]
+    whole = torch.cat([torch.from_numpy(graph(rows)[IMAGE].copy()) for rows in tokens])
     assert cosine_similarity(whole, alone.image, dim=-1).min() > 0.9999
+    assert len(quantisations) == 1
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"identity": "other"}, {"count": FEWEST_PICTURES + 1}], ids=str)
-def test_other_pictures_or_weights_are_quantised_anew(folder, monkeypatch, change):
-    def asked(*_):
-        raise InterruptedError  # what comes after is known to work
-
-    monkeypatch.setattr(QuantisedEngine, "_quantise", asked)
+def test_other_pictures_or_weights_are_quantised_anew(folder, quantisations, change):
+    quantisations.error = InterruptedError()  # what comes after is known to work
     with pytest.raises(Exception, match="cannot build its graph"):
         make_engine(folder, **change).encode(make_pixels(1), NEEDS)
 
@@ -139,9 +144,8 @@ def test_without_nncf_the_extra_is_named(tmp_path, monkeypatch):
 def test_stdout_is_left_to_json(tmp_path, capsys):
     """NNCF logs, and draws its progress, on stdout."""
     print("before")
-    engine = make_engine(tmp_path)
-    engine.encode(make_pixels(1), NEEDS)
-    quantised._nncf()
+    for _ in range(2):
+        make_engine(tmp_path).encode(make_pixels(1), NEEDS)
     logging.getLogger("nncf").error("said by NNCF")
     out = capsys.readouterr()
     assert out.out == "before\n"

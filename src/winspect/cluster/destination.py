@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Destination:
         shards: the finished shards by number.
     """
 
-    def __init__(self, store: FolderStore, plan: Plan, shards: dict[int, Shard], lock: FolderLock | None) -> None:
+    def __init__(self, store: FolderStore, plan: Plan, shards: dict[int, Shard], lock: ExitStack) -> None:
         self.store, self.plan, self.shards, self._lock = store, plan, shards, lock
 
     @classmethod
@@ -82,10 +83,10 @@ class Destination:
                 raise SettingsError(f"{name}: got {value}, need at least 1")
         store = FolderStore(place)
         try:
-            if not store.sizes(FOLDER):  # nothing is left in a folder that is refused
-                _refuse_foreign(store)
-            lock = _locked(store)
-            try:
+            with ExitStack() as lock:
+                if not store.sizes(FOLDER):  # nothing is left in a folder that is refused
+                    _refuse_foreign(store)
+                _lock(store, lock)
                 earlier = _earlier_run(store, resume=resume)
                 if shard_rows is None and earlier is not None:
                     shard_rows = earlier["layout"]["rows_per_shard"]
@@ -93,11 +94,7 @@ class Destination:
                 run = {**run, "schema": SCHEMA_VERSION, "layout": {**layout, "arrays": arrays}}
                 run = json.loads(json.dumps(run))  # as it is read back
                 plan = Plan.of(earlier or run)
-                return cls(store, plan, _begun(store, plan, run, earlier), lock)
-            except BaseException:
-                if lock is not None:
-                    lock.release()
-                raise
+                return cls(store, plan, _begun(store, plan, run, earlier), lock.pop_all())
         except OSError as error:
             raise store.refusal(error) from error
 
@@ -114,8 +111,7 @@ class Destination:
             if error is None:
                 raise
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            self._lock.close()
 
     @property
     def rows_done(self) -> int:
@@ -132,11 +128,7 @@ class Destination:
         return [number for number in range(self.plan.number) if number not in self.shards]
 
     def add(self, part: Part) -> None:
-        """Put a shard's file in place.
-
-        Raises:
-            OutputError: it cannot be written. Finished shards are kept, and nothing half-written has a name.
-        """
+        """Put a shard's file in place. Raises OutputError; then finished shards are kept."""
         self._write(part.shard.file, part.content)
         self.shards[part.shard.shard] = part.shard
 
@@ -185,14 +177,14 @@ def refuse_used(place: str, *, resume: bool) -> None:
         raise store.refusal(error) from error
 
 
-def _locked(store: FolderStore) -> FolderLock | None:
-    """Make the folder, and keep others from writing there."""
-    if not store.is_local:
+def _lock(store: FolderStore, held: ExitStack) -> None:
+    """Make the folder, and keep others from writing there while a stack is open."""
+    if store.is_local:
+        lock = FolderLock(make_folder(Path(store.path(FOLDER))) / "lock", store.name)
+        lock.acquire()
+        held.callback(lock.release)
+    else:
         store.fs.create_dir(store.path(FOLDER), recursive=True)
-        return None
-    lock = FolderLock(make_folder(Path(store.path(FOLDER))) / "lock", store.name)
-    lock.acquire()
-    return lock
 
 
 def _begun(

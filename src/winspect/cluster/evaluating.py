@@ -47,7 +47,7 @@ def cluster_model(
     options = portable(model)
     decode_threads = options.pop("workers", None)
     with connect(address, verbose=verbose) as cluster:
-        planned = plan_workers(cluster, device, None if pool is None else str(pool), decode_threads)
+        planned = plan_workers(cluster, device, pool, decode_threads)
         with Pool[Part](planned, options) as workers:
             yield ClusterScorer(cluster, workers)
 
@@ -60,10 +60,7 @@ def describe(worker: Worker) -> Described:
 
 
 def measure(worker: Worker, part: Part, folder: str, identity: Identity) -> dict[str, Any]:
-    """On a worker: all that is kept of a part; see :func:`winspect.evaluation.category.score_part`.
-
-    Args:
-        folder: that relative paths count from.
+    """On a worker: all that is kept of a part, whose relative paths count from a folder.
 
     Raises:
         ClusterError: the worker's model is another one.
@@ -95,10 +92,9 @@ def _go_to(folder: str) -> None:
 
 
 class ClusterScorer(PartScorer):
-    """Scores the parts of an evaluation on a cluster, and a few pictures again for its report.
+    """Scores the parts of an evaluation on a cluster, and a few pictures again for its report: :func:`cluster_model`.
 
-    Make it with :func:`cluster_model`. Every machine must see the data set's folder, and the results' folder too where
-    maps are written.
+    Every machine must see the data set's folder, and the results' folder too where maps are written.
     """
 
     def __init__(self, cluster: Cluster, pool: Pool[Part]) -> None:
@@ -171,11 +167,6 @@ class ClusterScorer(PartScorer):
     def predict_many(
         self, pictures: Sequence[Path], class_name: str, *, keep_pictures: bool = True
     ) -> Iterator[Result]:
-        """As :meth:`winspect.inspector.base.Predictor.predict_many`, for a few pictures, by one worker.
-
-        Raises:
-            ReferencesError: a good sample cannot be read.
-            ClusterError: the worker died, or cannot be had.
-        """
+        """As :meth:`winspect.inspector.base.Predictor.predict_many`, for a few pictures, by one worker."""
         references = self._references.get(class_name, ())
         yield from self.pool.ask(score_again, list(pictures), class_name, list(references), os.getcwd())

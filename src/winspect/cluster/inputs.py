@@ -37,6 +37,8 @@ _HASHED = ("id", "path", "class", "file", "row")
 COLUMNS = ("id", "path", "class", "file", "row", "column")
 _HASHED_ROWS = 1 << 18
 
+Place = str | os.PathLike[str]
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
@@ -63,7 +65,9 @@ class Inputs:
         return [{"ordinal": ordinal, **row} for ordinal, row in zip(span, rows, strict=True)]
 
 
-def find_inputs(sources: Sequence[str], class_name: str | None = None, *, leave_out: str | None = None) -> Inputs:
+def find_inputs(
+    sources: Place | Sequence[Place], class_name: str | None = None, *, leave_out: str | None = None
+) -> Inputs:
     """All inputs that files, folders, globs, manifests and URIs name.
 
     * Pictures: a file, a folder, a glob, as ``find_pictures`` takes them, or a URI of a file or a
@@ -82,16 +86,14 @@ def find_inputs(sources: Sequence[str], class_name: str | None = None, *, leave_
         SourceError: nothing found; a source or manifest that cannot be read; rows that cannot be used; an id twice.
         ClassNameError: ``class_name`` cannot be put into a prompt.
     """
-    if isinstance(sources, str | os.PathLike):
-        sources = [sources]
-    sources = [os.fspath(source) for source in sources]
-    if not sources or not all(sources):
+    given = [os.fspath(source) for source in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
+    if not given or not all(given):
         raise SourceError("got no files, folders, patterns, manifests or URIs: name at least one")
     default = check_class_name(DEFAULT_CLASS if class_name is None else class_name)
     if leave_out is not None:
         place = local_path(leave_out)
         leave_out = leave_out if place is None else os.path.abspath(place)
-    kinds = [_expanded(local_path(source) or source, leave_out) for source in sources]
+    kinds = [_expanded(local_path(source) or source, leave_out) for source in given]
     patterns = [name for kind, names in kinds if kind == "local" for name in names]
     problems = Problems()
     tables: list[pa.Table] = []
@@ -111,7 +113,7 @@ def find_inputs(sources: Sequence[str], class_name: str | None = None, *, leave_
     problems.refuse()
     table = pa.concat_tables([part for part in tables if len(part)] or [SCHEMA.empty_table()]).unify_dictionaries()
     if not len(table):
-        raise SourceError(f"no pictures in {', '.join(named(source) for source in sources)}: check what they hold")
+        raise SourceError(f"no pictures in {', '.join(named(source) for source in given)}: check what they hold")
     _refuse_repeats(table)
     classes = tuple(table.column("class").unique().to_pylist())
     table = table.select(COLUMNS)

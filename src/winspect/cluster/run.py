@@ -7,7 +7,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ from winspect.cluster.cluster import check_nodes, check_ray, connect
 from winspect.cluster.destination import Destination, refuse_used
 from winspect.cluster.filesystems import is_uri
 from winspect.cluster.inputs import Inputs, find_inputs
-from winspect.cluster.pool import Lost, Pool, Worker
+from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.progress import Progress, Stages
 from winspect.cluster.scoring import score
 from winspect.cluster.shards import encode, result_schema
@@ -113,8 +112,7 @@ def batch(
     began = time.monotonic()
     place = fspath(out)
     refuse_used(place, resume=resume)
-    given = [sources] if isinstance(sources, str | PathLike) else sources
-    inputs = find_inputs([fspath(source) for source in given], class_name, leave_out=place)
+    inputs = find_inputs(sources, class_name, leave_out=place)
     inspection = Inspection(
         classes=inputs.classes,
         references=[os.path.abspath(path) for path in references],
@@ -134,9 +132,9 @@ def batch(
             token = "; `ray get-auth-token` prints the token it asks for" if cluster.is_local else ""
             say(f"Ray's dashboard: {cluster.dashboard_url}{token}")
         check_nodes(cluster, _local_places(inputs, inspection, options))
-        planned = plan_workers(cluster, device, None if workers is None else str(workers), decode_threads)
+        planned = plan_workers(cluster, device, workers, decode_threads)
         with Pool[Unit](planned, options) as pool:
-            shared = pool.ask(prepare, inspection)
+            shared = pool.ask(lambda worker: make_shared(worker.predictor, inspection))
             with Destination.open(
                 place,
                 _description(shared, inputs.sha256, maps),
@@ -151,11 +149,6 @@ def batch(
                 summary = {**summarise(destination), **stages, "seconds": round(time.monotonic() - began, 2)}
                 destination.close(summary)
     return summary
-
-
-def prepare(worker: Worker, inspection: Inspection) -> Shared:
-    """On a worker: make what all of them share."""
-    return make_shared(worker.predictor, inspection)
 
 
 def fill(
@@ -225,20 +218,15 @@ def _local_places(inputs: Inputs, inspection: Inspection, options: Mapping[str, 
 
 def _description(shared: Shared, inputs_sha256: str, maps: str) -> dict[str, Any]:
     """What decides the rows, for ``run.json``."""
-    inspection, rule = shared.inspection, shared.inspection.rule
     samples = [sample for state in shared.states.values() for sample in state.samples]
-    calibration = rule.calibration and {
-        "made": rule.calibration.date,
-        "max_false_alarms": rule.calibration.max_false_alarms,
-        "threshold": rule.calibration.threshold,
-    }
+    decisions = shared.inspection.rule.document()
+    if decisions["calibration"] is not None:
+        del decisions["calibration"]["pixel_threshold"]  # which earlier releases did not write
     return {
         **shared.identity.document(),
         "inputs": inputs_sha256,
         "references": sorted({sample.sha256 or sample.path for sample in samples}),
-        "threshold": rule.threshold,
-        "calibration": calibration,
-        "boxes": rule.regions and asdict(rule.regions),
+        **decisions,
         "maps": maps,
-        "stretch": inspection.stretch,
+        "stretch": shared.inspection.stretch,
     }

@@ -43,7 +43,7 @@ class Workers:
 
 
 def plan_workers(
-    cluster: Cluster, device: str = "auto", number: str | None = None, decode_threads: int | None = None
+    cluster: Cluster, device: str = "auto", number: int | str | None = None, decode_threads: int | None = None
 ) -> Workers:
     """Share a cluster out.
 
@@ -60,7 +60,7 @@ def plan_workers(
         SettingsError: ``number`` is neither, or ``decode_threads`` less than 1.
     """
     kind = _kind(cluster, device)
-    fewest, most = _range(number)
+    fewest, most = (1, 0) if number is None else _range(str(number))
     if decode_threads is not None and decode_threads < 1:
         raise SettingsError(f"decode threads: got {decode_threads}, need 1 or more")
     accelerator: dict[str, Any] = {}
@@ -107,10 +107,7 @@ def _kind(cluster: Cluster, device: str) -> str:
     return kind
 
 
-def _range(number: str | None) -> tuple[int, int]:
-    """Fewest and most; 0 for most is open."""
-    if number is None:
-        return 1, 0
+def _range(number: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", number.strip())
     fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= fewest <= most:

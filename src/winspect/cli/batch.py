@@ -21,42 +21,28 @@ from winspect.cli.decisions import (
     load_calibration,
     rule_of,
 )
-from winspect.cli.options import add_model_options, add_options, add_output_options
+from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.system.terminal import show
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="folders, globs and pictures; manifests (.parquet, .csv, .jsonl); URIs of any of them, such as s3://...",
-    )
+    what = "folders, globs and pictures; manifests (.parquet, .csv, .jsonl); URIs of any of them, such as s3://..."
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=what)
     add_decision_options(parser)
     cluster = parser.add_argument_group("cluster")
     add_options(cluster, "--address", "--pool")
     # Its earlier name here; with every other verb --workers are threads that decode.
-    cluster.add_argument("--workers", dest="pool", metavar="N|MIN-MAX", help="earlier name of --pool, still accepted")
-    cluster.add_argument(
-        "--decode-threads",
-        type=int,
-        metavar="N",
-        help="threads of each process that decode and resize (default: one per core that it has, at most 8)",
-    )
-    cluster.add_argument(
-        "--dashboard", action="store_true", help="without a cluster: start Ray's dashboard too, and print its address"
-    )
+    add_option(cluster, "--workers", "N|MIN-MAX", "earlier name of --pool, still accepted", dest="pool")
+    threads = "threads of each process that decode and resize (default: one per core that it has, at most 8)"
+    add_option(cluster, "--decode-threads", "N", threads)
+    add_option(cluster, "--dashboard", None, "without a cluster: start Ray's dashboard too, and print its address")
     results = parser.add_argument_group("results")
-    results.add_argument("--out", required=True, metavar="DEST", help="folder or URI of the Parquet shards")
-    results.add_argument(
-        "--maps",
-        default="none",
-        metavar="none|arrays|overlays|both",
-        help="keep maps: on the patch grid, in the shards; as heat maps over the pictures (PNG); or both",
-    )
-    results.add_argument("--shard-rows", type=int, metavar="N", help="inputs per shard (default: a thousandth of all)")
-    results.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    add_option(results, "--out", "DEST", "folder or URI of the Parquet shards", required=True)
+    kept = "keep maps: on the patch grid, in the shards; as heat maps over the pictures (PNG); or both"
+    add_option(results, "--maps", "none|arrays|overlays|both", kept, default="none")
+    add_option(results, "--shard-rows", "N", "inputs per shard (default: a thousandth of all)")
+    add_option(results, "--resume", None, "go on with the run in --out")
     add_model_options(parser, bundle=True, threads=False)
     add_output_options(parser)
 

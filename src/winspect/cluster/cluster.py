@@ -56,11 +56,7 @@ class Cluster:
 
 
 def check_ray() -> None:
-    """Refuse to go on without Ray.
-
-    Raises:
-        MissingExtraError: names the extra.
-    """
+    """Refuse to go on without Ray. Raises MissingExtraError."""
     # A call of Ray behind the end of a cluster would start another one; read when Ray is imported.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
@@ -79,10 +75,7 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
     Where this process is connected already, that connection is used, and stays; another address is refused then.
 
     Args:
-        address: ``auto``, ``HOST:PORT``, or ``ray://HOST:PORT``; None for what ``RAY_ADDRESS`` says, else for a
-            local cluster.
-        dashboard: start Ray's dashboard for a local cluster, which takes some seconds.
-        verbose: let Ray's own messages through.
+        address, dashboard, verbose: see :func:`winspect.cluster.run.batch`.
 
     Raises:
         ClusterError: the cluster cannot be reached, or is of another release of Ray or Python.

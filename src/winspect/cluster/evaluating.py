@@ -32,10 +32,7 @@ def cluster_model(
     """A model on a Ray cluster, for :func:`winspect.evaluation.run.evaluate` and for the report behind it.
 
     Args:
-        address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None for what ``RAY_ADDRESS`` says, else this machine.
-        pool: how many processes score, as in ``4``, or ``"2-8"`` for a pool that follows the work; see
-            :func:`winspect.cluster.workers.plan_workers`, also for ``device``.
-        verbose: let Ray's own messages through.
+        address, verbose: see :func:`winspect.cluster.run.batch`; ``pool``, ``device``: its ``workers`` and ``device``.
         **model: options of :class:`winspect.WinCLIP`; its ``workers`` are threads that decode.
 
     Raises:
@@ -102,12 +99,7 @@ class ClusterScorer(PartScorer):
         self._references: dict[str, list[Path]] = {}
 
     def prepare(self, parts: Sequence[Part]) -> Described:
-        """See :meth:`winspect.evaluation.category.PartScorer.prepare`; every machine is asked whether it can do this.
-
-        Raises:
-            ClusterError: a machine cannot, or lacks a folder.
-            WinspectError: the model cannot be loaded there.
-        """
+        """As the base class says; raises ClusterError where a machine cannot do this, or lacks a folder."""
         self._parts = list(parts)
         weights = str(self.pool.model.get("weights", ""))
         places = {part.root for part in parts}
@@ -121,11 +113,7 @@ class ClusterScorer(PartScorer):
         return described
 
     def score(self, keep: Keep, advance: Callable[[], object]) -> None:
-        """See :meth:`winspect.evaluation.category.PartScorer.score`.
-
-        Raises:
-            ClusterError: a worker refuses to work, or a part took its worker down twice; the others are kept.
-        """
+        """As the base class says; raises ClusterError where a part took its worker down twice: the others are kept."""
         counted, done, lost = 0, 0, list[str]()
 
         def show(steps: int) -> None:

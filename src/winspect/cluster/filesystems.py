@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -103,11 +103,7 @@ def local_path(place: str) -> str | None:
 
 
 def open_place(place: str) -> tuple[fs.FileSystem, str]:
-    """The file system that a path or URI is on, and its path there.
-
-    Raises:
-        SourceError: the URI is malformed or holds a password, or its store cannot be opened.
-    """
+    """The file system that a path or URI is on, and its path there. Raises SourceError where it cannot be opened."""
     with _named_errors(place):
         return open_raw(place)
 
@@ -164,11 +160,7 @@ def reason_of(error: Exception) -> str:
 
 
 def kind_of(place: str) -> fs.FileType:
-    """File, directory or not found.
-
-    Raises:
-        SourceError: the place cannot be looked at.
-    """
+    """File, directory or not found. Raises SourceError where the place cannot be looked at."""
     with _named_errors(place):
         system, path = open_raw(place)
         return system.get_file_info(path).type
@@ -198,7 +190,8 @@ def list_folder(place: str, endings: Collection[str] = ()) -> list[str]:
         logger.warning("%s: %s", named(place), left_out)
     uri = Uri.split(place)
     top = uri.path + "/" if uri.path else ""
-    return [top + path for path in sorted((path[below:] for path, known in sought.items() if known), key=_key)]
+    names = (path[below:].split("/") for path, known in sought.items() if known)
+    return [top + "/".join(parts) for parts in sorted(names, key=lambda parts: [natural_key(name) for name in parts])]
 
 
 def _start_of(system: fs.FileSystem, path: str) -> bytes:
@@ -207,14 +200,3 @@ def _start_of(system: fs.FileSystem, path: str) -> bytes:
             return bytes(file.read(START_BYTES))
     except FAILURES:
         return b""
-
-
-@lru_cache(maxsize=4096)
-def _folder_key(folder: str) -> tuple[Any, ...]:
-    return tuple(natural_key(name) for name in folder.split("/")) if folder else ()
-
-
-def _key(path: str) -> tuple[Any, ...]:
-    """Sorts paths as a search meets them, folder by folder."""
-    folder, _, name = path.rpartition("/")
-    return (*_folder_key(folder), natural_key(name))

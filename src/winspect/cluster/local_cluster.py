@@ -19,11 +19,8 @@ def private_token(*, keep: bool = False) -> Iterator[None]:
     """Have a local cluster ask for a token, whatever RAY_AUTH_MODE says: who reaches its ports can run code.
 
     Args:
-        keep: a token that Ray keeps in the home folder, where ``ray get-auth-token`` finds it; else one that ends
-            with the cluster.
-
-    Raises:
-        ClusterError: this release of Ray cannot be started so.
+        keep: the token that Ray keeps in the home folder, for ``ray get-auth-token``; else one that ends with the
+            cluster.
     """
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     os.environ["RAY_AUTH_MODE"] = "token"

@@ -37,11 +37,7 @@ _PICTURE_KEYS = ("bytes", "image", "picture")
 
 
 def read_manifest(manifest: str, *, default_class: str, problems: Problems) -> pa.Table:
-    """The rows of a manifest (SCHEMA); those that cannot be used go to ``problems``.
-
-    Args:
-        manifest: a path or a URI.
-        default_class: of rows without one.
+    """The rows of a manifest, a path or a URI (SCHEMA); those that cannot be used go to ``problems``.
 
     Raises:
         SourceError: not to be opened, not such a file, cut off, without rows or without the columns.

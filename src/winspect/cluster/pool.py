@@ -138,16 +138,14 @@ class Pool(Generic[Unit]):
         call: Callable[[Unit], Sequence[Any]],
         look: Callable[[int], object] = lambda _: None,
     ) -> Iterator[tuple[Unit, Any]]:
-        """Work on units; gives each with its outcome, in any order. Whoever iterates may append units.
+        """Work on units, from the left; gives each with its outcome, in any order. Whoever iterates may append units.
 
         Args:
-            units: emptied from the left.
             call: the function that works on a unit, and its arguments behind the worker.
             look: called now and then with the steps done of the units in work.
 
         Raises:
-            WinspectError: as a function raised it.
-            ClusterError: workers die before they have done anything.
+            WinspectError: as a function raised it; a ClusterError where workers die before they have done anything.
         """
         self._grow(min(self.workers.most, len(units)))
         self._busy = {worker.count.remote(): (worker, None) for worker in self._workers}

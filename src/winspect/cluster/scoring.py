@@ -70,8 +70,7 @@ def score(worker: Worker, shared: Any, inputs: Sequence[Row], plan: Plan | None 
         shared: gives a :class:`winspect.cluster.shared.Shared`; called once in a worker's life.
 
     Raises:
-        ClusterError: the model cannot be loaded, is not the one that made what is shared, or heat maps cannot be
-            written.
+        ClusterError: the model cannot be loaded, or is another one; or heat maps cannot be written.
     """
     try:
         if worker.kept is None:
@@ -85,17 +84,13 @@ def score(worker: Worker, shared: Any, inputs: Sequence[Row], plan: Plan | None 
 
 
 class Scorer:
-    """A model with what all workers share.
+    """A model with what all workers share. Raises ClusterError where another model made that.
 
     Args:
         advance: called after each picture.
 
     Attributes:
         paint_s: seconds spent on heat maps in the last call of :meth:`rows`.
-
-    Raises:
-        ClusterError: the model is another than the one that made what is shared.
-        WinspectError: the folder of heat maps cannot be opened, or written.
     """
 
     def __init__(self, predictor: Predictor, shared: Shared, advance: Callable[[], object] = lambda: None) -> None:

@@ -71,9 +71,6 @@ def rows_per_shard(count: int, workers: int = 1) -> int:
     A kill loses the shards in work, so a shard is small beside the run; a file costs an opening and a footer wherever
     the results are read, so none is smaller than 256 rows, but where several workers would have no shard to work on: a
     few inputs for many workers are two shards a worker, of 32 rows at least.
-
-    Args:
-        count: of inputs.
     """
     rows = min(max(count // 1000, _FEWEST_ROWS), _MOST_ROWS)
     return rows if workers == 1 else min(rows, max(-(-count // (2 * workers)), _FEWEST_SHARED))

@@ -115,11 +115,7 @@ def make_shared(predictor: Predictor, inspection: Inspection) -> Shared:
 
 
 def check_inspection(inspection: Inspection) -> None:
-    """Refuse good samples, or a calibration, of one class for inputs of several.
-
-    Raises:
-        SettingsError: names the classes.
-    """
+    """Refuse good samples, or a calibration, of one class for inputs of several. Raises SettingsError."""
     if len(set(map(class_key, inspection.classes))) > 1 and (inspection.references or inspection.rule.calibration):
         what = "--reference" if inspection.references else "--calibration"
         shown = ", ".join(inspection.classes[:5]) + (", ..." if len(inspection.classes) > 5 else "")
@@ -129,11 +125,7 @@ def check_inspection(inspection: Inspection) -> None:
 
 
 def check_same(predictor: Predictor, identity: Identity) -> None:
-    """Refuse a model of another identity.
-
-    Raises:
-        ClusterError: says in what it differs.
-    """
+    """Refuse a model of another identity. Raises ClusterError, which says in what it differs."""
     if different := identity.differences(predictor.identity()):
         words = "; ".join(each.in_words("{name}: {second}, not {first}") for each in different)
         raise ClusterError(f"the model there is another one ({words})")

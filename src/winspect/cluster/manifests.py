@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -21,15 +20,17 @@ import pyarrow.parquet as pq
 
 from winspect.cluster.filesystems import FAILURES, named, open_input, open_place, reason_of
 from winspect.cluster.pictures import cells
-from winspect.cluster.rows import BATCH_ROWS, SCHEMA, Problems, Raw, checked
+from winspect.cluster.rows import SCHEMA, Problems, Raw, checked
 from winspect.datasets.tables import TEXT_TABLES, Separators, TextTable, encoding_of, not_text
 from winspect.errors import SourceError
+from winspect.pictures.formats import ending_of
 
 logger = logging.getLogger(__name__)
 
 MANIFESTS = (*TEXT_TABLES, ".parquet")
 _KEYS = {"id": ("id",), "path": ("path", "image", "file"), "class": ("class", "category")}
 _RECORD_TYPES = (pa.int64(), pa.string(), pa.string(), pa.string())
+_BATCH_ROWS = 1 << 16
 _PARSED_ROWS = 1 << 12  # they stay in the processor's cache
 _LOOKED_AT = 64  # pictures at a time
 _LARGE_GROUP = 1 << 30  # bytes
@@ -42,9 +43,9 @@ def read_manifest(manifest: str, *, default_class: str, problems: Problems) -> p
     Raises:
         SourceError: not to be opened, not such a file, cut off, without rows or without the columns.
     """
-    before, tables, has_id, unnamed = problems.count, [], False, 0
-    ending = os.path.splitext(named(manifest))[1]
-    is_text, separators = ending.lower() in TEXT_TABLES, Separators(manifest)
+    before, tables, has_id, unnamed = problems.count, [SCHEMA.empty_table()], False, 0
+    ending = ending_of(named(manifest))
+    is_text, separators = ending in TEXT_TABLES, Separators(manifest)
     try:
         system, path = open_place(manifest)
         with open_input(system, path, stream=is_text) as file:
@@ -55,16 +56,16 @@ def read_manifest(manifest: str, *, default_class: str, problems: Problems) -> p
                 unnamed += 0 if raw.has_id else len(raw.line)
     except UnicodeDecodeError as error:
         raise not_text(named(manifest), error, with_position=False) from error
+    except SourceError:
+        raise
     except FAILURES as error:
-        raise (
-            error if isinstance(error, SourceError) else SourceError(f"{named(manifest)}: {reason_of(error)}")
-        ) from error
+        raise SourceError(f"{named(manifest)}: {reason_of(error)}") from error
     if has_id and unnamed:
         raise SourceError(f"{named(manifest)}: the first {unnamed} rows have no id, later ones do: add it to all")
     if not any(map(len, tables)) and problems.count == before:
         raise SourceError(f"{named(manifest)}: no rows: write one per picture, with path")
     separators.report()
-    return pa.concat_tables(tables or [SCHEMA.empty_table()])
+    return pa.concat_tables(tables)
 
 
 def _text_rows(file: pa.NativeFile, manifest: str, ending: str, problems: Problems) -> Iterator[Raw]:
@@ -98,23 +99,21 @@ def _parquet_rows(file: pa.NativeFile, manifest: str) -> Iterator[Raw]:
     groups, first = range(parquet.num_row_groups), 0
     try:
         there = pa.chunked_array([_filled(parquet, group, pictures) for group in groups], pa.bool_()).combine_chunks()
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=needed, use_threads=False):
+        for batch in parquet.iter_batches(_BATCH_ROWS, columns=needed, use_threads=False):
             given, path, category = (_texts(batch, columns[role], manifest) for role in ("id", "path", "class"))
             line = pa.array(np.arange(first, first + len(batch)))
             row = pc.if_else(there.slice(first, len(batch)), line, pa.scalar(None, pa.int64()))
             first += len(batch)
             yield Raw(given, path, category, row, line, columns["id"] is not None, pictures)
+    except SourceError:
+        raise
     except FAILURES as error:
         text = " ".join(str(error).split())[:200]
         raise SourceError(f"{named(manifest)}: damaged or cut off ({text}): write it again") from error
-    most = max((parquet.metadata.row_group(group).total_byte_size for group in groups), default=0) if pictures else 0
-    if most > _LARGE_GROUP:
-        logger.warning(
-            "%s: a row group holds %.1f GB of pictures, and each shard reads it from its front: smaller ones, of some "
-            "hundred pictures, are read much faster",
-            named(manifest),
-            most / 1e9,
-        )
+    most = max((parquet.metadata.row_group(group).total_byte_size for group in groups), default=0)
+    if pictures is not None and most > _LARGE_GROUP:
+        advice = "each shard reads it from its front: smaller ones, of some hundred pictures, are read much faster"
+        logger.warning("%s: a row group holds %.1f GB of pictures, and %s", named(manifest), most / 1e9, advice)
 
 
 def _columns(schema: pa.Schema, manifest: str) -> tuple[dict[str, str | None], str | None]:
@@ -160,15 +159,17 @@ def _texts(batch: pa.RecordBatch, column: str | None, manifest: str) -> pa.Array
     values = cells(batch, column)
     try:
         return (values.dictionary_decode() if pa.types.is_dictionary(values.type) else values).cast(pa.string())
-    except pa.ArrowNotImplementedError as error:
+    except pa.ArrowException as error:
         raise SourceError(f"{named(manifest)}: column {column} is {values.type}, need text or a number") from error
 
 
 def _is_text(field: pa.Field) -> bool:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return _plain(field) in (pa.string(), pa.large_string(), pa.string_view())
 
 
 def _is_binary(field: pa.Field) -> bool:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return _plain(field) in (pa.binary(), pa.large_binary(), pa.binary_view())
+
+
+def _plain(field: pa.Field) -> pa.DataType:
+    return field.type.value_type if pa.types.is_dictionary(field.type) else field.type

@@ -16,7 +16,6 @@ from winspect.datasets.tables import Separators
 from winspect.errors import ClassNameError, SourceError
 from winspect.methods.winclip.prompts import check_class_name
 
-BATCH_ROWS = 1 << 16
 SHOWN = 5  # bad rows that an error names
 _UNTIDY = re.compile(r"(^|/)\.{1,2}(/|$)|//|/$|\\")
 _NO_TEXT = pa.scalar(None, pa.string())

@@ -99,6 +99,17 @@ def test_hard_links_and_copies_as_asked(visa_source, tmp_path, few_official, min
     assert {name: facts[:2] for name, facts in mini.hash_tree(visa_source).items()} == before
 
 
+def test_a_mask_that_is_another_than_would_be_made_is_made_anew(visa_source, tmp_path, few_official):
+    prepare_dataset("visa", source=visa_source, out=tmp_path / "out")
+    masks = sorted((tmp_path / "out" / "candle" / "ground_truth").rglob("*.png"))
+    before = [mask.read_bytes() for mask in masks]
+    masks[0].write_bytes(before[0][:-20])
+    Image.new("L", (16, 12), 7).save(masks[1])
+    summary = prepare_dataset("visa", source=visa_source, out=tmp_path / "out")
+    assert (summary.written, summary.kept) == (2, FILES - 2)
+    assert [mask.read_bytes() for mask in masks] == before
+
+
 def test_a_link_that_a_killed_run_left_is_not_written_into(visa_source, tmp_path, few_official, mini):
     row = mini.few_rows()[0]
     target = tmp_path / "out" / row["object"] / row["split"] / "bad" / Path(row["image"]).name

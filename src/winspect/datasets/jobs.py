@@ -15,7 +15,7 @@ from pathlib import Path
 
 from winspect.datasets.items import Dataset, choose_categories, dataset_of
 from winspect.datasets.layouts import LAYOUTS, MASKS_FOLDER
-from winspect.datasets.masks import decode_mask, encode_mask, is_binary_mask
+from winspect.datasets.masks import decode_mask, encode_mask
 from winspect.datasets.tables import decode_text
 from winspect.datasets.trees import Tree, is_picture_of
 from winspect.datasets.visa import BAD, SPLIT_FILE, read_split
@@ -117,42 +117,36 @@ def make_file(job: Job, tree: Tree, target: Path, link: str) -> bool:
         OutputError: the target cannot be written.
         SettingsError: the target is the source itself.
     """
-    if _is_made(job, tree, target, link):
+    path, is_there = tree.path(job.source), target.is_file()
+    is_link = path is not None and is_there and target.samefile(path)
+    if path is not None and is_link and target.parent.resolve() == path.parent.resolve():
+        raise SettingsError(f"{target} is the source itself, through a link to its folder: choose another --out")
+    if job.is_mask:
+        data = encode_mask(decode_mask(tree.read(job.source), tree.place(job.source)))
+        if is_there and target.read_bytes() == data:
+            return False
+    elif is_there and is_link == (link == "hard") and target.stat().st_size == tree.size_bytes(job.source):
         return False
-    path = tree.path(job.source)
-    if link == "hard" and not job.is_mask and path is not None:
-        with new_file(target) as temporary:
-            _link(path.resolve(), temporary, target)  # to a symbolic link it would break when what that names moves
+    elif path is not None and link == "hard":
+        _link(path.resolve(), target)  # a hard link to a symbolic link would break when what it names moves
+        return True
     else:
         data = tree.read(job.source)
-        if job.is_mask:
-            data = encode_mask(decode_mask(data, tree.place(job.source)))
-        with new_file(target) as temporary:
-            temporary.write_bytes(data)
+    with new_file(target) as temporary:
+        temporary.write_bytes(data)
     return True
 
 
-def _is_made(job: Job, tree: Tree, target: Path, link: str) -> bool:
-    if not target.is_file():
-        return False
-    if job.is_mask:
-        return is_binary_mask(target)
-    path = tree.path(job.source)
-    linked = path is not None and target.samefile(path)
-    if linked and path is not None and target.parent.resolve() == path.parent.resolve():
-        raise SettingsError(f"{target} is the source itself, through a link to its folder: choose another --out")
-    return linked == (link == "hard") and target.stat().st_size == tree.size_bytes(job.source)
-
-
-def _link(path: Path, temporary: Path, target: Path) -> None:
-    try:
-        os.link(path, temporary)
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise OutputError(
-                f"{target}: cannot be a hard link to {path} ({error.strerror}): use --link copy"
-            ) from error
-        raise
+def _link(path: Path, target: Path) -> None:
+    with new_file(target) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError as error:
+            if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                raise OutputError(
+                    f"{target}: cannot be a hard link to {path} ({error.strerror}): use --link copy"
+                ) from error
+            raise
 
 
 @contextmanager

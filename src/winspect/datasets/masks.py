@@ -16,7 +16,6 @@ from winspect.system.opening import read_bytes
 
 # JPEG is not among them: lossy compression puts values above 0 around every defect.
 _FORMATS = ("PNG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "PPM")
-_PNG_END = b"IEND\xaeB`\x82"
 _TIFF_COMPRESSION, _LOSSY_TIFF = 259, {6: "JPEG", 7: "JPEG", 34892: "JPEG", 50001: "WebP"}
 MOST = 0.5
 """Largest share of a picture that the mask of a defect is believed to cover."""
@@ -137,15 +136,3 @@ def encode_mask(mask: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def is_binary_mask(path: Path) -> bool:
-    """Whether a file is whole and just what :func:`encode_mask` writes: 8-bit grey with no value but 0 and 255."""
-    try:
-        data = read_bytes(path)
-        if not data.endswith(_PNG_END):  # which Pillow does not miss
-            return False
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            return image.mode == "L" and bool(np.isin(np.asarray(image), (0, 255)).all())
-    except Exception:  # as above: whatever is wrong with it, it is not whole
-        return False

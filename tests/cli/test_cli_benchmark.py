@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,8 +12,6 @@ from fake_workers import fake_serve, small_serve
 from PIL import Image
 
 from winspect.cli.main import main
-from winspect.datasets import packaged
-from winspect.engines import choice
 from winspect.speed import benchmark
 from winspect.speed.benchmark import run_benchmark
 
@@ -173,7 +172,7 @@ def test_an_out_that_cannot_be_written_is_said_first(cli, parts, tmp_path):
 
 
 def test_without_pictures_and_without_the_package(cli, monkeypatch):
-    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "conformal_clip_data", None)
     done = cli()
     assert done.code == 2
     assert "name files or folders of your own" in done.err
@@ -186,7 +185,8 @@ def test_fewer_pictures_than_asked_for_is_said(cli, parts):
 
 
 def test_a_real_model_in_real_workers(cli, parts, small_checkpoint, monkeypatch):
-    monkeypatch.setattr(choice, "installed", lambda: ("torch",))  # for the matrix products: it takes seconds
+    for module in ("openvino", "onnxruntime"):  # for the matrix products: each takes seconds
+        monkeypatch.setitem(sys.modules, module, None)
     model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
     what = ("--plans", "tile-batch", "--engines", "torch", "--images", 2, "--rounds", 1)
     done = cli(parts, *model, *what, "--json", serve=small_serve)

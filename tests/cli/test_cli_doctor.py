@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from winspect.cli import examination
+from winspect.cli.doctor import lines_of
 from winspect.cli.main import build_parser
 from winspect.engines import choice
 from winspect.engines.accelerators import ascend
@@ -143,11 +144,11 @@ def test_text(examined, cache, monkeypatch):
     for name in examination.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WINSPECT_CACHE", str(cache))
-    flags = {**dict.fromkeys(machine.FLAGS), "avx2": True, "amx_bf16": False}
-    monkeypatch.setattr(examination, "cpu_features", lambda: machine.CPUFeatures("A CPU", 1, flags))
-    done = examined()
+    done = examined("--json")
     assert done.code == 0
-    lines = done.out.splitlines()
+    flags = {**dict.fromkeys(machine.FLAGS), "avx2": True, "amx_bf16": False}
+    done.report["cpu"] = {"name": "A CPU", "cores": 1, "features": flags, "native_bf16": None}
+    lines = lines_of(done.report)
     labels = [line[:12].strip() for line in lines if not line.startswith(" ")]
     expected = "winspect python system libraries cpu devices engines chosen cache weights environment problems"
     assert labels == expected.split()

@@ -47,9 +47,10 @@ def calibrated(cli, small_checkpoint, tmp_path):
     return SimpleNamespace(file=file, predict=predict, goods=goods)
 
 
-@pytest.fixture
-def native_bf16(monkeypatch):
-    monkeypatch.setattr(choice, "cpu_features", lambda: SimpleNamespace(native_bf16=True))
+@pytest.fixture(params=[True])
+def native_bf16(monkeypatch, request):
+    """Whether this CPU has bf16."""
+    monkeypatch.setattr(choice, "cpu_features", lambda: SimpleNamespace(native_bf16=request.param))
 
 
 def scores_of(done) -> list[float]:
@@ -73,8 +74,8 @@ def test_set_show_and_clear(cli, config, native_bf16, monkeypatch):
     assert cli("precision", "show").out == "fp32 (winspect's own default)\n"
 
 
-def test_what_cannot_run_here_is_not_set(cli, config, monkeypatch):
-    monkeypatch.setattr(choice, "cpu_features", lambda: SimpleNamespace(native_bf16=False))
+@pytest.mark.parametrize("native_bf16", [False], indirect=True)
+def test_what_cannot_run_here_is_not_set(cli, config, native_bf16):
     for precision in ("fp8", "bf16"):
         refused = cli("precision", "set", precision)
         assert (refused.code, refused.out) == (2, "")

@@ -370,7 +370,8 @@ def test_wrong_use_is_refused(cli, parts, small_checkpoint, arguments, words):
 
 @pytest.mark.parametrize(("engine", "extra"), [("openvino", "full"), ("onnx", "onnx")])
 def test_an_engine_that_is_not_installed(cli, parts, monkeypatch, engine, extra):
-    monkeypatch.setattr("winspect.engines.choice.installed", lambda: ("torch",))
+    for module in ("openvino", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, module, None)
     refused = cli("predict", parts, "--engine", engine)
     assert refused.code == 2
     assert refused.out == ""

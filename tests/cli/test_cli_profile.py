@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,11 @@ import pytest
 from checkpoints import SMALL
 from PIL import Image
 
-from winspect.cli import profile as verb
 from winspect.engines.torch_engine import TorchEngine
-from winspect.errors import MissingExtraError
 from winspect.speed import plans as default_pictures
 from winspect.speed import profile
 from winspect.speed.roofline import measure_bandwidth
+from winspect.system.installation import install_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,24 +88,24 @@ def test_bad_pictures_are_named_and_left_out(cli, parts):
     assert f"failed: {parts / 'part1.png'}" in done.err
 
 
-def test_of_many_pictures_some_are_taken(cli, parts, monkeypatch):
-    monkeypatch.setattr(verb, "MOST_PICTURES", 2)
+def test_of_many_pictures_some_are_taken(cli, parts):
+    for number in range(14):
+        shutil.copy(parts / "part0.png", parts / f"copy{number}.png")
     done = cli(parts, "--repeat", "1", "--json")
-    assert json.loads(done.out)["pictures"] == 2
-    assert "found 3 pictures; 2 of them show as much" in done.err
+    assert json.loads(done.out)["pictures"] == 16
+    assert "found 17 pictures; 16 of them show as much" in done.err
 
 
 def test_without_pictures_those_of_a_package(cli, parts, monkeypatch):
     monkeypatch.setattr(default_pictures, "packaged_pictures", lambda: sorted(parts.iterdir()))
     assert json.loads(cli("--repeat", "1", "--json").out)["pictures"] == 2
 
-    def missing():
-        raise MissingExtraError('needs pictures: pip install "winspect[demo]"')
 
-    monkeypatch.setattr(default_pictures, "packaged_pictures", missing)
+def test_without_pictures_and_without_the_package(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "conformal_clip_data", None)
     done = cli()
     assert (done.code, done.out) == (2, "")
-    assert 'pip install "winspect[demo]"' in done.err
+    assert install_command("demo") in done.err
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,9 @@ def test_no_usable_picture(cli, tmp_path):
     assert "none of 1 pictures can be used" in done.err
 
 
-def test_an_output_that_cannot_be_written_is_found_before_the_work(cli, parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(verb, "load_model", lambda args: pytest.fail("the model was loaded"))
+def test_an_output_that_cannot_be_written_is_found_before_the_work(cli, parts, tmp_path):
     (tmp_path / "file").write_text("")
-    done = cli(parts, "--out", tmp_path / "file")
+    done = cli(parts, "--out", tmp_path / "file", "--engine", "no such engine, as loading the model would find")
     assert done.code == 2
     assert "not a folder" in done.err
 

@@ -48,7 +48,7 @@ def watch(capsys, process_as_before, small_checkpoint, graphs_compiled_once):
             if not ended.is_set():
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        model = ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
+        model = () if "--bundle" in arguments else ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
         thread = threading.Thread(target=terminate if enough else lambda: None)
         capsys.readouterr()
         thread.start()
@@ -214,33 +214,13 @@ def test_wrong_use_is_said_before_torch_is_loaded(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, small_model, watch, monkeypatch):
+def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, tiny_bundle, watch):
     """In place of a model: what a device on the line has installed."""
-    from winspect.cli import decisions
-    from winspect.inspector.edge import EdgePredictor
-
-    class Bundle(EdgePredictor):
-        def __init__(self):
-            pass
-
-        classes = ("bolt",)
-        reference, prepare_class, prepare_engine = (
-            small_model.reference,
-            small_model.prepare_class,
-            lambda *_, **__: None,
-        )
-        predict_many, describe = small_model.predict_many, small_model.describe
-        references_of, method = small_model.references_of, small_model.method
-
-        def calibration(self, category_name):
-            assert category_name == "bolt"
-
-    monkeypatch.setattr(decisions, "load_predictor", lambda *_: Bundle())
     picture(incoming / "a.png")
     out = tmp_path / "out"
-    done = watch(incoming, "--out", out, "--settle", "0.05", "--bundle", tmp_path, enough=lambda: rows_in(out))
+    done = watch(incoming, "--out", out, "--settle", "0.05", "--bundle", tiny_bundle, enough=lambda: rows_in(out))
     assert done.code == 0
-    assert rows_in(out)[0]["class"] == "bolt"
-    refused = watch(incoming, "--out", out, "--bundle", tmp_path, "--maps", "anomalous")
+    assert rows_in(out)[0]["class"] == "object"
+    refused = watch(incoming, "--out", out, "--bundle", tiny_bundle, "--maps", "anomalous")
     assert refused.code == 2
     assert "needs --threshold or --calibration" in refused.err

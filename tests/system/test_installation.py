@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +24,13 @@ def installed(monkeypatch, tmp_path):
     monkeypatch.setattr(installation, "__file__", str(tmp_path / "site-packages/winspect/system/installation.py"))
 
     def install(direct_url: object) -> None:
-        text = direct_url if isinstance(direct_url, str) or direct_url is None else json.dumps(direct_url)
-        monkeypatch.setattr(metadata, "distribution", lambda name: SimpleNamespace(read_text=lambda file: text))
+        def distribution(name):
+            if isinstance(direct_url, Exception):
+                raise direct_url
+            text = direct_url if isinstance(direct_url, str) or direct_url is None else json.dumps(direct_url)
+            return SimpleNamespace(read_text=lambda file: text)
+
+        monkeypatch.setattr(metadata, "distribution", distribution)
 
     return install
 
@@ -42,12 +48,8 @@ def test_an_index(installed, noted):
     assert install_command("serve") == 'pip install "winspect[serve]"'
 
 
-def test_no_installation_at_all(installed, monkeypatch):
-    def missing(name):
-        raise metadata.PackageNotFoundError(name)
-
-    installed(None)
-    monkeypatch.setattr(metadata, "distribution", missing)
+def test_no_installation_at_all(installed):
+    installed(metadata.PackageNotFoundError("winspect"))
     assert install_command("serve") == 'pip install "winspect[serve]"'
 
 
@@ -64,7 +66,8 @@ def test_what_pip_was_given(installed, tmp_path):
 
 def test_an_edge_installation_stays_one(monkeypatch):
     assert [engine_extra(engine) for engine in ENGINE_MODULES] == ["full", "full", "onnx"]
-    monkeypatch.setattr(installation, "find_spec", lambda name: None)
+    for module in ENGINE_MODULES.values():
+        monkeypatch.setitem(sys.modules, module, None)
     assert [engine_extra(engine) for engine in ENGINE_MODULES] == ["full", "edge", "edge-onnx"]
 
 

@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
             options=given(args, "device", "engine", "precision"),
             calibration=args.calibration,
         )
-    print_result(args, report, partial(show, *_lines(report)))
+    print_result(args, report, partial(show, *lines_of(report)))
     return Exit.CHECK_FAILED if report["problems"] else Exit.DONE
 
 
-def _lines(report: Mapping[str, Any]) -> list[str]:
+def lines_of(report: Mapping[str, Any]) -> list[str]:
     """The report as text: each label once, in front of its first line."""
     previous = ""
     lines = []

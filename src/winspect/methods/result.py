@@ -25,12 +25,16 @@ because differences between scores near 0 or 1 are tiny for sound maps too."""
 def map_spread(tile_maps: np.ndarray) -> float:
     """How far a picture's patches differ: the largest difference of log odds within one of its tiles.
 
+    Of logarithms where a value is above 1, and so no probability.
+
     Args:
-        tile_maps: (tiles, rows, columns), 0 to 1.
+        tile_maps: (tiles, rows, columns), 0 or more.
     """
-    scores = np.clip(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), 1e-30, 1 - 1e-8)
-    log_odds = np.log(scores) - np.log1p(-scores)
-    return float(np.ptp(log_odds, axis=1).max())
+    scores = np.clip(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), 1e-30, None)
+    logs = np.log(scores)
+    if scores.max() <= 1:
+        logs -= np.log1p(-np.minimum(scores, 1 - 1e-8))
+    return float(np.ptp(logs, axis=1).max())
 
 
 @dataclass(frozen=True, eq=False)

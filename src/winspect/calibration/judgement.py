@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from winspect.calibration.regions import RegionRule
 from winspect.errors import SettingsError
 from winspect.methods.winclip.prompts import class_key
-from winspect.pictures.heatmaps import ScoreRange, run_range
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, run_range
 
 if TYPE_CHECKING:
     from winspect.calibration.calibration import Calibration
@@ -125,19 +125,21 @@ class DecisionRule:
             return DecisionRule(self.calibration.threshold, anomalous_at=False)
         return DecisionRule(self.threshold, anomalous_at=self.anomalous_at)
 
-    def heat_range(self, good_levels: Callable[[], Sequence[float]]) -> ScoreRange:
+    def heat_range(
+        self, good_levels: Callable[[], Sequence[float]], limits: ScoreRange = UNIT_RANGE
+    ) -> ScoreRange | None:
         """The scores at which the colours of heat maps start and are strongest, for a whole run.
 
         Args:
             good_levels: gives the largest map values of good samples (see :meth:`Predictor.good_levels`). Called only
                 where no calibration with maps says what good pictures reach.
+            limits: the method's range; see :func:`winspect.pictures.heatmaps.run_range`.
         """
         threshold = None if self.regions is None else self.regions.pixel_threshold
         if self.calibration is None or self.calibration.map_maxima is None:
-            return run_range(good_levels(), threshold)
-        return run_range(
-            self.calibration.map_maxima, self.calibration.pixel_threshold if threshold is None else threshold
-        )
+            return run_range(good_levels(), threshold, limits)
+        threshold = self.calibration.pixel_threshold if threshold is None else threshold
+        return run_range(self.calibration.map_maxima, threshold, limits)
 
     def document(self) -> dict[str, Any]:
         """What decides, as ``run.json`` has it."""

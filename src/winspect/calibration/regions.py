@@ -29,7 +29,7 @@ import numpy as np
 
 from winspect.calibration.defects import Defects, label_regions, regions_of
 from winspect.errors import SettingsError
-from winspect.methods.result import Result, shrunk
+from winspect.methods.result import Result, log_scores, shrunk
 
 REACH = 0.7
 """Chosen on generated products of families that the bundled model was not trained on (benchmarks/boxes.py): 0.65 to
@@ -131,8 +131,7 @@ def _patch(result: Result) -> tuple[float, float]:
 
 
 def _log_odds(tile_maps: np.ndarray) -> np.ndarray:
-    scores = np.clip(tile_maps, _SMALLEST, 1 - _SMALLEST)
-    return np.log(scores) - np.log1p(-scores)
+    return log_scores(tile_maps, lowest=_SMALLEST, highest=1 - _SMALLEST)
 
 
 def _highest(odds: np.ndarray) -> Place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +97,10 @@ class Inspection:
     class_option: dict[str, Any]
     references: list[Path]
 
-    def heat_range(self) -> ScoreRange:
-        """The scale of the run's heat maps."""
-        return self.rule.heat_range(lambda: self.model.good_levels(**self.class_option))
+    def heat_range(self) -> ScoreRange | None:
+        """The scale of the run's heat maps; None for one of each map's own."""
+        good_levels = partial(self.model.good_levels, **self.class_option)
+        return self.rule.heat_range(good_levels, self.model.method.score_range)
 
     def document(self) -> dict[str, Any]:
         """What scores and decides, for ``run.json``."""

@@ -81,7 +81,7 @@ class Shared:
     identity: Identity
     states: Mapping[str, ClassState]
     inspection: Inspection
-    ranges: Mapping[str, ScoreRange] = field(default_factory=dict)
+    ranges: Mapping[str, ScoreRange | None] = field(default_factory=dict)
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -105,12 +105,16 @@ def make_shared(predictor: Predictor, inspection: Inspection) -> Shared:
     # From then on it says what runs.
     predictor.prepare_engine(inspection.classes[0], maps=inspection.needs_maps)
     has_ranges = inspection.overlays is not None and not inspection.stretch
-    good_levels, rule = predictor.good_levels, inspection.rule
+    good_levels, limits = predictor.good_levels, predictor.method.score_range
     return Shared(
         identity=predictor.identity(),
         states={name: predictor.state_of(name) for name in inspection.classes},
         inspection=inspection,
-        ranges={name: rule.heat_range(partial(good_levels, name)) for name in inspection.classes if has_ranges},
+        ranges={
+            name: inspection.rule.heat_range(partial(good_levels, name), limits)
+            for name in inspection.classes
+            if has_ranges
+        },
     )
 
 

@@ -27,7 +27,7 @@ from winspect.methods.result import ConstantMapWarning, Result, map_spread
 from winspect.metrics import rank_scores
 from winspect.outputs.maps import MapFiles
 from winspect.outputs.rows import error_entry
-from winspect.pictures.heatmaps import UNIT_RANGE, run_range
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, run_range
 from winspect.system.files import MAPS_FOLDER, make_folder
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Measuring:
         self._failed: list[dict[str, Any]] = []
         self._spreads: list[float] = []
         self._stopped: str | None = None
-        self.score_range = UNIT_RANGE
+        self.score_range: ScoreRange | None = UNIT_RANGE
 
     def add(self, item: Item, result: Result) -> None:
         """Take the next picture's result, and write its maps."""
@@ -174,7 +174,7 @@ class Measuring:
             "figures": {name: None if figure is None else float(figure) for name, figure in measured.items()},
             "reasons": {name: self._stopped or reasons[name] for name in METRICS if measured[name] is None},
             "alarm": alarm,
-            "heat_range": list(self.score_range),
+            "heat_range": self.score_range and list(self.score_range),
             "references": [self._name(item.path) for item in drawn.references],
             "copies": [{"path": self._name(item.path), "of": self._name(Path(of))} for item, of in drawn.copies],
             "failed": self._failed,
@@ -223,7 +223,7 @@ def score_part(model: WinCLIP, part: Part, advance: Callable[[], object]) -> dic
     try:
         if part.drawn.references:
             model.reference([item.path for item in part.drawn.references], part.class_name)
-        measuring.score_range = run_range(model.good_levels(part.class_name))
+        measuring.score_range = run_range(model.good_levels(part.class_name), limits=model.method.score_range)
         alarm = embedding_alarm(model, paths)
         with results_of(model, paths, part.class_name, keep_pictures=part.maps.overlays) as results:
             for item, result in zip(part.drawn.tested, results, strict=True):

@@ -99,7 +99,7 @@ class Scored:
     shots: int
     results: tuple[Result, ...]
     seconds: float
-    score_range: ScoreRange = UNIT_RANGE
+    score_range: ScoreRange | None = UNIT_RANGE
 
     @property
     def way(self) -> str:
@@ -124,7 +124,13 @@ def score_sets(model: WinCLIP, sets: Sequence[DemoSet]) -> Iterator[Scored]:
             paths = [path for path, _ in data.pictures]
             results = tuple(model.predict_many(paths, data.category_name, keep_pictures=True))
             seconds = time.perf_counter() - began
-            yield Scored(data, shots, results, seconds, run_range(model.good_levels(data.category_name)))
+            yield Scored(
+                data,
+                shots,
+                results,
+                seconds,
+                run_range(model.good_levels(data.category_name), limits=model.method.score_range),
+            )
 
 
 def run_demo(out: Path, model: WinCLIP, scored: Sequence[Scored]) -> Path:

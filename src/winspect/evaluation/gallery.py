@@ -149,7 +149,7 @@ def make_gallery(
     false_alarms: Sequence[Choice],
     items: Mapping[str, Item],
     viewer: Viewer,
-    score_range: ScoreRange = UNIT_RANGE,
+    score_range: ScoreRange | None = UNIT_RANGE,
 ) -> Gallery:
     """Make thumbnails of chosen pictures. Holds one picture at its own size at a time, beside the viewer's.
 
@@ -171,7 +171,7 @@ def make_gallery(
     return Gallery(every[: len(misses)], every[len(misses) :], score_range if has_maps else None)
 
 
-def _show(choice: Choice, item: Item, view: View, score_range: ScoreRange) -> Choice:
+def _show(choice: Choice, item: Item, view: View, score_range: ScoreRange | None) -> Choice:
     """A choice with its view at a thumbnail's size."""
     if view.rgb is None:
         return replace(choice, problem=view.problem)

@@ -130,7 +130,8 @@ class _Source:
         try:
             viewer = self.viewer(category, part["references"], files)
             # A folder of an earlier release does not say its scale.
-            return make_gallery(*lists, self.items, viewer, tuple(part.get("heat_range") or UNIT_RANGE)), None
+            score_range = part.get("heat_range", UNIT_RANGE)
+            return make_gallery(*lists, self.items, viewer, score_range and tuple(score_range)), None
         except ReferencesError as error:
             # The figures stand; what cannot be made again is the maps.
             return make_gallery(*lists, self.items, read_maps(dict.fromkeys(files))), f"no heat maps: {error}"

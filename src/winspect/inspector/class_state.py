@@ -15,7 +15,7 @@ import numpy as np
 from winspect.backbones.embeddings import Embeddings
 from winspect.engines.graph_cache import GraphCache
 from winspect.errors import ReferencesError, SettingsError
-from winspect.methods.method import References
+from winspect.methods.method import CutPicture, References
 from winspect.pictures.fingerprints import Copies, Fingerprint
 from winspect.system.arrays import to_numpy
 from winspect.system.opening import read_text
@@ -59,18 +59,38 @@ class ClassState:
 
 
 @dataclass(frozen=True, eq=False)
+class Sample:
+    """One good sample, encoded.
+
+    Attributes:
+        embeddings: of the tiles of all its views, the upright one first.
+        views: how many.
+        size_wh: of the picture, in pixels.
+    """
+
+    embeddings: Embeddings
+    views: int
+    size_wh: tuple[int, int]
+
+    def upright(self) -> tuple[Embeddings, CutPicture]:
+        """The upright view, as a picture to be scored."""
+        tiles = len(self.embeddings.image) // self.views
+        return self.embeddings.rows(0, tiles), CutPicture(tiles, self.size_wh)
+
+
+@dataclass(frozen=True, eq=False)
 class Learned:
     """Good samples, encoded.
 
     Attributes:
         references: what is kept of them.
         warnings: a line for each sample that decoding warned of.
-        samples: embeddings of the first of them, one by one; none where the set was read from the disk.
+        samples: the first of them, one by one; none where the set was read from the disk.
     """
 
     references: References
     warnings: tuple[str, ...] = ()
-    samples: tuple[Embeddings, ...] = ()
+    samples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

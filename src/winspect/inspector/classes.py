@@ -12,9 +12,9 @@ import numpy as np
 
 from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.errors import PictureError, ReferencesError, SettingsError
-from winspect.inspector.class_state import ClassState, GoodSamples, Learned
+from winspect.inspector.class_state import ClassState, GoodSamples, Learned, Sample
 from winspect.methods.identity import Identity
-from winspect.methods.method import CutPicture, Method
+from winspect.methods.method import Method
 from winspect.methods.winclip.prompts import class_key
 from winspect.pictures.depth import check_bit_depth
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
@@ -151,13 +151,13 @@ class Classes(ABC):
         """Encode good samples."""
         samples, warnings = self._encode_samples(pictures, progress=progress)
         try:
-            references = self.method.fit(samples)
+            references = self.method.fit([sample.embeddings for sample in samples])
         except ReferencesError as error:
             raise ReferencesError(f"{category_name!r}: {error}") from error
         return Learned(references, tuple(warnings), tuple(samples[:_LEVEL_SAMPLES]))
 
-    def _encode_samples(self, pictures: Sequence[Picture], *, progress: bool) -> tuple[list[Embeddings], list[str]]:
-        """Each sample's embeddings, and a line for each that decoding warned of."""
+    def _encode_samples(self, pictures: Sequence[Picture], *, progress: bool) -> tuple[list[Sample], list[str]]:
+        """Each sample, and a line for each that decoding warned of."""
         samples, warnings = [], []
         needs = self.method.needs(few_shot=True, maps=True)
         prepared = self._prepare(pictures, angles=self.method.angles)
@@ -166,7 +166,8 @@ class Classes(ABC):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
             if item.warning is not None:
                 warnings.append(f"{item.name}: {item.warning}")
-            samples.append(self._encode(item.tiles, needs))
+            views = len(item.boxes) // len(set(item.boxes))
+            samples.append(Sample(self._encode(item.tiles, needs), views, item.size_wh))
         return samples, warnings
 
     def _prepare(
@@ -190,12 +191,11 @@ class Classes(ABC):
         good = self._good.get(class_key(category_name))
         return () if good is None else good.levels
 
-    def _level(self, samples: Sequence[Embeddings], number: int, text: Array) -> float:
-        others = self.method.fit([*samples[:number], *samples[number + 1 :]])
-        tiles = len(samples[number].image) // (1 + len(self.method.angles(number)))
-        sample, picture = samples[number].rows(0, tiles), CutPicture(tiles)
+    def _level(self, samples: Sequence[Sample], number: int, text: Array) -> float:
+        others = self.method.fit([other.embeddings for other in samples if other is not samples[number]])
+        sample, picture = samples[number].upright()
         (scores,) = self.method.score(sample, [picture], text=text, references=others)
-        return 0.0 if scores.tile_maps is None else float(scores.tile_maps.max())
+        return 0.0 if scores.tile_maps is None else scores.upsampling.highest(scores.tile_maps, samples[number].size_wh)
 
     def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:
         """Names and hashes of the good samples a class is scored with, in order; none for zero-shot."""

@@ -23,18 +23,23 @@ because differences between scores near 0 or 1 are tiny for sound maps too."""
 
 
 def map_spread(tile_maps: np.ndarray) -> float:
-    """How far a picture's patches differ: the largest difference of log odds within one of its tiles.
-
-    Of logarithms where a value is above 1, and so no probability.
+    """How far a picture's patches differ: the largest difference of :func:`log_scores` within one of its tiles.
 
     Args:
         tile_maps: (tiles, rows, columns), 0 or more.
     """
-    scores = np.clip(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), 1e-30, None)
-    logs = np.log(scores)
-    if scores.max() <= 1:
-        logs -= np.log1p(-np.minimum(scores, 1 - 1e-8))
+    logs = log_scores(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), lowest=1e-30, highest=1 - 1e-8)
     return float(np.ptp(logs, axis=1).max())
+
+
+def log_scores(scores: np.ndarray, *, lowest: float, highest: float) -> np.ndarray:
+    """Log odds of scores; their logarithms where one is above 1, and so no probability.
+
+    Args:
+        scores: 0 or more; kept between ``lowest`` and, as probabilities, ``highest``.
+    """
+    logs = np.log(np.maximum(scores, lowest))
+    return logs if scores.max() > 1 else logs - np.log1p(-np.clip(scores, lowest, highest))
 
 
 @dataclass(frozen=True, eq=False)

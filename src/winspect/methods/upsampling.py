@@ -35,6 +35,10 @@ class Upsampling:
         )
         return rows @ maps @ columns.T
 
+    def highest(self, maps: np.ndarray, size_wh: tuple[int, int]) -> float:
+        """The largest value of maps (tiles, rows, columns) at a size: of the grid itself, where nothing is blurred."""
+        return float(maps.max() if self.sigma <= 0 else self(maps, size_wh[::-1]).max())
+
     def of_scaled_picture(self, factor: float) -> Upsampling:
         """The same, for the picture scaled by a factor."""
         return replace(self, sigma=self.sigma * factor)

@@ -30,7 +30,9 @@ HIGHEST_START = 0.5
 _LEAST_WIDTH, _STRIP_SHARE, _LEAST_STRIP = 120, 16, 14
 
 
-def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None = None) -> ScoreRange:
+def run_range(
+    good_maxima: Sequence[float] | None, pixel_threshold: float | None = None, limits: ScoreRange = UNIT_RANGE
+) -> ScoreRange | None:
     """The scale of all heat maps of a run.
 
     Colour starts where half of the good pictures reach somewhere, and the pixel threshold is half-way up or below: what
@@ -40,8 +42,10 @@ def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None
 
     Args:
         good_maxima: the largest map values of good pictures: of a calibration, or of good samples each scored with the
-            others; fewer than two say nothing, and the scale is that of all scores, 0 to 1.
+            others; fewer than two say nothing.
         pixel_threshold: None for the largest of them.
+        limits: the lowest and the highest value of a map. Where nothing is known, scores from 0 to 1 have their whole
+            range; for others there is no scale of a run, and each map has its own (None, see :func:`heat_overlay`).
 
     >>> run_range([0.1, 0.2, 0.3], 0.45)
     (0.2, 0.7)
@@ -51,23 +55,28 @@ def run_range(good_maxima: Sequence[float] | None, pixel_threshold: float | None
     (0.5, 1.0)
     >>> run_range(None)
     (0.0, 1.0)
+    >>> run_range([20, 30, 40], limits=(0.0, 2.0))
+    (30.0, 50.0)
     """
+    is_unit = limits == UNIT_RANGE
     if good_maxima is None or len(good_maxima) < 2:
         if pixel_threshold is None:
-            return UNIT_RANGE
+            return UNIT_RANGE if is_unit else None
         good_maxima = [pixel_threshold]
     low = float(np.median(good_maxima))
-    if pixel_threshold is None:
-        low = min(low, HIGHEST_START)
     top = max(good_maxima) if pixel_threshold is None else pixel_threshold
-    high = min(1.0, max(low + SMALLEST_SPAN, 2 * top - low))
-    return max(0.0, min(low, high - SMALLEST_SPAN)), round(high, 12)
+    whole = 1.0 if is_unit else 2 * top
+    if pixel_threshold is None and is_unit:
+        low = min(low, HIGHEST_START)
+    span = SMALLEST_SPAN * whole
+    high = min(whole, max(low + span, 2 * top - low))
+    return max(0.0, min(low, high - span)), round(high, 12)
 
 
 def heat_range(anomaly_map: np.ndarray) -> ScoreRange:
     """The scores at which colour starts and is strongest: the map's median, and its maximum or more."""
-    low = float(np.median(anomaly_map))
-    return low, max(float(anomaly_map.max()), low + SMALLEST_SPAN)
+    low, high = float(np.median(anomaly_map)), float(anomaly_map.max())
+    return low, max(high, low + SMALLEST_SPAN * max(1.0, high))
 
 
 def heat_overlay(picture_rgb: np.ndarray, anomaly_map: np.ndarray, score_range: ScoreRange | None = None) -> np.ndarray:

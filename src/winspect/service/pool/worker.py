@@ -28,7 +28,7 @@ from winspect.errors import PictureError, WinspectError
 from winspect.methods.result import Result
 from winspect.outputs.maps import overlay_of, smaller_picture
 from winspect.pictures.decoding import Demanding
-from winspect.pictures.heatmaps import UNIT_RANGE, png_of, run_range
+from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, heat_range, png_of, run_range
 from winspect.pictures.pool import default_workers
 from winspect.pictures.tiles import Prepared, prepare
 from winspect.service.contract import Answer, Question, ServiceError
@@ -193,7 +193,8 @@ class Worker:
         if usable:
             self._note_use(category_name)
         seconds = time.monotonic() - started
-        score_range = run_range(self.model.good_levels(category_name)) if maps and references else UNIT_RANGE
+        levels = self.model.good_levels(category_name) if maps and references else ()
+        score_range = run_range(levels, limits=self.model.method.score_range)
 
         def answer(question: Question, result: Result | Exception) -> Answer | Exception:
             if isinstance(result, Exception):
@@ -201,7 +202,7 @@ class Worker:
             answer = Answer(
                 question.rule.decide(result),
                 references=references,
-                score_range=question.score_range or score_range,
+                score_range=question.score_range or score_range or _range_of(result),
                 queue_seconds=max(0.0, started - question.asked),
                 compute_seconds=seconds,
                 batch_size=len(questions),
@@ -261,6 +262,11 @@ class Worker:
             if len(items) == 1:
                 return [_public(error)]
             return [result for item in items for result in self._results([item], category_name, zero_shot, maps)]
+
+
+def _range_of(result: Result) -> ScoreRange:
+    """The colours of a picture by itself."""
+    return UNIT_RANGE if result.tile_maps is None else heat_range(result.tile_maps)
 
 
 def _painted(answer: Answer) -> Answer | Exception:

@@ -104,7 +104,7 @@ def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> d
         "picture_ms": _ms(sum(measured.stages.values())),
         "tower_ms": _ms(measured.stages[TOWER]),
         "operators_ms": _ms(sum(operator.seconds for operator in measured.operators)),
-        "classes": {name: _rounded(asdict(of_class)) for name, of_class in figures.items()},
+        "classes": {name: _rounded(of_class) for name, of_class in figures.items()},
         "operators": slowest_operators(measured.operators),
         "rest": {name: _ms(seconds) for name, seconds in measured.stages.items() if name != TOWER},
         **_rounded(asdict(limits)),
@@ -236,7 +236,7 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1e3, 4)
 
 
-def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+def _rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Shares are left as they are, so that they sum to 1; everything else to what a measurement can tell."""
     return {
         name: float(f"{value:.5g}") if isinstance(value, float) and name != "share" else value

@@ -7,10 +7,11 @@ the two binds. Operands that stay in a cache move faster than memory does, so th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -37,27 +38,12 @@ class Limits:
     gemm_gflops: float | None
     memory_gbyte_s: float | None
 
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """One operator class, per picture.
-
-    Attributes:
-        ms: time spent. ``share``: its part of all classes' time, 0 to 1.
-        gflop, gbyte: 10^9 operations, and 10^9 bytes read or written.
-        gflop_s, gbyte_s: what was reached; None where no time was spent.
-        limit_ms: the least time the machine's limits allow. ``bound``: the limit that sets it, "compute" or "memory".
-            Both None where one of the two rates is not known.
-    """
-
-    ms: float
-    share: float
-    gflop: float
-    gbyte: float
-    gflop_s: float | None
-    gbyte_s: float | None
-    limit_ms: float | None
-    bound: str | None
+    def least_ms(self, flops: float, moved_bytes: float) -> tuple[float | None, str | None]:
+        """The least time that work can take, and the limit that sets it."""
+        if self.gemm_gflops is None or self.memory_gbyte_s is None:
+            return None, None
+        computing, moving = flops / self.gemm_gflops / 1e6, moved_bytes / self.memory_gbyte_s / 1e6
+        return (computing, COMPUTE) if computing > moving else (moving, MEMORY)
 
 
 def class_figures(
@@ -68,69 +54,69 @@ def class_figures(
     precision: str,
     tiles_per_picture: float,
     tiles_per_pass: float,
-) -> dict[str, ClassFigures]:
-    """The figures of every class.
+) -> dict[str, dict[str, Any]]:
+    """The figures of every operator class, per picture.
 
     Args:
         seconds: of each class, per picture.
         work: of each class, per tile.
         tiles_per_pass: that share the reading of weights.
+
+    Returns:
+        By class: ``ms``, the time spent, and ``share``, its part of all classes' time, 0 to 1; ``gflop`` and ``gbyte``,
+        10^9 operations, and 10^9 bytes read or written; ``gflop_s`` and ``gbyte_s``, what was reached, None where no
+        time was spent; ``limit_ms``, the least time the machine's limits allow, and ``bound``, the limit that sets it,
+        "compute" or "memory", None where a rate is not known.
     """
-    whole = sum(seconds.values())
     figures = {}
     for name, spent in seconds.items():
         flops = work[name].flops * tiles_per_picture
         # In int8 the matrix products alone run in int8; everything between them is float32.
         size = ELEMENT_BYTES["fp32" if precision == "int8" and name != LINEAR else precision]
         moved = work[name].moved_bytes(batch=tiles_per_pass, element_bytes=size) * tiles_per_picture
-        limit_s, bound = _limit(flops, moved, limits)
-        figures[name] = ClassFigures(
-            ms=spent * 1e3,
-            share=spent / whole,
-            gflop=flops / 1e9,
-            gbyte=moved / 1e9,
-            gflop_s=flops / spent / 1e9 if spent else None,
-            gbyte_s=moved / spent / 1e9 if spent else None,
-            limit_ms=None if limit_s is None else limit_s * 1e3,
-            bound=bound,
-        )
+        limit_ms, bound = limits.least_ms(flops, moved)
+        figures[name] = {
+            "ms": spent * 1e3,
+            "share": spent / sum(seconds.values()),
+            "gflop": flops / 1e9,
+            "gbyte": moved / 1e9,
+            "gflop_s": flops / spent / 1e9 if spent else None,
+            "gbyte_s": moved / spent / 1e9 if spent else None,
+            "limit_ms": limit_ms,
+            "bound": bound,
+        }
     return figures
 
 
-def _limit(flops: float, moved_bytes: float, limits: Limits) -> tuple[float | None, str | None]:
-    """The least seconds, and the limit that sets them."""
-    if limits.gemm_gflops is None or limits.memory_gbyte_s is None:
-        return None, None
-    computing, moving = flops / limits.gemm_gflops / 1e9, moved_bytes / limits.memory_gbyte_s / 1e9
-    return (computing, COMPUTE) if computing > moving else (moving, MEMORY)
-
-
-def measure_bandwidth(device: torch.device, *, repetitions: int = 5, array_bytes: int | None = None) -> float:
+def measure_bandwidth(
+    device: torch.device,
+    *,
+    repetitions: int = 5,
+    array_bytes: int | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> float:
     """Memory bandwidth in 10^9 bytes a second: STREAM's triad, a = b + 3 c, the best of several.
 
     Counted as STREAM does: two arrays read, one written (McCalpin, 1995).
 
     Args:
         array_bytes: of each of the three arrays; None for 128 MiB, or more where the caches are large.
+        clock: in seconds.
     """
-    numbers = (array_bytes or max(_SMALLEST_ARRAY_BYTES, _CACHES_PER_ARRAY * _last_cache_bytes())) // 4
+    numbers = (array_bytes or max(_SMALLEST_ARRAY_BYTES, _CACHES_PER_ARRAY * last_cache_bytes())) // 4
     b, c = (torch.full((numbers,), value, device=device) for value in (1.0, 2.0))
     a = torch.empty_like(b)
     best = float("inf")
     for _ in range(repetitions + 1):  # the first fetches a's pages
         synchronize(device)
-        began = perf_counter()
+        began = clock()
         torch.add(b, c, alpha=3, out=a)
         synchronize(device)
-        best = min(best, perf_counter() - began)
+        best = min(best, clock() - began)
     return _TRIAD_ARRAYS * 4 * numbers / best / 1e9
 
 
-def _last_cache_bytes() -> int:
-    """Of the CPU's last cache, or 0 where the system does not say."""
-    sizes = [0]
-    for file in _CACHE_FOLDER.glob("index*/size"):
-        text = file.read_text().strip()
-        if text.endswith("K") and text[:-1].isdigit():
-            sizes.append(int(text[:-1]) << 10)
-    return max(sizes)
+def last_cache_bytes(folder: Path = _CACHE_FOLDER) -> int:
+    """Of the CPU's last cache, or 0 where the system does not say in this folder."""
+    sizes = [file.read_text().strip() for file in folder.glob("index*/size")]
+    return max((int(size[:-1]) << 10 for size in sizes if size[:-1].isdigit() and size.endswith("K")), default=0)

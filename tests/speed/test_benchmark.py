@@ -364,19 +364,16 @@ def test_products_of_every_engine_are_right(pair):
 def test_only_what_can_be_had_is_measured():
     layer = {"width": 8, "hidden": 16, "rows": [3, 5]}
     found = gemm.open_gemms(["torch"], ["fp32", "int8"], layer, device="cpu")
-    assert [(own.engine, own.precision, own.rows, own.error) for own in found] == [
-        ("torch", "fp32", 3, None),
-        ("torch", "fp32", 5, None),
-    ]
-    assert all(rate > 0 for own in found for rate in own.rates(2))
+    sizes = {"engine": "torch", "precision": "fp32", "width": 8, "hidden": 16, "error": None}
+    assert [product.names for product in found] == [{**sizes, "rows": 3}, {**sizes, "rows": 5}]
+    assert all(rate > 0 for product in found for rate in product.rates(2))
 
 
-def test_the_rate_by_hand(monkeypatch):
-    (own,) = gemm.open_gemms(["torch"], ["fp32"], {"width": 10, "hidden": 50, "rows": [1000]}, device="cpu")
-    times = iter([0.0, 0.004, 10.0, 10.002])
-    monkeypatch.setattr(gemm.time, "perf_counter", lambda: next(times))
+def test_the_rate_by_hand():
+    (product,) = gemm.open_gemms(["torch"], ["fp32"], {"width": 10, "hidden": 50, "rows": [1000]}, device="cpu")
+    clock = iter([0.0, 0.004, 10.0, 10.002]).__next__
     # Four layers of 2 * 1000 * 10 * 50 = 1e6 operations, in 4 ms and in 2 ms.
-    assert own.rates(2) == pytest.approx([1.0, 2.0])
+    assert product.rates(2, clock=clock) == pytest.approx([1.0, 2.0])
 
 
 def test_an_engine_that_cannot_is_told_and_left_out(monkeypatch, caplog):
@@ -385,7 +382,8 @@ def test_an_engine_that_cannot_is_told_and_left_out(monkeypatch, caplog):
 
     monkeypatch.setitem(gemm.BUILDERS, ("torch", "bf16"), broken)
     (own,) = gemm.open_gemms(["torch"], ["bf16"], {"width": 8, "hidden": 8, "rows": [2]}, device="cpu")
-    assert own.describe()["error"] == "RuntimeError: no such kernel"
+    assert own.names["error"] == "RuntimeError: no such kernel"
+    assert own.rates(2) == []
     assert "no matrix products with engine torch in bf16: no such kernel" in caplog.text
 
 

@@ -147,14 +147,13 @@ def _open_products(worker: Worker, survey: Survey, combinations: Sequence[Combin
 
 
 def _measure_products(worker: Worker, products: Sequence[dict[str, Any]], repetitions: int) -> None:
-    """Measure every product that could be built once more; where their worker has died, they stay as they are."""
-    running = [product for product in products if product["error"] is None]
+    """Measure the products once more; where their worker has died, they stay as they are."""
     try:
-        rates = worker.ask("gemm_round", repetitions=repetitions) if running else []
+        rates = worker.ask("gemm_round", repetitions=repetitions) if products else []
     except WorkerError as error:
         logger.warning("the rate of matrix products is not measured any further: %s", error)
         return
-    for product, found in zip(running, rates, strict=True):
+    for product, found in zip(products, rates, strict=True):
         product["gflops"] += found
 
 

@@ -40,37 +40,33 @@ class Gemm:
         device: torch's name of it, or ``openvino:`` and OpenVINO's.
 
     Attributes:
+        names: engine, precision and sizes, and ``error``: why it cannot run here, else None.
         run: runs it once. Missing where there is an error.
-        error: why it cannot run here, else None.
     """
 
     def __init__(self, engine: str, precision: str, *, rows: int, width: int, hidden: int, device: str) -> None:
-        self.engine, self.precision, self.rows, self.width, self.hidden = engine, precision, rows, width, hidden
-        self.error: str | None = None
+        sizes = {"rows": rows, "width": width, "hidden": hidden}
+        self.names: dict[str, Any] = {"engine": engine, "precision": precision, **sizes, "error": None}
+        self._flops = 2 * rows * width * hidden * LAYERS
         random = np.random.default_rng(_SEED)
-        sizes = [(width, hidden) if number % 2 == 0 else (hidden, width) for number in range(LAYERS)]
-        weights = [random.normal(0, _SPREAD, size).astype(np.float32) for size in sizes]
+        shapes = [(width, hidden), (hidden, width)] * (LAYERS // 2)
+        weights = [random.normal(0, _SPREAD, shape).astype(np.float32) for shape in shapes]
         tokens = random.normal(0, 1, (rows, width)).astype(np.float32)
         try:
             self.run = BUILDERS[engine, precision](tokens, weights, device)
             for _ in range(_WARM_UP):
                 self.run()
         except Exception as error:  # a library says in its own way that it cannot
-            self.error = f"{type(error).__name__}: {error}"
+            self.names["error"] = f"{type(error).__name__}: {error}"
             logger.warning("no matrix products with engine %s in %s: %s", engine, precision, error)
 
-    def describe(self) -> dict[str, Any]:
-        """Names and sizes."""
-        return {name: getattr(self, name) for name in ("engine", "precision", "rows", "width", "hidden", "error")}
-
-    def rates(self, repetitions: int) -> list[float]:
-        """GFLOP/s, repetition by repetition."""
-        flops = 2 * self.rows * self.width * self.hidden * LAYERS
-        found = []
-        for _ in range(repetitions):
-            began = time.perf_counter()
+    def rates(self, repetitions: int, *, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+        """GFLOP/s, repetition by repetition; none where it cannot run."""
+        found: list[float] = []
+        while self.names["error"] is None and len(found) < repetitions:
+            began = clock()
             self.run()
-            found.append(flops / (time.perf_counter() - began) / 1e9)
+            found.append(self._flops / (clock() - began) / 1e9)
         return found
 
 
@@ -86,8 +82,7 @@ def open_gemms(engines: Sequence[str], precisions: Sequence[str], layer: dict[st
     alone = "openvino" if device.startswith(OPENVINO) else "torch"
     usable = [engine for engine in engines if device == "cpu" or engine == alone]
     pairs = [(engine, precision) for engine in usable for precision in precisions if (engine, precision) in BUILDERS]
-    sizes = {"width": layer["width"], "hidden": layer["hidden"]}
-    return [Gemm(*pair, rows=rows, **sizes, device=device) for pair in pairs for rows in layer["rows"]]
+    return [Gemm(*pair, **{**layer, "rows": rows}, device=device) for pair in pairs for rows in layer["rows"]]
 
 
 def _torch(precision: str, tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:
@@ -118,15 +113,20 @@ def _openvino(precision: str, tokens: np.ndarray, weights: Sequence[np.ndarray],
 
     from winspect.engines.compiled import openvino_core
 
+    def quantised(x: Any, limit: float, levels: int) -> Any:
+        # Rounded to so many levels in -limit..limit: what OpenVINO takes as the order to compute in int8.
+        low, high = op.constant(np.float32(-limit)), op.constant(np.float32(limit))
+        return op.fake_quantize(x, low, high, low, high, levels)
+
     x = y = op.parameter(list(tokens.shape), np.float32)
     for weight in weights:
         constant = op.constant(weight)
         if precision == "int8":
-            y, constant = _quantised(op, y, 3.0, 256), _quantised(op, constant, 4 * _SPREAD, 255)
+            y, constant = quantised(y, 3.0, 256), quantised(constant, 4 * _SPREAD, 255)
         y = op.matmul(y, constant, transpose_a=False, transpose_b=False)
     openvino_device = device.removeprefix(OPENVINO) if device.startswith(OPENVINO) else "CPU"
-    hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-    hints["PERFORMANCE_HINT"] = "LATENCY"
+    hint = "bf16" if precision == "bf16" else "f32"
+    hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if openvino_device == "CPU":
         hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
     request = openvino_core().compile_model(ov.Model([y], [x]), openvino_device, hints).create_infer_request()
@@ -136,12 +136,6 @@ def _openvino(precision: str, tokens: np.ndarray, weights: Sequence[np.ndarray],
         return request.infer(share_outputs=True)[0]
 
     return run
-
-
-def _quantised(op: Any, x: Any, limit: float, levels: int) -> Any:
-    """A tensor rounded to so many levels in -limit..limit: what OpenVINO takes as the order to compute in int8."""
-    low, high = op.constant(np.float32(-limit)), op.constant(np.float32(limit))
-    return op.fake_quantize(x, low, high, low, high, levels)
 
 
 def _onnx(tokens: np.ndarray, weights: Sequence[np.ndarray], device: str) -> Run:

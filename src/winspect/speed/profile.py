@@ -228,8 +228,7 @@ def _limits(model: WinCLIP, shape: TowerShape, measured: Measured) -> Limits:
     rows = min(_MOST_GEMM_ROWS, round(tokens * measured.tiles_per_pass))
     sizes = {"rows": rows, "width": shape.width, "hidden": shape.mlp_width}
     gemm = Gemm(model.engine.name, model.engine.precision, **sizes, device=str(model.device))
-    best = None if gemm.error else max(gemm.rates(_GEMM_REPETITIONS))
-    return Limits(best, measure_bandwidth(model.device))
+    return Limits(max(gemm.rates(_GEMM_REPETITIONS), default=None), measure_bandwidth(model.device))
 
 
 def _ms(seconds: float) -> float:

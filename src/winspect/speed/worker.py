@@ -153,11 +153,11 @@ class Jobs:
         from winspect.speed.gemm import open_gemms
 
         self.gemms = open_gemms(**options)
-        return [gemm.describe() for gemm in self.gemms]
+        return [gemm.names for gemm in self.gemms]
 
     def gemm_round(self, repetitions: int) -> list[list[float]]:
-        """GFLOP/s of every product that could be built, repetition by repetition."""
-        return [gemm.rates(repetitions) for gemm in self.gemms if gemm.error is None]
+        """GFLOP/s of every product, repetition by repetition; none of those that could not be built."""
+        return [gemm.rates(repetitions) for gemm in self.gemms]
 
 
 class Runner:

@@ -1,9 +1,6 @@
 """Data sets that come with a list of their pictures: manifests, ``meta.json`` and Real-IAD. docs/data.md draws them.
 
-A manifest is a CSV or JSON-lines file; see :mod:`winspect.datasets.tables`. Its columns, or keys: ``image`` (or
-``path``, ``file``) and ``label`` are needed; ``category`` (default: ``object``), ``split`` (``test``), ``defect_type``
-(``defect``) and ``mask`` are not; others are ignored. Paths count from the manifest's folder, or are absolute. Labels:
-see :func:`winspect.datasets.items.label_of`.
+A manifest is a table, see :mod:`winspect.datasets.tables`; labels: see :func:`winspect.datasets.items.label_of`.
 
 ``meta.json`` is the format of AnomalyCLIP (Zhou et al., ICLR 2024) and its successors, whatever data set they made it
 from. Real-IAD: Wang et al., CVPR 2024; its splits are a file for each category.

@@ -15,11 +15,7 @@ from winspect.datasets.items import Item
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures of one category.
-
-    Attributes:
-        train_normal, test_normal, test_anomalous: pictures by split and label.
-    """
+    """Pictures of one category, by split and label."""
 
     train_normal: int = 0
     test_normal: int = 0

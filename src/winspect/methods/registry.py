@@ -11,6 +11,7 @@ from typing import Any
 from winspect.errors import SettingsError
 from winspect.methods.memory import Memory
 from winspect.methods.method import Method
+from winspect.methods.mutual.method import Mutual
 from winspect.methods.subspace import Subspace
 from winspect.methods.winclip.log import Log
 from winspect.methods.winclip.paper import Paper
@@ -32,6 +33,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     **{name: partial(winclip, name) for name in RECIPES},
     "memory": Memory,
     "subspace": Subspace,
+    "mutual": Mutual,
 }
 """Name to constructor, whose keywords are the settings. A program may add its own before it makes or loads a model."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+from winspect.backbones.embeddings import block
 from winspect.errors import SettingsError
 from winspect.pictures.tiles import LARGEST_SIZE
 
@@ -12,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 # Beyond it a picture would take hours or all memory before anything is found to be wrong.
 _LARGEST = 1e9
-_LARGEST_SEED = 2**32 - 1
+_LARGEST_SEED, _MOST_BLOCKS = 2**32 - 1, 1000
 _LONGEST_SHOWN = 100
 
 
@@ -51,6 +53,30 @@ def check_size(settings: Any) -> None:
 def check_seed(settings: Any) -> None:
     """Refuse a seed that is none."""
     check_setting(is_count(settings.seed, 0, _LARGEST_SEED), settings, "seed", f"a whole number, 0 to {_LARGEST_SEED}")
+
+
+def check_blocks(settings: Any) -> None:
+    """Refuse ``blocks`` that are neither None nor a list of numbers of blocks and names of layers; make it a tuple."""
+    blocks = settings.blocks
+    if blocks is None:
+        return
+    is_list = isinstance(blocks, list | tuple) and len(blocks) > 0
+    known = is_list and all(is_count(entry, 1, _MOST_BLOCKS) or (isinstance(entry, str) and entry) for entry in blocks)
+    known = known and len({*blocks}) == len(blocks)
+    need = "a list of different whole numbers from 1 (or layers' names), or nothing for those of the tower's depth"
+    check_setting(bool(known), settings, "blocks", need)
+    object.__setattr__(settings, "blocks", tuple(blocks))
+
+
+def layers_of(blocks: Sequence[int | str] | None) -> tuple[str, ...]:
+    """The names of layers for ``blocks``.
+
+    Raises:
+        SettingsError: they depend on a model that is not known yet.
+    """
+    if blocks is None:
+        raise SettingsError("blocks: they depend on the tower's depth: set them, or use for_model(depth=...)")
+    return tuple(entry if isinstance(entry, str) else block(entry) for entry in blocks)
 
 
 def whole_size(size: int, patch: int, *, strict: bool) -> int:

@@ -13,11 +13,20 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from winspect.backbones.embeddings import Embeddings, Needs, block
-from winspect.errors import ReferencesError, SettingsError
+from winspect.backbones.embeddings import Embeddings, Needs
+from winspect.errors import ReferencesError
 from winspect.methods.method import CutPicture, Method, PictureScores, References, split
 from winspect.methods.samples import checked_vectors
-from winspect.methods.settings import check_seed, check_setting, check_size, is_count, is_number, whole_size
+from winspect.methods.settings import (
+    check_blocks,
+    check_seed,
+    check_setting,
+    check_size,
+    is_count,
+    is_number,
+    layers_of,
+    whole_size,
+)
 from winspect.methods.upsampling import upsample
 from winspect.pictures.tiles import Preprocess
 from winspect.system.arrays import Array, like, mean_of_largest, to_numpy
@@ -26,7 +35,7 @@ MEAN, OUTSIDE, SCATTER, COUNT = "mean", "outside", "scatter", "count"
 
 _BLOCKS = {24: (14, 15, 16, 17, 18), 40: (23, 24, 25, 26, 27, 28, 29)}
 _LARGEST_ANGLE = 345
-_MOST_ROTATIONS, _MOST_BLOCKS = 360, 1000
+_MOST_ROTATIONS = 360
 _WIDEST_SIGMA = 1000
 
 
@@ -50,7 +59,8 @@ class Subspace(Method):
 
     Attributes:
         size: side of the square that pictures are resized to, in pixels.
-        blocks: whose patch vectors are averaged, counted from 1; None for those of :func:`middle_blocks`.
+        blocks: whose patch vectors are averaged, counted from 1, or names of layers; None for those of
+            :func:`middle_blocks`.
         rotations: views of each good sample beside the upright one, at angles from 0 to 345 degrees that are drawn.
         variance: share of the good patches' variance that the fewest components must reach, 0 to 1.
         top_share: share of a map's pixels, the most anomalous ones, whose mean is the score; the largest where that is
@@ -61,7 +71,7 @@ class Subspace(Method):
     """
 
     size: int = 672
-    blocks: tuple[int, ...] | None = None
+    blocks: tuple[int | str, ...] | None = None
     rotations: int = 30
     variance: float = 0.99
     top_share: float = 0.01
@@ -81,11 +91,7 @@ class Subspace(Method):
 
         check_size(self)
         check_seed(self)
-        if self.blocks is not None:
-            is_list = isinstance(self.blocks, list | tuple) and 0 < len(self.blocks) == len({*self.blocks})
-            numbers = is_list and all(is_count(number, 1, _MOST_BLOCKS) for number in self.blocks)
-            check(numbers, "blocks", "a list of different whole numbers from 1, or nothing for the tower's middle")
-            object.__setattr__(self, "blocks", tuple(self.blocks))
+        check_blocks(self)
         check(is_count(self.rotations, 0, _MOST_ROTATIONS), "rotations", f"a whole number, 0 to {_MOST_ROTATIONS}")
         for name in ("variance", "top_share"):
             check(is_number(getattr(self, name), 0, 1), name, "a number from 0 to 1")
@@ -117,9 +123,7 @@ class Subspace(Method):
 
     @property
     def _layers(self) -> tuple[str, ...]:
-        if self.blocks is None:
-            raise SettingsError("blocks: they depend on the tower's depth: set them, or use for_model(depth=...)")
-        return tuple(block(number) for number in self.blocks)
+        return layers_of(self.blocks)
 
     def fit(self, samples: Sequence[Embeddings]) -> References:
         """See :class:`Method`.

@@ -1,0 +1,159 @@
+"""A batch of pictures, scored beside each other."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from winspect.errors import SettingsError, SourceError
+from winspect.methods.batch_method import BatchScores
+from winspect.methods.method import Embeddings, PictureScores
+from winspect.methods.mutual.halves import find_halves
+from winspect.methods.mutual.neighbourhoods import standardised, with_neighbours
+from winspect.methods.mutual.neighbouring import scores_among_neighbours
+from winspect.methods.mutual.pairs import mean_of_nearest, nearest_in_pairs
+from winspect.methods.mutual.room import room
+from winspect.methods.upsampling import Upsampling
+from winspect.system.arrays import Array, like, to_numpy
+
+if TYPE_CHECKING:
+    from winspect.methods.mutual.method import Mutual
+
+FEWEST = 4
+"""Pictures that can be scored beside each other."""
+
+ALIGNED = Upsampling(align_corners=True)
+
+_FEATURES, _NEAREST, _VECTORS = 1 / 2, 1 / 4, 1 / 8  # shares of the memory limit; vectors are needed twice
+_FARTHEST = 0.05
+
+
+class MutualBatch:
+    """Features of a batch, kept in fp16 or fp32 until all pictures are there.
+
+    Args:
+        method: the settings.
+        count: pictures that will be added at most.
+
+    Raises:
+        SourceError: fewer than :data:`FEWEST`.
+    """
+
+    def __init__(self, method: Mutual, count: int) -> None:
+        _check_count(count)
+        self._method, self._count = method, count
+        self._features: dict[str, np.ndarray] = {}
+        self._images: list[np.ndarray] = []
+        self._usable: list[bool] = []
+        self._kind: Array = None
+
+    def add(self, embeddings: Embeddings) -> None:
+        """See :class:`~winspect.methods.batch_method.Batch`.
+
+        Raises:
+            SettingsError: layers, or pictures, whose grids of patches differ.
+        """
+        layers = [embeddings.patches[layer] for layer in self._method.layers]
+        xp = array_namespace(*layers)
+        if not self._features:
+            self._kind = layers[0][:0]
+            limit = self._method.limit_gb * 1e9 * _FEATURES / len(layers)
+            for layer in self._method.layers:
+                shape = (self._count, *embeddings.patches[layer].shape[1:])
+                self._features[layer] = room(shape, self._method.dtype, limit_bytes=limit)
+        grids = {tuple(layer.shape[1:3]) for layer in layers} | {self._grid_hw}
+        if len(grids) > 1:
+            raise SettingsError(f"recipe mutual needs patches on one grid, got {', '.join(map(str, sorted(grids)))}")
+        start = len(self._usable)
+        rows = slice(start, start + len(layers[0]))
+        usable = [all(bool(xp.all(xp.isfinite(layer[row]))) for layer in layers) for row in range(len(layers[0]))]
+        keep = like(np.array(usable)[:, None, None, None], layers[0])
+        for name, features in zip(self._method.layers, layers, strict=True):
+            values = xp.where(keep, xp.astype(features, xp.float32), xp.zeros_like(features, dtype=xp.float32))
+            self._features[name][rows] = to_numpy(standardised(values))
+        self._usable += usable
+        self._images.append(to_numpy(embeddings.image))
+
+    @property
+    def _grid_hw(self) -> tuple[int, int]:
+        return next(iter(self._features.values())).shape[1:3]
+
+    def scores(self) -> BatchScores:
+        """See :class:`~winspect.methods.batch_method.Batch`."""
+        usable, count = np.flatnonzero(self._usable), len(self._usable)
+        _check_count(len(usable), count - len(usable))
+        maps = np.full((count, math.prod(self._grid_hw)), np.nan)
+        apart = np.full((count, count), np.nan, np.float32)
+        for group in self._groups(usable):
+            maps[group], apart[np.ix_(group, group)] = self._score_group(group)
+        grids = maps.reshape(count, *self._grid_hw).astype(np.float32)
+        scores = np.full(count, np.nan)
+        scores[usable] = self._picture_scores(grids[usable], np.concatenate(self._images)[usable])
+        pictures = [
+            PictureScores(float(score), grid[None] if good else None, ALIGNED)
+            for score, grid, good in zip(scores, grids, self._usable, strict=True)
+        ]
+        return BatchScores(pictures, find_halves(apart), apart)
+
+    def _groups(self, usable: np.ndarray) -> list[np.ndarray]:
+        """Numbers of the pictures that are compared with each other."""
+        groups = self._method.groups
+        if len(usable) < FEWEST * groups:
+            raise SettingsError(
+                f"groups: got {groups} for {len(usable)} pictures, need at least {FEWEST} pictures a group"
+            )
+        if groups == 1:
+            return [usable]
+        order = np.random.default_rng(self._method.seed).permutation(usable)
+        return [np.sort(group) for group in np.array_split(order, groups)]
+
+    def _score_group(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Maps (pictures, patches) of a group, and how far each two pictures are apart."""
+        method, count = self._method, len(group)
+        limit = method.limit_gb * 1e9
+        patches = math.prod(self._grid_hw)
+        nearest = room((count, count, patches), np.float32, limit_bytes=limit * _NEAREST)
+        maps, apart = np.zeros((count, patches)), np.zeros((count, count))
+        for layer in method.layers:
+            width = self._features[layer].shape[-1] + 2
+            pictures = max(1, int(limit * _VECTORS / (4 * patches * width)))
+            for side in method.neighbourhoods:
+                nearest_in_pairs(self._loading(layer, side, group), nearest, pictures=pictures)
+                for number in range(count):
+                    others = np.arange(count) != number
+                    maps[number] += mean_of_nearest(nearest[number][others], method.share)
+                    apart[number, others] += _far_patches(nearest[number][others])
+        comparisons = len(method.layers) * len(method.neighbourhoods)
+        return maps / comparisons, apart / comparisons
+
+    def _loading(self, layer: str, side: int, group: np.ndarray) -> Any:
+        def load(pictures: slice) -> Array:
+            features = self._features[layer][group[pictures]].astype(np.float32)
+            vectors = with_neighbours(like(features, self._kind), side)
+            return array_namespace(vectors).reshape(vectors, (len(vectors), -1, vectors.shape[-1]))
+
+        return load
+
+    def _picture_scores(self, grids: np.ndarray, images: np.ndarray) -> np.ndarray:
+        side = self._method.size
+        largest = np.array([ALIGNED(grid[None], (side, side)).max() for grid in grids])
+        if images.shape[1] == 0 or not self._method.neighbours:
+            return largest
+        return scores_among_neighbours(largest, images, self._method.neighbours)
+
+
+def _far_patches(squares: np.ndarray) -> np.ndarray:
+    """How far one picture is from others, (pictures, patches): the mean distance of its farthest patches."""
+    count = max(1, int(_FARTHEST * squares.shape[1]))
+    return np.sqrt(-np.partition(-squares, count - 1, axis=1)[:, :count]).mean(axis=1)
+
+
+def _check_count(count: int, failed: int = 0) -> None:
+    if count < FEWEST:
+        left_out = f" ({failed} failed)" if failed else ""
+        raise SourceError(
+            f"recipe mutual compares pictures with each other: got {count}{left_out}, need at least {FEWEST}"
+        )

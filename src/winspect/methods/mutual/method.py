@@ -1,0 +1,134 @@
+"""Mutual scoring: patches of an unlabelled batch beside those of all its other pictures.
+
+Source: MuSc (arXiv 2401.16753).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from winspect.backbones.embeddings import Needs
+from winspect.methods.batch_method import BatchMethod
+from winspect.methods.mutual.batch import MutualBatch
+from winspect.methods.settings import (
+    check_blocks,
+    check_seed,
+    check_setting,
+    check_size,
+    is_count,
+    is_number,
+    layers_of,
+    whole_size,
+)
+from winspect.pictures.tiles import Preprocess
+
+_DTYPES = {"fp16": np.float16, "fp32": np.float32}
+_WIDEST_NEIGHBOURHOOD, _MOST_GROUPS, _MOST_NEIGHBOURS = 99, 100_000, 100_000
+
+
+def quarter_blocks(depth: int) -> tuple[int, ...]:
+    """The blocks at the quarters of a tower of so many, counted from 1.
+
+    >>> quarter_blocks(12), quarter_blocks(24)
+    ((3, 6, 9, 12), (6, 12, 18, 24))
+    """
+    return tuple(sorted({max(1, depth * quarter // 4) for quarter in (1, 2, 3, 4)}))
+
+
+@dataclass(frozen=True)
+class Mutual(BatchMethod):
+    """A patch's score is its mean distance to the nearest patches of the pictures that have the nearest ones.
+
+    A change that more than ``share`` of the batch has in common is normal. Scores of two batches do not compare: with
+    ``neighbours`` the lowest of a batch counts as 0, the highest as 1.
+
+    Attributes:
+        size: side of the square that pictures are resized to, in pixels; 240 and 512 (518 for patches of 14) are
+            published. Work grows with its fourth power.
+        blocks: whose patch vectors are compared, counted from 1, or names of layers, on one grid; None for those of
+            :func:`quarter_blocks`.
+        neighbourhoods: sides of the neighbourhoods that patches are compared with, in patches; odd.
+        share: of the other pictures, those with the nearest patches, that a patch is compared with, above 0 to 1.
+        neighbours: how many pictures, itself among them, a picture's score is averaged over, by image embeddings; the
+            mean over several numbers. () leaves scores as they are, as where a backbone has no image embedding.
+        groups: a large batch is cut into so many, drawn by ``seed``, and compared within them; pictures' neighbours
+            are sought in the whole batch.
+        seed: of the groups.
+        keep: what features are kept in: ``fp16`` or ``fp32``.
+        limit_gb: memory in 10^9 bytes; what exceeds its share of it goes to a temporary file.
+        strict: refuse a size that is no multiple of the patch, instead of rounding it down.
+    """
+
+    size: int = 240
+    blocks: tuple[int | str, ...] | None = None
+    neighbourhoods: tuple[int, ...] = (1, 3, 5)
+    share: float = 0.3
+    neighbours: tuple[int, ...] = (1, 2, 3)
+    groups: int = 1
+    seed: int = 0
+    keep: str = "fp16"
+    limit_gb: float = 2.0
+    strict: bool = False
+
+    name = "mutual"
+    score_range = (0.0, 2.0)
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, name: str, need: str) -> None:
+            check_setting(ok, self, name, need)
+
+        def are_counts(name: str, most: int) -> bool:
+            values = getattr(self, name)
+            is_list = isinstance(values, list | tuple) and all(is_count(value, 1, most) for value in values)
+            return is_list and len({*values}) == len(values)
+
+        check_size(self)
+        check_seed(self)
+        check_blocks(self)
+        odd = are_counts("neighbourhoods", _WIDEST_NEIGHBOURHOOD) and all(side % 2 for side in self.neighbourhoods)
+        check(odd and len(self.neighbourhoods) > 0, "neighbourhoods", "a list of different odd numbers, such as [1, 3]")
+        check(is_number(self.share, 0, 1) and self.share > 0, "share", "a number above 0, at most 1")
+        check(are_counts("neighbours", _MOST_NEIGHBOURS), "neighbours", "a list of different whole numbers from 1")
+        check(is_count(self.groups, 1, _MOST_GROUPS), "groups", f"a whole number, 1 to {_MOST_GROUPS}")
+        check(self.keep in _DTYPES, "keep", f"one of {', '.join(_DTYPES)}")
+        check(is_number(self.limit_gb, 0), "limit_gb", "a number of gigabytes, 0 or more")
+        for name in ("neighbourhoods", "neighbours"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def preprocess(self, preprocess: Preprocess, patch: int) -> Preprocess:
+        """See :class:`Method`; a square."""
+        return replace(preprocess, size=whole_size(self.size, patch, strict=self.strict))
+
+    def for_model(
+        self, scoring: Mapping[str, Any], model: str, *, depth: int | None = None, patch: int | None = None
+    ) -> Mutual:
+        """See :class:`Method`: the size in whole patches, and the blocks unless they were set."""
+        size = self.size if patch is None else whole_size(self.size, patch, strict=self.strict)
+        blocks = quarter_blocks(depth) if self.blocks is None and depth is not None else self.blocks
+        return replace(self, size=size, blocks=blocks)
+
+    def needs(self, *, few_shot: bool, maps: bool) -> Needs:
+        """See :class:`Method`."""
+        return Needs(layers=self.layers)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of :attr:`blocks`.
+
+        Raises:
+            SettingsError: they depend on a model that is not known yet.
+        """
+        return layers_of(self.blocks)
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's type for what is kept."""
+        return _DTYPES[self.keep]
+
+    def batch(self, count: int) -> MutualBatch:
+        """See :class:`BatchMethod`."""
+        return MutualBatch(self, count)

@@ -79,14 +79,14 @@ def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> d
     Raises:
         WinspectError: see :func:`collect`.
     """
-    measured = collect(model, pictures, repeat=repeat)
-    shape = TowerShape.of(model.engine.tower)
+    measured, engine = collect(model, pictures, repeat=repeat), model.engine
+    shape = TowerShape.of(engine.tower)
     limits = _limits(model, shape, measured)
     figures = class_figures(
         class_seconds(measured.operators),
         image_tower_flops(shape, _needs(model)),
         limits,
-        precision=model.engine.precision,
+        precision=engine.precision,
         tiles_per_picture=measured.tiles / measured.pictures,
         tiles_per_pass=measured.tiles_per_pass,
     )
@@ -205,12 +205,9 @@ def slowest_operators(operators: Iterable[OperatorTime]) -> list[dict[str, Any]]
     """The slowest operators, at most :data:`OPERATORS_KEPT`, the same operator of all blocks taken together."""
     seconds: dict[tuple[str, str, str], float] = defaultdict(float)
     for operator in operators:
-        key = _common_name(operator), operator.kind, operator_class(operator)
-        seconds[key] += operator.seconds
-    return [
-        {"name": name, "kind": kind, "class": class_name, "ms": _ms(spent)}
-        for (name, kind, class_name), spent in sorted(seconds.items(), key=lambda item: -item[1])[:OPERATORS_KEPT]
-    ]
+        seconds[_common_name(operator), operator.kind, operator_class(operator)] += operator.seconds
+    slowest = sorted(seconds.items(), key=lambda item: -item[1])[:OPERATORS_KEPT]
+    return [{"name": name, "kind": kind, "class": of, "ms": _ms(spent)} for (name, kind, of), spent in slowest]
 
 
 def _common_name(operator: OperatorTime) -> str:

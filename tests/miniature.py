@@ -51,3 +51,16 @@ def make_folder(root: Path, *, categories=("bolt",), good=5, defective=4) -> Pat
         for index in range(defective):
             save(root / category / f"dent/{index}.png", part(8000 + 100 * number + index, defective=True)[0])
     return root
+
+
+class Changed:
+    """A model whose stream of results passes through a generator function, ``change(results)``."""
+
+    def __init__(self, model, change):
+        self.model, self.change = model, change
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def predict_many(self, *arguments, **options):
+        return self.change(self.model.predict_many(*arguments, **options))

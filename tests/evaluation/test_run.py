@@ -7,11 +7,12 @@ import itertools
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoints import SMALL
-from miniature import make_folder, make_mvtec, part, save
+from miniature import Changed, make_folder, make_mvtec, part, save
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -65,17 +66,17 @@ def rows_in(folder):
         return list(csv.DictReader(file))
 
 
-def interrupt_after(monkeypatch, count):
-    """Ctrl-C arrives when ``count`` pictures have been judged."""
-    whole, left = WinCLIP.predict_many, itertools.count(1)
+def interrupted_after(model, count):
+    """The model; Ctrl-C arrives when ``count`` pictures have been scored."""
+    left = itertools.count(1)
 
-    def interrupted(*arguments, **options):
-        for result in whole(*arguments, **options):
+    def interrupted(results):
+        for result in results:
             yield result
             if next(left) == count:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(WinCLIP, "predict_many", interrupted)
+    return Changed(model, interrupted)
 
 
 # The contract, and figures held to others
@@ -125,26 +126,26 @@ def test_scores_and_figures_equal_a_plain_loop(zero_shot, parts, small_model):
     assert figures["pixel_aupr"] == pytest.approx(average_precision_score(truth, heat), abs=1e-5)
 
 
-def test_figures_by_hand(tmp_path, small_model, monkeypatch):
+def test_figures_by_hand(tmp_path, small_model):
     """Two good and two defective pictures with scores and maps that are given."""
     root = make_mvtec(tmp_path / "parts", categories=("bolt",), train=0, good=2, defective=2)
     given = iter([0.1, 0.6, 0.4, 0.9])  # good, good, defective, defective: 3 of 4 pairs in order
 
-    def predict_many(self, pictures, category_name, *, keep_pictures=False):
-        for path in pictures:
+    def made_up(results):
+        for result in results:
             tile_map = np.full((1, 4, 4), 0.2, np.float32)
-            if path.parent.name == "scratch":
+            if Path(result.path).parent.name == "scratch":
                 tile_map[0, 1:3, 1:3] = 0.8
             else:
                 tile_map[0, 0, 0] = 0.3
-            yield Result(str(path), category_name, next(given), tile_map, ((0, 0, 90, 70),), (90, 70))
+            yield Result(result.path, result.category_name, next(given), tile_map, ((0, 0, 90, 70),), (90, 70))
 
-    monkeypatch.setattr(WinCLIP, "predict_many", predict_many)
     for path in (root / "bolt/ground_truth/scratch").iterdir():
         mask = np.zeros((70, 90), np.uint8)
         mask[30:40, 40:50] = 200  # inside the hot spot
         save(path, mask)
-    figures = evaluate(small_model, open_dataset("mvtec", root), tmp_path / "out")["categories"]["bolt"]
+    model = Changed(small_model, made_up)
+    figures = evaluate(model, open_dataset("mvtec", root), tmp_path / "out")["categories"]["bolt"]
     assert figures["image_auroc"] == 0.75
     assert figures["image_f1_max"] == pytest.approx(0.8)  # 2 of 2 found, one false alarm
     assert figures["image_aupr"] == pytest.approx((1 + 2 / 3) / 2)
@@ -325,16 +326,13 @@ def test_equal_windows_raise_the_alarm(shots, parts, tmp_path, small_model, equa
     assert "ALARM: bolt" in caplog.text
 
 
-def test_constant_maps_raise_the_alarm(parts, tmp_path, small_model, monkeypatch):
-    whole = WinCLIP.predict_many
-
-    def constant(*arguments, **options):
-        for result in whole(*arguments, **options):
+def test_constant_maps_raise_the_alarm(parts, tmp_path, small_model):
+    def constant(results):
+        for result in results:
             result.tile_maps[:] = result.anomaly_score
             yield result
 
-    monkeypatch.setattr(WinCLIP, "predict_many", constant)
-    categories = evaluate(small_model, open_dataset("mvtec", parts), tmp_path)["categories"]
+    categories = evaluate(Changed(small_model, constant), open_dataset("mvtec", parts), tmp_path)["categories"]
     assert "8 of 8 anomaly maps are constant" in categories["bolt"]["alarm"]
     assert categories["bolt"]["pixel_auroc"] is None
     assert type(categories["bolt"]["image_auroc"]) is float
@@ -360,20 +358,22 @@ def test_spreads_and_cosines_by_hand():
 
 
 @pytest.mark.parametrize("count", [3, 8, 11])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(count, parts, zero_shot, small_model, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(count, parts, zero_shot, small_model, tmp_path):
     data = open_dataset("mvtec", parts)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, count)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(small_model, data, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(interrupted_after(small_model, count), data, tmp_path)
     assert not (tmp_path / "results.json").exists()
     done = [path.name for path in (tmp_path / "categories").iterdir()]
     assert done == ([] if count <= 8 else ["bolt-seed0.json"])
-    judged = []
-    whole = WinCLIP.predict_many
-    monkeypatch.setattr(WinCLIP, "predict_many", lambda *a, **o: judged.append(a[2]) or whole(*a, **o))
-    evaluate(small_model, data, tmp_path)
-    assert judged == (["bolt", "metal_nut"] if count <= 8 else ["metal_nut"])
+    scored = []
+
+    def noted(results):
+        for result in results:
+            scored.append(result.category_name)
+            yield result
+
+    evaluate(Changed(small_model, noted), data, tmp_path)
+    assert list(dict.fromkeys(scored)) == (["bolt", "metal_nut"] if count <= 8 else ["metal_nut"])
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (zero_shot / name).read_bytes()
 

@@ -32,6 +32,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -81,7 +82,6 @@ _READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
     "PNM": PpmImagePlugin.PpmImageFile,
     "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
-_EXIF_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -301,7 +301,7 @@ def _decode_reason(error: Exception) -> str:
 def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
     # Asked only now: Pillow turns TIFFs itself while decoding, and PNG may keep its EXIF behind the pixels.
     try:
-        turn = _TURNS.get(int(image.getexif().get(_EXIF_ORIENTATION, 1)))
+        turn = _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
     except Exception:  # a damaged block raises SyntaxError, struct.error, TypeError, ... by turns
         turn = None
     return rgb if turn is None else rgb.transpose(turn)

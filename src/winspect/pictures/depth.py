@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from winspect.errors import PictureError, SettingsError
-from winspect.pictures.tiff import BITS, NUMBERS, PHOTOMETRIC, PLANES, SEPARATE, SIGNED, WHITE_IS_ZERO, raw_mode_of
+from winspect.pictures import tiff
 
 LEAST_SHARE = 8
 """A deep picture that uses less than one part in so many of its range gets a warning: a 12-bit camera in 16-bit files
@@ -46,14 +46,15 @@ def eight_bit_grey(image: Image.Image, name: str, bit_depth: int | None) -> tupl
     if image.mode == "F":
         grey, warning = from_unit_range(values, name)
     else:
-        bits = tags.get(BITS, (16,))[0]
-        signed = tags.get(NUMBERS, (1,))[0] == SIGNED
+        bits = tags.get(tiff.BITS, (16,))[0]
+        signed = tags.get(tiff.NUMBERS, (1,))[0] == tiff.SIGNED
         top = 2 ** (bits - signed) - 1 if bits in (12, 16) else _SIXTEEN  # 16-bit values in 32 bits are common
         if bit_depth is not None and top >= _SIXTEEN >> 1:  # a file of 12 bits says so itself
             top = 2**bit_depth - 1
         grey, warning = from_integers(values, top, name)
-    white_is_zero = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow inverts these for 8 bits, but not for more
-    return (255 - grey if white_is_zero else grey), warning
+    if tags.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO:  # Pillow inverts these for 8 bits, but not for more
+        grey = 255 - grey
+    return grey, warning
 
 
 def from_integers(values: np.ndarray, top: int, name: str) -> tuple[np.ndarray, str | None]:
@@ -103,7 +104,7 @@ def _little_used(low: float, high: float, top: int) -> str | None:
 
 def is_sixteen_bit_colour(image: ImageFile.ImageFile) -> bool:
     """Whether the file holds 16 bits a channel, of which Pillow is about to give the high byte."""
-    return not is_deep(image) and all(";16" in raw_mode_of(tile[3]) for tile in image.tile) and bool(image.tile)
+    return not is_deep(image) and all(";16" in tiff.raw_mode_of(tile) for tile in image.tile) and bool(image.tile)
 
 
 def colour_by_bit_depth(
@@ -120,20 +121,17 @@ def colour_by_bit_depth(
         PictureError: another kind of colour, or a value above the range.
     """
     tags = getattr(image, "tag_v2", {})
-    if image.mode not in ("RGB", "RGBA") or tags.get(PLANES) == SEPARATE:  # libtiff gives high bytes alone
+    if image.mode not in ("RGB", "RGBA") or tags.get(tiff.PLANES) == tiff.SEPARATE:  # libtiff gives high bytes alone
         kind = "in separate planes" if image.mode.startswith("RGB") else image.mode
         raise PictureError(name, f"16-bit {kind}, which cannot be read with a bit depth: save it as grey or RGB")
     image.load()
     other = again()
-    other.tile = [_other_byte(tile) for tile in other.tile]
+    other.tile = [tiff.with_raw_mode(tile, _other_order(tiff.raw_mode_of(tile))) for tile in other.tile]
     other.load()
     high, low = (np.asarray(part)[:, :, :3].astype(np.uint16) for part in (image, other))
     small, warning = from_integers(high << 8 | low, 2**bit_depth - 1, name)
     return Image.fromarray(small), warning
 
 
-def _other_byte(tile: Any) -> Any:
-    codec, box, offset, arguments = tile
-    swapped = re.sub(r";16([BLN])", lambda found: f";16{'L' if found[1] == 'B' else 'B'}", raw_mode_of(arguments))
-    entries = (codec, box, offset, swapped if isinstance(arguments, str) else (swapped, *arguments[1:]))
-    return type(tile)(*entries) if type(tile) is not tuple else entries
+def _other_order(raw_mode: str) -> str:
+    return re.sub(r";16([BLN])", lambda found: f";16{'L' if found[1] == 'B' else 'B'}", raw_mode)

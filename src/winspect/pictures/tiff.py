@@ -53,8 +53,7 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
     def _setup(self) -> None:
         super()._setup()
         if self.use_load_libtiff:
-            ((codec, box, offset, arguments),) = self.tile
-            self.tile = [_TILE(codec, box, offset, (_native(raw_mode_of(arguments)), *arguments[1:]))]  # type: ignore
+            self.tile = [with_raw_mode(tile, _native(raw_mode_of(tile))) for tile in self.tile]
 
     def check(self, name: str) -> None:
         """Check the raw modes against the tags.
@@ -65,16 +64,23 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
         bits, numbers = set(self.tag_v2.get(BITS, (1,))), set(self.tag_v2.get(NUMBERS, (_UNSIGNED,)))
         if self._is_colour_difference and self.use_load_libtiff:
             return  # libtiff turns these to 8-bit RGB by itself
-        for raw_mode in {raw_mode_of(arguments) for _, _, _, arguments in self.tile}:
+        for raw_mode in set(map(raw_mode_of, self.tile)):
             if _described(raw_mode) != (bits, numbers):
                 kinds = " and ".join(_NUMBER_WORDS.get(number, f"of type {number}") for number in sorted(numbers))
                 words = f"samples of {' and '.join(map(str, sorted(bits)))} bits, {kinds}"
                 raise PictureError(name, f"a TIFF with {words}, which is not read here: save it as PNG, unsigned")
 
 
-def raw_mode_of(arguments: Any) -> str:
-    """How a pixel's bytes become channels, of the decoder's arguments in an image's ``tile``."""
+def raw_mode_of(tile: Any) -> str:
+    """The raw mode by which a tile of an image is decoded."""
+    arguments = tile[3]
     return str(arguments if isinstance(arguments, str) else arguments[0] if arguments else "")
+
+
+def with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    """The tile, to be decoded by another raw mode."""
+    codec, box, offset, arguments = tile
+    return _TILE(codec, box, offset, raw_mode if isinstance(arguments, str) else (raw_mode, *arguments[1:]))
 
 
 def _described(raw_mode: str) -> tuple[set[int], set[int]]:

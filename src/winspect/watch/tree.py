@@ -132,12 +132,9 @@ class Tree:
 
     def reaches(self, name: str) -> bool:
         """Whether :meth:`walk` would come to a file, or folder, by this name."""
-        folder = os.path.dirname(name)
-        if not folder:
-            return True
-        parts = folder.split(os.sep)
-        links = (os.path.islink(os.path.join(self.root, *parts[: depth + 1])) for depth in range(len(parts)))
-        return self.enters(folder) and not any(links)
+        folders = Path(name).parts[:-1]
+        links = ((self.root / Path(*folders[: depth + 1])).is_symlink() for depth in range(len(folders)))
+        return not folders or (self.enters(os.path.join(*folders)) and not any(links))
 
 
 def below(top: str, path: str) -> str:

@@ -18,7 +18,7 @@ from winspect.bundle.manifest import Manifest
 from winspect.calibration import Calibration
 from winspect.cli.main import main
 from winspect.cluster.destination import Destination
-from winspect.cluster.reading import read_results
+from winspect.cluster.results import read_results
 from winspect.errors import BundleError, OutputError, SettingsError, UsageError
 from winspect.evaluation.compare import compare_runs
 from winspect.evaluation.results import open_run

@@ -16,15 +16,15 @@ import winspect.cluster
 from tests.cluster.marks import RAYS_WARNINGS
 from winspect._version import __version__
 from winspect.cli.main import main
-from winspect.cluster import batch, cluster
+from winspect.cluster import batch, cluster, workers
 from winspect.cluster.cluster import (
     Cluster,
     Node,
-    check_nodes,
     check_ray,
     connect,
 )
 from winspect.cluster.pool import outcome_of
+from winspect.cluster.workers import check_nodes
 from winspect.errors import ClusterError, MissingExtraError, SettingsError
 from winspect.system.installation import install_command
 
@@ -246,7 +246,7 @@ WHOLE = {"version": __version__, "missing": [], "unseen": []}
     ],
 )
 def test_what_a_machine_lacks(found, words):
-    assert cluster._lacks("h", {**WHOLE, **found}) == words
+    assert workers._lacks("h", {**WHOLE, **found}) == words
 
 
 def test_a_cluster_of_our_own_has_nothing_to_check(monkeypatch):
@@ -277,7 +277,7 @@ def test_the_machines_of_a_good_cluster_pass(ray_cluster, tmp_path):
 @on_a_cluster
 def test_a_machine_with_another_release_or_without_a_place_is_refused(ray_cluster, monkeypatch, tmp_path):
     unseen = str(tmp_path / "nowhere")
-    monkeypatch.setattr(cluster, "__version__", "77.0")
+    monkeypatch.setattr(workers, "__version__", "77.0")
     with connect() as found, pytest.raises(ClusterError) as caught:
         check_nodes(found, [str(tmp_path), unseen])
     assert str(caught.value) == (

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from winspect.cluster.local_cluster import private_token, started_closed
+from winspect.cluster.cluster import private_token, started_closed
 from winspect.errors import ClusterError
 
 SOURCES = str(Path(__file__).parents[2] / "src")

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from winspect.cluster.destination import Destination
-from winspect.cluster.reading import read_results
+from winspect.cluster.results import MOST_CLASSES, QUANTILES, read_results, summarise
 from winspect.cluster.shards import encode, result_schema
-from winspect.cluster.summary import MOST_CLASSES, QUANTILES, summarise
 from winspect.errors import OutputError, PictureError, SourceError
 from winspect.methods.result import Result
 

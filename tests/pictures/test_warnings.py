@@ -89,7 +89,7 @@ def test_the_batch_carries_them_to_its_results_and_summary(frames, tmp_path):
     import pyarrow.parquet as pq
 
     from winspect.cluster.inputs import find_inputs
-    from winspect.cluster.reading import as_results
+    from winspect.cluster.results import as_results
     from winspect.cluster.scoring import Scorer
     from winspect.cluster.shared import Inspection, make_shared
 

@@ -13,7 +13,7 @@ from winspect.cluster.cluster import check_ray
 
 check_ray()  # before anything here imports what comes with it: so that the error names the extra
 
-from winspect.cluster.reading import read_results  # noqa: E402
+from winspect.cluster.results import read_results  # noqa: E402
 from winspect.cluster.run import batch  # noqa: E402
 
 __all__ = ["batch", "read_results"]

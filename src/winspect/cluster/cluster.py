@@ -1,31 +1,27 @@
-"""A Ray cluster: a local one on this machine, or one that is there; what its machines have, and whether they fit."""
+"""A Ray cluster: one that is there, or a local one on this machine, which is closed to others."""
 
 from __future__ import annotations
 
-import logging
 import os
+import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
-from winspect._version import __version__
-from winspect.cluster.local_cluster import private_token, started_closed
 from winspect.errors import ClusterError, MissingExtraError
 from winspect.system.installation import install_command
 from winspect.system.machine import usable_cores
-
-logger = logging.getLogger(__name__)
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Ray's own environment variable, which `ray job submit` sets: the cluster where no address is given."""
 
 _CLIENT = "ray://"
 _REACHABLE_S = 10.0
-_CHECKED_S = 120.0
 # What passes through the object store is finished shards; the default is a third of the machine's memory.
 _OBJECT_STORE_BYTES = 1 << 30
 
@@ -188,70 +184,71 @@ def _describe(*, is_local: bool, url: str | None = None) -> Cluster:
     return Cluster(is_local, f"http://{url}" if url else None, nodes)
 
 
-def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
-    """Refuse a cluster with a machine that cannot do the job; on a local cluster there is nothing to check.
+# A cluster on this machine: closed to others, and without what it does not need. Ray has options for none of this, so
+# private names of Ray are used, all of them here; a release without them is refused.
+
+
+@contextmanager
+def private_token(*, keep: bool = False) -> Iterator[None]:
+    """Have a local cluster ask for a token, whatever RAY_AUTH_MODE says: who reaches its ports can run code.
 
     Args:
-        places: local files and folders that every machine must see, as this one does.
+        keep: the token that Ray keeps in the home folder, for ``ray get-auth-token``; else one that ends with the
+            cluster.
+    """
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if not keep:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        _read_authentication()
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        _read_authentication()
+
+
+def _read_authentication() -> None:
+    """Have Ray read again what the environment says of tokens; it does so when it is imported."""
+    try:
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+    except (ImportError, AttributeError) as error:
+        raise _unknown_release(error) from error
+
+
+@contextmanager
+def started_closed(*, dashboard: bool = False) -> Iterator[None]:
+    """Start a cluster within this block that listens on the loopback address alone, with no process for usage reports.
+
+    On Linux Ray takes the machine's address in its network, and then its processes listen on all addresses; on Windows
+    and macOS it takes loopback. The process that Ray starts in place of a dashboard asks the metadata hosts of three
+    clouds, also where reporting is off; Ray goes on without it, as where it cannot be started.
 
     Raises:
-        ClusterError: names every machine, and what it lacks: winspect, its extras, this release of it, or a place.
+        ClusterError: this release of Ray cannot be started so.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray._private import ray_constants, services
 
-    if cluster.is_local:
-        return
-
-    # Inside a function on purpose: so it travels by value, and needs no winspect where it arrives.
-    def look(places: Sequence[str]) -> dict[str, Any]:
-        import importlib.util
-        import os
-
-        missing = [name for name in ("torch", "open_clip", "pyarrow") if importlib.util.find_spec(name) is None]
-        if importlib.util.find_spec("winspect") is None:
-            return {"version": None, "missing": missing, "unseen": []}
-        from winspect._version import __version__ as version
-
-        return {"version": version, "missing": missing, "unseen": [p for p in places if not os.path.exists(p)]}
-
-    task = ray.remote(num_cpus=0, max_retries=1)(look)
-    asked = {
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(list(places)): node
-        for node in cluster.nodes
-        if node.cpus or node.gpus or node.npus
-    }
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECKED_S)
-    faults = [f"{asked[task].host}: no answer in {_CHECKED_S:.0f} s" for task in silent]
-    gone = []  # died since they were listed: no worker will come to lie there
-    for task in answered:
-        host = asked[task].host
+    with ExitStack() as stack:
         try:
-            faults += _lacks(host, ray.get(task))
-        except ray.exceptions.TaskUnschedulableError:
-            gone.append(host)
-        except ray.exceptions.RayError as error:
-            faults.append(f"{host}: {first_line(error)}")
-    if gone:
-        logger.warning("machines of the cluster that have died are passed over: %s", ", ".join(gone))
-    if len(gone) == len(asked):
-        faults += [f"{host}: it has died" for host in gone]
-    if faults:
-        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise ClusterError(
-            f"{len(faults)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(faults[:10])}{more}"
-        )
+            stack.enter_context(mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False))
+            if not dashboard:
+                stack.enter_context(mock.patch.object(services, "start_api_server", lambda *_, **__: ("", None)))
+        except AttributeError as error:
+            raise _unknown_release(error) from error
+        yield
 
 
-def _lacks(host: str, found: Mapping[str, Any]) -> list[str]:
-    fix = f"here it is {install_command('full', 'ray')}"
-    if found["version"] is None:
-        return [f"{host}: winspect is not installed there, {__version__} here: {fix}"]
-    lacks = []
-    if found["version"] != __version__:
-        lacks.append(f"winspect {found['version']} there, {__version__} here: install the same release")
-    if found["missing"]:
-        lacks.append(f"{', '.join(found['missing'])} not installed there: {fix}")
-    if found["unseen"]:
-        lacks.append(f"{', '.join(found['unseen'])} not there: use shared storage, or a URI such as s3://")
-    return [f"{host}: {' and '.join(lacks)}"] if lacks else []
+def _unknown_release(error: Exception) -> ClusterError:
+    import ray
+
+    return ClusterError(
+        f"Ray {ray.__version__} is newer than this release of winspect knows ({error}): a cluster started here would "
+        "be open to others; install ray 2.60, or start one with RAY_AUTH_MODE=token and name its --address"
+    )

@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from winspect.cluster.cluster import Cluster, check_nodes, connect
+from winspect.cluster.cluster import Cluster, connect
 from winspect.cluster.pool import Lost, Pool, Worker
 from winspect.cluster.shared import check_same, portable
-from winspect.cluster.workers import plan_workers
+from winspect.cluster.workers import check_nodes, plan_workers
 from winspect.errors import ClusterError
 from winspect.evaluation.category import Described, Keep, Part, PartScorer, score_part
 from winspect.methods.identity import Identity

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from winspect.calibration import DecisionRule
-from winspect.cluster.cluster import check_nodes, check_ray, connect
+from winspect.cluster.cluster import check_ray, connect
 from winspect.cluster.destination import Destination, refuse_used
 from winspect.cluster.filesystems import is_uri
 from winspect.cluster.inputs import Inputs, find_inputs
 from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.progress import Progress, Stages
+from winspect.cluster.results import summarise
 from winspect.cluster.scoring import score
 from winspect.cluster.shards import encode, result_schema
 from winspect.cluster.shared import Inspection, Shared, check_inspection, make_shared, portable
-from winspect.cluster.summary import summarise
-from winspect.cluster.workers import plan_workers
+from winspect.cluster.workers import check_nodes, plan_workers
 from winspect.errors import SettingsError
 from winspect.system.terminal import say
 

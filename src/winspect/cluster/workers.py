@@ -1,17 +1,24 @@
-"""How many workers a cluster has room for, and what each takes of it."""
+"""What a cluster's machines have: whether they can do the job, and how many workers they have room for."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from winspect.cluster.cluster import Cluster
-from winspect.errors import DeviceError, SettingsError
+from winspect._version import __version__
+from winspect.cluster.cluster import Cluster, first_line
+from winspect.errors import ClusterError, DeviceError, SettingsError
+from winspect.system.installation import install_command
+
+logger = logging.getLogger(__name__)
 
 _MOST_DECODE_THREADS = 8
+_CHECKED_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -113,3 +120,72 @@ def _range(number: str) -> tuple[int, int]:
     if not 1 <= fewest <= most:
         raise SettingsError(f"got {number!r} workers: need a number from 1, or two, as in 2-8")
     return fewest, most
+
+
+def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
+    """Refuse a cluster with a machine that cannot do the job; on a local cluster there is nothing to check.
+
+    Args:
+        places: local files and folders that every machine must see, as this one does.
+
+    Raises:
+        ClusterError: names every machine, and what it lacks: winspect, its extras, this release of it, or a place.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if cluster.is_local:
+        return
+
+    # Inside a function on purpose: so it travels by value, and needs no winspect where it arrives.
+    def look(places: Sequence[str]) -> dict[str, Any]:
+        import importlib.util
+        import os
+
+        missing = [name for name in ("torch", "open_clip", "pyarrow") if importlib.util.find_spec(name) is None]
+        if importlib.util.find_spec("winspect") is None:
+            return {"version": None, "missing": missing, "unseen": []}
+        from winspect._version import __version__ as version
+
+        return {"version": version, "missing": missing, "unseen": [p for p in places if not os.path.exists(p)]}
+
+    task = ray.remote(num_cpus=0, max_retries=1)(look)
+    asked = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(list(places)): node
+        for node in cluster.nodes
+        if node.cpus or node.gpus or node.npus
+    }
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECKED_S)
+    faults = [f"{asked[task].host}: no answer in {_CHECKED_S:.0f} s" for task in silent]
+    gone = []  # died since they were listed: no worker will come to lie there
+    for task in answered:
+        host = asked[task].host
+        try:
+            faults += _lacks(host, ray.get(task))
+        except ray.exceptions.TaskUnschedulableError:
+            gone.append(host)
+        except ray.exceptions.RayError as error:
+            faults.append(f"{host}: {first_line(error)}")
+    if gone:
+        logger.warning("machines of the cluster that have died are passed over: %s", ", ".join(gone))
+    if len(gone) == len(asked):
+        faults += [f"{host}: it has died" for host in gone]
+    if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise ClusterError(
+            f"{len(faults)} of {len(asked)} machines of the cluster cannot do this job: {'; '.join(faults[:10])}{more}"
+        )
+
+
+def _lacks(host: str, found: Mapping[str, Any]) -> list[str]:
+    fix = f"here it is {install_command('full', 'ray')}"
+    if found["version"] is None:
+        return [f"{host}: winspect is not installed there, {__version__} here: {fix}"]
+    lacks = []
+    if found["version"] != __version__:
+        lacks.append(f"winspect {found['version']} there, {__version__} here: install the same release")
+    if found["missing"]:
+        lacks.append(f"{', '.join(found['missing'])} not installed there: {fix}")
+    if found["unseen"]:
+        lacks.append(f"{', '.join(found['unseen'])} not there: use shared storage, or a URI such as s3://")
+    return [f"{host}: {' and '.join(lacks)}"] if lacks else []

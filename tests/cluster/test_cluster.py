@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,14 +34,26 @@ on_a_cluster = pytest.mark.ray
 
 
 @pytest.fixture
-def not_connected(monkeypatch):
-    """As if Ray were not running; nothing starts it, unless the test says how."""
+def ray_stub(monkeypatch):
+    """As if Ray were not running; its ``init`` is what the test says, else nothing starts it."""
     import ray
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail(f"Ray was started with {options}"))
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    stub = SimpleNamespace(init=lambda **options: pytest.fail(f"Ray was started with {options}"))
+
+    def init(**options):
+        return stub.init(**options)
+
+    for name, function in {"is_initialized": bool, "init": init, "shutdown": lambda: None, "nodes": list}.items():
+        monkeypatch.setattr(ray, name, function)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return stub
+
+
+@pytest.fixture
+def open_port():
+    """A port of this machine where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
 @pytest.fixture
@@ -61,7 +74,7 @@ def refusal_of(address):
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_port_where_nobody_listens_is_known_at_once(not_connected, closed_port, scheme):
+def test_a_port_where_nobody_listens_is_known_at_once(ray_stub, closed_port, scheme):
     began = time.monotonic()
     told = refusal_of(f"{scheme}127.0.0.1:{closed_port}")
     assert time.monotonic() - began < 5
@@ -69,7 +82,7 @@ def test_a_port_where_nobody_listens_is_known_at_once(not_connected, closed_port
     assert "refused" in told and told.endswith("ray:// is port 10001, if it was not chosen otherwise")
 
 
-def test_an_unknown_host(not_connected, monkeypatch):
+def test_an_unknown_host(ray_stub, monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -78,7 +91,7 @@ def test_an_unknown_host(not_connected, monkeypatch):
     assert told.startswith("ray://no-such-host:10001: cannot be reached ([Errno -2] Name or service not known)")
 
 
-def test_a_host_that_does_not_answer_is_not_waited_for_long(not_connected, monkeypatch):
+def test_a_host_that_does_not_answer_is_not_waited_for_long(ray_stub, monkeypatch):
     asked = {}
 
     def create_connection(place, timeout):
@@ -94,39 +107,39 @@ def test_a_host_that_does_not_answer_is_not_waited_for_long(not_connected, monke
     "address",
     ["nonsense", "host:", ":6379", "host:port", "http://host:8265", "ray://", "ray://host", "ray://http://h:1"],
 )
-def test_what_is_no_address(not_connected, address):
+def test_what_is_no_address(ray_stub, address):
     assert refusal_of(address) == f"{address}: got no address of a cluster, need auto, HOST:PORT or ray://HOST:PORT"
 
 
-def test_a_port_that_is_none(not_connected):
+def test_a_port_that_is_none(ray_stub):
     assert refusal_of("127.0.0.1:99999").startswith("127.0.0.1:99999: cannot be reached (")
 
 
-def test_auto_where_no_cluster_runs(not_connected, monkeypatch):
+def test_auto_where_no_cluster_runs(ray_stub):
     def init(*, address, **_):
         assert address == "auto"
         raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to")
 
-    monkeypatch.setattr(sys.modules["ray"], "init", init)
+    ray_stub.init = init
     assert refusal_of("auto") == (
         "auto: no running Ray cluster was found from this machine: ray start --head, or name an address"
     )
 
 
-def test_the_environment_names_the_cluster(not_connected, monkeypatch, closed_port):
+def test_the_environment_names_the_cluster(ray_stub, monkeypatch, closed_port):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port}")
     assert refusal_of(None).startswith(f"127.0.0.1:{closed_port}: cannot be reached (")
     assert refusal_of("nonsense").startswith("nonsense: got no address")  # what is said outright comes first
 
 
-def test_without_any_address_ray_is_started_here(not_connected, monkeypatch):
+def test_without_any_address_ray_is_started_here(ray_stub, monkeypatch):
     started = {}
 
     def init(**options):
         started.update(options)
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(sys.modules["ray"], "init", init)
+    ray_stub.init = init
     monkeypatch.setattr(cluster, "usable_cores", lambda: 3)
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert refusal_of(None) == "Ray cannot be started on this machine: no room"
@@ -150,10 +163,8 @@ def version_error():
         return error
 
 
-TOKEN = (
-    "h:1: the cluster asks for its token: set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-)
-OTHER_RELEASE = "h:1: the cluster runs another release of Ray or Python than this machine: "
+TOKEN = "the cluster asks for its token: set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+OTHER_RELEASE = "the cluster runs another release of Ray or Python than this machine: "
 
 
 @pytest.mark.parametrize(
@@ -168,17 +179,25 @@ OTHER_RELEASE = "h:1: the cluster runs another release of Ray or Python than thi
         (version_error(), OTHER_RELEASE + "cannot connect"),
         (
             ConnectionError("ray client connection timeout"),
-            "h:1: cannot be reached: ray client connection timeout; check the address, and that the cluster runs",
+            "cannot be reached: ray client connection timeout; check the address, and that the cluster runs",
         ),
-        (OSError(), "h:1: cannot be reached: OSError; check the address, and that the cluster runs"),
+        (OSError(), "cannot be reached: OSError; check the address, and that the cluster runs"),
     ],
 )
-def test_what_ray_refuses_in_words(error, words):
-    assert cluster._refusal("h:1", error) == words
+def test_what_ray_refuses_in_words(ray_stub, open_port, error, words):
+    def init(**_):
+        raise error
+
+    ray_stub.init = init
+    assert refusal_of(f"127.0.0.1:{open_port}") == f"127.0.0.1:{open_port}: {words}"
 
 
-def test_a_long_error_is_cut():
-    assert len(cluster._refusal("h:1", RuntimeError("x" * 5000))) < 400
+def test_a_long_error_is_cut(ray_stub, open_port):
+    def init(**_):
+        raise RuntimeError("x" * 5000)
+
+    ray_stub.init = init
+    assert len(refusal_of(f"127.0.0.1:{open_port}")) < 420
 
 
 # Installations
@@ -246,7 +265,7 @@ WHOLE = {"version": __version__, "missing": [], "unseen": []}
     ],
 )
 def test_what_a_machine_lacks(found, words):
-    assert workers._lacks("h", {**WHOLE, **found}) == words
+    assert workers.lacks("h", {**WHOLE, **found}) == words
 
 
 def test_a_cluster_of_our_own_has_nothing_to_check(monkeypatch):
@@ -313,15 +332,14 @@ def test_errors_of_a_worker_come_home_as_they_were(ray_cluster):
         outcome_of(task.remote(RuntimeError, "no such thing"))
 
 
-def test_a_polite_kill_stays_the_callers(not_connected, monkeypatch, process_as_before):
+def test_a_polite_kill_stays_the_callers(ray_stub, process_as_before):
     """Ray takes SIGTERM for itself when it starts, as this one does; Ctrl-C's way out is the command line's."""
 
     def init(**_):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return object()
 
-    monkeypatch.setattr(sys.modules["ray"], "init", init)
-    monkeypatch.setattr(sys.modules["ray"], "nodes", list)
+    ray_stub.init = init
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with connect() as found:
         assert found.is_local

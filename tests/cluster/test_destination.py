@@ -20,6 +20,7 @@ import pytest
 
 from winspect.cluster import shards, store
 from winspect.cluster.destination import Destination, refuse_used
+from winspect.cluster.filesystems import open_place
 from winspect.cluster.shards import encode, result_schema, rows_per_shard
 from winspect.cluster.store import FolderStore
 from winspect.errors import OutputError, SettingsError
@@ -601,17 +602,16 @@ def test_a_file_uri_is_the_folder(tmp_path):
     assert ids(tmp_path / "my run") == all_ids()
 
 
-def test_a_store_without_locks_and_disks(monkeypatch):
+def test_a_store_without_locks_and_disks():
     """Arrow's file system in memory stands for an object store."""
-    memory, _ = pa.fs.FileSystem.from_uri("mock:///")
-    monkeypatch.setattr(store, "open_place", lambda text: (memory, "bucket/out"))
-    fill("s3://bucket/out", 0)
-    with pytest.raises(OutputError, match=r"s3://bucket/out: holds an unfinished run of winspect batch \(1 of 3"):
-        open_("s3://bucket/out")
-    with open_("s3://bucket/out", resume=True) as destination:
+    fill("mock://bucket/out", 0)
+    with pytest.raises(OutputError, match=r"mock://bucket/out: holds an unfinished run of winspect batch \(1 of 3"):
+        open_("mock://bucket/out")
+    with open_("mock://bucket/out", resume=True) as destination:
         assert set(destination.shards) == {0}
         add(destination, 1, 2)
-    assert pq.read_table("bucket/out", filesystem=memory)["id"].to_pylist() == all_ids()
+    memory, place = open_place("mock://bucket/out")
+    assert pq.read_table(place, filesystem=memory)["id"].to_pylist() == all_ids()
 
 
 class Hadoop:

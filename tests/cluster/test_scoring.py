@@ -62,6 +62,16 @@ def inputs_of(*sources, class_name="textile"):
     return inputs.rows(range(len(inputs)))
 
 
+class Instead:
+    """A worker's model with another way to score pictures."""
+
+    def __init__(self, model, predict_many):
+        self.model, self.predict_many = model, predict_many
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+
 def scored(shared, worker, inputs):
     table = Scorer(worker, shared).rows(inputs)
     assert table.schema.equals(result_schema(arrays=shared.inspection.arrays))
@@ -202,7 +212,7 @@ def test_remote_pictures_are_read_ahead_and_a_few_at_a_time(shared, worker, four
 # What fails
 
 
-def test_pictures_that_fail_together_are_scored_one_by_one(shared, worker, tiny, four, monkeypatch):
+def test_pictures_that_fail_together_are_scored_one_by_one(shared, worker, tiny, four):
     predict, calls = worker.predict_many, []
 
     def fails(pictures, name, **options):
@@ -211,8 +221,7 @@ def test_pictures_that_fail_together_are_scored_one_by_one(shared, worker, tiny,
             raise RuntimeError("out of something")
         return predict(pictures, name, **options)
 
-    monkeypatch.setattr(worker, "predict_many", fails)
-    rows = scored(shared, worker, inputs_of(*four))
+    rows = scored(shared, Instead(worker, fails), inputs_of(*four))
     assert calls == [4, 1, 1, 1, 1]
     assert rows[2]["error"] == {"type": "RuntimeError", "message": "out of something"}
     assert rows[2]["anomaly_score"] is None
@@ -220,7 +229,7 @@ def test_pictures_that_fail_together_are_scored_one_by_one(shared, worker, tiny,
         assert_same(rows[number], tiny.predict(four[number], "textile"))
 
 
-def test_what_was_scored_before_a_failure_stays(shared, worker, tiny, four, monkeypatch):
+def test_what_was_scored_before_a_failure_stays(shared, worker, tiny, four):
     predict, calls = worker.predict_many, []
 
     def fails(pictures, name, **options):
@@ -229,20 +238,18 @@ def test_what_was_scored_before_a_failure_stays(shared, worker, tiny, four, monk
         if len(pictures) == 4:
             raise RuntimeError("out of something")
 
-    monkeypatch.setattr(worker, "predict_many", fails)
-    rows = scored(shared, worker, inputs_of(*four))
+    rows = scored(shared, Instead(worker, fails), inputs_of(*four))
     assert calls == [4, 1]
     for row, path in zip(rows, four, strict=True):
         assert_same(row, tiny.predict(path, "textile"))
 
 
-def test_a_score_that_is_no_number_is_an_error(shared, worker, four, monkeypatch):
+def test_a_score_that_is_no_number_is_an_error(shared, worker, four):
     def strange(pictures, name, **_):
         for path in pictures:
             yield Result(path, name, error=PictureError(path, "the model's score is not a number"))
 
-    monkeypatch.setattr(worker, "predict_many", strange)
-    (row,) = scored(shared, worker, inputs_of(four[0]))
+    (row,) = scored(shared, Instead(worker, strange), inputs_of(four[0]))
     assert row["error"] == {"type": "PictureError", "message": f"{four[0]}: the model's score is not a number"}
 
 

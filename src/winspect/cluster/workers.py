@@ -161,7 +161,7 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
     for task in answered:
         host = asked[task].host
         try:
-            faults += _lacks(host, ray.get(task))
+            faults += lacks(host, ray.get(task))
         except ray.exceptions.TaskUnschedulableError:
             gone.append(host)
         except ray.exceptions.RayError as error:
@@ -177,7 +177,8 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
         )
 
 
-def _lacks(host: str, found: Mapping[str, Any]) -> list[str]:
+def lacks(host: str, found: Mapping[str, Any]) -> list[str]:
+    """What a machine lacks, in words, by what it found: its ``version``, what is ``missing``, ``unseen`` places."""
     fix = f"here it is {install_command('full', 'ray')}"
     if found["version"] is None:
         return [f"{host}: winspect is not installed there, {__version__} here: {fix}"]

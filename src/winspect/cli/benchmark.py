@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from winspect.cli.common import Exit, given, model_options, print_result, print_table
+from winspect.cli.common import finish, given, model_options, names_in, print_result, print_table, shown
 from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
+from winspect.engines.options import check_count
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
 from winspect.system.terminal import say, show
@@ -61,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
     results = benchmark.run_benchmark(combinations, pictures, model=model, say=say, **options)
     written = write_benchmark(results, args.out) if args.out else []
     print_result(args, results, partial(print_benchmark, results))
-    return _report_failures(results, written)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    failed = [
+        f"{run['plan']} {run['engine']} {run['precision']}: {run['error']['message']}" for run in results["failed"]
+    ]
+    failed += [f"{picture['path']}: {picture['message']}" for picture in results["failed_pictures"]]
+    return finish(failed, written)
 
 
 def _combinations(args: argparse.Namespace) -> list[Any]:
@@ -85,8 +86,8 @@ def _combinations(args: argparse.Namespace) -> list[Any]:
         names, name = getattr(args, several), getattr(args, single)
         if names is not None and name is not None:
             raise SettingsError(f"got --{several} {names} and --{single} {name}; use --{several} alone")
-        lists[several] = [name or default] if names is None else _names(names)
-    plans = list(PLANS) if args.plans is None else _names(args.plans)
+        lists[several] = [name or default] if names is None else names_in(names)
+    plans = list(PLANS) if args.plans is None else names_in(args.plans)
     chosen = combine(plans, lists["engines"], lists["precisions"])
     from winspect.engines.choice import ENGINES
     from winspect.engines.devices import PRECISIONS  # imports torch, which takes seconds
@@ -100,39 +101,27 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
     from winspect.pictures.find import at_even_steps, find_pictures
     from winspect.speed.plans import packaged_pictures
 
-    count = IMAGES if args.images is None else args.images
-    if count < 1:
-        raise SettingsError(f"--images: got {count}, need a whole number from 1")
+    check_count("--images", args.images)
+    count = args.images or IMAGES
     found = find_pictures(args.pictures) if args.pictures else packaged_pictures()
-    if args.images is not None and len(found) < count:
+    if args.images and len(found) < count:
         say(f"found {len(found)} pictures, fewer than the {count} asked for")
     return at_even_steps(found, count)
 
 
 def print_benchmark(results: Mapping[str, Any]) -> None:
     """Print the table of all runs, and what the machine can do."""
-    from winspect.cli.tables import percent
-
     pictures, asked = results["pictures"], f"{results['rounds']} rounds, {results['warm_up']} to warm up"
     count = len(pictures["names"])
     show(f"{results['model']}: {count} pictures, {sum(pictures['tiles'])} tiles, {asked}", "")
     heading = ["plan", "engine", "precision", "maps", "images/s", "p50 ms", "p95 ms", "p99 ms"]
     rows = [[*heading, "x serial", "peak MB", "of GEMM"]]
     for run in results["runs"]:
-        faster, peak, reached = (run[key] for key in ("speedup_vs_serial", "peak_rss_mb", "roofline_fraction"))
-        rows.append(
-            [
-                run["plan"],
-                run["engine"],
-                run["precision"],
-                "full" if run["maps"] else "no",
-                f"{run['images_per_s']:.3f}",
-                *(f"{value:.1f}" for value in run["latency_ms"].values()),
-                "-" if faster is None else f"{faster:.2f}",
-                "-" if peak is None else f"{peak:.0f}",
-                "-" if reached is None else f"{percent(reached)} %",
-            ]
-        )
+        what = [run["plan"], run["engine"], run["precision"], "full" if run["maps"] else "no"]
+        paces = [f"{run['images_per_s']:.3f}", *(f"{value:.1f}" for value in run["latency_ms"].values())]
+        peaks = [shown(run["speedup_vs_serial"], ".2f"), shown(run["peak_rss_mb"], ".0f")]
+        reached = run["roofline_fraction"]
+        rows.append([*what, *paces, *peaks, shown(reached and 100 * reached, ".2f") + " %" * (reached is not None)])
     if len(rows) > 1:
         print_table(rows)
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in results["gemm_gflops"].items() if rate is not None)
@@ -141,15 +130,3 @@ def print_benchmark(results: Mapping[str, Any]) -> None:
         show(f"x serial: against {baseline['plan']}, {baseline['engine']} {baseline['precision']}")
     for note in dict.fromkeys(f"{run['plan']} is {run['note']}" for run in results["runs"] if run["note"]):
         show(f"- {note}")
-
-
-def _report_failures(results: Mapping[str, Any], written: list[Path]) -> int:
-    """Name what failed, and where the results are, on stderr; returns the exit code."""
-    for failure in results["failed"]:
-        combination = f"{failure['plan']} {failure['engine']} {failure['precision']}"
-        say(f"failed: {combination}: {failure['error']['message']}")
-    for picture in results["failed_pictures"]:
-        say(f"failed: {picture['path']}: {picture['message']}")
-    for path in written:
-        say(f"written: {path}")
-    return Exit.SOME_FAILED if results["failed"] or results["failed_pictures"] else Exit.DONE

@@ -68,6 +68,25 @@ def print_table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -
         show("  ".join(f"{cell:{'<' if at in left else '>'}{width}}" for at, (cell, width) in cells).rstrip())
 
 
+def shown(value: float | None, form: str) -> str:
+    """A number in a form of :func:`format`; a dash is undefined."""
+    return "-" if value is None else format(value, form)
+
+
+def names_in(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def finish(failed: Sequence[str], written: Iterable[Path] = ()) -> Exit:
+    """Report on stderr what failed and which files were written; returns the exit code."""
+    for failure in failed:
+        say(f"failed: {failure}")
+    for path in written:
+        say(f"written: {path}")
+    return Exit.SOME_FAILED if failed else Exit.DONE
+
+
 def say_first(lines: Sequence[str], *, where: str, most: int = 20) -> None:
     """Print the first lines on stderr, and how many more there are; ``where`` says where they stand."""
     for line in lines[:most]:

@@ -16,7 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import Exit, given, load_model, model_options, print_result, say_first, when_interrupted
+from winspect.cli.common import (
+    Exit,
+    given,
+    load_model,
+    model_options,
+    names_in,
+    print_result,
+    say_first,
+    when_interrupted,
+)
 from winspect.cli.data_sets import DRAWINGS, KINDS
 from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import SettingsError, SourceError
@@ -111,7 +120,7 @@ def open_for(
     """
     from winspect.datasets import open_dataset
 
-    chosen = None if categories is None else [name.strip() for name in categories.split(",") if name.strip()]
+    chosen = None if categories is None else names_in(categories)
     dataset = open_dataset(kind, root, categories=chosen)
     if class_name in dataset.categories:
         return open_dataset(kind, root, categories=[class_name]), None

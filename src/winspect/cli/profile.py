@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import Exit, given, load_model, print_result, print_table
+from winspect.cli.common import finish, given, load_model, print_result, print_table, shown
 from winspect.cli.options import add_model_options, add_option, add_output_options
-from winspect.errors import PictureError, SettingsError, SourceError
+from winspect.engines.options import check_count
+from winspect.errors import PictureError, SourceError
 from winspect.system.files import make_folder
 from winspect.system.terminal import say, show
 
@@ -43,8 +44,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Profile; returns the exit code."""
-    if args.repeat is not None and args.repeat < 1:
-        raise SettingsError(f"--repeat: got {args.repeat}, need a whole number from 1")
+    check_count("--repeat", args.repeat)
     pictures = _pictures(args)
     if args.out:
         make_folder(args.out)  # before minutes of work
@@ -56,11 +56,7 @@ def run(args: argparse.Namespace) -> int:
     results = profile(model, usable, **given(args, "repeat"))
     written = write_profile(results, args.out) if args.out else []
     print_result(args, results, partial(print_profile, results))
-    for error in failed:
-        say(f"failed: {error}")
-    for path in written:
-        say(f"written: {path}")
-    return Exit.SOME_FAILED if failed else Exit.DONE
+    return finish([str(error) for error in failed], written)
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
@@ -117,7 +113,7 @@ def print_profile(results: Mapping[str, Any]) -> None:
                 f"{100 * results['reported']['shares'][name]:.1f}",
                 *("-" if figures[key] is None else figure(figures[key]) for key in work),
                 figures["bound"] or "-",
-                "-" if reached is None else f"{reached:.0f}",
+                shown(reached, ".0f"),
             ]
         )
     print_table(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import print_table
+from winspect.cli.common import print_table, shown
 from winspect.evaluation.results import TITLES
 from winspect.evaluation.results import percent as percent_of
 from winspect.system.terminal import show
@@ -132,15 +132,12 @@ def _both(figures: Mapping[str, Pair]) -> list[str]:
     cells = []
     for metric in _MAIN:
         pair = figures.get(metric)
-        if pair is None:
-            cells += ["-"] * 3
-        else:
-            cells += [fraction(pair.baseline), fraction(pair.other), fraction(pair.difference, signed=True)]
+        both = (None, None, None) if pair is None else (pair.baseline, pair.other, pair.difference)
+        cells += [fraction(figure, signed=number == 2) for number, figure in enumerate(both)]
     return cells
 
 
 def _picture_cells(pictures: Any) -> list[str]:
     if pictures is None:
         return ["-"] * 3
-    flips = "-" if pictures.flips is None else str(pictures.flips)
-    return [fraction(pictures.largest_difference), fraction(pictures.spearman), flips]
+    return [fraction(pictures.largest_difference), fraction(pictures.spearman), shown(pictures.flips, "d")]

@@ -16,7 +16,7 @@ from winspect.calibration.regions import map_peak
 from winspect.errors import SettingsError
 from winspect.pictures.fingerprints import fingerprint
 from winspect.pictures.given import pictures_given
-from winspect.system.progress import progress_bar
+from winspect.system.terminal import progress_bar
 
 if TYPE_CHECKING:
     from winspect.inspector.protocol import CalibratedScorer

@@ -23,7 +23,7 @@ from winspect.pictures.pool import Pace, prepare_many
 from winspect.pictures.tiles import Cut, Prepared, Preprocess
 from winspect.system.arrays import Array, to_numpy
 from winspect.system.forks import ForkGuard
-from winspect.system.progress import progress_bar
+from winspect.system.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,6 @@ ENGINE_MODULES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime
 
 EDGE_EXTRAS = {"torch": "full", "openvino": "edge", "onnx": "edge-onnx"}
 """The extra that brings each engine to an edge installation."""
-_EXTRAS = {"torch": "full", "openvino": "full"}
-
-
-def is_edge() -> bool:
-    """Whether this installation runs edge bundles alone: it has no torch."""
-    return not _has("torch")
 
 
 def is_installed(engine: str) -> bool:
@@ -27,8 +21,8 @@ def is_installed(engine: str) -> bool:
 
 
 def engine_extra(engine: str) -> str:
-    """The extra that brings an engine to this installation: an edge installation stays one."""
-    return (EDGE_EXTRAS if is_edge() else _EXTRAS).get(engine, engine)
+    """The extra that brings an engine to this installation: one without torch, for edge bundles alone, stays one."""
+    return ({"torch": "full", "openvino": "full"} if _has("torch") else EDGE_EXTRAS).get(engine, engine)
 
 
 def install_command(*extras: str) -> str:

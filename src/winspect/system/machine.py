@@ -122,6 +122,8 @@ def describe_machine(device: str) -> dict[str, Any]:
     import torch
 
     cpu, releases = cpu_features(), versions()
+    kind, _, number = device.partition(":")
+    accelerator = getattr(torch, kind).get_device_name(int(number or 0)) if kind in ("cuda", "npu") else None
     return {
         "system": platform.system(),
         "processor": platform.machine(),
@@ -129,20 +131,11 @@ def describe_machine(device: str) -> dict[str, Any]:
         "cpu_features": " ".join(name for name, has in cpu.flags.items() if has),
         "cores": cpu.cores,
         "memory_mb": memory_mb(),
-        "accelerator": _accelerator(device),
+        "accelerator": accelerator,
         "python": releases["python"],
         "torch": str(torch.__version__),  # with its build, which the installed package's own version leaves out
         **{name: releases[name] for name in ("open_clip", "openvino", "onnxruntime", "nncf", "torch_npu", "numpy")},
     }
-
-
-def _accelerator(device: str) -> str | None:
-    kind, _, number = device.partition(":")
-    if kind not in ("cuda", "npu"):
-        return None
-    import torch
-
-    return str(getattr(torch, kind).get_device_name(int(number or 0)))
 
 
 def release_of(*distributions: str) -> str | None:

@@ -11,7 +11,10 @@ import logging
 import os
 import sys
 import unicodedata
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
@@ -63,6 +66,15 @@ def say(message: object) -> None:
 def show(*lines: object) -> None:
     """Print lines of a result on stdout."""
     print("\n".join(map(printable, lines)))
+
+
+def progress_bar(items: Iterable[Item], name: str, total: int, *, shown: bool) -> Iterable[Item]:
+    """Hand the items through; with ``shown``, and ``total`` above 0, count them on stderr, where that is a terminal."""
+    if not shown or not total:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, name, total=total, unit="picture", file=sys.stderr, disable=None, leave=False)
 
 
 def open_streams() -> None:

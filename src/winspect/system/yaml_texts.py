@@ -7,6 +7,7 @@ a date is text.
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import lru_cache
 from typing import Any
 
@@ -31,29 +32,25 @@ def parse_yaml(text: str, where: str, *, need: str = "a YAML file") -> Any:
     Raises:
         SettingsError: it is not YAML, is over a limit, or holds an alias, a tag or a key twice; says where.
     """
-    return _read(text, where, construct=True, need=need)
+    return _read(text, where, "get_single_data", need)
 
 
 def compose_yaml(text: str, where: str) -> Any:
     """The node of a YAML text, its scalars as they are written (``01`` stays ``01``); None for an empty text. Errors as
     in :func:`parse_yaml`."""
-    return _read(text, where, construct=False, need="a YAML file")
+    return _read(text, where, "get_single_node", "a YAML file")
 
 
-def _read(text: str, where: str, *, construct: bool, need: str) -> Any:
+def _read(text: str, where: str, method: str, need: str) -> Any:
     import yaml
 
     if len(text) > LONGEST:
         raise SettingsError(f"{where}: got {len(text)} characters of YAML, need at most {LONGEST}: leave out the rest")
-    loader = None
     try:
-        loader = _loader()(text)
-        return loader.get_single_data() if construct else loader.get_single_node()
+        with closing(_loader()(text)) as loader:
+            return getattr(loader, method)()
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two of numbers
         raise SettingsError(f"{where}: not {need}: {' '.join(str(error).split())[:400]}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 @lru_cache(maxsize=1)
@@ -62,6 +59,7 @@ def _loader() -> Any:
 
     class Loader(yaml.SafeLoader):
         depth = 0
+        close = yaml.SafeLoader.dispose
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             event = self.peek_event()

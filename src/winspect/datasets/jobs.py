@@ -17,7 +17,7 @@ from winspect.datasets.items import Dataset, choose_categories, dataset_of
 from winspect.datasets.layouts import LAYOUTS, MASKS_FOLDER
 from winspect.datasets.masks import decode_mask, encode_mask
 from winspect.datasets.tables import decode_text
-from winspect.datasets.trees import Tree, is_picture_of
+from winspect.datasets.trees import Tree
 from winspect.datasets.visa import BAD, SPLIT_FILE, read_split
 from winspect.errors import OutputError, SettingsError, SourceError
 from winspect.system.files import output_error, replacing
@@ -41,15 +41,16 @@ class Job:
 
 
 def plan_visa(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
-    """The files of VisA, raw (by its split file) or converted already."""
-    prefix = _split_prefix(tree)
-    if prefix is None:
+    """The files of VisA, raw (by its split file, in whichever folder) or converted already."""
+    places = [name for name in tree.names() if f"/{name}".endswith(f"/{SPLIT_FILE}")]
+    if not places:
         try:
             return plan_layout(tree, categories)
         except SourceError as error:
             raise SourceError(f"{error}; or VisA as it is downloaded, with {SPLIT_FILE}") from error
-    where = f"{tree.root}/{prefix}{SPLIT_FILE}"
-    split = read_split(decode_text(tree.read(prefix + SPLIT_FILE), where), where)
+    split_file = min(places, key=len)
+    prefix, where = split_file.removesuffix(SPLIT_FILE), f"{tree.root}/{split_file}"
+    split = read_split(decode_text(tree.read(split_file), where), where)
     jobs = []
     for item in dataset_of("visa", tree.root, split, categories).items:
         target = f"{item.category}/{item.split}/{item.defect_type}/{item.path.name}"
@@ -60,21 +61,13 @@ def plan_visa(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
     return jobs
 
 
-def _split_prefix(tree: Tree) -> str | None:
-    """The folder, with its slash, that holds the split file: the tree itself or one in it."""
-    if tree.size_bytes(SPLIT_FILE) is not None:
-        return ""
-    places = [name for name in tree.names() if name.endswith(f"/{SPLIT_FILE}")]
-    return min(places, key=len).removesuffix(SPLIT_FILE) if places else None
-
-
 def plan_layout(tree: Tree, categories: Sequence[str] | None) -> list[Job]:
     """The files of the MVTec AD layout, wherever in the tree it starts, its folders' names in any case; every picture
     and mask is taken as it is."""
     found: dict[str, list[Job]] = {}
     for name in tree.names():
         match = _LAYOUT.fullmatch(name)
-        if match and is_picture_of(tree, name):
+        if match and tree.is_picture(name):
             category = match[1] or tree.title
             found.setdefault(category, []).append(Job(name, f"{category}/{match[2].lower()}{match[3]}"))
     if not found:

@@ -1,8 +1,8 @@
-"""Where pictures are prepared from: a folder or a tar, read only, file by file under names with ``/``; and which of
-its files a reader leaves out."""
+"""Where pictures are prepared from, a folder or a tar, read only; and which of its files a reader leaves out."""
 
 from __future__ import annotations
 
+import io
 import lzma
 import os
 import tarfile
@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from winspect.datasets.folders import check_root, is_mask_folder, masked_stem
 from winspect.datasets.items import Dataset
@@ -28,54 +29,73 @@ _LARGEST_FILE = 1_000_000_000  # bytes of a picture; a header of 512 can ask for
 _TAR_TROUBLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError)
 
 
-class FolderTree:
-    """A folder. Links to folders are followed, but not round a loop.
+class Tree:
+    """A folder or a tar, file by file under names with ``/``; hidden files are left out.
+
+    Args:
+        root: the folder, or the tar.
+        tar: the tar, opened.
 
     Attributes:
-        root: the folder.
-        title: its name, for a category that has none.
+        title: name of the folder or the tar, for a category that has none.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.title = check_root(root), root.resolve().name
+    def __init__(self, root: Path, tar: tarfile.TarFile | None = None) -> None:
+        self.root, self._tar = root, tar
+        self.title = root.resolve().name if tar is None else root.name.partition(".tar")[0]
+        self._members = {} if tar is None else dict(_members(root, tar))
 
     def names(self) -> list[str]:
-        """Every file, sorted; hidden ones are left out."""
-        return sorted(_walk(self.root))
+        """Every file, sorted."""
+        return sorted(_walk(self.root) if self._tar is None else self._members)
 
     def place(self, name: str) -> str:
-        """The file's name in messages."""
-        return str(self.root / name)
+        """A file's name in messages."""
+        return str(self.root / name) if self._tar is None else f"{self.root}:{name}"
 
     def path(self, name: str) -> Path | None:
         """The file itself; None in a tar."""
-        return self.root / name
+        return self.root / name if self._tar is None else None
 
     def position(self, name: str) -> int:
         """Offset in a tar: a compressed one that is read out of turn is decompressed from the start again."""
-        return 0
+        return self._members[name].offset_data if name in self._members else 0
 
     def size_bytes(self, name: str) -> int | None:
-        """The file's size, or None when it is not there."""
+        """A file's size, or None when it is not there."""
         try:
-            return (self.root / name).stat().st_size
-        except OSError:
+            return (self.root / name).stat().st_size if self._tar is None else self._members[name].size
+        except (KeyError, OSError):
             return None
 
     def read(self, name: str, size: int = -1) -> bytes:
-        """The file's bytes, or its first ``size``.
+        """A file's bytes, or its first ``size``.
 
         Raises:
             PictureError: it cannot be read.
         """
+        fix = "check the file" if self._tar is None else "get the archive again"
         try:
-            with open_file(self.root / name) as file:
+            with open_file(self.root / name) if self._tar is None else _extract(self._tar, self._members[name]) as file:
                 return file.read(size)
-        except OSError as error:
-            raise PictureError(self.place(name), f"cannot be read ({error.strerror}): check the file") from error
+        except (KeyError, *_TAR_TROUBLE) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise PictureError(self.place(name), f"cannot be read ({reason}): {fix}") from error
+
+    def is_picture(self, name: str) -> bool:
+        """Whether a file is a picture: by its name where that tells, else by its first bytes."""
+        known = picture_by_name(name)
+        if known is not None:
+            return known
+        try:
+            return format_of(self.read(name, START_BYTES)) is not None
+        except PictureError:
+            return False
 
 
 def _walk(root: Path) -> Iterator[str]:
+    """Names of a folder's files. Links to folders are followed, but not round a loop."""
+
     def refuse(error: OSError) -> None:
         raise SourceError(f"{error.filename}: cannot be searched ({error.strerror}): check your rights") from error
 
@@ -89,67 +109,22 @@ def _walk(root: Path) -> Iterator[str]:
         yield from (prefix.removeprefix("./") + name for name in files if not is_hidden(name))
 
 
-class TarTree:
-    """A tar, compressed or not, with the methods of :class:`FolderTree`.
-
-    Nothing is ever extracted by the names in it: links and devices are left out, and names that lead outside refused.
-    """
-
-    def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
-        self.root, self.title = path, path.name.partition(".tar")[0]
-        self._tar = tar
-        self._members: dict[str, tarfile.TarInfo] = {}
-        for member in tar.getmembers():
-            parts = member.name.replace("\\", "/").split("/")
-            if ".." in parts or parts[0] == "":
-                raise SourceError(
-                    f"{path}: holds {member.name!r}, which leads outside: get the archive from its makers"
-                )
-            if member.isreg() and not any(is_hidden(part) for part in parts if part != "."):
-                self._members["/".join(part for part in parts if part not in ("", "."))] = member
-
-    def names(self) -> list[str]:
-        return sorted(self._members)
-
-    def place(self, name: str) -> str:
-        return f"{self.root}:{name}"
-
-    def path(self, name: str) -> Path | None:
-        return None
-
-    def position(self, name: str) -> int:
-        member = self._members.get(name)
-        return member.offset_data if member else 0
-
-    def size_bytes(self, name: str) -> int | None:
-        member = self._members.get(name)
-        return member.size if member else None
-
-    def read(self, name: str, size: int = -1) -> bytes:
-        member = self._members.get(name)
-        if member is not None and size < 0 and (member.issparse() or member.size > _LARGEST_FILE):
-            what = "a sparse file" if member.issparse() else "a file"
-            reason = f"{what} of {member.size} bytes, need a stored one of at most {_LARGEST_FILE}: leave it out"
-            raise PictureError(self.place(name), reason)
-        try:
-            file = self._tar.extractfile(self._members[name])
-            return file.read(size) if file else b""
-        except (KeyError, *_TAR_TROUBLE) as error:
-            raise PictureError(self.place(name), f"cannot be read ({error}): get the archive again") from error
+def _members(path: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """A tar's files by name. Nothing is ever extracted by these names: links and devices are left out, and names that
+    lead outside refused."""
+    for member in tar.getmembers():
+        parts = member.name.replace("\\", "/").split("/")
+        if ".." in parts or parts[0] == "":
+            raise SourceError(f"{path}: holds {member.name!r}, which leads outside: get the archive from its makers")
+        if member.isreg() and not any(is_hidden(part) for part in parts if part != "."):
+            yield "/".join(part for part in parts if part not in ("", ".")), member
 
 
-Tree = FolderTree | TarTree
-
-
-def is_picture_of(tree: Tree, name: str) -> bool:
-    """Whether a file of a tree is a picture: by its name where that tells, else by its first bytes."""
-    known = picture_by_name(name)
-    if known is not None:
-        return known
-    try:
-        return format_of(tree.read(name, START_BYTES)) is not None
-    except PictureError:
-        return False
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    if member.issparse() or member.size > _LARGEST_FILE:
+        what = "a sparse file" if member.issparse() else "a file"
+        raise ValueError(f"{what} of {member.size} bytes, need a stored one of at most {_LARGEST_FILE}")
+    return tar.extractfile(member) or io.BytesIO()
 
 
 @contextmanager
@@ -160,7 +135,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
         SourceError: it is not there, not a tar, or a tar that is cut off or holds names that lead outside.
     """
     if path.is_dir() or not path.exists():
-        yield FolderTree(path)
+        yield Tree(check_root(path))
         return
     try:
         check_file(path)
@@ -169,7 +144,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
         raise SourceError(f"{path}: not a tar, or cut off at its start ({error}): get the archive again") from error
     with tar:
         _check_whole(path, tar)
-        yield TarTree(path, tar)
+        yield Tree(path, tar)
 
 
 def _check_whole(path: Path, tar: tarfile.TarFile) -> None:
@@ -205,14 +180,14 @@ def left_out_of(tree: Tree, taken: Iterable[str], categories: Sequence[str] | No
     names = [name for name in tree.names() if name not in taken and not _is_mask(name)]
     if categories and _below(taken, categories):
         names = _below(names, categories)
-    pictures = {name: tree.place(name) for name in names if is_picture_of(tree, name)}
+    pictures = {name: tree.place(name) for name in names if tree.is_picture(name)}
     return list(pictures.values()), count_left_out(name for name in names if name not in pictures)
 
 
 def left_out_by(dataset: Dataset, categories: Sequence[str] | None) -> _LeftOut:
     """The files below a data set's root that are no item's picture or mask."""
     taken = (path.relative_to(dataset.root).as_posix() for path in dataset.paths if path.is_relative_to(dataset.root))
-    return left_out_of(FolderTree(dataset.root), taken, categories)
+    return left_out_of(Tree(check_root(dataset.root)), taken, categories)
 
 
 def _is_mask(name: str) -> bool:

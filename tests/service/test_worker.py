@@ -104,10 +104,11 @@ def test_what_nobody_raised_on_purpose_stays_in_the_log(worker, caplog):
 
 def test_an_error_while_preparing_is_the_picture_s_own(worker, caplog):
     own, near = worker
-    own.do(1, "check", ([Question("a.png", grey(5), "", 0.0), Question("b.png", b"bad", "", 0.0)],))
-    _, _, (broken, bad) = near.recv()
+    for number, content in enumerate((grey(5), b"bad")):
+        own.do(number, "check", ([Question(f"{number}.png", content, "", 0.0)],))
+    (_, _, broken), (_, _, bad) = near.recv(), near.recv()
     assert isinstance(broken, ServiceError) and "NoneType" in caplog.text
-    assert isinstance(bad, PictureError) and bad.path == "b.png"
+    assert isinstance(bad, PictureError) and bad.path == "1.png"
 
 
 def test_it_uses_as_many_threads_as_the_options_say():

@@ -1,6 +1,7 @@
 """Backend of the HTTP layer: questions in, answers out; references and calibrations that outlive a restart.
 
-All methods belong to one event loop. Class names are taken as callers give them; see :func:`class_key`.
+All methods belong to one event loop. Class names are taken as callers give them (see :func:`class_key`); each method
+that takes one raises ClassNameError for what is no class, and UnknownClass for a class that is not served.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Backend:
             Overloaded: at once, when the queue is full or the deadline cannot be kept.
             DeadlineExceeded: the deadline passed, in the queue or under way.
             NotReady: loading, restarting or draining, or the process died under the picture.
-            UnknownClass, ClassNameError, PictureError, SettingsError: the caller's mistake.
+            PictureError, SettingsError: the caller's mistake.
         """
         key = self._key(question.category_name)
         self.fleet.check_ready()
@@ -197,7 +198,7 @@ class Backend:
         return [await self.class_info(key) for key in sorted(keys)]
 
     async def class_info(self, category_name: str) -> ClassInfo:
-        """A class, whether anything is stored of it or not; UnknownClass, ClassNameError as for :meth:`predict`."""
+        """A class, whether anything is stored of it or not."""
         key = self._key(category_name)
         counts = await self._count(key, "reference"), await self._count(key, "good")
         return ClassInfo(key, *counts, self._calibrations.state(key))
@@ -214,7 +215,7 @@ class Backend:
         Raises:
             ReferencesError: none, too many, or one that cannot be used.
             OutputError: the disk is full; nothing has changed.
-            NotReady, UnknownClass, ClassNameError: as for :meth:`predict`.
+            NotReady: as for :meth:`predict`.
         """
         key = self._key(category_name)
         if not pictures:
@@ -246,7 +247,7 @@ class Backend:
             SettingsError: too many.
             PictureError: one cannot be used; none is stored.
             OutputError: the disk is full; none is stored.
-            NotReady, UnknownClass, ClassNameError: as for :meth:`predict`.
+            NotReady: as for :meth:`predict`.
         """
         key = self._key(category_name)
         await self.fleet.check_pictures(pictures)
@@ -270,7 +271,7 @@ class Backend:
 
         Raises:
             SettingsError: a rate out of range, too few pictures for it, or a calibration of the class is running.
-            NotReady, UnknownClass, ClassNameError: as for :meth:`predict`.
+            NotReady: as for :meth:`predict`.
         """
         key = self._key(category_name)
         self.fleet.check_ready()

@@ -206,12 +206,9 @@ def _is_reachable(listener: socket.socket) -> bool:
 def _check_tls(settings: ServiceSettings) -> None:
     if settings.tls_cert is None or settings.tls_key is None:
         return
-    for path in (settings.tls_cert, settings.tls_key):
-        try:
-            check_file(path)
-        except OSError as error:
-            raise SettingsError(f"{path}: cannot read this TLS file: {error.strerror}") from error
     try:
+        for path in (settings.tls_cert, settings.tls_key):
+            check_file(path)
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
             settings.tls_cert,
             settings.tls_key,
@@ -223,6 +220,8 @@ def _check_tls(settings: ServiceSettings) -> None:
             f"{settings.tls_cert}, {settings.tls_key}: no certificate and key that belong together ({reason}); need "
             "PEM files, the key without a password"
         ) from error
+    except OSError as error:
+        raise SettingsError(f"{error.filename}: cannot read this TLS file: {error.strerror}") from error
 
 
 def _allow_connections() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
@@ -19,7 +19,7 @@ from winspect.service.http.api_v1 import add_v1
 from winspect.service.http.api_v2 import add_v2
 from winspect.service.http.callers import Callers, read_keys
 from winspect.service.http.guard import Exchange, Guard
-from winspect.service.http.metrics import TEXT_FORMAT, Metrics
+from winspect.service.http.metrics import Metrics
 from winspect.service.http.openapi import request_schemas
 from winspect.service.http.page import add_page
 from winspect.service.http.refusals import Refused, answer_error
@@ -28,8 +28,7 @@ from winspect.service.settings import ServiceSettings
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
 
-logger = logging.getLogger(__name__)
-
+_TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"  # which every Prometheus reads
 _DESCRIPTION = (
     "Finds defects in pictures of parts with no training, or with a few good samples. Scores run from 0 to 1; 1 is "
     "most anomalous. `/v2` is the Open Inference Protocol with the binary tensor data extension."
@@ -71,7 +70,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False)
     async def read_metrics() -> Response:
-        return Response(metrics.text(), headers={"Content-Type": TEXT_FORMAT})
+        return Response(generate_latest(metrics.registry), headers={"Content-Type": _TEXT_FORMAT})
 
     def count(exchange: Exchange) -> None:
         metrics.exchange(exchange, _endpoint(app, exchange))

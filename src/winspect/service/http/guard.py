@@ -100,9 +100,10 @@ class Exchange:
         self._guard, self._scope, self._receive, self._send = guard, scope, receive, send
         self._began = time.monotonic()
         self._body_deadline = self._began + guard.body_timeout_s
-        self._has_come = self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers
-        self._whole, self._gone = asyncio.Event(), asyncio.Event()
-        self._hung_up = self._closes = False
+        self._whole, self._gone = asyncio.Event(), asyncio.Event()  # no more of the body comes; the client has hung up
+        if self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers:
+            self._whole.set()
+        self._closes = False
 
     @property
     def seconds(self) -> float:
@@ -111,7 +112,7 @@ class Exchange:
 
     async def run(self) -> None:
         """Let the service answer, unless the client hangs up before it has."""
-        if self._has_come:  # nobody waits long for the answer to a request without a body
+        if self._whole.is_set():  # nobody waits long for the answer to a request without a body
             await self._guard.app(self._scope, self._receive, self.send)
             return
         work: asyncio.Task[None] = asyncio.create_task(
@@ -125,14 +126,14 @@ class Exchange:
             raise Refused(503, "the service is ending", headers={"Retry-After": "1"}) from None
         finally:
             await _stop(watch)
-        if self._hung_up and not self.is_answered:
+        if self._gone.is_set() and not self.is_answered:
             await _stop(work)
         else:
             await work
 
     async def receive(self) -> Message:
         """The next piece of the body, within the limits; then the client's hanging up."""
-        if self._has_come:
+        if self._whole.is_set():
             await self._gone.wait()
             return {"type": "http.disconnect"}
         try:
@@ -142,7 +143,7 @@ class Exchange:
             seconds = self._guard.body_timeout_s
             raise Refused(408, f"the request's body was not here after {seconds:g} s; send it faster") from None
         if message["type"] == "http.disconnect":
-            self._hung_up = True
+            self._gone.set()
             self._whole.set()
             return message
         size = len(message.get("body", b""))
@@ -153,21 +154,20 @@ class Exchange:
         if self._guard.held_bytes > UPLOADS_AT_ONCE * self._guard.max_upload_bytes:
             raise Overloaded("too much is being uploaded at once; try again", 1.0)
         if not message.get("more_body", False):
-            self._has_come = True
             self._whole.set()
         return message
 
     async def _watch(self) -> None:
         """Return when the client has hung up."""
         await self._whole.wait()
-        while not self._hung_up:
-            self._hung_up = (await self._receive())["type"] == "http.disconnect"
-        self._gone.set()
+        while not self._gone.is_set():
+            if (await self._receive())["type"] == "http.disconnect":
+                self._gone.set()
 
     async def send(self, message: Message) -> None:
         """Pass on the answer; one that is given before the body was whole closes the connection."""
         if message["type"] == "http.response.start":
-            self.is_answering, self.status, self._closes = True, message["status"], not self._has_come
+            self.is_answering, self.status, self._closes = True, message["status"], not self._whole.is_set()
             headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
             message = {**message, "headers": [*headers, (b"connection", b"close")] if self._closes else headers}
         elif not message.get("more_body", False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
 from winspect.service.contract import Answer
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
@@ -80,7 +79,3 @@ class Metrics:
         self._compute_seconds.observe(compute_seconds)
         if error is not None:
             self._execution_errors.inc()
-
-    def text(self) -> bytes:
-        """The text format 0.0.4, which every Prometheus reads."""
-        return generate_latest(self.registry)

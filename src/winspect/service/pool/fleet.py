@@ -180,9 +180,7 @@ class Fleet:
         """
         self.check_ready()
         questions = [Question(name, content, "", time.monotonic()) for name, content in pictures]
-        errors = await next(iter(self.lanes)).ask("check", questions)
-        if error := next((error for error in errors if error is not None), None):
-            raise error
+        await next(iter(self.lanes)).ask("check", questions)
 
     async def decode(self, question: Question) -> Prepared:
         """Decode a demanding picture: one after the other, apart from all others, each until its deadline.

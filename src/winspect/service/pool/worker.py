@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 _PAINTERS = 2
 _WARM_UP_SIDE = 256
 
-_Prepared = tuple[Prepared | Exception, float]
-"""A picture ready for the model, or what is wrong with it; and when that was done."""
+_Prepared = tuple[Prepared, float]
+"""A picture ready for the model, and since when."""
 
 
 def load_model(spec: ModelSpec, device: str | None) -> Any:
@@ -147,19 +147,14 @@ class Worker:
         self.model.forget(category_name)
         self._shown.pop(category_name, None)
 
-    def _check(self, questions: Sequence[Question]) -> list[Exception | None]:
-        """What is wrong with each picture. What is kept must not be demanding: it is decoded at every start."""
-        checked = [self._prepare(question, demanding="refuse")[0] for question in questions]
-        return [item if isinstance(item, Exception) else None for item in checked]
+    def _check(self, questions: Sequence[Question]) -> None:
+        """Raise what is wrong with a picture. What is kept must not be demanding: it is decoded at every start."""
+        for question in questions:
+            self._prepare(question, demanding="refuse")
 
     def _decode(self, question: Question) -> Prepared | None:
         """A demanding picture, ready for the model; None where nobody waits for it any more."""
-        if time.monotonic() >= question.deadline:
-            return None
-        item, _ = self._prepare(question)
-        if isinstance(item, Exception):
-            raise item
-        return item
+        return self._prepare(question)[0] if time.monotonic() < question.deadline else None
 
     def _warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
         """Build and run once what the first pictures of these classes need."""
@@ -184,13 +179,12 @@ class Worker:
     ) -> Ran | Callable[[], Ran]:
         """Score a batch of one key; where overlays are to be painted, what is left to do."""
         category_name, zero_shot, maps = questions[0].key
-        prepared = [future.result() for future in futures]
+        ready = [future.result() for future in futures if future.exception() is None]
         started = time.monotonic()
         references = () if zero_shot else self._shown.get(category_name, ())
-        usable = [item for item, _ in prepared if not isinstance(item, Exception)]
-        scored = iter(self._results(usable, category_name, zero_shot, maps))
-        results = [item if isinstance(item, Exception) else next(scored) for item, _ in prepared]
-        if usable:
+        scored = iter(self._results([item for item, _ in ready], category_name, zero_shot, maps))
+        results = [_public(error) if (error := future.exception()) else next(scored) for future in futures]
+        if ready:
             self._note_use(category_name)
         seconds = time.monotonic() - started
         levels = self.model.good_levels(category_name) if maps and references else ()
@@ -211,7 +205,7 @@ class Worker:
 
         def ran() -> Ran:
             answers = list(map(answer, questions, results))
-            return Ran(answers, max(at for _, at in prepared) - arrived, seconds)
+            return Ran(answers, max((since for _, since in ready), default=arrived) - arrived, seconds)
 
         return ran if any(question.overlay for question in questions) else ran()
 
@@ -228,7 +222,6 @@ class Worker:
     # -- scoring
 
     def _prepare(self, question: Question, demanding: Demanding = "elsewhere") -> _Prepared:
-        item: Prepared | Exception
         if isinstance(question.picture, Prepared):
             return question.picture, time.monotonic()
         try:
@@ -239,13 +232,10 @@ class Worker:
                 keep_rgb=question.overlay,
                 demanding=demanding,
             )
-            rgb = None if item.rgb is None else smaller_picture(item.rgb, self.settings.overlay_side)
-            item = replace(item, name=question.name, rgb=rgb)
         except PictureError as error:
-            item = type(error)(question.name, error.reason)
-        except Exception as error:
-            item = _public(error)
-        return item, time.monotonic()
+            raise type(error)(question.name, error.reason) from error
+        rgb = None if item.rgb is None else smaller_picture(item.rgb, self.settings.overlay_side)
+        return replace(item, name=question.name, rgb=rgb), time.monotonic()
 
     def _results(
         self, items: Sequence[Prepared], category_name: str, zero_shot: bool, maps: bool
@@ -279,7 +269,7 @@ def _painted(answer: Answer) -> Answer | Exception:
     return replace(answer, judgement=judgement, overlay_png=png)
 
 
-def _public(error: Exception) -> Exception:
+def _public(error: BaseException) -> Exception:
     """An error that callers may see. What nobody raised on purpose goes to the log, and is named there only."""
     if isinstance(error, WinspectError):
         return error

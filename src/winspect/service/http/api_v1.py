@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from winspect.service.contract import Answer, Question, UnknownClass, class_key
+from winspect.service.contract import Answer, UnknownClass, class_key
 from winspect.service.http import models, openapi
 from winspect.service.http.forms import read_form
-from winspect.service.http.inspecting import MAP_PIXELS, REPLY_PIXELS, inspect_all, to_json
+from winspect.service.http.inspecting import MAP_PIXELS, REPLY_PIXELS, deadline_of, inspect_all, to_json
 from winspect.service.http.metrics import Metrics
 from winspect.service.http.refusals import Refused
 from winspect.service.settings import ServiceSettings
@@ -44,11 +43,7 @@ def add_v1(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
         form: models.PredictForm = await _pictures_form(request, models.PredictForm, settings)
         asked = form.model_dump(include={"threshold", "overlay", "boxes", "pixel_threshold", "min_area", "zero_shot"})
         deadline = deadline_of(form.deadline_ms, 1e-3, settings)
-        questions = [
-            Question(name, content, form.class_name, deadline, maps=form.map, **asked)
-            for name, content in form.pictures
-        ]
-        answers = await inspect_all(backend, metrics, questions)
+        answers = await inspect_all(backend, metrics, form.pictures, form.class_name, deadline, maps=form.map, **asked)
         if form.overlay or form.map:  # megabytes to encode: not in the thread that answers everyone
             return await asyncio.to_thread(_rows, answers, form)
         return _rows(answers, form)
@@ -165,21 +160,6 @@ async def _pictures_form(request: Request, model: type[models.Body], settings: S
     if "pictures" not in fields:
         raise Refused(422, "got no pictures; send one or more files in the field 'pictures'")
     return model.read(fields)
-
-
-def deadline_of(asked: float | None, unit_s: float, settings: ServiceSettings) -> float:
-    """When an answer is due, on :func:`time.monotonic`'s clock, counted from now: the request is whole.
-
-    Args:
-        asked: in units of ``unit_s``; None, and more than the service's own deadline, are that one.
-
-    Raises:
-        Refused: 422, not above 0.
-    """
-    if asked is not None and asked <= 0:
-        raise Refused(422, f"the deadline: got {asked:g}, need a number above 0")
-    seconds = settings.deadline_s if asked is None else min(asked * unit_s, settings.deadline_s)
-    return time.monotonic() + seconds
 
 
 def _rows(answers: list[Answer], form: models.PredictForm) -> Response:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import numpy as np
 from fastapi import FastAPI, Path, Request
 from starlette.responses import JSONResponse, Response
 
 from winspect._version import __version__
-from winspect.service.contract import Answer, Question
+from winspect.service.contract import Answer
 from winspect.service.http import models_v2 as models
 from winspect.service.http import openapi
-from winspect.service.http.api_v1 import deadline_of
-from winspect.service.http.inspecting import MAP_PIXELS, REPLY_PIXELS, inspect_all, row_with_p_value, small_map
+from winspect.service.http.inspecting import (
+    MAP_PIXELS,
+    REPLY_PIXELS,
+    deadline_of,
+    inspect_all,
+    row_with_p_value,
+    small_map,
+)
 from winspect.service.http.metrics import Metrics
 from winspect.service.http.models_v2 import ENCODED, MAP, PIXELS, InferRequest
 from winspect.service.http.refusals import Refused
@@ -25,11 +31,16 @@ from winspect.service.settings import ServiceSettings
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
 
-_INPUTS = {ENCODED: ("BYTES", [-1]), PIXELS: ("UINT8", [-1, -1, -1, 3])}
-_OUTPUTS = {
-    name: ("BYTES" if name in TEXTS else "FP32", [-1, -1, -1] if name == MAP else [-1])
-    for name in ("anomaly_score", "verdict", "p_value", "error", "warning", MAP)
-}
+_INPUTS = [
+    models.TensorMetadata(name=ENCODED, datatype="BYTES", shape=[-1]),
+    models.TensorMetadata(name=PIXELS, datatype="UINT8", shape=[-1, -1, -1, 3]),
+]
+_OUTPUTS = [
+    models.TensorMetadata(
+        name=name, datatype="BYTES" if name in TEXTS else "FP32", shape=[-1, -1, -1] if name == MAP else [-1]
+    )
+    for name in get_args(models.OutputName)
+]
 ModelName = Annotated[str, Path(description="There is one model.", json_schema_extra={"enum": [MODEL]})]
 _SMALL = 2**16
 """Bytes of a request that is read at once; larger ones are read in another thread than the one that answers all."""
@@ -75,9 +86,7 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
     )
     async def model(name: ModelName) -> models.ModelMetadata:
         known(name)
-        return models.ModelMetadata(
-            name=MODEL, platform="winspect", inputs=_metadata(_INPUTS), outputs=_metadata(_OUTPUTS)
-        )
+        return models.ModelMetadata(name=MODEL, platform="winspect", inputs=_INPUTS, outputs=_OUTPUTS)
 
     @app.get(
         "/v2/models/{name}/ready",
@@ -109,21 +118,10 @@ def add_v2(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
         asked, pictures = await _off_thread(len(body), parse, body, header_length, settings.max_pictures)
         del body
         outputs, parameters = outputs_of(asked), asked.parameters
+        named = [(f"{ENCODED}[{number}]", picture) for number, picture in enumerate(pictures)]
         deadline, needs_maps = deadline_of(parameters.timeout, 1e-6, settings), MAP in outputs
-        questions = [
-            Question(
-                f"{ENCODED}[{number}]",
-                picture,
-                parameters.class_name,
-                deadline,
-                threshold=parameters.threshold,
-                maps=needs_maps,
-                boxes="none",
-                zero_shot=parameters.zero_shot,
-            )
-            for number, picture in enumerate(pictures)
-        ]
-        answers = await inspect_all(backend, metrics, questions)
+        options = {"maps": needs_maps, "boxes": "none", **parameters.model_dump(include={"threshold", "zero_shot"})}
+        answers = await inspect_all(backend, metrics, named, parameters.class_name, deadline, **options)
         content, json_length = await _off_thread(_SMALL + 1 if needs_maps else 0, _reply, asked.id, answers, outputs)
         if json_length is None:
             return Response(content, media_type="application/json")
@@ -134,10 +132,6 @@ def _readiness(*statuses: int) -> dict[int | str, dict[str, Any]]:
     described = openapi.errors(503, *statuses, v2=True)
     described[503]["model"] = dict[str, Any]  # it also says what is not ready
     return described
-
-
-def _metadata(tensors: Mapping[str, tuple[str, list[int]]]) -> list[models.TensorMetadata]:
-    return [models.TensorMetadata(name=name, datatype=kind, shape=shape) for name, (kind, shape) in tensors.items()]
 
 
 async def _off_thread(size: int, function: Any, *arguments: Any) -> Any:

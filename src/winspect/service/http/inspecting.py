@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from winspect.calibration import DecisionRule, RegionRule
+from winspect.calibration import DecisionRule
 from winspect.calibration.judgement import check_threshold
 from winspect.errors import PictureError
 from winspect.methods.registry import method_of
@@ -17,6 +18,8 @@ from winspect.methods.result import Result, shrunk, smaller_size
 from winspect.outputs.rows import row_of
 from winspect.service.contract import Answer, Question
 from winspect.service.http.metrics import Metrics
+from winspect.service.http.refusals import Refused
+from winspect.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
@@ -27,23 +30,46 @@ REPLY_PIXELS = 4 * MAP_PIXELS
 """Pixels of all maps of one answer."""
 
 
-async def inspect_all(backend: Backend, metrics: Metrics, questions: Sequence[Question]) -> list[Answer]:
+def deadline_of(asked: float | None, unit_s: float, settings: ServiceSettings) -> float:
+    """When an answer is due, on :func:`time.monotonic`'s clock, counted from now: the request is whole.
+
+    Args:
+        asked: in units of ``unit_s``; None, and more than the service's own deadline, are that one.
+
+    Raises:
+        Refused: 422, not above 0.
+    """
+    if asked is not None and asked <= 0:
+        raise Refused(422, f"the deadline: got {asked:g}, need a number above 0")
+    seconds = settings.deadline_s if asked is None else min(asked * unit_s, settings.deadline_s)
+    return time.monotonic() + seconds
+
+
+async def inspect_all(
+    backend: Backend,
+    metrics: Metrics,
+    pictures: Sequence[tuple[str, bytes | np.ndarray]],
+    class_name: str,
+    deadline: float,
+    **asked: Any,
+) -> list[Answer]:
     """Inspect the pictures of a request. Those that cannot be used have an error in their result; the others go on.
 
     Args:
-        questions: alike but for their pictures.
+        pictures: names, and files or pixels.
+        asked: what else is asked about each; see :class:`Question`.
 
     Raises:
         PictureError: the only picture cannot be used.
-        SettingsError: a threshold that no score of the recipe reaches, or an area out of range.
+        SettingsError: a threshold that no score of the recipe reaches.
         WinspectError: the request as a whole cannot be answered (overload, deadline, class); the rest is dropped.
     """
+    questions = [Question(name, picture, class_name, deadline, **asked) for name, picture in pictures]
     first = questions[0]
     if first.threshold is not None or first.pixel_threshold is not None:
         score_range = method_of((await backend.info())["recipe"]).score_range
         check_threshold(first.threshold, score_range)
         check_threshold(first.pixel_threshold, score_range, "pixel_threshold")
-    RegionRule(min_area=first.min_area)  # refuses a value out of range
     tasks = [asyncio.ensure_future(_inspect(backend, question)) for question in questions]
     try:
         answers = await asyncio.gather(*tasks)

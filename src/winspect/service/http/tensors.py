@@ -161,26 +161,26 @@ def render(
     """
     described, binary = [], []
     for name, is_binary in outputs.items():
-        entry, data = _texts(tensors[name]) if name in TEXTS else _numbers(tensors[name], not is_binary)
+        is_text = name in TEXTS
+        values: Any = tensors[name] if is_text else np.asarray(tensors[name], dtype="<f4")  # None becomes NaN
+        entry: dict[str, Any] = {
+            "name": name,
+            "datatype": "BYTES" if is_text else "FP32",
+            "shape": list(np.shape(values)),
+        }
         if is_binary:
-            del entry["data"]
-            entry["parameters"] = {"binary_data_size": len(data)}
-            binary.append(data)
-        described.append({"name": name, **entry})
+            binary.append(_joined(values) if is_text else values.tobytes())
+            entry["parameters"] = {"binary_data_size": len(binary[-1])}
+        elif is_text:
+            entry["data"] = values
+        else:  # JSON has no NaN
+            entry["data"] = [None if math.isnan(value) else value for value in values.ravel().tolist()]
+        described.append(entry)
     answer = {"model_name": MODEL, **({} if identifier is None else {"id": identifier}), "outputs": described}
     header = json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
     return b"".join((header, *binary)), len(header) if binary else None
 
 
-def _texts(texts: Any) -> tuple[dict[str, Any], bytes]:
-    """A tensor for JSON, and its bytes."""
+def _joined(texts: list[str]) -> bytes:
     encoded = [text.encode("utf-8", "backslashreplace") for text in texts]
-    data = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
-    return {"datatype": "BYTES", "shape": [len(texts)], "data": texts}, data
-
-
-def _numbers(numbers: Any, for_json: bool) -> tuple[dict[str, Any], bytes]:
-    """A tensor for JSON, which has no NaN, and its bytes; None becomes NaN. Listing a map's values takes long."""
-    values = np.asarray(numbers, dtype="<f4")  # None becomes NaN
-    listed = [None if math.isnan(value) else value for value in values.ravel().tolist()] if for_json else []
-    return {"datatype": "FP32", "shape": list(values.shape), "data": listed}, values.tobytes()
+    return b"".join(struct.pack("<I", len(text)) + text for text in encoded)

@@ -360,7 +360,7 @@ def test_events_of_a_moment_come_in_no_order_and_are_put_in_order(incoming, out)
             os.utime(picture(elsewhere / name), (1_700_000_000 + number,) * 2)
         for name in sorted(names):
             (elsewhere / name).rename(incoming / name)
-        time.sleep(0.3)  # for all events to have come
+        time.sleep(1)  # for all events to have come
         folder.listen()
         assert [arrival.name for arrival in folder.ready(5)] == names[:5]
 

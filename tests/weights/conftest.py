@@ -160,11 +160,13 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    # Where releases before 1.0 keep their own copy:
-    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    for name, value in (
+        ("constants.ENDPOINT", endpoint),
+        ("constants.HUGGINGFACE_CO_URL_TEMPLATE", template),
+        ("file_download.HUGGINGFACE_CO_URL_TEMPLATE", template),  # where releases before 1.0 keep a copy
+    ):
+        monkeypatch.setattr(f"huggingface_hub.{name}", value, raising=False)
     handler.endpoint = endpoint
     yield handler
     server.shutdown()

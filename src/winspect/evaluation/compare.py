@@ -61,6 +61,10 @@ class Comparison:
             two runs, whose categories decide.
         remarks: what to know of published figures.
         pictures: over all categories; None against published figures.
+
+    Raises:
+        SettingsError: the tolerance is out of range.
+        UsageError: there is no figure to compare.
     """
 
     baseline: str
@@ -72,6 +76,13 @@ class Comparison:
     pictures: Pictures | None
     mean_reasons: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.tolerance) and 0 <= self.tolerance <= 1):
+            got = f"tolerance: got {self.tolerance}"
+            raise SettingsError(f"{got}, need a fraction from 0 to 1; 0.01 is one percentage point")
+        if self.worst is None and self.within:
+            raise UsageError("no figure is defined in both: there is nothing to compare")
 
     @property
     def within(self) -> bool:
@@ -112,7 +123,6 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
         SettingsError: the tolerance is out of range.
         UsageError: the runs differ in data, recipe, shots or references (says which), or have no figure in common.
     """
-    _check_tolerance(tolerance)
     _refuse_different(baseline, other)
     ours, theirs = baseline.results["categories"], other.results["categories"]
     runs = {"baseline": baseline, "other": other}
@@ -126,7 +136,6 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
         if pictures.failed_in_one:
             reasons.append(f"{pictures.failed_in_one} pictures were judged in one run only")
         categories[name] = Category(figures, pictures, (*reasons, *_beyond(figures, tolerance)))
-    _refuse_nothing(categories)
     return Comparison(
         str(baseline.path),
         str(other.path),
@@ -151,7 +160,6 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
             set, number of shots (says which), or there is no figure to compare: the mean needs the run to have all
             categories.
     """
-    _check_tolerance(tolerance)
     different = different_conditions(table, run.results)
     entry = entry_for(table, run.results)
     if different or entry is None:
@@ -167,7 +175,6 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
     for name, figures in rows.items():
         concerned = [f"alarm: {alarm}" for category, alarm in alarms.items() if name in (category, "mean")]
         categories[name] = Category(figures, None, (*concerned, *_beyond(figures, tolerance)))
-    _refuse_nothing(categories)
     return Comparison(
         table.name,
         str(run.path),
@@ -198,17 +205,6 @@ def _beyond(figures: Mapping[str, Pair], tolerance: float) -> list[str]:
         if not pair.within(tolerance)
     }
     return [f"{metric} {words}" for metric, words in how.items()]
-
-
-def _check_tolerance(tolerance: float) -> None:
-    if not (math.isfinite(tolerance) and 0 <= tolerance <= 1):
-        raise SettingsError(f"tolerance: got {tolerance}, need a fraction from 0 to 1; 0.01 is one percentage point")
-
-
-def _refuse_nothing(categories: Mapping[str, Category]) -> None:
-    defined = any(pair.difference is not None for category in categories.values() for pair in category.figures.values())
-    if not defined and not any(category.reasons for category in categories.values()):
-        raise UsageError("no figure is defined in both: there is nothing to compare")
 
 
 def _refuse_different(baseline: Run, other: Run) -> None:

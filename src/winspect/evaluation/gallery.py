@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -60,27 +60,18 @@ def choose(rows: Iterable[Mapping[str, Any]], count: int) -> tuple[list[Choice],
         count: of each kind, at most.
     """
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (row["score"], row["path"]))
-    of_kind = {label: [row for row in scored if row["label"] == label] for label in ("normal", "anomalous")}
-    scores = {label: np.array([row["score"] for row in kind]) for label, kind in of_kind.items()}
-    every = np.array([row["score"] for row in scored])
+    normal, defective = ([row for row in scored if row["label"] == label] for label in ("normal", "anomalous"))
+    every, good, bad = (np.array([row["score"] for row in some]) for some in (scored, normal, defective))
 
-    def choice(row: Mapping[str, Any]) -> Choice:
-        is_defective = row["label"] == "anomalous"
-        others = scores["normal" if is_defective else "anomalous"]
-        worse = others >= row["score"] if is_defective else others <= row["score"]
+    def choice(row: Mapping[str, Any], others: np.ndarray, worse: np.ndarray) -> Choice:
         return Choice(row, 1 + int((every > row["score"]).sum()), len(every), int(worse.sum()), len(others))
 
-    lowest, highest = of_kind["anomalous"][:count], of_kind["normal"][::-1][:count]
-    return [choice(row) for row in lowest], [choice(row) for row in highest]
+    misses = [choice(row, good, good >= row["score"]) for row in defective[:count]]
+    return misses, [choice(row, bad, bad <= row["score"]) for row in normal[::-1][:count]]
 
 
-@dataclass(frozen=True)
-class View:
-    """A picture and its anomaly map, or why one of them is missing.
-
-    Attributes:
-        rgb: uint8 (height, width, 3). ``anomaly_map``: float (height, width), 1 is most anomalous.
-    """
+class View(NamedTuple):
+    """A picture, uint8 (height, width, 3), and its anomaly map, float (height, width); or why one is missing."""
 
     rgb: np.ndarray | None = None
     anomaly_map: np.ndarray | None = None
@@ -105,8 +96,7 @@ def score_again(model: WinCLIP, class_name: str, references: Sequence[Path]) -> 
         try:
             with results_of(model, paths, class_name, keep_pictures=True) as results:
                 for result in results:
-                    problem = None if result.error is None else str(result.error)
-                    yield View(result.picture_rgb, result.anomaly_map, problem)
+                    yield View(result.picture_rgb, result.anomaly_map, str(result.error) if result.error else None)
         finally:
             model.forget(class_name)
 

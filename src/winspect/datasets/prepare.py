@@ -22,7 +22,7 @@ from winspect.datasets.jobs import Job, make_file, new_file, plan_folders, plan_
 from winspect.datasets.masks import load_mask
 from winspect.datasets.official import OFFICIAL, count_items
 from winspect.datasets.packaged import PACKAGES, package_folder, read_cells
-from winspect.datasets.trees import left_out_by, left_out_of, open_tree
+from winspect.datasets.trees import Tree, left_out_by, left_out_of, open_tree
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.pictures.decoding import decode
 from winspect.system.files import make_folder
@@ -116,7 +116,11 @@ def prepare_dataset(
         summary.missing += [str(path) for path in dataset.missing()]
         masks_listed = False
     else:
-        jobs = _convert(kind, place, Path(out), categories, link, summary, progress)
+        with open_tree(place) as tree:
+            jobs = _plan(kind, tree, categories, summary)
+            _make(jobs, tree, Path(out), link, summary, progress)
+        if kind in PACKAGES:
+            _write_manifest(open_dataset(kind, place, categories=categories), jobs, Path(out))
         dataset = _open_made(kind, Path(out), jobs)
         masks_listed = any(job.is_mask for job in jobs)
     if verify:
@@ -150,42 +154,34 @@ def _check(kind: str, source: Any, out: Any, link: str, verify: bool) -> Path:
     return place
 
 
-def _convert(
-    kind: str,
-    source: Path,
-    out: Path,
-    categories: Sequence[str] | None,
-    link: str,
-    summary: Summary,
-    progress: bool,
-) -> list[Job]:
-    with open_tree(source) as tree:
-        if kind in PACKAGES:
-            packaged = open_dataset(kind, source, categories=categories)
-            jobs = plan_folders(packaged)
-        else:
-            jobs = (plan_visa if kind == "visa" else plan_layout)(tree, categories)
-            summary.left_out, summary.other_files = left_out_of(tree, (job.source for job in jobs), categories)
-        jobs = without_repeats(jobs, source)
-        if all(tree.size_bytes(job.source) is None for job in jobs):
-            problem = f"none of the {len(jobs)} files that the data set names is there, as {tree.place(jobs[0].source)}"
-            raise SourceError(f"{source}: {problem}: name the folder that holds them, or get the data set again")
-        make_folder(out)
-        in_turn = sorted(jobs, key=lambda job: tree.position(job.source))
-        for job in tqdm(in_turn, desc=f"prepare {kind}", unit="file", disable=not progress):
-            if tree.size_bytes(job.source) is None:
-                summary.missing.append(tree.place(job.source))
-                continue
-            try:
-                is_new = make_file(job, tree, out / job.target, link)
-            except PictureError as error:
-                summary.fail(error)
-            else:
-                summary.written += is_new
-                summary.kept += not is_new
+def _plan(kind: str, tree: Tree, categories: Sequence[str] | None, summary: Summary) -> list[Job]:
+    """The files to make."""
     if kind in PACKAGES:
-        _write_manifest(packaged, jobs, out)
+        jobs = plan_folders(open_dataset(kind, tree.root, categories=categories))
+    else:
+        jobs = (plan_visa if kind == "visa" else plan_layout)(tree, categories)
+        summary.left_out, summary.other_files = left_out_of(tree, (job.source for job in jobs), categories)
+    jobs = without_repeats(jobs, tree.root)
+    if all(tree.size_bytes(job.source) is None for job in jobs):
+        problem = f"none of the {len(jobs)} files that the data set names is there, as {tree.place(jobs[0].source)}"
+        raise SourceError(f"{tree.root}: {problem}: name the folder that holds them, or get the data set again")
     return jobs
+
+
+def _make(jobs: Sequence[Job], tree: Tree, out: Path, link: str, summary: Summary, progress: bool) -> None:
+    make_folder(out)
+    in_turn = sorted(jobs, key=lambda job: tree.position(job.source))
+    for job in tqdm(in_turn, desc=f"prepare {summary.dataset}", unit="file", disable=not progress):
+        if tree.size_bytes(job.source) is None:
+            summary.missing.append(tree.place(job.source))
+            continue
+        try:
+            is_new = make_file(job, tree, out / job.target, link)
+        except PictureError as error:
+            summary.fail(error)
+        else:
+            summary.written += is_new
+            summary.kept += not is_new
 
 
 def _open_made(kind: str, out: Path, jobs: Sequence[Job]) -> Dataset:

@@ -277,10 +277,10 @@ def _make_setting(rng: Random, folder: Path) -> list[str]:
 
 
 def _read_setting(pairs: list[str]) -> None:
-    from winspect.cli.common import _parse_settings
+    from winspect.cli.common import parse_settings
     from winspect.methods.winclip.recipes import get_recipe
 
-    recipe = get_recipe("paper", _parse_settings(pairs))
+    recipe = get_recipe("paper", parse_settings(pairs))
     need(0 < recipe.temperature < math.inf and 0 < recipe.tile_stride <= 1, f"{recipe}")
 
 

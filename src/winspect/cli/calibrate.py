@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import Exit, good_samples, load_model, print_result, when_interrupted
+from winspect.cli.common import Exit, given, good_samples, load_model, print_result, when_interrupted
 from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
 from winspect.errors import OutputError
 from winspect.system.files import make_folder
@@ -51,10 +51,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; returns the exit code."""
+    from winspect.calibration.conformal import check_enough
     from winspect.inspector.calibrating import SUSPICIOUS, calibrate
+    from winspect.pictures.find import find_pictures
 
-    normals, references, further = _find(args)
-    _check_place(args.out)
+    normals = find_pictures(args.normals)
+    check_enough(len(normals), args.max_false_alarms)
+    references = good_samples(args)
+    further: dict[str, Any] = {
+        name: find_pictures(paths) for name, paths in given(args, "held_out", "defective").items()
+    }
+    if args.out.is_dir():
+        raise OutputError(f"{args.out}: this is a folder; name a file, such as {args.out / 'calibration.json'}")
+    make_folder(args.out.parent)  # before minutes of scoring
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
     from winspect.inspector.winclip import DEFAULT_CLASS
 
@@ -80,25 +89,6 @@ def run(args: argparse.Namespace) -> int:
     entries = {name: value for name, value in calibration.document().items() if name not in ("scores", "map_maxima")}
     print_result(args, {"out": out, **entries}, partial(show, *_lines(calibration, out)))
     return _report_trouble(calibration, args.out, contradicted)
-
-
-def _find(args: argparse.Namespace) -> tuple[list[Path], list[Path], dict[str, Any]]:
-    """Good pictures, references, and the further pictures that were given: ``held_out``, ``defective``."""
-    from winspect.calibration.conformal import check_enough
-    from winspect.pictures.find import find_pictures
-
-    normals = find_pictures(args.normals)
-    check_enough(len(normals), args.max_false_alarms)
-    references = good_samples(args)
-    further = {name: find_pictures(given) for name in ("held_out", "defective") if (given := getattr(args, name))}
-    return normals, references, further
-
-
-def _check_place(out: Path) -> None:
-    """Refuse a place that cannot be written now, not after minutes of scoring."""
-    if out.is_dir():
-        raise OutputError(f"{out}: this is a folder; name a file, such as {out / 'calibration.json'}")
-    make_folder(out.parent)
 
 
 def _lines(calibration: Calibration, out: str | None) -> list[str]:

@@ -95,7 +95,8 @@ def say_first(lines: Sequence[str], *, where: str, most: int = 20) -> None:
         say(f"and {len(lines) - most} more{where}")
 
 
-def _parse_settings(pairs: list[str]) -> dict[str, Any]:
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Read the values of ``--set``: NAME=VALUE each."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -123,7 +124,7 @@ def model_options(
     if args.int8_pictures:
         options["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.settings:
-        options["settings"] = _parse_settings(args.settings)
+        options["settings"] = parse_settings(args.settings)
     if model := args.model or (os.environ.get(MODEL_VARIABLE) if defaults else None):
         options["model"] = model
     from winspect.methods.identity import differences

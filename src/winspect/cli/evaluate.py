@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pool is not None and args.address is None:
         raise SettingsError("--pool needs --address: it is the number of processes on a cluster")
     options = given(args, "shots", "pixel_grid", "overlays", "stretch", "raw_maps", "fresh") | _seeds(args)
-    dataset, class_name = open_for(args.dataset, args.root, args.categories, args.class_name)
+    dataset, class_name = _open(args)
     if not dataset.select(split="test"):
         raise SourceError(f"{dataset.root}: no test pictures in {', '.join(dataset.categories)}: nothing to judge")
     if args.class_names is not None:
@@ -110,9 +110,7 @@ def _model(args: argparse.Namespace) -> AbstractContextManager[Any]:
     return cluster_model(args.address, pool=args.pool, verbose=args.verbose, **model_options(args))
 
 
-def open_for(
-    kind: str, root: Path | None, categories: str | None, class_name: str | None
-) -> tuple[Dataset, str | None]:
+def _open(args: argparse.Namespace) -> tuple[Dataset, str | None]:
     """The data set with the chosen categories, and the class for its prompts where that is not the category's name.
 
     Raises:
@@ -120,10 +118,10 @@ def open_for(
     """
     from winspect.datasets import open_dataset
 
-    chosen = None if categories is None else names_in(categories)
-    dataset = open_dataset(kind, root, categories=chosen)
+    class_name, chosen = args.class_name, None if args.categories is None else names_in(args.categories)
+    dataset = open_dataset(args.dataset, args.root, categories=chosen)
     if class_name in dataset.categories:
-        return open_dataset(kind, root, categories=[class_name]), None
+        return open_dataset(args.dataset, args.root, categories=[class_name]), None
     if class_name is None or len(dataset.categories) == 1:
         return dataset, class_name
     raise SourceError(

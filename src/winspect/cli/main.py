@@ -14,6 +14,7 @@ from typing import NoReturn
 from winspect._version import __version__
 from winspect.cli.common import Exit, mute_stdout
 from winspect.errors import WinspectError
+from winspect.system.installation import install_command
 from winspect.system.opening import NotAFileError
 from winspect.system.terminal import log_to_stderr, open_streams, printable, say
 
@@ -67,8 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "winspect":
             raise
-        from winspect.system.installation import install_command
-
         say(f"error: {error.name} is not installed: {install_command('full')}")
         return Exit.USAGE
     except KeyboardInterrupt as error:

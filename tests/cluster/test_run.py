@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,7 +25,7 @@ from winspect.cluster.scoring import Scored
 from winspect.cluster.shards import encode, result_schema
 from winspect.cluster.shared import Inspection, Shared
 from winspect.cluster.store import FolderStore
-from winspect.errors import MissingExtraError, OutputError, SettingsError, SourceError
+from winspect.errors import OutputError, SettingsError, SourceError
 
 pytestmark = [pytest.mark.ray, RAYS_WARNINGS]
 
@@ -251,9 +250,6 @@ def test_bad_calls_are_refused_first(no_ray, tmp_path, textile, manifest):
         SettingsError, match=r"--reference is for one class, but the inputs have 2 \(metal nut, textile\)"
     ):
         batch(manifest, out, references=[textile[0]])
-    with pytest.raises(MissingExtraError), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "ray", None)
-        batch(textile[0], out)
     assert not out.exists()
 
 

@@ -9,11 +9,22 @@ A shard is the unit of work. Which input lies in which shard is fixed before any
 part files in place: so nothing is lost, and nothing is there twice.
 """
 
-from winspect.cluster.cluster import check_ray
+import os
 
-check_ray()  # before anything here imports what comes with it: so that the error names the extra
+from winspect.errors import MissingExtraError
+from winspect.system.installation import install_command
 
-from winspect.cluster.results import read_results  # noqa: E402
-from winspect.cluster.run import batch  # noqa: E402
+# A call of Ray behind the end of a cluster would start another one; read when Ray is imported.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+try:
+    import pyarrow  # noqa: F401
+    import ray  # noqa: F401
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        f"{error.name} is not installed: {install_command('ray')} (on every machine of a cluster)"
+    ) from error
+
+from winspect.cluster.results import read_results
+from winspect.cluster.run import batch
 
 __all__ = ["batch", "read_results"]

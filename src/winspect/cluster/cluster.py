@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from winspect.errors import ClusterError, MissingExtraError
-from winspect.system.installation import install_command
+import ray
+
+from winspect.errors import ClusterError
 from winspect.system.machine import usable_cores
 
-ADDRESS_VARIABLE = "RAY_ADDRESS"
-"""Ray's own environment variable, which `ray job submit` sets: the cluster where no address is given."""
-
-_CLIENT = "ray://"
 _REACHABLE_S = 10.0
 # What passes through the object store is finished shards; the default is a third of the machine's memory.
 _OBJECT_STORE_BYTES = 1 << 30
@@ -51,19 +48,6 @@ class Cluster:
     nodes: tuple[Node, ...]
 
 
-def check_ray() -> None:
-    """Refuse to go on without Ray. Raises MissingExtraError."""
-    # A call of Ray behind the end of a cluster would start another one; read when Ray is imported.
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    try:
-        import pyarrow  # noqa: F401
-        import ray  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{error.name} is not installed: {install_command('ray')} (on every machine of a cluster)"
-        ) from error
-
-
 @contextmanager
 def connect(address: str | None = None, *, dashboard: bool = False, verbose: bool = False) -> Iterator[Cluster]:
     """Connect to a cluster, or start one on this machine; leave it, or stop it, at the end of the block.
@@ -75,18 +59,14 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
 
     Raises:
         ClusterError: the cluster cannot be reached, or is of another release of Ray or Python.
-        MissingExtraError: Ray is not installed.
     """
-    check_ray()
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
-
     if ray.is_initialized():
         _check_connected(address)
         yield _describe(is_local=False)
         return
-    address = address or os.environ.get(ADDRESS_VARIABLE) or None
+    address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         _check_reachable(address)
     with nullcontext() if address else private_token(keep=dashboard):
@@ -99,8 +79,6 @@ def connect(address: str | None = None, *, dashboard: bool = False, verbose: boo
 
 def _check_connected(address: str | None) -> None:
     """Refuse an address other than that of the cluster this process is connected to."""
-    import ray
-
     if address is None or address == "auto" or ray.util.client.ray.is_connected():
         return
     here = ray.get_runtime_context().gcs_address
@@ -112,8 +90,6 @@ def _check_connected(address: str | None) -> None:
 
 
 def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
-    import ray
-
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
     if address is None:
         options |= {"num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE_BYTES}
@@ -155,7 +131,7 @@ def first_line(error: Exception) -> str:
 
 def _check_reachable(address: str) -> None:
     """Ray itself tries for minutes; a port where nobody listens is known at once."""
-    host, colon, port = address.removeprefix(_CLIENT).rpartition(":")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
         return
     if not colon or not port.isdigit() or not host or "://" in host:
@@ -168,8 +144,6 @@ def _check_reachable(address: str) -> None:
 
 
 def _describe(*, is_local: bool, url: str | None = None) -> Cluster:
-    import ray
-
     nodes = tuple(
         Node(
             id=node["NodeID"],
@@ -233,21 +207,19 @@ def started_closed(*, dashboard: bool = False) -> Iterator[None]:
     Raises:
         ClusterError: this release of Ray cannot be started so.
     """
-    from ray._private import ray_constants, services
-
     with ExitStack() as stack:
         try:
+            from ray._private import ray_constants, services
+
             stack.enter_context(mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False))
             if not dashboard:
                 stack.enter_context(mock.patch.object(services, "start_api_server", lambda *_, **__: ("", None)))
-        except AttributeError as error:
+        except (ImportError, AttributeError) as error:
             raise _unknown_release(error) from error
         yield
 
 
 def _unknown_release(error: Exception) -> ClusterError:
-    import ray
-
     return ClusterError(
         f"Ray {ray.__version__} is newer than this release of winspect knows ({error}): a cluster started here would "
         "be open to others; install ray 2.60, or start one with RAY_AUTH_MODE=token and name its --address"

@@ -63,9 +63,9 @@ class Worker:
         predictor.workers = self.workers.decode_threads
         return predictor
 
-    def advance(self, steps: int = 1) -> None:
-        """Count steps of the function that runs."""
-        self.done += steps
+    def advance(self) -> None:
+        """Count a step of the function that runs."""
+        self.done += 1
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(worker, *arguments)``; a ClusterError names this worker as the one that refuses."""

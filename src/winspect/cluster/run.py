@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from winspect.calibration import DecisionRule
-from winspect.cluster.cluster import check_ray, connect
+from winspect.cluster.cluster import connect
 from winspect.cluster.destination import Destination, refuse_used
 from winspect.cluster.filesystems import is_uri
 from winspect.cluster.inputs import Inputs, find_inputs
@@ -106,7 +106,6 @@ def batch(
             :mod:`winspect.errors`. Finished shards are kept.
         WeightsError: the model cannot be loaded.
     """
-    check_ray()
     if maps not in MAPS:
         raise SettingsError(f"maps: got {maps!r}, need one of {', '.join(MAPS)}")
     began = time.monotonic()

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from winspect._version import __version__
 from winspect.cluster.cluster import Cluster, first_line
 from winspect.errors import ClusterError, DeviceError, SettingsError
@@ -131,9 +134,6 @@ def check_nodes(cluster: Cluster, places: Sequence[str] = ()) -> None:
     Raises:
         ClusterError: names every machine, and what it lacks: winspect, its extras, this release of it, or a place.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     if cluster.is_local:
         return
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from winspect.cluster import progress
-from winspect.cluster.progress import Progress, Stages, duration
+from winspect.cluster.progress import Progress, duration, stages_of
 
 
 @pytest.fixture
@@ -89,10 +89,7 @@ def test_pictures_of_unfinished_shards_are_shown_and_not_counted_twice(clock):
 
 
 def test_stages_by_hand():
-    stages = Stages()
-    stages.add(10, "a:2", judge=5.0, paint=0.0, write=1.0)
-    stages.add(6, "b:2", judge=3.0, paint=0.0, write=1.0)
-    assert stages.summary(wall_s=10) == {
+    assert stages_of({"judge": 8.0, "paint": 0.0, "write": 2.0}, rows=16, workers=2, wall_s=10) == {
         "slowest_stage": "judge",
         "stages": {
             "judge": {"seconds": 8.0, "ms_per_picture": 500.0, "processes": 2, "busy": 0.4},  # 8 s of 2 x 10 s
@@ -102,15 +99,11 @@ def test_stages_by_hand():
 
 
 def test_the_busiest_stage_is_the_slowest_not_the_one_with_most_seconds():
-    stages = Stages()
-    for worker in range(4):
-        stages.add(1, f"b:{worker}", judge=4.0, write=1.5)
-    summary = stages.summary(wall_s=8)  # by hand: writing 6 of 8 s, judging 16 of 32 s
+    # by hand: writing 6 of 8 s, judging 16 of 32 s
+    summary = stages_of({"judge": 16.0, "write": 6.0}, rows=4, workers=4, wall_s=8)
     assert (summary["slowest_stage"], summary["stages"]["judge"]["busy"]) == ("write", 0.5)
 
 
 def test_nothing_was_scored_or_no_time_has_passed():
-    assert Stages().summary(wall_s=1) == {"stages": {}, "slowest_stage": None}
-    stages = Stages()
-    stages.add(1, "a:1", judge=0.5)
-    assert stages.summary(wall_s=0)["stages"]["judge"]["busy"] is None
+    assert stages_of({}, rows=0, workers=0, wall_s=1) == {"stages": {}, "slowest_stage": None}
+    assert stages_of({"judge": 0.5}, rows=1, workers=1, wall_s=0)["stages"]["judge"]["busy"] is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -74,35 +74,23 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class Stages:
-    """The seconds each stage worked, and in which processes. Decoding is part of judging: its threads work beside."""
+def stages_of(spent_s: Mapping[str, float], *, rows: int, workers: int, wall_s: float) -> dict[str, Any]:
+    """Each stage's seconds, milliseconds per picture, processes, and how busy these were; and the busiest stage.
 
-    def __init__(self) -> None:
-        self._seconds, self._workers, self._rows = Counter[str](), set[str](), 0
-
-    def add(self, rows: int, worker: str, **seconds: float) -> None:
-        """Count rows that a worker scored, and the seconds of each stage: ``judge``, ``paint``, ``write``."""
-        self._rows += rows
-        self._workers.add(worker)
-        self._seconds.update(seconds)
-
-    def summary(self, wall_s: float) -> dict[str, Any]:
-        """Each stage's seconds, milliseconds per picture, processes, and how busy these were; and the busiest stage.
-
-        Args:
-            wall_s: of the whole run.
-        """
-        stages: dict[str, Any] = {}
-        for stage, seconds in self._seconds.items():
-            processes = 1 if stage == "write" else len(self._workers)
-            if seconds:
-                stages[stage] = {
-                    "seconds": round(seconds, 2),
-                    "ms_per_picture": round(1000 * seconds / max(1, self._rows), 3),
-                    "processes": processes,
-                    "busy": round(min(1.0, seconds / (processes * wall_s)), 3) if wall_s else None,
-                }
-        return {
-            "stages": stages,
-            "slowest_stage": max(stages, key=lambda name: stages[name]["busy"] or 0, default=None),
-        }
+    Args:
+        spent_s: of ``judge`` and ``paint``, in all workers together, and of ``write``, in the driver. Decoding is part
+            of judging: its threads work beside.
+        rows: that were scored; ``wall_s``: of the whole run.
+    """
+    stages: dict[str, Any] = {}
+    for stage, seconds in spent_s.items():
+        processes = 1 if stage == "write" else workers
+        if seconds:
+            stages[stage] = {
+                "seconds": round(seconds, 2),
+                "ms_per_picture": round(1000 * seconds / max(1, rows), 3),
+                "processes": processes,
+                "busy": round(min(1.0, seconds / (processes * wall_s)), 3) if wall_s else None,
+            }
+    slowest = max(stages, key=lambda stage: stages[stage]["busy"] or 0, default=None)
+    return {"stages": stages, "slowest_stage": slowest}

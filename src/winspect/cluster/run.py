@@ -18,7 +18,7 @@ from winspect.cluster.destination import Destination, refuse_used
 from winspect.cluster.filesystems import is_uri
 from winspect.cluster.inputs import Inputs, find_inputs
 from winspect.cluster.pool import Lost, Pool
-from winspect.cluster.progress import Progress, Stages
+from winspect.cluster.progress import Progress, stages_of
 from winspect.cluster.results import summarise
 from winspect.cluster.scoring import score
 from winspect.cluster.shards import encode, result_schema
@@ -159,7 +159,8 @@ def fill(
         ClusterError: a worker refuses to work, or none of them lives long enough to score anything.
         OutputError: the destination cannot be written.
     """
-    began, stages, plan, now = time.monotonic(), Stages(), destination.plan, 0
+    began, plan, now = time.monotonic(), destination.plan, 0
+    judge_s, paint_s, write_s, scored, workers = 0.0, 0.0, 0.0, 0, set[str]()
     units = deque(Unit(number) for number in destination.missing())
     apart: dict[int, dict[int, pa.Table]] = {}  # the rows of shards that are tried picture by picture
     fetch = pool.share(shared) if units else None
@@ -190,12 +191,15 @@ def fill(
                 now += part.shard.rows
                 bar.add(part.shard.rows, part.shard.failed)
             if not is_lost:
-                count = len(span) if unit.ordinal is None else 1
-                spent = {"judge": outcome.seconds, "paint": outcome.paint_s, "write": time.perf_counter() - finished}
-                stages.add(count, outcome.worker, **spent)
+                scored += len(span) if unit.ordinal is None else 1
+                workers.add(outcome.worker)
+                judge_s, paint_s = judge_s + outcome.seconds, paint_s + outcome.paint_s
+                write_s += time.perf_counter() - finished
     seconds = time.monotonic() - began
     pace = round(now / seconds, 2) if seconds else None
-    return {"judged_now": now, "pictures_per_s": pace, "pipeline_seconds": round(seconds, 2), **stages.summary(seconds)}
+    spent_s = {"judge": judge_s, "paint": paint_s, "write": write_s}
+    stages = stages_of(spent_s, rows=scored, workers=len(workers), wall_s=seconds)
+    return {"judged_now": now, "pictures_per_s": pace, "pipeline_seconds": round(seconds, 2), **stages}
 
 
 def _lost_row(inputs: Inputs, ordinal: int, shared: Shared) -> pa.Table:

@@ -28,7 +28,7 @@ from winspect.cluster.shards import (
     read_shards,
     rows_per_shard,
 )
-from winspect.cluster.store import FOLDER, RUN_FILE, SHARDS_FILE, SUMMARY_FILE, FolderStore
+from winspect.cluster.store import FOLDER, RUN_FILE, SHARDS_FILE, SUMMARY_FILE, TEMPORARY, FolderStore
 from winspect.errors import OutputError, SettingsError
 from winspect.methods.identity import brief, differences
 from winspect.system.files import make_folder
@@ -194,7 +194,9 @@ def _begun(
     if earlier is not None and (different := differences(_flat(earlier), _flat(run))):
         words = "; ".join(each.in_words("{name}: {first} there, {second} asked for", brief) for each in different)
         raise OutputError(f"{store.name}: holds another run ({words}); choose another --out")
-    store.remove_temporaries()
+    for name in store.sizes(FOLDER):
+        if name.endswith(TEMPORARY):  # a run was killed while it wrote
+            store.remove(f"{FOLDER}/{name}")
     if earlier is None:
         store.write(RUN_FILE, dict(run))
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections import deque
@@ -15,22 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
-from pyarrow import fs
 
 from winspect.calibration.judgement import Judgement
-from winspect.cluster.filesystems import open_place
 from winspect.cluster.inputs import OVERLAYS
 from winspect.cluster.pictures import Row, sources_of
 from winspect.cluster.shards import Part, Plan, encode, result_schema
 from winspect.cluster.shared import Shared, check_same
+from winspect.cluster.store import FolderStore
 from winspect.errors import ClusterError, WinspectError
 from winspect.methods.result import Result
 from winspect.outputs.maps import overlay_of, short_stem
 from winspect.outputs.rows import error_entry, row_of
 from winspect.pictures.fingerprints import Copies
 from winspect.pictures.given import Given
-from winspect.pictures.heatmaps import save_png
+from winspect.pictures.heatmaps import png_of, save_png
 from winspect.pictures.suspicions import joined
 from winspect.system.files import make_folder
 
@@ -101,9 +98,9 @@ class Scorer:
         for name, state in shared.states.items():
             predictor.take(name, state)
         if self.inspection.overlays is not None:
-            self._place = open_place(self.inspection.overlays)
-            if isinstance(self._place[0], fs.LocalFileSystem):
-                make_folder(Path(self._place[1]) / OVERLAYS)
+            self._store = FolderStore(self.inspection.overlays)
+            if self._store.is_local:
+                make_folder(Path(self._store.path(OVERLAYS)))
         predictor.prepare_engine(self.inspection.classes[0], maps=self.inspection.needs_maps)
         check_same(predictor, shared.identity)
 
@@ -204,12 +201,9 @@ class Scorer:
         """Write a heat map over its picture, the same file whenever it is written; returns the seconds taken."""
         began = time.perf_counter()
         painted = overlay_of(judgement, self.shared.ranges.get(class_name))
-        filesystem, folder = self._place
-        if isinstance(filesystem, fs.LocalFileSystem):
-            save_png(painted, Path(folder) / name)
+        if self._store.is_local:
+            save_png(painted, Path(self._store.path(name)))
         else:
-            content = io.BytesIO()
-            Image.fromarray(painted).save(content, format="PNG", compress_level=1)
-            with filesystem.open_output_stream(f"{folder}/{name}") as file:  # appears whole, when it is closed
-                file.write(content.getvalue())
+            with self._store.fs.open_output_stream(self._store.path(name)) as file:  # appears whole, when it is closed
+                file.write(png_of(painted))
         return time.perf_counter() - began

@@ -92,7 +92,8 @@ class Plan:
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Plan:
         """The plan of a run, as ``run.json`` has it."""
-        return cls(run["layout"]["inputs"], run["layout"]["rows_per_shard"], hash_of(run))
+        content = json.dumps(run, sort_keys=True).encode()
+        return cls(run["layout"]["inputs"], run["layout"]["rows_per_shard"], hashlib.sha256(content).hexdigest())
 
     @property
     def number(self) -> int:
@@ -128,11 +129,6 @@ class Part(NamedTuple):
 
     shard: Shard
     content: pa.Buffer
-
-
-def hash_of(value: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def encode(plan: Plan, shard: int, rows: pa.Table) -> Part:

@@ -18,7 +18,7 @@ from winspect.system.files import output_error
 
 FOLDER = "_winspect"
 RUN_FILE, SHARDS_FILE, SUMMARY_FILE = (f"{FOLDER}/{name}.json" for name in ("run", "shards", "summary"))
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
 
 
 class FolderStore:
@@ -71,17 +71,11 @@ class FolderStore:
         if self.fs.get_file_info(self.path(name)).type != FileType.NotFound:
             self.fs.delete_file(self.path(name))
 
-    def remove_temporaries(self) -> None:
-        """Remove what a run left that was killed while it wrote."""
-        for name in self.sizes(FOLDER):
-            if name.endswith(_TEMPORARY):
-                self.remove(f"{FOLDER}/{name}")
-
     def write(self, name: str, content: bytes | pa.Buffer | dict[str, Any]) -> None:
         """Write a file, or a value as JSON, atomically. Raises OSError; then nothing has the name."""
         if isinstance(content, dict):
             content = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
-        path, temporary = self.path(name), self.path(f"{FOLDER}/{name.rpartition('/')[2]}{_TEMPORARY}")
+        path, temporary = self.path(name), self.path(f"{FOLDER}/{name.rpartition('/')[2]}{TEMPORARY}")
         try:
             with self.fs.open_output_stream(temporary, compression=None) as file:
                 file.write(content)

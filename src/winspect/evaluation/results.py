@@ -7,7 +7,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -227,10 +227,8 @@ def _mean_reasons(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
     return {metric: f"undefined for {', '.join(names)}" for metric, names in undefined.items() if names}
 
 
-def score_rows(parts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int]) -> Iterable[list[Any]]:
-    """The lines of the scores file, in the order of `SCORE_COLUMNS`."""
+def score_rows(parts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+    """The lines of the scores file: entries of `SCORE_COLUMNS`, and others."""
     for category, name_parts in parts.items():
         for seed, part in zip(seeds, name_parts, strict=True):
-            for row in part["rows"]:
-                named = {**row, "category": category, "seed": seed}
-                yield [named.get(column) for column in SCORE_COLUMNS]
+            yield from ({**row, "category": category, "seed": seed} for row in part["rows"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -30,11 +29,11 @@ from winspect.evaluation.shots import draw, relative_name
 from winspect.methods.identity import brief, differences
 from winspect.methods.winclip.prompts import check_class_name
 from winspect.outputs.maps import MapFiles
-from winspect.system.files import make_folder, replacing, write_json
+from winspect.outputs.rows import write_table
+from winspect.system.files import make_folder, write_json
 from winspect.system.machine import describe_machine
 from winspect.system.opening import read_text
 from winspect.system.run_folder import begin, locked, read_identity
-from winspect.system.terminal import cell
 from winspect.weights.cache import hash_file
 
 if TYPE_CHECKING:
@@ -280,13 +279,7 @@ class PartFiles:
     def finish(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         """Put the parts together: the files of the whole run."""
         parts = {name: [read_part(self.folder, name, seed) for seed in self.seeds] for name in self.categories}
-        with (
-            replacing(self.folder / SCORES_FILE) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            table = csv.writer(file)
-            table.writerow(SCORE_COLUMNS)
-            table.writerows([cell(value) for value in row] for row in score_rows(parts, self.seeds))
+        write_table(self.folder / SCORES_FILE, SCORE_COLUMNS, score_rows(parts, self.seeds))
         seconds = {
             part_stem(name, seed): {key: part[key] for key in ("seconds", "metrics_seconds")}
             for name, name_parts in parts.items()

@@ -12,7 +12,7 @@ import json
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +202,10 @@ class Recorder:
                 if error is None:
                     raise output_error(self.folder / ROWS_FILE, close_error) from close_error
         if error is None:
-            self._write_table()
+            columns = COLUMNS if self.rule.calibration is None else (*COLUMNS, "p_value")
+            rows = (row for row, _ in read_rows(self.folder / ROWS_FILE))
+            messages = ({**row, "error": row["error"] and row["error"]["message"]} for row in rows)
+            write_table(self.folder / TABLE_FILE, columns, messages)
 
     def add(
         self, result: Result, *, score_range: ScoreRange | None = None, extra: Mapping[str, Any] | None = None
@@ -243,18 +246,21 @@ class Recorder:
         self.written += 1
         self._is_whole = True
 
-    def _write_table(self) -> None:
-        columns = COLUMNS if self.rule.calibration is None else (*COLUMNS, "p_value")
-        with (
-            replacing(self.folder / TABLE_FILE) as temporary,
-            # File names may hold bytes that are not UTF-8; what Python makes of them is written as escapes.
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            table = csv.writer(file)
-            table.writerow(columns)
-            for row, _ in read_rows(self.folder / ROWS_FILE):
-                row["error"] = row["error"] and row["error"]["message"]
-                table.writerow([cell(row.get(column)) for column in columns])
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, atomically; see :func:`winspect.system.terminal.cell`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with (
+        replacing(path) as temporary,
+        # File names may hold bytes that are not UTF-8; what Python makes of them is written as escapes.
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows([cell(row.get(column)) for column in columns] for row in rows)
 
 
 def _check_same_run(folder: Path, run: Mapping[str, Any]) -> None:

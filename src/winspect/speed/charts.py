@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from markupsafe import Markup
 from winspect.outputs import charts
 from winspect.outputs.charts import CURVE_COLOUR, DEFECTIVE_COLOUR, INK, NORMAL_COLOUR, PAPER, SOFT, Scale, draw, place
 from winspect.speed.flops import ATTENTION, LAYER_NORM, LINEAR, OTHER
-from winspect.system.files import make_folder, write_file
+from winspect.system.files import make_folder, write_file, write_json
 
 SPEED_WIDTH, SPEED_LEFT, SPEED_RIGHT, SPEED_TOP = 640, 150, 520, 52
 SPEED_ROW, SPEED_BAR, GAP, LABEL_GAP, BELOW_BARS = 22, 15, 20, 34, 44
@@ -94,26 +93,17 @@ def describe_class(figures: Mapping[str, Any]) -> str:
 
 
 def write_benchmark(results: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``benchmark.json`` and ``benchmark.svg``; returns both paths.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
+    """Write ``benchmark.json`` and ``benchmark.svg``; returns both paths. Raises OutputError."""
     return _write(folder, "benchmark", results, speed_chart(results))
 
 
 def write_profile(results: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``profile.json`` and ``profile.svg``; returns both paths.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
+    """Write ``profile.json`` and ``profile.svg``; returns both paths. Raises OutputError."""
     return _write(folder, "profile", results, profile_chart(results))
 
 
 def _write(folder: Path, name: str, results: Mapping[str, Any], chart: Markup) -> list[Path]:
-    make_folder(folder)
-    contents = {folder / f"{name}.json": json.dumps(results, indent=2) + "\n", folder / f"{name}.svg": chart}
-    for path, content in contents.items():
-        write_file(path, content)
-    return list(contents)
+    paths = [make_folder(folder) / f"{name}.json", folder / f"{name}.svg"]
+    write_json(paths[0], results)
+    write_file(paths[1], chart)
+    return paths

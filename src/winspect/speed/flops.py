@@ -190,26 +190,20 @@ def _block(
         projection = _linear(behind, width, width) + _linear(projected, width, 2 * width)
     else:
         projection = _linear(projected, width, 3 * width)
-    scales = Work(2 * behind * width, 2 * 2 * behind * width, 2 * width) if shape.layer_scale else Work()
+    scales = Work(2 * behind * width, 4 * behind * width, 2 * width) if shape.layer_scale else Work()
+    mlp = _linear(behind, width, hidden) + _linear(behind, hidden, width)
+    gelu, sums = Work(_GELU_FLOPS * behind * hidden, 2 * behind * hidden), Work(2 * behind * width, 6 * behind * width)
+    copies = _copy(3 * (rows - projected) + (2 * behind if last else 0), width)
+    # Queries times keys, and their weights times values.
+    attention = (
+        Work(4 * count * queries * length * width, 2 * count * (queries + length) * width)
+        for (count, length), queries in zip(sequences, queried, strict=True)
+    )
     return {
-        LINEAR: total(
-            [projection, _linear(behind, width, width), _linear(behind, width, hidden), _linear(behind, hidden, width)]
-        ),
-        ATTENTION: total(
-            # Queries times keys, and their weights times values.
-            Work(4 * count * queries * length * width, 2 * count * (queries + length) * width)
-            for (count, length), queries in zip(sequences, queried, strict=True)
-        ),
+        LINEAR: projection + _linear(behind, width, width) + mlp,
+        ATTENTION: total(attention),
         LAYER_NORM: _layer_norm(projected, width) + _layer_norm(behind, width),
-        OTHER: total(
-            [
-                Work(_GELU_FLOPS * behind * hidden, 2 * behind * hidden),
-                Work(2 * behind * width, 2 * 3 * behind * width),  # residual sums
-                scales,
-                _copy(3 * (rows - projected), width),
-                _copy(2 * behind if last else 0, width),
-            ]
-        ),
+        OTHER: gelu + sums + scales + copies,
     }
 
 

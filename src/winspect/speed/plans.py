@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 
 from winspect.errors import MissingExtraError, SettingsError
 
@@ -30,17 +30,12 @@ class Plan:
     maps: bool = False
 
 
-PLANS: Mapping[str, Plan] = MappingProxyType(
-    {
-        plan.name: plan
-        for plan in (
-            Plan("serial", "tiles", "serial"),
-            Plan("tile-batch", "tiles", "tile-batch"),
-            Plan("prefetch", "tiles", "prefetch"),
-            Plan("paper", "paper", "auto", maps=True),
-        )
-    }
-)
+PLANS: Mapping[str, Plan] = {
+    "serial": Plan("serial", "tiles", "serial"),
+    "tile-batch": Plan("tile-batch", "tiles", "tile-batch"),
+    "prefetch": Plan("prefetch", "tiles", "prefetch"),
+    "paper": Plan("paper", "paper", "auto", maps=True),
+}
 SERIAL = "serial"
 OPENVINO = "openvino:"
 """Prefix of the names of OpenVINO's devices here, as in ``openvino:GPU``."""
@@ -72,8 +67,7 @@ def combine(plans: Iterable[str], engines: Iterable[str], precisions: Iterable[s
         if not names:
             raise SettingsError(f"{kind}: got none, need at least one")
     check_names("plans", asked["plans"], list(PLANS))
-    every = [Combination(p, e, q) for p in asked["plans"] for e in asked["engines"] for q in asked["precisions"]]
-    return list(dict.fromkeys(every))
+    return list(dict.fromkeys(Combination(*names) for names in product(*asked.values())))
 
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:

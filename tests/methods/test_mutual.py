@@ -11,7 +11,7 @@ import torch
 from tests.methods import oracle_mutual as oracle
 from winspect.backbones.embeddings import Embeddings
 from winspect.errors import SettingsError, SourceError
-from winspect.methods.mutual import pairs
+from winspect.methods.mutual import halves, pairs
 from winspect.methods.mutual.method import Mutual, quarter_blocks
 from winspect.methods.mutual.room import room
 from winspect.methods.registry import get_method, method_of
@@ -219,3 +219,45 @@ def test_settings_as_published(caplog):
 def test_a_bad_setting_is_named(name, value):
     with pytest.raises(SettingsError, match=f"^{name}: got "):
         get_method("mutual", {name: value})
+
+
+def test_two_halves_are_named():
+    """A change at one patch that half of the batch shares: normal for each, so that no score says so."""
+    layers, images = features(10, 16), images_of(16, 0)
+    odd = np.arange(16) % 2 == 1
+    assert scored(Mutual(blocks=BLOCKS), layers, images).halves is None
+    changed = layers.copy()
+    changed[:, odd, 3, 3] += 8 * np.random.default_rng(1).standard_normal(12).astype(np.float32)
+    found = scored(Mutual(blocks=BLOCKS), changed, images)
+    assert found.halves == (tuple(range(0, 16, 2)), tuple(range(1, 16, 2)))
+    warning = found.warning([f"{number}.png" for number in range(16)])
+    assert warning.startswith("the batch falls into two clusters of 8 and 8 pictures")
+    assert "First: 0.png, 2.png," in warning
+    assert warning.endswith("13.png, 15.png")
+    grouped = scored(Mutual(blocks=BLOCKS, groups=2), changed, images)
+    assert {number % 2 for number in grouped.halves[0]} == {0} != {number % 2 for number in grouped.halves[1]}
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+def test_a_few_that_are_alike_are_no_half(bad):
+    layers = features(11, 16)
+    layers[:, :bad, 3, 3] += 8 * np.random.default_rng(1).standard_normal(12).astype(np.float32)
+    found = scored(Mutual(blocks=BLOCKS), layers, images_of(16, 0))
+    assert found.halves is None
+    assert found.warning([""] * 16) is None
+
+
+def test_separation_by_hand():
+    """Two clusters on a line; one picture of the second is nearer to the first than to its farthest own."""
+    places = np.array([0, 1, 2, 3, 13, 10, 11, 30.0])
+    apart = np.abs(places[:, None] - places)
+    ranks = halves._ranks(apart)
+    aurocs = []
+    for number in range(8):
+        own = [other for other in range(8) if other != number and (other < 4) == (number < 4)]
+        others = [other for other in range(8) if (other < 4) != (number < 4)]
+        nearer = [apart[number, a] < apart[number, b] for a in own for b in others]
+        aurocs.append(np.mean(nearer))
+    assert halves._separation(ranks, 4) == pytest.approx(np.mean(aurocs))
+    assert np.mean(aurocs) < 1
+    assert halves.find_halves(apart[:7, :7]) is None  # too few to say

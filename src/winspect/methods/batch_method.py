@@ -21,7 +21,8 @@ class BatchScores:
         pictures: in the order in which they were added. A picture whose vectors are not numbers has the score NaN and
             no map; it was left out, and the others are scored without it.
         halves: numbers of the pictures of two clusters of similar size, neither of which says anything of the other:
-            a change that about half of the batch shares is normal there. None where there are no such clusters.
+            a change that about half of the batch shares is normal there. Those of the first group that falls into
+            such clusters; None where none does.
         apart: float32 (N, N), how far the picture of a row is from that of a column; NaN where they were not compared.
     """
 

@@ -87,8 +87,13 @@ class MutualBatch:
         _check_count(len(usable), count - len(usable))
         maps = np.full((count, math.prod(self._grid_hw)), np.nan)
         apart = np.full((count, count), np.nan, np.float32)
+        halves = None
         for group in self._groups(usable):
-            maps[group], apart[np.ix_(group, group)] = self._score_group(group)
+            maps[group], distances = self._score_group(group)
+            apart[np.ix_(group, group)] = distances
+            found = find_halves(distances)
+            if found is not None and halves is None:
+                halves = tuple(group[found[0]].tolist()), tuple(group[found[1]].tolist())
         grids = maps.reshape(count, *self._grid_hw).astype(np.float32)
         scores = np.full(count, np.nan)
         scores[usable] = self._picture_scores(grids[usable], np.concatenate(self._images)[usable])
@@ -96,7 +101,7 @@ class MutualBatch:
             PictureScores(float(score), grid[None] if good else None, ALIGNED)
             for score, grid, good in zip(scores, grids, self._usable, strict=True)
         ]
-        return BatchScores(pictures, find_halves(apart), apart)
+        return BatchScores(pictures, halves, apart)
 
     def _groups(self, usable: np.ndarray) -> list[np.ndarray]:
         """Numbers of the pictures that are compared with each other."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from winspect.cli.options import MODEL_VARIABLE
 from winspect.errors import WinspectError
@@ -39,6 +41,7 @@ VARIABLES = (
 )
 _FOR_MODELS = ("torch", "torchvision", "open_clip")
 _CHOSEN = ("engine", "precision", "device")
+Found = TypeVar("Found")
 
 
 class Findings:
@@ -48,6 +51,14 @@ class Findings:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self._imports: dict[str, bool] = {}
+
+    def attempt(self, work: Callable[[], Found]) -> Found | None:
+        """What work gives; None, and a problem, where it is refused."""
+        try:
+            return work()
+        except WinspectError as error:
+            self.problems.append(str(error))
+            return None
 
     def can_import(self, name: str) -> bool:
         """Whether a library can be imported. Where not, what it raised becomes a problem, once."""
@@ -88,7 +99,7 @@ def examine(model: str, *, weights: str | None, options: dict[str, Any], calibra
     if torch := sys.modules.get("torch"):
         installed["torch"] = str(torch.__version__)  # with its build (+cpu, +cu132), which only PyTorch knows
     cpu = cpu_features()
-    source = _source(model, weights, found) if usable else None
+    source = found.attempt(partial(_source, model, weights)) if usable else None
     report = {
         "schema": 1,
         "versions": installed,
@@ -101,7 +112,7 @@ def examine(model: str, *, weights: str | None, options: dict[str, Any], calibra
             *([] if is_edge else _accelerators(found)),
         ],
         "engines": {name: _engine(name, module, found) for name, module in ENGINE_MODULES.items()},
-        "choice": _choice(options, calibration, model, source, found) if usable else None,
+        "choice": found.attempt(partial(_choice, options, calibration, model, source)) if usable else None,
         "cache": _cache(found),
         "weights": source and _weights(source, found),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -157,21 +168,28 @@ def _devices(kind: str) -> list[dict[str, Any]]:
 # The choice
 
 
-def _choice(
-    options: dict[str, Any], calibration: Path | None, model: str, source: Source | None, found: Findings
-) -> dict[str, Any] | None:
-    """Resolve the options on this machine, with reasons; None, and a problem, where they are refused."""
+def _choice(options: dict[str, Any], calibration: Path | None, model: str, source: Source | None) -> dict[str, Any]:
+    """Resolve the options on this machine, with what they leave open filled in as a run does, and reasons.
+
+    Raises:
+        WinspectError: they are refused; or the calibration, or the default precision, cannot be read.
+    """
     from winspect.engines.choice import choose
     from winspect.engines.options import EngineOptions
     from winspect.methods.registry import get_method
     from winspect.weights import TINY
 
-    try:
-        options, reasons = _resolve(options, calibration)
-        choice = choose(EngineOptions(**{name: options[name] for name in _CHOSEN if name in options}))
-    except WinspectError as error:
-        found.problems.append(str(error))
-        return None
+    reasons = []
+    if calibration is not None:
+        from winspect.calibration import Calibration
+
+        options = Calibration.load(calibration).model_options(options)
+        made_with = ", ".join(f"{name} {options[name]}" for name in ("engine", "precision") if name in options)
+        reasons.append(f"{calibration} was made with recipe {options['recipe'].name}, {made_with}")
+    elif "precision" not in options and (default := default_precision()).precision is not None:
+        options = {**options, "precision": default.precision}
+        reasons.append(f"precision {default.precision}: {default.source}")
+    choice = choose(EngineOptions(**{name: options[name] for name in _CHOSEN if name in options}))
     recipe = get_method(options.get("recipe") or ("log" if model == TINY else "paper"))
     precision, reasons = choice.precision, [*reasons, *choice.reasons]
     checked = choice.faster_precision or ("int8" if precision == "int8" else None)
@@ -192,25 +210,6 @@ def _choice(
     }
 
 
-def _resolve(options: dict[str, Any], calibration: Path | None) -> tuple[dict[str, Any], list[str]]:
-    """The options of a call with what it leaves open filled in as a run does, and a sentence for each source.
-
-    Raises:
-        SettingsError: the calibration, or the default precision, cannot be read.
-    """
-    if calibration is not None:
-        from winspect.calibration import Calibration
-
-        options = Calibration.load(calibration).model_options(options)
-        made_with = ", ".join(f"{name} {options[name]}" for name in ("engine", "precision") if name in options)
-        return options, [f"{calibration} was made with recipe {options['recipe'].name}, {made_with}"]
-    if "precision" in options:
-        return options, []
-    default = default_precision()
-    reasons = [] if default.precision is None else [f"precision {default.precision}: {default.source}"]
-    return {**options, "precision": default.precision}, reasons
-
-
 def _gate_verdict(choice: Choice, precision: str, method: Method, source: Source) -> bool | None:
     """Whether these weights passed the gate, as far as its records say; None where it has not been asked."""
     if not source.present:
@@ -220,22 +219,19 @@ def _gate_verdict(choice: Choice, precision: str, method: Method, source: Source
 
     sha256 = remembered_sha256(source.path) or hash_file(source.path)
     device = f"{choice.device} {choice.openvino_device}"
+    recipe = _without_temperature(method.document())
     expected = {"engine": choice.engine, "precision": precision, "device": device}
     for key, result in GateRecords(cache_folder() / "gate").all():
         same = {name: key.get(name) for name in expected} == expected
         of_weights = str(key.get("weights", "")).startswith(f"{sha256}/{source.model}/")
-        if same and of_weights and _is_recipe(key.get("recipe"), method):
+        if same and of_weights and _without_temperature(key.get("recipe")) == recipe:
             return result.passed
     return None
 
 
-def _is_recipe(record: Any, method: Method) -> bool:
-    """Whether it is the recipe, but for a temperature that the model brings along."""
-    return isinstance(record, dict) and all(
-        record.get(name) == (list(value) if isinstance(value, tuple) else value)
-        for name, value in method.document().items()
-        if name != "temperature"
-    )
+def _without_temperature(recipe: Any) -> Any:
+    """A recipe's document as JSON has it, but for the temperature, which the model may bring along."""
+    return json.loads(json.dumps({**recipe, "temperature": None})) if isinstance(recipe, dict) else None
 
 
 # Cache and weights
@@ -282,14 +278,10 @@ def _megabytes(size_bytes: int) -> float:
     return round(size_bytes / MB, 3)
 
 
-def _source(model: str, weights: str | None, found: Findings) -> Source | None:
+def _source(model: str, weights: str | None) -> Source:
     from winspect.weights.sources import find
 
-    try:
-        return find(model, weights)
-    except WinspectError as error:
-        found.problems.append(str(error))
-        return None
+    return find(model, weights)
 
 
 def _weights(source: Source, found: Findings) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from winspect.cluster import shards, store
 from winspect.cluster.destination import Destination, refuse_used
 from winspect.cluster.filesystems import open_place
 from winspect.cluster.shards import encode, result_schema, rows_per_shard
-from winspect.cluster.store import FolderStore
 from winspect.errors import OutputError, SettingsError
 
 RUN = {"model": "tiny", "settings": {"scales": [2, 3]}}
@@ -565,17 +564,17 @@ def test_a_file_that_is_cut_in_the_middle_gets_no_name(tmp_path):
 @pytest.mark.parametrize(
     ("code", "told"), [(errno.EROFS, "read-only"), (errno.EACCES, "no permission"), (errno.EDQUOT, "quota")]
 )
-def test_what_forbids_writing_is_named(tmp_path, monkeypatch, code, told):
+def test_what_forbids_writing_is_named(tmp_path, code, told):
     def refuse(*_):
         raise OSError(code, os.strerror(code))
 
     with open_(tmp_path) as destination:
-        monkeypatch.setattr(FolderStore, "write", refuse)
+        write, destination.store.write = destination.store.write, refuse
         with pytest.raises(OutputError, match=rf"{told}.*finished shards are kept \(0 of 3\)"):
             add(destination, 0)
         with pytest.raises(OutputError, match=told):
             destination.close({})
-        monkeypatch.undo()
+        destination.store.write = write
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -631,13 +630,13 @@ class Hadoop:
         self.fs.move(source, target)
 
 
-def test_a_store_that_replaces_nothing(tmp_path, monkeypatch):
-    opened = store.open_place
-    monkeypatch.setattr(store, "open_place", lambda text: (Hadoop(opened(text)[0]), opened(text)[1]))
+def test_a_store_that_replaces_nothing(tmp_path):
     fill(tmp_path, 0, 1)
     with open_(tmp_path, resume=True) as destination:
-        add(destination, 2)
-        destination.close({})
+        destination.store.fs = Hadoop(destination.store.fs)
+        for _ in range(2):
+            add(destination, 2)
+            destination.close({})
     assert len(json.loads((tmp_path / "_winspect/shards.json").read_text())["shards"]) == 3
 
 

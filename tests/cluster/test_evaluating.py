@@ -223,7 +223,8 @@ def cli(capsys, process_as_before):
     def run(*arguments):
         capsys.readouterr()
         code = cli_main.main(["evaluate", *map(str, arguments)])
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
 
     return run
 

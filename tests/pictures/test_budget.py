@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.pictures.attacks import progressive_bomb, webp_bomb
 from winspect.errors import DemandingPictureError, PictureError
-from winspect.pictures import budget, process
+from winspect.pictures import budget
 from winspect.pictures.budget import BUDGET, Budget, cost_of
 from winspect.pictures.decoding import decode_picture, read_rgb
 from winspect.pictures.pool import prepare_many
@@ -115,7 +115,7 @@ def test_a_demanding_picture_is_the_same_elsewhere(all_demanding):
 
 def test_what_takes_too_long_is_an_error_after_a_stated_time(monkeypatch, tmp_path):
     """And only that: the pictures round it are judged."""
-    monkeypatch.setattr(process, "DECODE_LIMIT_S", 0.3)
+    monkeypatch.setattr(budget, "DECODE_LIMIT_S", 0.3)
     (tmp_path / "slow.ppm").write_bytes(ascii_picture(900))
     Image.effect_noise((30, 20), 50).save(tmp_path / "good.png")
     names = [tmp_path / name for name in ("good.png", "slow.ppm", "good.png")]
@@ -126,7 +126,7 @@ def test_what_takes_too_long_is_an_error_after_a_stated_time(monkeypatch, tmp_pa
 
 
 def test_a_decoder_that_dies_is_an_error_of_its_picture(monkeypatch, all_demanding):
-    monkeypatch.setattr(process, "_START", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    monkeypatch.setattr(budget, "_START", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(PictureError, match=r"its decoder died .exit code -11.: damaged, or not enough memory"):
         read_rgb(ascii_picture(10))
 

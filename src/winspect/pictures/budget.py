@@ -1,19 +1,26 @@
 """Limits of decoding: bytes for all pictures that a process decodes at once, and seconds for each.
 
 Both are estimated from a picture's header, by its format, before anything is decoded. The figures per pixel are
-measured (benchmarks/decoding.py) and rounded up.
+measured (benchmarks/decoding.py) and rounded up. What may take long is decoded in another process, which can be ended
+alone.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
+
+from winspect.errors import PictureError
 
 DECODE_MB_VARIABLE = "WINSPECT_DECODE_MB"
 """Environment variable: megabytes (2**20 bytes) that pictures may take while they are decoded."""
@@ -117,3 +124,48 @@ def _budget_bytes() -> int:
 
 BUDGET = Budget(_budget_bytes())
 """Decoding budget of this process."""
+
+
+_START = """
+import json, sys
+sys.path[:], options = map(json.loads, sys.argv[1:])
+from winspect.pictures.decoding import answer
+answer(options)
+"""
+CAN_START = bool(sys.executable) and not getattr(sys, "frozen", False)
+"""Whether this Python can start another one."""
+_MOST_AT_ONCE = threading.BoundedSemaphore(2)
+
+
+def decode_elsewhere(content: bytes, name: str, options: dict[str, Any]) -> tuple[Image.Image, str | None]:
+    """Decode a file in another process, which is ended after :data:`DECODE_LIMIT_S`.
+
+    Args:
+        options: of :func:`winspect.pictures.decoding.decode_picture`.
+
+    Returns:
+        The picture, RGB and upright, and its warning.
+
+    Raises:
+        PictureError: it cannot be used, or takes too long.
+    """
+    command = [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(options)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with _MOST_AT_ONCE, subprocess.Popen(command, **pipes) as process:
+        try:
+            out, _ = process.communicate(content, timeout=DECODE_LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            limit = f"not decoded within {DECODE_LIMIT_S:g} s"
+            raise PictureError(name, f"{limit}: damaged, or too demanding; save it as PNG or reduce it") from error
+        finally:
+            process.kill()
+    head, _, pixels = out.partition(b"\n")
+    try:
+        answer = json.loads(head)
+    except ValueError as error:
+        code = process.returncode
+        reason = f"its decoder died (exit code {code}): damaged, or not enough memory; save or copy it again"
+        raise PictureError(name, reason) from error
+    if answer["error"] is not None:
+        raise PictureError(name, answer["error"])
+    return Image.frombytes("RGB", tuple(answer["size"]), pixels), answer["warning"]

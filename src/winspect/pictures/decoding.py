@@ -44,7 +44,7 @@ from PIL import (
 )
 
 from winspect.errors import DemandingPictureError, PictureError
-from winspect.pictures.budget import BUDGET, cost_of
+from winspect.pictures.budget import BUDGET, CAN_START, cost_of, decode_elsewhere
 from winspect.pictures.depth import (
     colour_by_bit_depth,
     eight_bit_grey,
@@ -58,7 +58,6 @@ from winspect.pictures.depth import (
 from winspect.pictures.formats import FORMAT_NAMES, START_BYTES, format_of
 from winspect.pictures.given import Given, borrowed, is_unread, opened, source_name
 from winspect.pictures.jpeg import MAX_SCANS, content_of, count_scans, decode_strictly
-from winspect.pictures.process import CAN_START, decode_elsewhere
 from winspect.pictures.tiff import TiffReader
 
 Demanding = Literal["elsewhere", "here", "refuse"]
@@ -157,7 +156,7 @@ def decoding(
 
 
 def answer(options: dict[str, Any]) -> None:
-    """Work as the process of :func:`winspect.pictures.process.decode_elsewhere`: decode the file on stdin with these
+    """Work as the process of :func:`winspect.pictures.budget.decode_elsewhere`: decode the file on stdin with these
     options of :func:`decode_picture`; write a line of JSON, and pixels, on stdout.
     """
     reply: dict[str, Any] = {"error": None, "size": None, "warning": None}

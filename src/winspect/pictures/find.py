@@ -92,18 +92,17 @@ class _Search:
         parts = Path(pattern).parts
         ending = os.path.splitext(parts[-1])[1].lower()
         further = ending if ending and not glob.has_magic(ending) else None
-        if "**" not in parts:
-            hits = sorted(glob.glob(pattern), key=natural_key)
-            files = (path for hit in hits for path in (self._files_below(hit) if os.path.isdir(hit) else [hit]))
-            return self._kept(files, further)
         # The standard library's `**` follows links round a loop until the system stops it; our own search does not.
-        depth = parts.index("**")
-        tops = sorted(glob.glob(os.path.join(*parts[:depth])), key=natural_key) if depth else [os.curdir]
-        below = ((top, path) for top in tops if os.path.isdir(top) for path in self._files_below(top))
-        matching = (
-            path for top, path in below if _matches(path.removeprefix(top).strip(os.sep).split(os.sep), parts[depth:])
+        depth = parts.index("**") if "**" in parts else len(parts)
+        below = parts[depth:]
+        top = str(Path(*parts[:depth])) if below else pattern
+        files = (
+            path
+            for hit in sorted(glob.glob(top), key=natural_key)
+            for path in (self._files_below(hit) if os.path.isdir(hit) else [hit] if not below else [])
+            if _matches(path.removeprefix(hit).strip(os.sep).split(os.sep), below)
         )
-        return self._kept(matching, further)
+        return self._kept(files, further)
 
     def _kept(self, files: Iterable[str], further: str | None = None) -> list[str]:
         kept = []

@@ -236,6 +236,14 @@ class ImageTower(nn.Module):
         x = torch.cat([class_token, _to_sequence(grid)], dim=1)
         return self.ln_pre(x + self._positions(grid_of(pixels.shape[2:], self.patch)))
 
+    def prepare(self, image_hw: tuple[int, int]) -> None:
+        """Make what follows from a size alone, before a graph of that size is traced: it is constant there.
+
+        Raises:
+            SettingsError: the sides are no multiples of the patch.
+        """
+        self._positions(grid_of(image_hw, self.patch))
+
     def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
         """The positional embedding of a grid: (1 + patches, width)."""
         own = self.positional_embedding

@@ -132,10 +132,12 @@ def activation_of(network: nn.Module) -> str:
 
 
 def activation_in(source: Source) -> str | None:
-    """The activation that weights are used with, without loading them; None where they are not here or damaged."""
+    """The activation that weights are used with, without loading them; None where they are damaged, or timm's."""
     if source.kind == "bundled":
         return "gelu"
     config = source.config or architecture(source.model)
+    if "architecture" in config:  # timm's
+        return None
     quick_gelu = source.quick_gelu
     if quick_gelu is None and source.kind == "file":
         try:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from winspect.backbones.embeddings import STEM, Embeddings, Needs
-from winspect.bundle.manifest import GRAPHS
+from winspect.backbones.embeddings import LAST, STEM, Embeddings, Needs
+from winspect.bundle.manifest import GRAPHS, Manifest
 from winspect.engines.compiled import OPENVINO_HINTS, Graph, OnnxGraph, OpenVINOGraph, onnx_options, openvino_core
 from winspect.errors import BundleError, MissingExtraError
 from winspect.system.installation import EDGE_EXTRAS, install_command
@@ -33,21 +33,21 @@ class EdgeEngine:
 
     device = "cpu"
 
-    def __init__(self, folder: Path, name: str, precision: str, needs: Needs, grid_hw: tuple[int, int]) -> None:
-        self.name, self.precision, self._needs, self._grid_hw = name, precision, needs, grid_hw
+    def __init__(self, folder: Path, manifest: Manifest, needs: Needs) -> None:
+        self.name, self.precision, self._needs = manifest.engine, manifest.identity.precision, needs
+        self._grid_hw, self._traced_hw = manifest.grid_hw, manifest.traced_hw
         self._one_at_a_time = threading.Lock()  # a graph has one set of buffers
-        tokens, tower = (folder / place for place in GRAPHS[name])
+        tokens, tower = (folder / place for place in GRAPHS[self.name])
+        run = _onnx if self.name == "onnx" else _openvino
         try:
-            if name == "openvino":
-                self._tokens, self._tower = _openvino(tokens, "fp32"), _openvino(tower, precision)
-            else:
-                self._tokens, self._tower = _onnx(tokens), _onnx(tower)
+            self._tokens = run(tokens, "fp32") if self._traced_hw is None else None
+            self._tower = run(tower, self.precision)
         except ModuleNotFoundError as error:
-            fix = install_command(EDGE_EXTRAS[name])
-            raise MissingExtraError(f"this bundle runs in {name}, which is not installed: {fix}") from error
+            fix = install_command(EDGE_EXTRAS[self.name])
+            raise MissingExtraError(f"this bundle runs in {self.name}, which is not installed: {fix}") from error
         except Exception as error:  # OpenVINO's are RuntimeErrors; ONNX Runtime's have no common base
             raise BundleError(
-                f"{folder}: {name} cannot run its graphs ({error}); copy it again, or upgrade {name}"
+                f"{folder}: {self.name} cannot run its graphs ({error}); copy it again, or upgrade {self.name}"
             ) from error
 
     def prepare(self, needs: Needs) -> None:
@@ -63,6 +63,8 @@ class EdgeEngine:
             return Embeddings.concatenate([self._encode(tile[None]) for tile in tiles])
 
     def _encode(self, tile: np.ndarray) -> Embeddings:
+        if self._tokens is None:
+            return self._traced(tile)
         embedded = self._tokens(np.ascontiguousarray(tile))
         outputs = self._tower(np.ascontiguousarray(embedded["tokens"][0]))
 
@@ -78,6 +80,22 @@ class EdgeEngine:
         windows = {scale: copied(f"windows_{scale}") for scale in self._needs.scales}
         return Embeddings(image=copied("image")[0], windows=windows, patches=patches, grid_hw=self._grid_hw)
 
+    def _traced(self, tile: np.ndarray) -> Embeddings:
+        if tile.shape[2:] != self._traced_hw:
+            got, has = (f"{width}x{height}" for height, width in (tile.shape[2:], self._traced_hw or (0, 0)))
+            raise BundleError(
+                f"the picture becomes {got} pixels in front of the model, and the graph of this bundle is for {has}: "
+                "inspect pictures of the shape that it was exported for, or export a bundle for these"
+            )
+        outputs = {name: np.array(values) for name, values in self._tower(np.ascontiguousarray(tile)).items()}
+        # The last block is one output under the name of the last layer.
+        layers = {layer: outputs.get(layer, outputs.get(LAST)) for layer in self._needs.layers}
+        if any(patches is None or patches.ndim != 4 for patches in layers.values()):
+            raise ValueError(f"its graph gives {', '.join(outputs)}, not {', '.join(self._needs.layers)}")
+        image = outputs.get("image", np.zeros((1, 0), np.float32))
+        windows = {scale: outputs[f"windows_{scale}"] for scale in self._needs.scales}
+        return Embeddings(image=image, windows=windows, patches=layers, grid_hw=self._grid_hw)
+
 
 def _openvino(path: Path, precision: str) -> Graph:
 
@@ -92,7 +110,7 @@ def _openvino(path: Path, precision: str) -> Graph:
     return OpenVINOGraph(core.compile_model(core.read_model(path), "CPU", options))
 
 
-def _onnx(path: Path) -> Graph:
+def _onnx(path: Path, precision: str) -> Graph:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), onnx_options(), providers=["CPUExecutionProvider"])

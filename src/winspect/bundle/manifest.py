@@ -24,8 +24,9 @@ GRAPHS: Mapping[str, tuple[str, str]] = {
     "openvino": ("graphs/tokens.xml", "graphs/tower.xml"),
     "onnx": ("graphs/tokens.onnx", "graphs/tower.onnx"),
 }
-"""Of each engine: pixels to tokens, tokens to embeddings."""
+"""Of each engine: pixels to tokens, tokens to embeddings. Of a traced tower only the second, from pixels on."""
 _FUSION, _LOG_FUSION = "fusion", "log_fusion"  # in the file, and in a checkpoint
+_TRACED = "traced_hw"  # not in files of releases before there was one
 _SIDES = range(1, 1001)  # of a grid of patches; an image of 16,000 pixels has 1,000 of 16
 
 
@@ -61,6 +62,7 @@ class Manifest:
         grid_hw: rows and columns of the patch grid.
         classes: by the words they contribute to a prompt.
         sha256: of every file, by its place in the bundle.
+        traced_hw: height and width of the tiles, where the tower's graph takes pixels; None where it takes tokens.
     """
 
     identity: Identity
@@ -68,6 +70,7 @@ class Manifest:
     grid_hw: tuple[int, int]
     classes: Mapping[str, BundledClass]
     sha256: Mapping[str, str] = field(repr=False)
+    traced_hw: tuple[int, int] | None = None
 
     @property
     def engine(self) -> str:
@@ -84,6 +87,7 @@ class Manifest:
             **self.identity.document(),
             _FUSION: self.scoring.get(_LOG_FUSION),
             "grid_hw": list(self.grid_hw),
+            **({} if self.traced_hw is None else {_TRACED: list(self.traced_hw)}),
             "classes": {
                 name: {
                     "text": bundled.text,
@@ -155,7 +159,9 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
     }
     files = dict(document["sha256"])
     class_files = (file for bundled in classes.values() for file in bundled.files)
-    needed = [PREPROCESSING, *GRAPHS[document["engine"]], *class_files]
+    traced = document.get(_TRACED)
+    graphs = GRAPHS[document["engine"]]
+    needed = [PREPROCESSING, *(graphs if traced is None else graphs[1:]), *class_files]
     unknown = sorted(file for file in needed if file not in files)
     if unknown:
         raise ValueError(f"no hash of {', '.join(unknown)}")
@@ -165,7 +171,15 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
         grid_hw=(int(rows), int(columns)),
         classes=classes,
         sha256=files,
+        traced_hw=None if traced is None else _height_and_width(traced),
     )
+
+
+def _height_and_width(sides: Any) -> tuple[int, int]:
+    height, width = sides
+    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+        raise ValueError(f"{_TRACED}: got {sides!r}, need a height and a width in pixels")
+    return height, width
 
 
 def _check(folder: Path, file: str, sha256: str) -> None:

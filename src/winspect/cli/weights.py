@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from winspect.cli.common import Exit, print_result, print_table
 from winspect.cli.options import add_option
 from winspect.system.terminal import say, show
-from winspect.weights import TINY, cache_folder
+from winspect.weights import HUB, TINY, cache_folder
+from winspect.weights.recommended import RECOMMENDED
 
 if TYPE_CHECKING:
     from winspect.weights.tags import Source
@@ -23,14 +24,16 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     verbs = parser.add_subparsers(dest="weights_verb", required=True, metavar="pull|list|where")
     pull = verbs.add_parser("pull", help="fetch and verify the weights of a model")
-    pull.add_argument("model", help="an open_clip architecture such as ViT-B-16-plus-240, or hf-hub:OWNER/NAME")
+    pull.add_argument("model", help="an open_clip architecture such as ViT-B-32, timm/NAME or hf-hub:OWNER/NAME")
     pull.add_argument("tag", nargs="?", help="pretrained tag (default: the model's, if it has one)")
     listing = verbs.add_parser("list", help="which weights are known, and which are on this machine")
     listing.add_argument("models", nargs="*", metavar="MODEL", help="default: the usual models and all in the cache")
     add_option(listing, "--all", None, "every architecture that can be used")
     where = verbs.add_parser("where", help="the cache folder, or the file of a model's weights")
     where.add_argument(
-        "model", nargs="?", help="an open_clip architecture, winspect-tiny, local-dir:FOLDER or hf-hub:OWNER/NAME"
+        "model",
+        nargs="?",
+        help="an open_clip architecture, timm/NAME, winspect-tiny, local-dir:FOLDER or hf-hub:OWNER/NAME",
     )
     where.add_argument("tag", nargs="?", help="pretrained tag or weights file (default: the model's, if it has one)")
     for verb in (pull, listing, where):
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.weights_verb == "list":
         sources = list_weights([TINY, *list_architectures()] if args.all else args.models or None)
-        print_result(args, [_row(source, size_bytes=source.size_bytes) for source in sources], partial(_print, sources))
+        print_result(args, [_list_row(source) for source in sources], partial(_print, sources))
         return Exit.DONE
     source = (pull if args.weights_verb == "pull" else find)(args.model, args.tag)
     activation = activation_in(source)
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if activation is not None and not args.json:
         say(f"activation: {activation}")
     if not source.present:
-        tag = "" if source.config is not None else f" {source.tag}"
+        tag = "" if source.model.startswith(HUB) else f" {source.tag}"
         say(f"not there yet; fetch it with: winspect weights pull {source.model}{tag}")
     return Exit.DONE if source.present else Exit.CHECK_FAILED
 
@@ -69,6 +72,18 @@ def _print(sources: Sequence[Source]) -> None:
         place = source.path if source.present else source.address or source.path
         rows.append((source.model, source.tag, size, str(place)))
     print_table(rows, left=(0, 1, 3))
+    for source in sources:
+        if known := RECOMMENDED.get(source.full_name):
+            published = known.published or "no published figures of winspect's recipes"
+            show(f"{source.full_name}: {known.size_mb} MB, {known.licence}; {published}")
+
+
+def _list_row(source: Source) -> dict[str, object]:
+    from winspect.weights.timm_names import licence_of
+
+    known = RECOMMENDED.get(source.full_name)
+    published = known.published if known else None
+    return _row(source, size_bytes=source.size_bytes, licence=licence_of(source), published=published)
 
 
 def _row(source: Source, **more: object) -> dict[str, object]:

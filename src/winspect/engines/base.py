@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings, Needs
-from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.loading import Tower
 from winspect.engines.timing import OperatorTime
 from winspect.errors import DeviceMemoryError, WinspectError
 
@@ -39,7 +39,7 @@ class Engine(ABC):
 
     name: str
 
-    def __init__(self, tower: ImageTower, *, precision: str, device: torch.device, batch_size: int) -> None:
+    def __init__(self, tower: Tower, *, precision: str, device: torch.device, batch_size: int) -> None:
         self.tower, self.precision, self.device, self.batch_size = tower, precision, device, batch_size
 
     def encode(self, tiles: Tensor, needs: Needs) -> Embeddings:

@@ -12,17 +12,17 @@ import numpy as np
 import onnxruntime
 import torch
 
-from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.loading import Tower
 from winspect.engines.compiled import Graph, OnnxGraph, onnx_options
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.timing import OperatorTime, onnxruntime_times
 from winspect.engines.tower_graph import GRAPH_VERSION, Layout, Node, build_tower
+from winspect.engines.traced import OPSET, TRACE_VERSION, Trace, TracedTower, write_onnx_trace
 from winspect.errors import MissingExtraError
 from winspect.system.installation import install_command
 from winspect.system.memory import page_out
 
-OPSET = 20  # the first with Gelu
 _WEIGHTS_FILE, _SMALLEST_APART = "tower.weights", 1024
 
 
@@ -136,39 +136,48 @@ class OnnxEngine(CompiledEngine):
 
     def __init__(
         self,
-        tower: ImageTower,
+        tower: Tower,
         *,
         cache: GraphCache,
         batch_size: int | None = None,
         threads: int | None = None,
+        image_hw: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(tower, precision="fp32", batch_size=batch_size)
+        super().__init__(tower, precision="fp32", batch_size=batch_size, image_hw=image_hw)
         self._cache, self._threads = cache, threads or torch.get_num_threads()
 
-    def _save(self, layout: Layout, folder: Path) -> None:
+    def _save(self, plan: Layout | Trace, folder: Path) -> None:
+        if isinstance(plan, Trace):
+            traced = TracedTower(self.tower, plan).eval()
+            write_onnx_trace(traced, plan.pixels, traced.outputs, folder / "tower.onnx")
+            return
+        tower: Any = self.tower
         operators = OnnxOperators()
-        build_tower(self.tower, layout, operators)
+        build_tower(tower, plan, operators)
         operators.save(folder)
 
-    def _build(self, layout: Layout) -> Graph:
-        graph = OnnxGraph(self._session(layout, self._session_options()))
+    def _build(self, plan: Layout | Trace) -> Graph:
+        graph = OnnxGraph(self._session(plan, self._session_options()))
         page_out(self.tower.blocks.parameters())
         return graph
 
     def _session_options(self) -> Any:
         return onnx_options(self._threads)
 
-    def _session(self, layout: Layout, options: Any) -> Any:
-        key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": layout.key, "opset": OPSET}
-        path = self._cache.get(key, partial(self._save, layout)) / "tower.onnx"
+    def _session(self, plan: Layout | Trace, options: Any) -> Any:
+        if isinstance(plan, Trace):
+            key = {"kind": "onnx traced", "graph": TRACE_VERSION, "trace": plan.key, "opset": OPSET}
+        else:
+            key = {"kind": "onnx", "graph": GRAPH_VERSION, "layout": plan.key, "opset": OPSET}
+        path = self._cache.get(key, partial(self._save, plan)) / "tower.onnx"
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
+    def _timed(self, plan: Layout | Trace, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
         with tempfile.TemporaryDirectory(prefix="winspect-") as folder:
             options = self._session_options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
-            session = self._session(layout, options)
+            session = self._session(plan, options)
             for batch in [batches[0], *batches]:
                 OnnxGraph(session)(batch)
             return onnxruntime_times(session.end_profiling(), warm_up=1)

@@ -11,18 +11,19 @@ import numpy as np
 import openvino as ov
 import torch
 
-from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.loading import Tower
 from winspect.engines.compiled import OPENVINO_HINTS, Graph, OpenVINOGraph, openvino_core, save_openvino
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_operators import openvino_model
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.engines.tower_graph import GRAPH_VERSION, Layout
+from winspect.engines.traced import TRACE_VERSION, Trace, TracedTower, openvino_trace
 from winspect.errors import DeviceError
 from winspect.system.memory import page_out
 from winspect.system.opening import read_bytes
 
-_COMPILED = "tower.blob"
+_COMPILED, _TRACED = "tower.blob", "tower.xml"
 
 
 class OpenVINOEngine(CompiledEngine):
@@ -32,10 +33,11 @@ class OpenVINOEngine(CompiledEngine):
         tower: in float32, on the CPU.
         precision: ``fp32``, ``bf16``, ``fp16`` (devices other than the CPU), or ``int8``.
         device: OpenVINO's name of a device: ``CPU``, ``GPU``, ``GPU.1``, ``NPU`` ...
-        batch_size: see :class:`~winspect.engines.compiled_engine.CompiledEngine`.
+        batch_size, image_hw: see :class:`~winspect.engines.compiled_engine.CompiledEngine`.
         threads: of the CPU; None for as many as torch uses.
-        cache: where graphs compiled for other devices than the CPU are kept. The CPU's are compiled anew: that takes
-            a second even for a large tower, no longer than reading them, and reading them takes twice the memory.
+        cache: where traced graphs are kept, and graphs compiled for other devices than the CPU. The CPU's are compiled
+            anew: that takes a second even for a large tower, no longer than reading them, and reading them takes twice
+            the memory.
 
     Raises:
         DeviceError: OpenVINO does not find that device.
@@ -45,15 +47,16 @@ class OpenVINOEngine(CompiledEngine):
 
     def __init__(
         self,
-        tower: ImageTower,
+        tower: Tower,
         *,
         precision: str = "fp32",
         device: str = "CPU",
         batch_size: int | None = None,
         threads: int | None = None,
         cache: GraphCache | None = None,
+        image_hw: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(tower, precision=precision, batch_size=batch_size)
+        super().__init__(tower, precision=precision, batch_size=batch_size, image_hw=image_hw)
         self._cache = cache
         self.openvino_device = check_openvino_device(device)
         hint = OPENVINO_HINTS[precision]
@@ -61,39 +64,50 @@ class OpenVINOEngine(CompiledEngine):
         if device == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = threads or torch.get_num_threads()
 
-    def _model(self, layout: Layout) -> ov.Model:
-        """The graph of a layout, before it is compiled."""
-        return openvino_model(self.tower, layout)
+    def _model(self, plan: Layout | Trace) -> ov.Model:
+        """A graph before it is compiled."""
+        if isinstance(plan, Layout):
+            tower: Any = self.tower
+            return openvino_model(tower, plan)
+        if self._cache is None:
+            return self._traced_model(plan)
+        key = {"kind": "openvino traced", "graph": TRACE_VERSION, "trace": plan.key, "openvino": ov.__version__}
+        folder = self._cache.get(key, lambda made: save_openvino(self._traced_model(plan), made / _TRACED))
+        return openvino_core().read_model(folder / _TRACED)
 
-    def _save(self, layout: Layout, folder: Path) -> None:
-        save_openvino(self._model(layout), folder / "tower.xml")
+    def _traced_model(self, trace: Trace) -> ov.Model:
+        traced = TracedTower(self.tower, trace).eval()
+        return openvino_trace(traced, trace.pixels, traced.outputs)
 
-    def _build(self, layout: Layout) -> Graph:
+    def _save(self, plan: Layout | Trace, folder: Path) -> None:
+        save_openvino(self._model(plan), folder / "tower.xml")
+
+    def _build(self, plan: Layout | Trace) -> Graph:
         if self._cache is None or self.openvino_device == "CPU":
-            compiled = self._compiled(layout)
+            compiled = self._compiled(plan)
         else:
-            compiled = self._from_cache(layout, self._cache)
+            compiled = self._from_cache(plan, self._cache)
         page_out(self.tower.blocks.parameters())
         return OpenVINOGraph(compiled)
 
-    def _compiled(self, layout: Layout, **options: Any) -> ov.CompiledModel:
-        return openvino_core().compile_model(self._model(layout), self.openvino_device, {**self._options, **options})
+    def _compiled(self, plan: Layout | Trace, **options: Any) -> ov.CompiledModel:
+        return openvino_core().compile_model(self._model(plan), self.openvino_device, {**self._options, **options})
 
-    def _from_cache(self, layout: Layout, cache: GraphCache) -> ov.CompiledModel:
+    def _from_cache(self, plan: Layout | Trace, cache: GraphCache) -> ov.CompiledModel:
         core = openvino_core()
         key = {
             "kind": "openvino",
             "graph": GRAPH_VERSION,
-            "layout": layout.key,
+            "layout": plan.key,
             "openvino": ov.__version__,
             "device": core.get_property(self.openvino_device, "FULL_DEVICE_NAME"),
             "options": self._options,
         }
-        folder = cache.get(key, lambda made: _export(self._compiled(layout), made / _COMPILED))
+        folder = cache.get(key, lambda made: _export(self._compiled(plan), made / _COMPILED))
         return core.import_model(read_bytes(folder / _COMPILED), self.openvino_device, self._options)
 
-    def _timed(self, layout: Layout, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
-        compiled = self._compiled(layout, PERF_COUNT=True)
+    def _timed(self, plan: Layout | Trace, batches: Sequence[np.ndarray]) -> list[OperatorTime]:
+        compiled = self._compiled(plan, PERF_COUNT=True)
         graph, fused = OpenVINOGraph(compiled), openvino_fused(compiled)
         graph(batches[0])  # the first run also makes what later ones reuse
         earlier = list(graph.request.profiling_info)

@@ -20,13 +20,15 @@ import openvino as ov
 import torch
 from openvino import opset13 as op
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from winspect.backbones.embeddings import LAST_NORM, Embeddings, Needs
-from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.loading import Tower
 from winspect.engines.compiled import openvino_core, save_openvino
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine
 from winspect.engines.tower_graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
+from winspect.engines.traced import TRACE_VERSION, Trace
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.system.installation import install_command
 from winspect.system.machine import cpu_features
@@ -54,14 +56,15 @@ class QuantisedEngine(OpenVINOEngine):
 
     def __init__(
         self,
-        tower: ImageTower,
+        tower: Tower,
         *,
         calibration: Tensor,
         cache: GraphCache,
         needs: Needs,
         threads: int | None = None,
+        image_hw: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(tower, precision="int8", batch_size=1, threads=threads)
+        super().__init__(tower, precision="int8", batch_size=1, threads=threads, image_hw=image_hw)
         self._quantised, self._needs = cache, needs
         if len(calibration) < FEWEST_PICTURES:
             raise ReferencesError(
@@ -86,40 +89,56 @@ class QuantisedEngine(OpenVINOEngine):
     def _layouts(self, tiles: int, needs: Needs) -> list[Layout]:
         return [self._layout(tiles, part) for part in _passes(needs)]
 
-    def _model(self, layout: Layout) -> ov.Model:
-        # Patch tokens always among the outputs: few-shot and zero-shot inspection then share one quantisation.
-        layout = replace(layout, patches=True, norm=LAST_NORM in self._needs.layers)
-        if not layout.scales and self._needs.scales:
-            whole = replace(layout, scales=self._needs.scales, stride=self._needs.stride)
-            return without_windows(self._model(whole), layout)
+    def _trace(self, tiles: int, needs: Needs, image_hw: tuple[int, int]) -> Trace:
+        # One quantisation for all that the method asks for, as with a packed graph.
+        whole, depth = self._needs, self.tower.depth
+        is_part = set(needs.layers) <= set(whole.layers) and needs.scales in ((), whole.scales)
+        is_part = is_part and needs.blocks(depth) <= whole.blocks(depth)
+        return super()._trace(tiles, whole if is_part else needs, image_hw)
+
+    def _model(self, plan: Layout | Trace) -> ov.Model:
         key = {
-            "kind": "int8",
-            "graph": GRAPH_VERSION,
-            "layout": layout.key,
             "openvino": ov.__version__,
             "nncf": _nncf().__version__,
             "pictures": hashlib.sha256(self._calibration.numpy().tobytes()).hexdigest(),
         }
-        folder = self._quantised.get(key, lambda made: self._quantise(layout, made))
+        if isinstance(plan, Trace):
+            key = {"kind": "int8 traced", "graph": TRACE_VERSION, "trace": plan.key, **key}
+        else:
+            # Patch tokens always among the outputs: few-shot and zero-shot inspection then share one quantisation.
+            plan = replace(plan, patches=True, norm=LAST_NORM in self._needs.layers)
+            if not plan.scales and self._needs.scales:
+                whole = replace(plan, scales=self._needs.scales, stride=self._needs.stride)
+                return without_windows(self._model(whole), plan)
+            key = {"kind": "int8", "graph": GRAPH_VERSION, "layout": plan.key, **key}
+        folder = self._quantised.get(key, lambda made: self._quantise(plan, made))
         return openvino_core().read_model(folder / "tower.xml")
 
-    def _quantise(self, layout: Layout, folder: Path) -> None:
+    def _quantise(self, plan: Layout | Trace, folder: Path) -> None:
         nncf = _nncf()
         logger.warning(
             "quantising the image tower to int8 on %d pictures; once for these weights", len(self._calibration)
         )
-        with torch.inference_mode():
-            tokens = [self.tower.tokens(tile[None])[0][0].numpy() for tile in self._calibration]
         # NNCF draws its progress on stdout, which may be about to carry JSON.
         with contextlib.redirect_stdout(sys.stderr):
             model = nncf.quantize(
-                super()._model(layout),
-                nncf.Dataset([{"tokens": np.ascontiguousarray(tile)} for tile in tokens]),
+                super()._model(plan),
+                nncf.Dataset([self._calibration_input(tile[None], plan) for tile in self._calibration]),
                 model_type=nncf.ModelType.TRANSFORMER,
                 preset=nncf.QuantizationPreset.PERFORMANCE,
-                subset_size=len(tokens),
+                subset_size=len(self._calibration),
             )
         save_openvino(model, folder / "tower.xml")
+
+    def _calibration_input(self, tile: Tensor, plan: Layout | Trace) -> dict[str, np.ndarray]:
+        """What a graph takes of a calibration tile (1, 3, height, width)."""
+        if isinstance(plan, Trace):
+            if tuple(tile.shape[2:]) != plan.image_hw:
+                tile = interpolate(tile, plan.image_hw, mode="bicubic", antialias=True, align_corners=False)
+            return {"pixels": np.ascontiguousarray(tile.numpy())}
+        tower: Any = self.tower
+        with torch.inference_mode():
+            return {"tokens": np.ascontiguousarray(tower.tokens(tile)[0][0].numpy())}
 
 
 def _passes(needs: Needs) -> list[Needs]:

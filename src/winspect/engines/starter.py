@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.embeddings import Needs
-from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.loading import Tower
 from winspect.engines.base import Engine
 from winspect.engines.choice import Choice
 from winspect.engines.gate import (
@@ -58,7 +58,7 @@ class Starter:
 
     options: EngineOptions
     choice: Choice
-    tower: ImageTower
+    tower: Tower
     needs: Needs
     identity: str
     folder: Path
@@ -95,9 +95,9 @@ class Starter:
         tower = copy.deepcopy(self.tower) if beside and self.choice.engine == "torch" else self.tower
         cache = GraphCache(self.folder / "graphs", self.identity)
         calibration = self._calibration() if precision == "int8" else None
-        return make_engine(
-            self.options, replace(self.choice, precision=precision), tower, self.needs, cache, calibration
-        )
+        choice = replace(self.choice, precision=precision)
+        side = self.preprocess.size - self.preprocess.size % self.preprocess.patch  # of a square picture
+        return make_engine(self.options, choice, tower, self.needs, cache, calibration, image_hw=(side, side))
 
     def fall_back(self, error: EngineBuildError) -> Engine:
         """Torch in place of an engine that was not asked for by name and cannot be built.
@@ -175,15 +175,18 @@ class Starter:
 def make_engine(
     options: EngineOptions,
     choice: Choice,
-    tower: ImageTower,
+    tower: Tower,
     needs: Needs,
     cache: GraphCache,
     calibration: Tensor | None = None,
+    *,
+    image_hw: tuple[int, int] | None = None,
 ) -> Engine:
     """The engine of a choice. Its graphs are compiled when tiles are first encoded.
 
     Args:
         calibration: normalised tiles that int8 is calibrated on.
+        image_hw: height and width of the tiles to come; None for the tower's own.
 
     Raises:
         EngineError: captured graphs on a device that has none.
@@ -198,17 +201,23 @@ def make_engine(
         if choice.engine == "onnx":
             from winspect.engines.onnx_engine import OnnxEngine
 
-            return OnnxEngine(tower, cache=cache, batch_size=batch_size)
+            return OnnxEngine(tower, cache=cache, batch_size=batch_size, image_hw=image_hw)
         if choice.precision == "int8":
             from winspect.engines.quantised import QuantisedEngine
 
             if calibration is None:
                 raise ValueError("int8 needs calibration tiles")
-            return QuantisedEngine(tower, calibration=calibration, cache=cache, needs=needs)
+            return QuantisedEngine(tower, calibration=calibration, cache=cache, needs=needs, image_hw=image_hw)
         from winspect.engines.openvino_engine import OpenVINOEngine
 
-        device = choice.openvino_device
-        return OpenVINOEngine(tower, precision=choice.precision, device=device, batch_size=batch_size, cache=cache)
+        return OpenVINOEngine(
+            tower,
+            precision=choice.precision,
+            device=choice.openvino_device,
+            batch_size=batch_size,
+            cache=cache,
+            image_hw=image_hw,
+        )
     except ImportError as error:
         raise EngineBuildError(f"engine {choice.engine} cannot be loaded: {error}; install it again") from error
 

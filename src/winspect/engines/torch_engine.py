@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.embeddings import Embeddings, Needs
-from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.loading import Tower
 from winspect.engines.accelerators.ascend import WeightPrefetch
 from winspect.engines.accelerators.captured_graphs import BUCKETS, CapturedGraphs
 from winspect.engines.base import Engine
@@ -41,7 +41,7 @@ class TorchEngine(Engine):
 
     def __init__(
         self,
-        tower: ImageTower,
+        tower: Tower,
         device: torch.device,
         precision: str = "fp32",
         batch_size: int | None = None,

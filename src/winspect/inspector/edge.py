@@ -55,7 +55,7 @@ class EdgePredictor(Predictor):
             for name, bundled in manifest.classes.items():
                 self._load_class(folder, name, bundled)
             needs = self.method.needs(few_shot=True, maps=True)
-            self.engine = EdgeEngine(folder, manifest.engine, manifest.identity.precision, needs, manifest.grid_hw)
+            self.engine = EdgeEngine(folder, manifest, needs)
 
     def _load_class(self, folder: Path, name: str, bundled: BundledClass) -> None:
         with open_file(folder / bundled.text) as file:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -17,23 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.image_tower import ImageTower, grid_of
 from winspect.bundle.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
 from winspect.calibration import Calibration
 from winspect.engines.compiled import save_openvino
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.gate.pictures import gate_pictures
-from winspect.errors import BundleError, EngineError, MissingExtraError, OutputError
+from winspect.engines.traced import openvino_trace, write_onnx_trace
+from winspect.errors import BundleError, EngineError, OutputError
 from winspect.inspector.edge import EdgePredictor, preprocessing_document
 from winspect.inspector.winclip import WinCLIP
 from winspect.methods.method import CutPicture
 from winspect.methods.winclip.prompts import check_class_name, class_key
 from winspect.system.files import output_error
-from winspect.system.installation import install_command
 
 LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.02}
-"""Between scores of the bundle and of the model on the same picture; above it no bundle is written. In the lower
-precisions rounding alone, met by other rounding in front of it, moves a score in the third digit."""
+"""Between scores of the bundle and of the model on the same picture, of scores above 1 as a share of them; above it no
+bundle is written. In the lower precisions rounding alone, met by other rounding in front of it, moves a score in the
+third digit."""
 
 _CHECKED_PICTURES = 4
 
@@ -56,7 +56,8 @@ def export(
         add: add the classes to the bundle in ``out``, or replace them there.
 
     Returns:
-        The largest difference between the bundle's scores and the model's on generated pictures.
+        The largest difference between the bundle's scores and the model's on generated pictures; see
+        :data:`LARGEST_DIFFERENCE`.
 
     Raises:
         EngineError: another engine.
@@ -87,7 +88,10 @@ def export(
         else:
             _write_model(model, engine, staging)
         _write_classes(model, categories, calibrations or {}, staging, classes)
-        Manifest(model.identity(), model.method.scoring, model.grid_hw, classes, sha256={}).write(staging)
+        traced_hw = engine.image_hw if engine.is_traced(model.method.needs(few_shot=True, maps=True)) else None
+        grid_hw = model.grid_hw if traced_hw is None else grid_of(traced_hw, engine.tower.patch)
+        manifest = Manifest(model.identity(), model.method.scoring, grid_hw, classes, sha256={}, traced_hw=traced_hw)
+        manifest.write(staging)
         largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)
         if largest > LARGEST_DIFFERENCE[model.precision]:
             raise BundleError(
@@ -132,12 +136,17 @@ def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
 
 
 def _write_model(model: WinCLIP, engine: CompiledEngine, folder: Path) -> None:
-    tokens, _ = GRAPHS[engine.name]
+    needs = model.method.needs(few_shot=True, maps=True)
     (folder / "graphs").mkdir()
-    engine.save_tower(folder / "graphs", model.method.needs(few_shot=True, maps=True))
-    write = {"openvino": _write_openvino_tokens, "onnx": _write_onnx_tokens}[engine.name]
-    pixels = torch.zeros(1, 3, *engine.tower.image_hw)
-    write(_Tokens(engine.tower).eval(), pixels, folder / tokens)
+    engine.save_tower(folder / "graphs", needs)
+    if not engine.is_traced(needs):
+        tower: Any = engine.tower
+        tokens, place = _Tokens(tower).eval(), folder / GRAPHS[engine.name][0]
+        pixels = torch.zeros(1, 3, *tower.image_hw)
+        if engine.name == "openvino":
+            save_openvino(openvino_trace(tokens, pixels, tokens.outputs), place)
+        else:
+            write_onnx_trace(tokens, pixels, tokens.outputs, place)
     document = preprocessing_document(model.preprocess, model.cut)
     (folder / PREPROCESSING).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
@@ -157,33 +166,6 @@ class _Tokens(nn.Module):
     def outputs(self) -> list[str]:
         """Names of what it gives."""
         return ["tokens", "stem"] if hasattr(self.tower.conv1, "stem_features") else ["tokens"]
-
-
-def _write_openvino_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
-    import openvino as ov
-
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of every shape that becomes a constant, as it shall
-        traced = torch.jit.trace(tokens, pixels, check_trace=False, strict=False)
-    converted = ov.convert_model(traced, example_input=pixels)
-    converted.reshape(list(pixels.shape))
-    for output, name in zip(converted.outputs, tokens.outputs, strict=True):
-        output.get_tensor().set_names({name})
-    save_openvino(converted, path)
-
-
-def _write_onnx_tokens(tokens: _Tokens, pixels: Tensor, path: Path) -> None:
-    try:
-        import onnxscript  # noqa: F401  (torch's exporter is written in it)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"torch writes ONNX with onnxscript: {install_command('onnx')}") from error
-    from winspect.engines.onnx_engine import OPSET
-
-    names: dict[str, Any] = {"input_names": ["pixels"], "output_names": tokens.outputs}
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program: Any = torch.onnx.export(tokens, (pixels,), dynamo=True, opset_version=OPSET, verbose=False, **names)
-    program.save(str(path), external_data=False)
 
 
 def _write_classes(
@@ -225,7 +207,7 @@ def _largest_difference(model: WinCLIP, bundle: EdgePredictor, categories: Seque
         pictures = _pictures_to_check(model, category)
         pairs = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)
         differences += [
-            abs(ours.anomaly_score - theirs.anomaly_score)
+            abs(ours.anomaly_score - theirs.anomaly_score) / max(1.0, abs(theirs.anomaly_score))
             for ours, theirs in pairs
             if ours.anomaly_score is not None and theirs.anomaly_score is not None
         ]

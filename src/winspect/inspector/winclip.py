@@ -13,7 +13,14 @@ import numpy as np
 
 from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.engines.options import EngineOptions, check_count
-from winspect.errors import EngineBuildError, MissingExtraError, PictureError, ReferencesError, WeightsCorruptError
+from winspect.errors import (
+    ArchitectureError,
+    EngineBuildError,
+    MissingExtraError,
+    PictureError,
+    ReferencesError,
+    WeightsCorruptError,
+)
 from winspect.inspector.base import DEFAULT_CLASS, Picture, Predictor
 from winspect.inspector.class_state import Learned, learn_once
 from winspect.methods.identity import Identity
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from winspect.backbones.image_tower import ImageTower
+    from winspect.backbones.loading import Tower
     from winspect.backbones.text_tower import TextTower
     from winspect.engines.base import Engine
     from winspect.engines.choice import Choice
@@ -46,8 +53,9 @@ class WinCLIP(Predictor):
     """Zero-shot and few-shot anomaly detection with a frozen CLIP.
 
     Args:
-        model: an open_clip architecture; ``winspect-tiny``, the bundled model; ``local-dir:FOLDER`` or
-            ``hf-hub:OWNER/NAME``, weights with an ``open_clip_config.json``.
+        model: an open_clip architecture; ``timm/NAME``, a vision transformer of timm; ``winspect-tiny``, the bundled
+            model; ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``, weights with an ``open_clip_config.json`` (a folder
+            also with timm's ``config.json``).
         weights: a pretrained tag of that architecture or a weights file; None for the model's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``npu:N``.
         precision: what the image tower runs in: ``fp32``, ``bf16``, ``fp16`` or ``int8``, which must pass the precision
@@ -111,24 +119,27 @@ class WinCLIP(Predictor):
         tower = self._load(method)
         self._start(options, choice, tower)
 
-    def _load(self, method: Method) -> ImageTower:
+    def _load(self, method: Method) -> Tower:
         """Load the weights, and give the method what they say of it; returns the image tower."""
-        from winspect.backbones.image_tower import ImageTower
-        from winspect.backbones.open_clip_models import load
+        from winspect.backbones.loading import load_tower
         from winspect.inspector.text_encoder import TextCache, TextEncoder
 
         model, weights, cache_dir = self._source
-        loaded = load(model, weights, cache_dir=cache_dir)
+        loaded = load_tower(model, weights, cache_dir=cache_dir)
         self.model, self.weights_sha256 = loaded.name, loaded.sha256
         self.weights, self.activation = loaded.tag, loaded.activation
         for remark in loaded.remarks:
             logger.warning("%s", remark)
-        tower = ImageTower(loaded.model.visual).eval()
-        patch = tower.image_hw[0] // tower.grid_hw[0]
-        self.method = method.for_model(loaded.scoring, loaded.name, depth=len(tower.blocks), patch=patch)
-        self.preprocess = self.method.preprocess(loaded.preprocess, patch)
+        tower = loaded.tower
+        self.method = method.for_model(loaded.scoring, loaded.name, depth=tower.depth, patch=tower.patch)
+        self.preprocess = self.method.preprocess(loaded.preprocess, tower.patch)
         self.grid_hw = tower.grid_hw
         tower.check(self.method.needs(few_shot=True, maps=True))  # before any picture
+        if self.method.reads_text and not tower.has_text:
+            raise ArchitectureError(
+                f"recipe {self.method.name} compares pictures with text, and {self.model} has no text tower; choose "
+                "recipe memory, subspace or mutual, or a CLIP such as ViT-B-16-plus-240"
+            )
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
         self._weights_key = f"{self.weights_sha256}/{self.model}/{self.activation}"
         self._cache_folder = cache_folder(cache_dir)
@@ -147,7 +158,7 @@ class WinCLIP(Predictor):
             raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
         return TextTower(again.model, again.tokenizer).eval()
 
-    def _start(self, options: EngineOptions, choice: Choice, tower: ImageTower) -> None:
+    def _start(self, options: EngineOptions, choice: Choice, tower: Tower) -> None:
         from winspect.engines.starter import Starter
 
         self._starter = Starter(

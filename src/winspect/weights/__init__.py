@@ -6,7 +6,7 @@ imports neither torch nor open_clip.
 
 from winspect.weights.cache import cache_folder
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_TAGS", "HUB", "LOCAL", "TINY", "cache_folder"]
+__all__ = ["DEFAULT_MODEL", "DEFAULT_TAGS", "HUB", "LOCAL", "TIMM", "TINY", "cache_folder"]
 
 TINY = "winspect-tiny"
 """The bundled model."""
@@ -20,3 +20,6 @@ DEFAULT_TAGS = {DEFAULT_MODEL: "laion400m_e31"}
 LOCAL, HUB = "local-dir:", "hf-hub:"
 """Beginnings of names, as open_clip 3 has them: a folder, or a repository of the Hugging Face hub, with weights and an
 ``open_clip_config.json`` that says how the model is built."""
+
+TIMM = "timm/"
+"""Beginning of the names of timm's models."""

@@ -60,7 +60,7 @@ def source_in_folder(model: str) -> Source:
             f"{model}: no {CONFIG_FILE} in it, which says how the model is built; name the architecture and the file "
             "instead: --model ARCHITECTURE --weights FILE"
         )
-    source = source_of_file(f"{LOCAL}{folder.name}", _weights_in(folder), Preprocess())
+    source = source_of_file(f"{LOCAL}{folder.name}", weights_in(folder), Preprocess())
     return with_config(source, folder / CONFIG_FILE, whole=True)
 
 
@@ -93,7 +93,7 @@ def config_in_repository(model: str) -> Repository:
     return Repository(repo, (CONFIG_FILE,))
 
 
-def _weights_in(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path:
     """The weights file of a folder, chosen as open_clip does; a choice among several unusual names is logged.
 
     Raises:

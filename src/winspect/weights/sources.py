@@ -11,7 +11,7 @@ from winspect.errors import SettingsError, WeightsCorruptError, WeightsMissingEr
 from winspect.pictures.tiles import Preprocess
 from winspect.system.files import expanded
 from winspect.system.opening import check_file
-from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TINY
+from winspect.weights import DEFAULT_MODEL, HUB, LOCAL, TIMM, TINY
 from winspect.weights.architectures import architecture, image_size, list_architectures
 from winspect.weights.cache import cache_folder, remembered_sha256, sha256_of
 from winspect.weights.checkpoint import check_openable, check_zip, has_weights_suffix
@@ -25,7 +25,9 @@ from winspect.weights.configs import (
     with_config,
 )
 from winspect.weights.fetching import FetchError
+from winspect.weights.recommended import RECOMMENDED
 from winspect.weights.tags import Source, default_tag, describe_tags, find_tag, tag_names, tag_of_file
+from winspect.weights.timm_names import check_timm, is_timm, timm_source, timm_tags
 
 _OFFLINE_VARIABLES = ("WINSPECT_OFFLINE", "HF_HUB_OFFLINE")
 
@@ -36,7 +38,8 @@ def find(model: str, weights: str | os.PathLike[str] | None = None, *, cache_dir
     """Where the weights are or will be, without fetching or reading them.
 
     Args:
-        model: an open_clip architecture, ``winspect-tiny``, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
+        model: an open_clip architecture, ``timm/NAME``, ``winspect-tiny``, ``local-dir:FOLDER`` or
+            ``hf-hub:OWNER/NAME``.
         weights: a pretrained tag of the architecture, or a file; None for the default. A name that is both is the
             tag; a :class:`~pathlib.Path` is always a file. Models that bring their own take none.
         cache_dir: where downloaded weights are kept; None for the user's cache folder.
@@ -46,6 +49,8 @@ def find(model: str, weights: str | os.PathLike[str] | None = None, *, cache_dir
         WeightsMissingError: no such tag or file, or there is no default.
     """
     folder = cache_folder(cache_dir) / "weights"
+    if is_timm(model):
+        return timm_source(model, weights, folder)
     if _brings_weights(model):
         if weights is not None:
             kind = "carries" if model == TINY else "brings"
@@ -109,8 +114,8 @@ def pull(model: str, weights: str | None = None) -> Source:
 
 
 def list_weights(models: Iterable[str] | None = None) -> list[Source]:
-    """The weights known for some models; without ``models``, those of the default and the bundled model, and all that
-    are in the cache.
+    """The weights known for some models; without ``models``, those of the default and the bundled model, those of timm
+    that are recommended, and all of open_clip that are in the cache.
 
     Raises:
         ArchitectureError: a model is unknown, or of a kind WinCLIP cannot use.
@@ -119,12 +124,15 @@ def list_weights(models: Iterable[str] | None = None) -> list[Source]:
         return [source for model in models for source in _list(model)]
     others = (model for model in list_architectures() if model != DEFAULT_MODEL)
     cached = (source for model in others for source in _list(model) if source.present)
-    return [*_list(TINY), *_list(DEFAULT_MODEL), *cached]
+    return [*_list(TINY), *_list(DEFAULT_MODEL), *map(find, RECOMMENDED), *cached]
 
 
 def _list(model: str) -> list[Source]:
-    if _brings_weights(model):
+    if _brings_weights(model) or (is_timm(model) and "." in model):
         return [find(model)]
+    if is_timm(model):
+        check_timm(model.removeprefix(TIMM))
+        return [find(model, tag) for tag in timm_tags(model.removeprefix(TIMM))]
     architecture(model)  # an unknown one is an error, not an empty list
     return [find(model, tag) for tag in tag_names(model.replace("/", "-"))]
 

@@ -32,7 +32,8 @@ class Source:
     """Where weights are, and what goes with them.
 
     Attributes:
-        model: architecture, ``winspect-tiny``, ``hf-hub:OWNER/NAME``, or ``local-dir:`` and the folder's name.
+        model: architecture, ``timm/`` and one, ``winspect-tiny``, ``hf-hub:OWNER/NAME``, or ``local-dir:`` and the
+            folder's name.
         kind: "tag", "file" or "bundled".
         tag: the pretrained tag, the file's name, or "bundled".
         path: where the file is, or will be after it was fetched.
@@ -41,7 +42,8 @@ class Source:
             configuration beside the file tells: the file's format and the architecture decide then.
         sha256_prefix: first digits the file's SHA-256 must have, or None where nothing states them.
         origin: where the file is fetched from; None for the user's files and the bundled model.
-        config: the configuration that came with the weights; None where the model's name is an architecture's.
+        config: the configuration that came with the weights, or timm's; None where the model's name is one of
+            open_clip's architectures.
     """
 
     model: str
@@ -53,6 +55,11 @@ class Source:
     sha256_prefix: str | None = None
     origin: Url | Repository | None = None
     config: Mapping[str, Any] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """Model and tag in one, as timm writes them."""
+        return f"{self.model}.{self.tag}"
 
     @property
     def present(self) -> bool:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from winspect.backbones.image_tower import ImageTower
+from winspect.backbones.loading import Tower
 from winspect.errors import EngineError, MissingExtraError, SettingsError
 from winspect.system.installation import install_command
 
@@ -38,12 +39,16 @@ def environment() -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in ENVIRONMENT}
 
 
-def prefetch_order(tower: ImageTower) -> list[tuple[str, Tensor]]:
+def prefetch_order(tower: Tower) -> list[tuple[str, Tensor]]:
     """The image tower's weights in the order the blocks read them, four per block: 48 for twelve blocks.
 
     Returns:
-        open_clip's name of each weight within the ``visual`` module, and the weight itself, not a copy.
+        open_clip's name of each weight within the ``visual`` module, or timm's within the model, and the weight itself,
+        not a copy.
     """
+    if not isinstance(tower, ImageTower):
+        weights = tower.blocks.named_parameters(prefix="blocks")
+        return [(name, weight) for name, weight in weights if weight.ndim > 1]
     order: list[tuple[str, Tensor]] = []
     for number, block in enumerate(tower.blocks):
         parts: Any = block
@@ -76,7 +81,7 @@ class WeightPrefetch:
         SettingsError: ``max_bytes`` is not a whole number from 1 (torch_npu refuses 0).
     """
 
-    def __init__(self, tower: ImageTower, *, max_bytes: int | None = None, own_stream: bool = True) -> None:
+    def __init__(self, tower: Tower, *, max_bytes: int | None = None, own_stream: bool = True) -> None:
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
             raise SettingsError(f"max_bytes: got {max_bytes!r}, need a whole number of bytes from 1, or None")
         self._prefetch = _npu_prefetch()

@@ -6,13 +6,12 @@ import asyncio
 import ipaddress
 import logging
 import os
-import signal
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -30,7 +29,6 @@ MAX_CONNECTIONS = 4096
 MAX_HEADER_BYTES = 2**15
 _KEEP_ALIVE_S = 65  # above the minute for which reverse proxies keep a connection, or they would write into its end
 _LAST_S = 2.0  # for answers to be written after the queue is drained
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
@@ -90,12 +88,6 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._loading = asyncio.create_task(self._wait_for_model())
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End."""
-        if self._loading is not None:
-            self._loading.cancel()
-        await super().shutdown(sockets)
-
     async def on_tick(self, counter: int) -> bool:
         """Also drop connections that have stood still for too long, once a second."""
         if counter % 10 == 0:
@@ -119,22 +111,9 @@ class Server(uvicorn.Server):
                 if now - self._still[connection][1] > self.still_s:
                     transport.abort()
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals without raising them again at the end, as uvicorn does: the exit code would say so."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self.end)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                loop.remove_signal_handler(number)
-                signal.signal(number, handler)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain on a signal. It is not raised again at the end, as uvicorn does: the exit code would say so."""
+        asyncio.get_running_loop().call_soon_threadsafe(self.end)
 
     def end(self) -> None:
         """Drain, then end; called again: end now."""
@@ -230,10 +209,9 @@ def _allow_connections() -> None:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        needed = 2 * MAX_CONNECTIONS
-        if soft != resource.RLIM_INFINITY and soft < needed:
-            most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        most = 2 * MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else min(2 * MAX_CONNECTIONS, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _notify(state: str) -> None:

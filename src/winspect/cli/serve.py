@@ -50,7 +50,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="also answer requests for this Host; may be repeated (default: loopback and --host; with keys, any)",
     )
-    network.add_argument("--no-page", action="store_true", help="no web page")
+    network.add_argument("--no-page", dest="page", action="store_false", help="no web page")
     _add_settings(parser.add_argument_group("limits"))
     add_model_options(parser)
     parser.add_argument(
@@ -134,13 +134,11 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
         SettingsError: a value out of its range.
     """
     given: dict[str, Any] = {
-        option.name: getattr(args, option.name) for option in fields(ServiceSettings) if option.metadata
+        setting.name: tuple(value) if isinstance(value, list) else value
+        for setting in fields(ServiceSettings)
+        if (value := getattr(args, setting.name, None)) is not None
     }
-    given |= {name: tuple(getattr(args, name) or ()) or None for name in ("classes", "allowed_hosts")}
-    given = {name: value for name, value in given.items() if value is not None}
-    return ServiceSettings(
-        data=args.data or data_folder(), page=not args.no_page, refuse_stale=not args.allow_stale, **given
-    )
+    return ServiceSettings(**{**given, "data": args.data or data_folder(), "refuse_stale": not args.allow_stale})
 
 
 def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tuple[str, ...] = ()) -> Backend:

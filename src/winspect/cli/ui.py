@@ -15,6 +15,7 @@ from winspect.cli.common import Exit
 from winspect.cli.options import add_model_options, add_options
 from winspect.cli.serve import add_store_options, backend_of, data_folder, need_extra
 from winspect.errors import SettingsError
+from winspect.service.settings import ServiceSettings
 from winspect.system.terminal import say
 
 HOST, FIRST_PORT = "127.0.0.1", 7860
@@ -33,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until it is interrupted; returns the exit code."""
     need_extra("the page")
     from winspect.service.serving import serve
-    from winspect.service.settings import ServiceSettings
 
     port = args.port or free_port(FIRST_PORT if args.port is None else 0)
     settings = ServiceSettings(args.data or data_folder(), host=HOST, port=port, refuse_stale=not args.allow_stale)

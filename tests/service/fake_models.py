@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from winspect.errors import DeviceError, ReferencesError, WeightsMissingError
+from winspect.methods.registry import get_method
 from winspect.methods.result import Result
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.pictures.tiles import WHOLE, Preprocess, prepare
@@ -44,6 +45,7 @@ class Fake:
         self.options, self.device = options, device
         self.preprocess = Preprocess(size=8, mean=(0, 0, 0), std=(1, 1, 1))
         self.cut = WHOLE
+        self.method = get_method("paper")  # for the range of its scores
         self.references = {}
         self.note("load")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from winspect.speed.benchmark import WorkerPool, run_benchmark
 from winspect.speed.benchmark_results import Measured, Survey, baseline_of, gemm_rates, make_results
 from winspect.speed.charts import write_benchmark
 from winspect.speed.plans import PLANS, Combination, combine, packaged_pictures
-from winspect.speed.worker import Jobs, Runner, Worker, WorkerError, count_tiles
+from winspect.speed.worker import Jobs, Worker, WorkerError, count_tiles
 
 PICTURES = ["a.png", "b.png"]
 
@@ -413,51 +412,54 @@ def test_without_the_package_pictures_must_be_named(monkeypatch):
 
 
 @pytest.fixture
-def run_small(small_checkpoint, tmp_path):
+def load_small(small_checkpoint, tmp_path):
+    """Loads a plan; gives the jobs, and what is said of them."""
     model = {"model": SMALL, "weights": str(small_checkpoint), "device": "cpu"}
     pictures = [save(tmp_path / f"{number}.png", size) for number, size in enumerate([(64, 64), (150, 60)])]
-    return partial(Runner, model, engine="torch", precision="fp32", category_name="bolt", pictures=pictures, maps=False)
+    options = {"engine": "torch", "precision": "fp32", "category_name": "bolt", "pictures": pictures, "warm_up": 0}
+
+    def load(plan, *, maps=False):
+        jobs = Jobs()
+        return jobs, jobs.load(model, plan, **options, maps=maps)
+
+    return load
 
 
 @pytest.mark.parametrize("plan", list(PLANS))
-def test_a_round_of_a_real_model(run_small, small_checkpoint, plan):
-    runner = run_small(plan)
-    told = runner.describe()
-    assert (told["engine"], told["precision"], told["device"], told["recipe"]) == (
-        "torch",
-        "fp32",
-        "cpu",
-        PLANS[plan].recipe,
-    )
-    assert told["maps"] is (plan == "paper")
-    assert (told["note"] is not None) is (plan == "prefetch")
-    found = runner.round()
-    assert found["images_per_s"] > 0
-    assert len(found["latency_ms"]) == 2
+def test_a_round_of_a_real_model(load_small, small_checkpoint, plan):
+    jobs, described = load_small(plan)
+    found = tuple(described[name] for name in ("engine", "precision", "device", "recipe"))
+    assert found == ("torch", "fp32", "cpu", PLANS[plan].recipe)
+    assert described["maps"] is (plan == "paper")
+    assert (described["note"] is not None) is (plan == "prefetch")
+    figures = jobs.round()
+    assert figures["images_per_s"] > 0
+    assert len(figures["latency_ms"]) == 2
     model = WinCLIP(SMALL, weights=small_checkpoint, device="cpu", recipe=PLANS[plan].recipe, engine="torch")
-    expected = [result.anomaly_score for result in model.predict_many(runner.pictures, "bolt")]
-    assert found["scores"] == pytest.approx(expected, abs=1e-5)
+    expected = [result.anomaly_score for result in model.predict_many(jobs.pictures, "bolt")]
+    assert figures["scores"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_maps_can_be_asked_for(run_small, monkeypatch):
+def test_maps_can_be_asked_for(load_small):
     made = []
-    runner = run_small("serial", maps=True)
-    predict_many = runner.model.predict_many
+    jobs, _ = load_small("serial", maps=True)
+    model = jobs.model
 
-    def watched(*arguments, **options):
-        made.append(options["maps"])
-        return predict_many(*arguments, **options)
+    class Watched:
+        def predict_many(self, *arguments, **options):
+            made.append(options["maps"])
+            return model.predict_many(*arguments, **options)
 
-    monkeypatch.setattr(runner.model, "predict_many", watched)
-    runner.round()
+    jobs.model = Watched()
+    jobs.round()
     assert made == [True] * 3  # all pictures at once, then each of the two
 
 
-def test_a_picture_that_goes_missing_is_an_error(run_small):
-    runner = run_small("serial")
-    Path(runner.pictures[0]).unlink()
+def test_a_picture_that_goes_missing_is_an_error(load_small):
+    jobs, _ = load_small("serial")
+    Path(jobs.pictures[0]).unlink()
     with pytest.raises(OSError, match=r"0\.png"):
-        runner.round()
+        jobs.round()
 
 
 # benchmarks/plans.py

@@ -56,7 +56,6 @@ class Score:
     path: str
     category: str
     label: str
-    defect_type: str
     score: float | None
     seed: int
 
@@ -96,7 +95,7 @@ class Run:
 def _score(row: dict[str, str], names: Mapping[str, str]) -> Score:
     score = float(row["score"]) if row["score"] else None
     category = names.get(row["category"], row["category"])
-    return Score(text_of_cell(row["path"]), category, row["label"], row["defect_type"], score, int(row["seed"]))
+    return Score(text_of_cell(row["path"]), category, row["label"], score, int(row["seed"]))
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

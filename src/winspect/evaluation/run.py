@@ -114,15 +114,8 @@ def evaluate(
         for name in dataset.categories
         for seed in seeds
     ]
-    asked = {
-        "class": class_name,
-        "class_names": named or None,
-        "shots": shots,
-        "seeds": seeds,
-        "pixel_grid": pixel_grid,
-        "overlays": overlays,
-        "raw_maps": raw_maps,
-    }
+    asked = {"class": class_name, "class_names": named or None, "shots": shots, "seeds": seeds}
+    asked |= {"pixel_grid": pixel_grid, "overlays": overlays, "raw_maps": raw_maps}
     with locked(Path(out)) as folder:
         results = _evaluate(model, dataset, parts, PartFiles(folder, fresh=fresh), asked, progress=progress)
         if report is not None:

@@ -102,7 +102,7 @@ def serve(pipe: Connection, log_level: int) -> None:
 class Jobs:
     """The jobs by name. Options and answers are plain values."""
 
-    runner: Runner
+    model: WinCLIP
     gemms: list[Any]
 
     def answer(self, job: str, options: dict[str, Any]) -> tuple[str, Any]:
@@ -137,42 +137,7 @@ class Jobs:
             **_work(loaded, device, model.get("batch_size")),
         }
 
-    def load(self, warm_up: int, **options: Any) -> dict[str, Any]:
-        """Load the model that one combination measures, and run the rounds that are forgotten."""
-        self.runner = Runner(**options)
-        for _ in range(warm_up):
-            self.runner.round()
-        return {**self.runner.describe(), "peak_rss_mb": peak_rss_mb()}
-
-    def round(self) -> dict[str, Any]:
-        """One round of both scenarios."""
-        return self.runner.round()
-
-    def gemm_open(self, **options: Any) -> list[dict[str, Any]]:
-        """Build the matrix products; those that cannot be built are answered with an ``error``."""
-        from winspect.speed.gemm import open_gemms
-
-        self.gemms = open_gemms(**options)
-        return [gemm.names for gemm in self.gemms]
-
-    def gemm_round(self, repetitions: int) -> list[list[float]]:
-        """GFLOP/s of every product, repetition by repetition; none of those that could not be built."""
-        return [gemm.rates(repetitions) for gemm in self.gemms]
-
-
-class Runner:
-    """A loaded model and its pictures.
-
-    Args:
-        model: options of :class:`winspect.WinCLIP`.
-        plan: how pictures become scores; of :data:`winspect.speed.plans.PLANS`.
-        engine, precision: as asked for.
-        category_name: the class of all pictures.
-        pictures: files that can be read.
-        maps: also make the full maps where the plan does not require it.
-    """
-
-    def __init__(
+    def load(
         self,
         model: dict[str, Any],
         plan: str,
@@ -182,30 +147,37 @@ class Runner:
         category_name: str,
         pictures: Sequence[str],
         maps: bool,
-    ) -> None:
+        warm_up: int,
+    ) -> dict[str, Any]:
+        """Load the model that one combination measures, and run the rounds that are forgotten.
+
+        Options are those of :func:`winspect.speed.benchmark.run_benchmark`.
+
+        Returns:
+            What really runs: engine, precision, device, recipe, and a note where it is not what the plan says.
+        """
         from winspect.inspector.winclip import WinCLIP
 
-        self.plan = PLANS[plan]
-        self.maps = maps or self.plan.maps
-        self.pictures, self.category_name = list(pictures), category_name
-        how = {"engine": engine, "precision": precision, "recipe": self.plan.recipe, "plan": self.plan.execution}
+        chosen = PLANS[plan]
+        self.pictures, self.category_name, self.maps = list(pictures), category_name, maps or chosen.maps
+        how = {"engine": engine, "precision": precision, "recipe": chosen.recipe, "plan": chosen.execution}
         self.model = WinCLIP(**{**model, **how})
         self.model.prepare_class(category_name)
-
-    def describe(self) -> dict[str, Any]:
-        """What really runs: engine, precision, device, recipe, and a note where it is not what the plan says."""
-        engine = self.model.engine
-        openvino_device = getattr(engine, "openvino_device", "CPU")
-        device = str(engine.device) if openvino_device == "CPU" else f"{OPENVINO}{openvino_device}"
-        fetched = self.plan.name != "prefetch" or device.startswith("npu")
+        for _ in range(warm_up):
+            self.round()
+        runs = self.model.engine
+        openvino_device = getattr(runs, "openvino_device", "CPU")
+        device = str(runs.device) if openvino_device == "CPU" else f"{OPENVINO}{openvino_device}"
+        fetched = plan != "prefetch" or device.startswith("npu")
         return {
-            "engine": engine.name,
-            "precision": engine.precision,
+            "engine": runs.name,
+            "precision": runs.precision,
             "device": device,
             "recipe": self.model.method.name,
             "maps": self.maps,
-            "batch_size": engine.batch_size,
+            "batch_size": runs.batch_size,
             "note": None if fetched else NO_PREFETCH.format(device),
+            "peak_rss_mb": peak_rss_mb(),
         }
 
     def round(self) -> dict[str, Any]:
@@ -228,6 +200,17 @@ class Runner:
                 raise PictureError(result.path, "got no map although maps were asked for")
             results.append(result)
         return results, time.perf_counter() - began
+
+    def gemm_open(self, **options: Any) -> list[dict[str, Any]]:
+        """Build the matrix products; those that cannot be built are answered with an ``error``."""
+        from winspect.speed.gemm import open_gemms
+
+        self.gemms = open_gemms(**options)
+        return [gemm.names for gemm in self.gemms]
+
+    def gemm_round(self, repetitions: int) -> list[list[float]]:
+        """GFLOP/s of every product, repetition by repetition; none of those that could not be built."""
+        return [gemm.rates(repetitions) for gemm in self.gemms]
 
 
 def count_tiles(model: WinCLIP, pictures: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:

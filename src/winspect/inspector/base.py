@@ -11,8 +11,10 @@ import numpy as np
 
 from winspect.calibration import Calibration
 from winspect.errors import PictureError, ReferencesError
+from winspect.inspector.batch import score_batch
 from winspect.inspector.calibrating import calibrate
 from winspect.inspector.classes import DEFAULT_CLASS, Classes, Picture
+from winspect.methods.batch_method import BatchMethod
 from winspect.methods.method import CutPicture, PictureScores, References
 from winspect.methods.result import Result, result_of, warn_if_constant
 from winspect.methods.winclip.prompts import class_key
@@ -89,7 +91,7 @@ class Predictor(Classes):
             PictureError: the picture cannot be used.
             ClassNameError: the class name cannot be put into a prompt.
         """
-        self._scorable(category_name)  # refuses a name before the picture is read
+        self._scorable(category_name, alone=True)  # refuses a name before the picture is read
         picture = picture_given(picture, bgr=bgr)
         item = prepare(picture, self.preprocess, self.cut, keep_rgb=keep_picture)
         (result,) = self.predict_prepared([item], category_name)
@@ -111,7 +113,8 @@ class Predictor(Classes):
 
         Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
         result with an ``error``; the others go on. Of a source that makes wait, such as a generator of a camera's
-        frames, each result comes before the next picture is asked for.
+        frames, each result comes before the next picture is asked for; but a method that compares the pictures of a
+        batch with each other reads all before the first result.
         One of the class's good samples, or a copy of one, gives a result with a ``warning``: its score says nothing.
 
         Args:
@@ -127,6 +130,8 @@ class Predictor(Classes):
         """
         text = self._scorable(category_name)
         given = pictures_given(pictures, bgr=bgr)
+        if isinstance(self.method, BatchMethod):
+            return self._batch(list(given), category_name, self.method, keep_pictures=keep_pictures)
         pace = Pace(given)
         copies, seen = self._copies(category_name), deque[str | None]()
         prepared = self._prepare(_noting(given, copies, seen), keep_rgb=keep_pictures, pace=pace)
@@ -150,11 +155,17 @@ class Predictor(Classes):
         Returns:
             One result an item, in order.
         """
-        text = self._scorable(category_name, zero_shot=zero_shot)
+        text = self._scorable(category_name, zero_shot=zero_shot, alone=True)
         return self._inspect(items, category_name, text, maps=maps, zero_shot=zero_shot)
 
-    def _scorable(self, category_name: str, *, zero_shot: bool = False) -> Array:
-        """The class's text, once it is known that the class can be scored."""
+    def _scorable(self, category_name: str, *, zero_shot: bool = False, alone: bool = False) -> Array:
+        """The class's text, once it is known that the class can be scored.
+
+        Args:
+            alone: pictures are not all of a batch.
+        """
+        if alone and isinstance(self.method, BatchMethod):
+            self.method.score()  # refuses
         text = self._class_text(category_name)
         if not self.method.zero_shot and (zero_shot or class_key(category_name) not in self._good):
             raise ReferencesError(
@@ -167,6 +178,19 @@ class Predictor(Classes):
         """Finds the class's good samples among pictures."""
         good = self._good.get(class_key(category_name))
         return _NONE if good is None else good.copies
+
+    def _batch(
+        self, pictures: Sequence[Picture], category_name: str, method: BatchMethod, *, keep_pictures: bool
+    ) -> Iterator[Result]:
+        needs = method.needs(few_shot=False, maps=True)
+        return score_batch(
+            method.batch(len(pictures)),
+            self._prepare(pictures, keep_rgb=keep_pictures),
+            category_name,
+            lambda tiles: self._encode(tiles, needs),
+            tiles_at_once=self.engine.tiles_per_pass(needs),
+            precision=self.precision,
+        )
 
     def _stream(
         self, items: Iterable[Prepared | PictureError], category_name: str, text: Array, maps: bool, pace: Pace

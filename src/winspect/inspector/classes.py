@@ -13,6 +13,7 @@ import numpy as np
 from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.class_state import ClassState, GoodSamples, Learned, Sample
+from winspect.methods.batch_method import BatchMethod
 from winspect.methods.identity import Identity
 from winspect.methods.method import Method
 from winspect.methods.winclip.prompts import class_key
@@ -120,9 +121,12 @@ class Classes(ABC):
 
         Raises:
             ReferencesError: none, fewer than ``shots``, or one of them cannot be read.
+            SettingsError: the method takes no good samples.
             SourceError: a folder or glob without pictures.
         """
         self._fork_guard.check()
+        if isinstance(self.method, BatchMethod):
+            self.method.fit([])  # refuses
         pictures = list(pictures_given(pictures, bgr=bgr))
         count = 1 if shots is None else shots
         if count < 1 or len(pictures) < count:

@@ -23,6 +23,7 @@ from winspect.errors import (
 )
 from winspect.inspector.base import DEFAULT_CLASS, Picture, Predictor
 from winspect.inspector.class_state import Learned, learn_once
+from winspect.methods.batch_method import BatchMethod
 from winspect.methods.identity import Identity
 from winspect.methods.method import CutPicture, Method
 from winspect.methods.registry import get_method
@@ -209,11 +210,14 @@ class WinCLIP(Predictor):
             goods = [torch.from_numpy(self.preprocess(picture)[None]) for picture in good_pictures()]
             references = self.method.fit([engine.encode(good, needs) for good in goods])
         given: dict[str, Any] = {"text": text.to(engine.device), "references": references}
-        scores = [
-            found
-            for tile in tiles.split(1)
-            for found in self.method.score(engine.encode(tile, needs), [CutPicture(1)], **given)
-        ]
+        embedded = (engine.encode(tile, needs) for tile in tiles.split(1))
+        if isinstance(self.method, BatchMethod):
+            batch = self.method.batch(len(tiles))
+            for tile in embedded:
+                batch.add(tile)
+            scores = batch.scores().pictures
+        else:
+            scores = [found for tile in embedded for found in self.method.score(tile, [CutPicture(1)], **given)]
         maps = [found.tile_maps[0] for found in scores if found.tile_maps is not None]
         return GateScores(np.array([found.score for found in scores]), np.stack(maps))
 

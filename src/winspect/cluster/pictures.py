@@ -53,15 +53,16 @@ class _Shelf:
         self._read: dict[int, Picture] = {}
         self._lock = Lock()
 
-    def take(self, number: int) -> Picture:
-        """The picture with this number; once."""
+    def take(self, number: int) -> str | bytes:
+        """The picture with this number; once. Raises PictureError where it cannot be had."""
         with self._lock:
             while number not in self._read:
                 at, picture = next(self._pictures)
                 self._read[at] = picture
             picture = self._read.pop(number)
-        if not isinstance(picture, PictureError):
-            self._seen(self._rows[number], picture)
+        if isinstance(picture, PictureError):
+            raise picture
+        self._seen(self._rows[number], picture)
         return picture
 
 
@@ -71,10 +72,7 @@ class _Shelved(Given):
     def source(self) -> Any:
         """Read it, in the thread that decodes it."""
         shelf, number = self.picture
-        picture = shelf.take(number)
-        if isinstance(picture, PictureError):
-            raise picture
-        return picture
+        return shelf.take(number)
 
 
 def pictures_of(rows: Sequence[Row]) -> Iterator[Picture]:

@@ -209,3 +209,11 @@ def test_a_picture_the_data_set_no_longer_has():
     (shown,) = make_gallery(misses, none, {}, read_maps({})).misses
     assert shown.picture is None
     assert "no longer" in shown.problem
+
+
+def test_a_picture_that_cannot_be_read(tmp_path):
+    item = Item(tmp_path / "gone.png", "part", "test", "anomalous", "hole", None)
+    misses, none = choose([row("p", 0.2, "anomalous")], 4)
+    (shown,) = make_gallery(misses, none, {"p": item}, read_maps({item.path: None})).misses
+    assert (shown.picture, shown.overlay) == (None, None)
+    assert "gone.png" in shown.problem

@@ -159,8 +159,9 @@ def test_a_worker_that_dies_is_told_and_the_others_go_on(measure, ending, said):
     assert [(run["engine"], len(run["rounds"])) for run in results["runs"]] == [("torch", 3)]
 
 
-def test_without_the_machines_own_rate_the_rest_is_measured(measure, caplog):
-    results, _ = measure(combine(["serial"], ["torch"], ["fp32"]), rounds=2, broken={"gemm_round": "exits"})
+@pytest.mark.parametrize("job", ["gemm_open", "gemm_round"])
+def test_without_the_machines_own_rate_the_rest_is_measured(measure, caplog, job):
+    results, _ = measure(combine(["serial"], ["torch"], ["fp32"]), rounds=2, broken={job: "exits"})
     assert results["gemm_gflops"] == {"fp32": None, "bf16": None}
     assert results["roofline_fraction"] == {"serial": None}
     assert results["plans"]["serial"]["images_per_s"] == 2.0

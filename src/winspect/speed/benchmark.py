@@ -131,30 +131,31 @@ class WorkerPool:
 
 
 def _open_products(worker: Worker, survey: Survey, combinations: Sequence[Combination]) -> list[dict[str, Any]]:
-    """The machine's matrix products, to be measured; none where their worker fails."""
+    """The machine's matrix products, to be measured."""
     from winspect.engines.choice import installed
     from winspect.engines.devices import PRECISIONS
 
     asked = {*_GEMM_PRECISIONS, *(combination.precision for combination in combinations)}
     precisions = [precision for precision in PRECISIONS if precision in asked]
     where = {"layer": survey.layer, "device": survey.device}
-    try:
-        products = worker.ask("gemm_open", engines=list(installed()), precisions=precisions, **where)
-    except WorkerError as error:
-        logger.warning("the rate of matrix products is not measured: %s", error)
-        return []
+    products = _ask_yardstick(worker, "gemm_open", engines=list(installed()), precisions=precisions, **where)
     return [{**product, "gflops": []} for product in products]
 
 
 def _measure_products(worker: Worker, products: Sequence[dict[str, Any]], repetitions: int) -> None:
-    """Measure the products once more; where their worker has died, they stay as they are."""
+    """Measure every product once more."""
+    rates = _ask_yardstick(worker, "gemm_round", repetitions=repetitions) if products else []
+    for product, found in zip(products, rates or [[]] * len(products), strict=True):
+        product["gflops"] += found
+
+
+def _ask_yardstick(worker: Worker, job: str, **options: Any) -> list[Any]:
+    """The worker's answer; nothing where it has failed: the rates of matrix products then stay unknown."""
     try:
-        rates = worker.ask("gemm_round", repetitions=repetitions) if products else []
+        return worker.ask(job, **options)
     except WorkerError as error:
         logger.warning("the rate of matrix products is not measured any further: %s", error)
-        return
-    for product, found in zip(products, rates, strict=True):
-        product["gflops"] += found
+        return []
 
 
 class _Session:

@@ -223,6 +223,13 @@ def test_five_bad_rows_are_named_and_all_counted(here):
     assert str(caught.value).endswith("; and 2 more")
 
 
+def test_ids_that_begin_late_are_refused(here):
+    """Rows without one are called after their paths, long before the first id is read."""
+    lines = [f'{{"path": "{row}.png"}}' for row in range(5000)]
+    (here / "m.jsonl").write_text("\n".join([*lines, '{"path": "a.png", "id": 1}']))
+    assert refusal("m.jsonl") == "m.jsonl: the first 4096 rows have no id, later ones do: add it to all"
+
+
 def test_parquet_files_that_cannot_be_used(here):
     pq.write_table(pa.table({"name": ["a"], "size": [1]}), "columns.parquet")
     assert "got the columns name (string), size (int64), need path or image (text)" in refusal("columns.parquet")

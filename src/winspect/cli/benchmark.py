@@ -29,9 +29,8 @@ IMAGES = 8
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "pictures", nargs="*", metavar="PICTURE", help="files, folders and globs (default: fabric, of winspect[demo])"
-    )
+    pictures = "files, folders and globs (default: fabric, of winspect[demo])"
+    add_option(parser, "pictures", "PICTURE", pictures, nargs="*")
     group = parser.add_argument_group("what is measured")
     add_option(group, "--plans", "A,B", "serial, tile-batch, prefetch, paper (default: all)")
     add_option(group, "--engines", "A,B", "auto, torch, openvino, onnx (default: auto)")

@@ -28,9 +28,8 @@ _DEFAULT_RATE = 0.01
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "normals", nargs="+", metavar="NORMALS", help="good pictures: files, folders (searched recursively) and globs"
-    )
+    normals = "good pictures: files, folders (searched recursively) and globs"
+    add_option(parser, "normals", "NORMALS", normals, nargs="+")
     add_option(parser, "--out", "FILE", "the calibration to write (JSON)", required=True)
     rate = f"(default: {_DEFAULT_RATE}); a rate of 1/k needs k - 1 pictures"
     share = f"the share of good pictures that may be flagged {rate}"

@@ -20,8 +20,8 @@ from winspect.errors import SettingsError
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("baseline", type=Path, metavar="BASELINE", help="results.json or its folder")
-    parser.add_argument("other", type=Path, nargs="?", metavar="OTHER", help="results.json or its folder")
+    add_option(parser, "baseline", "BASELINE", "results.json or its folder", type=Path)
+    add_option(parser, "other", "OTHER", "results.json or its folder", type=Path, nargs="?")
     add_option(parser, "--against", "NAME", "compare BASELINE with a published table instead")
     add_option(parser, "--tolerance", "FRACTION", "difference allowed, either way (default: 0.01, one point)")
     add_output_options(parser)

@@ -103,7 +103,7 @@ Place = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 def add_option(place: Place, name: str, metavar: str | None, help: str, **more: Any) -> None:
-    """Add an option of a single verb.
+    """Add an option, or an argument without a dash, of a single verb.
 
     Args:
         metavar: says the type of the value, too: ``N`` is a whole number, ``DIR`` a path, ...; None for a switch.

@@ -10,7 +10,7 @@ import argparse
 import json
 
 from winspect.cli.common import Exit
-from winspect.cli.options import add_options
+from winspect.cli.options import add_option, add_options
 from winspect.system.preferences import PRECISION_VARIABLE, clear_precision, default_precision, set_precision
 from winspect.system.terminal import say
 
@@ -19,9 +19,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="set|show|clear", required=True)
     setting = actions.add_parser("set", help="make a precision the default")
-    setting.add_argument(
-        "precision", metavar="auto|fp32|bf16|fp16|int8", help="auto: bf16 where weights pass the precision gate"
-    )
+    gate = "auto: bf16 where weights pass the precision gate"
+    add_option(setting, "precision", "auto|fp32|bf16|fp16|int8", gate)
     showing = actions.add_parser("show", help="print the default and where it comes from")
     add_options(showing, "--json")
     actions.add_parser("clear", help="go back to fp32")

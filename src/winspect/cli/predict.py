@@ -35,13 +35,9 @@ _MOST_NAMED = 5
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="files, folders (searched recursively) and globs"
-    )
-    calibration = (
-        "verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also their masks"
-    )
-    add_decision_options(parser, calibration=calibration)
+    add_option(parser, "pictures", "PICTURE", "files, folders (searched recursively) and globs", nargs="+")
+    verdicts = "verdicts, p-values and boxes of defects by a file of `winspect calibrate`; with --out also their masks"
+    add_decision_options(parser, calibration=verdicts)
     results = parser.add_argument_group("results")
     add_option(results, "--out", "DIR", "write predictions.jsonl, predictions.csv and heat maps")
     add_option(results, "--no-overlays", None, "no heat maps over the pictures")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("dataset", metavar="visa|mvtec|elpv|textile", help="which data set it is")
+    add_option(parser, "dataset", "visa|mvtec|elpv|textile", "which data set it is")
     place = "where it is: its folder or tar (elpv, textile: the package)"
     add_option(parser, "--source", "DIR|TAR", place, type=Path)
     add_option(parser, "--out", "DIR", "the folder to make")

@@ -29,13 +29,9 @@ PICTURES, MOST_PICTURES = 2, 16
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "pictures",
-        nargs="*",
-        metavar="PICTURE",
-        help=f"files, folders and globs, of which at most {MOST_PICTURES} at even steps are used (default: {PICTURES} "
-        "of fabric, of winspect[demo])",
-    )
+    most = f"files, folders and globs, of which at most {MOST_PICTURES} at even steps are used"
+    default = f"(default: {PICTURES} of fabric, of winspect[demo])"
+    add_option(parser, "pictures", "PICTURE", f"{most} {default}", nargs="*")
     add_option(parser, "--repeat", "N", "rounds, of which the median counts (default: 3)")
     add_option(parser, "--out", "DIR", "write profile.json and a picture, profile.svg")
     add_model_options(parser)

@@ -47,12 +47,8 @@ _FLAGS = {"scan_every_s": "--scan", "frames": "--keep-frames", "keep_frames": "-
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a folder; or a camera: rtsp:// or http:// (MJPEG), /dev/video0 or its number, @FILE with the URL in it; "
-        "or a video file",
-    )
+    camera = "rtsp:// or http:// (MJPEG), /dev/video0 or its number, @FILE with the URL in it"
+    add_option(parser, "source", "SOURCE", f"a folder; or a camera: {camera}; or a video file")
     add_option(parser, "--out", "DIR", "where the results go, and what is known of earlier runs", required=True)
     add_decision_options(parser)
     add_option(parser, "--report", "SECONDS", "a line of status on stderr so often; 0: never", default=60.0)

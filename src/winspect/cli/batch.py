@@ -21,7 +21,7 @@ from winspect.cli.decisions import (
     load_calibration,
     rule_of,
 )
-from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
+from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.system.terminal import show
 
 
@@ -43,8 +43,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(results, "--maps", "none|arrays|overlays|both", kept, default="none")
     add_option(results, "--shard-rows", "N", "inputs per shard (default: a thousandth of all)")
     add_option(results, "--resume", None, "go on with the run in --out")
-    add_model_options(parser, bundle=True, threads=False)
-    add_output_options(parser)
+    add_run_options(parser, bundle=True, threads=False)
 
 
 def run(args: argparse.Namespace) -> int:

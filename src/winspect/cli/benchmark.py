@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from winspect.cli.common import finish, given, model_options, names_in, print_result, print_table, shown
-from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
+from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.engines.options import check_count
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
@@ -42,8 +42,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--isolate", None, "one process at a time: slower, needs least memory", default=None)
     add_options(group, "--class", category_name="what the part is called")
     add_option(parser, "--out", "DIR", "write benchmark.json and a bar chart, benchmark.svg")
-    add_model_options(parser)
-    add_output_options(parser)
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

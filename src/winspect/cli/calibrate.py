@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import Exit, given, good_samples, load_model, print_result, when_interrupted
-from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
+from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.errors import OutputError
 from winspect.system.files import make_folder
 from winspect.system.terminal import say, show
@@ -44,8 +44,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     defective = "pictures of defective parts: also an F1-optimal threshold"
     add_option(parser, "--defective", "DIR|FILE", defective, nargs="+")
     add_option(parser, "--scores-only", None, "no pixel threshold: much less work where the recipe allows it")
-    add_model_options(parser)
-    add_output_options(parser)
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from winspect.cli.common import Exit, given, print_result
-from winspect.cli.options import add_option, add_output_options
+from winspect.cli.options import add_option, add_options
 from winspect.errors import SettingsError
 
 
@@ -24,7 +24,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "other", "OTHER", "results.json or its folder", type=Path, nargs="?")
     add_option(parser, "--against", "NAME", "compare BASELINE with a published table instead")
     add_option(parser, "--tolerance", "FRACTION", "difference allowed, either way (default: 0.01, one point)")
-    add_output_options(parser)
+    add_options(parser, "--json", "--verbose")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import Exit, load_model, print_result, print_table
-from winspect.cli.options import add_model_options, add_option, add_output_options
+from winspect.cli.options import add_option, add_run_options
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_option(parser, "--out", "DIR", "default: runs/demo", default=Path("runs/demo"))
-    add_model_options(parser, model="default: winspect-tiny, the bundled model")
-    add_output_options(parser)
+    add_run_options(parser, model="default: winspect-tiny, the bundled model")
 
 
 def run(args: argparse.Namespace) -> int:

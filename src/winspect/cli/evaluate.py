@@ -27,7 +27,7 @@ from winspect.cli.common import (
     when_interrupted,
 )
 from winspect.cli.data_sets import DRAWINGS, KINDS
-from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
+from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.errors import SettingsError, SourceError
 from winspect.system.terminal import say
 
@@ -69,8 +69,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(results, "--fresh", None, "start again, whatever is in --out")
     address = "score on a Ray cluster, all categories at once (default: here, one after the other)"
     add_options(parser.add_argument_group("cluster"), "--address", "--pool", address=address)
-    add_model_options(parser)
-    add_output_options(parser)
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

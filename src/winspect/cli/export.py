@@ -12,7 +12,7 @@ from functools import partial
 
 from winspect.cli.common import Exit, good_samples, load_model, print_result
 from winspect.cli.decisions import load_calibration
-from winspect.cli.options import add_model_options, add_option, add_options, add_output_options
+from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.errors import SettingsError
 from winspect.system.terminal import show
 
@@ -31,8 +31,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add_option(parser, "--add", None, "add the class to the bundle in --out, or replace it there")
     add_option(parser, "--out", "DIR", "the bundle's folder", required=True)
-    add_model_options(parser)
-    add_output_options(parser)
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -140,6 +140,7 @@ def add_model_options(
     add_options(parser.add_argument_group("model"), *(name for name in _MODEL if not left_out.get(name)), **helps)
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json`` and ``--verbose``."""
+def add_run_options(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add the options of :func:`add_model_options`, and ``--json`` and ``--verbose``."""
+    add_model_options(parser, **options)
     add_options(parser, "--json", "--verbose")

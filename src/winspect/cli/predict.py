@@ -22,7 +22,7 @@ from winspect.cli.decisions import (
     load_inspection,
     rule_of,
 )
-from winspect.cli.options import add_model_options, add_option, add_output_options
+from winspect.cli.options import add_option, add_run_options
 from winspect.errors import SettingsError
 from winspect.system.terminal import printable, say
 
@@ -45,8 +45,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(results, "--no-masks", None, "no masks and boxes of defects; as --boxes none")
     add_option(results, "--coco", None, "also write the boxes and masks as defects.coco.json")
     add_option(results, "--resume", None, "go on with an interrupted run in --out")
-    add_model_options(parser, bundle=True)
-    add_output_options(parser)
+    add_run_options(parser, bundle=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from winspect.cli.common import Exit, given, print_result, print_table, say_first, when_interrupted
-from winspect.cli.options import add_option, add_output_options
+from winspect.cli.options import add_option, add_options
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--class", "NAME", "only these categories", dest="categories", nargs="+")
     add_option(parser, "--link", "hard|copy", "link to the source's pictures or copy them (default: copy)")
     add_option(parser, "--verify", None, "decode every picture and mask; without --out, those of the source")
-    add_output_options(parser)
+    add_options(parser, "--json", "--verbose")
 
 
 def run(args: argparse.Namespace) -> int:

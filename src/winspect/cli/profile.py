@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import finish, given, load_model, print_result, print_table, shown
-from winspect.cli.options import add_model_options, add_option, add_output_options
+from winspect.cli.options import add_option, add_run_options
 from winspect.engines.options import check_count
 from winspect.errors import PictureError, SourceError
 from winspect.system.files import make_folder
@@ -34,8 +34,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "pictures", "PICTURE", f"{most} {default}", nargs="*")
     add_option(parser, "--repeat", "N", "rounds, of which the median counts (default: 3)")
     add_option(parser, "--out", "DIR", "write profile.json and a picture, profile.svg")
-    add_model_options(parser)
-    add_output_options(parser)
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

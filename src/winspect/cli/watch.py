@@ -27,7 +27,7 @@ from winspect.cli.decisions import (
     load_calibration,
     load_inspection,
 )
-from winspect.cli.options import add_model_options, add_option, add_output_options
+from winspect.cli.options import add_option, add_run_options
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
 from winspect.system.terminal import printable, say
@@ -53,8 +53,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_decision_options(parser)
     add_option(parser, "--report", "SECONDS", "a line of status on stderr so often; 0: never", default=60.0)
     _add_watch_options(parser)
-    add_model_options(parser, bundle=True)
-    add_output_options(parser)
+    add_run_options(parser, bundle=True)
 
 
 def _add_watch_options(parser: argparse.ArgumentParser) -> None:

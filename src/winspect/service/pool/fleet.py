@@ -108,17 +108,19 @@ class Fleet:
 
     async def _keep_running(self, device: str | None) -> None:
         backoff_s = self.settings.backoff_s
-        while not self.draining:
+        while True:
             began = time.monotonic()
             await self._one_life(device)
             if time.monotonic() - began > _STEADY_S:
                 backoff_s = self.settings.backoff_s
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, self.settings.most_backoff_s)
+            if self.draining:
+                return
             self.restarts += 1
 
     async def _one_life(self, device: str | None) -> None:
-        """A process from its start to its end."""
+        """Run a process from its start to its end."""
         reason = "stopped"
         process = ModelProcess(self.settings, self._spec, device)
         self.processes.append(process)

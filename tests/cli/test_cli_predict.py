@@ -306,6 +306,19 @@ def test_results_among_the_pictures_are_not_judged(cli, parts):
     assert json.loads(cli("predict", parts, "--json", "--out", out, "--resume").out)["resumed"] == 4
 
 
+def test_a_batch_that_was_stopped_is_scored_as_a_whole(cli, parts, tmp_path):
+    settings = ("--set", "size=96", "--set", "neighbours=[]", "--engine", "torch")
+    options = ("predict", parts, "--recipe", "mutual", *settings, "--out", tmp_path / "out")
+    assert cli(*options).code == 0
+    rows = (tmp_path / "out" / "predictions.jsonl").read_text()
+    (tmp_path / "out" / "predictions.jsonl").write_text("".join(rows.splitlines(keepends=True)[:2]))
+    assert cli(*options, "--resume").code == 0
+    assert (tmp_path / "out" / "predictions.jsonl").read_text() == rows
+    alone = cli(*options[:1], parts / "part0.png", *options[2:])
+    assert alone.code == 2
+    assert "need at least 4" in alone.err
+
+
 # What is refused: exit status 2, nothing on stdout, a message that names the fix
 
 

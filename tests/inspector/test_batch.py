@@ -62,3 +62,10 @@ def test_pictures_of_two_halves_carry_the_warning(caplog):
         results = list(model.predict_many([*dark, *light], "bolt"))
     assert all("one of 5 pictures, about half of the batch" in result.warning for result in results)
     assert "falls into two clusters of 5 and 5 pictures" in caplog.text
+
+
+def test_colours_of_a_batch_have_one_scale(model):
+    """Colour starts where half of the pictures reach."""
+    results = list(model.predict_many(PICTURES, "bolt"))
+    (scale,) = {result.heat_range for result in results}
+    assert scale[0] == pytest.approx(np.median([result.tile_maps.max() for result in results]))

@@ -1,6 +1,7 @@
 """Score pictures.
 
-Score pictures. Scores run from 0 to 1; 1 is most anomalous. Without --reference zero-shot, with it few-shot.
+Score pictures: more is more anomalous, 0 to 1 with recipes paper, tiles and log. Without --reference zero-shot, with it
+few-shot.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import Exit, good_samples, mute_stdout
@@ -50,6 +52,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the pictures; returns the exit code."""
+    from winspect.methods.batch_method import BatchMethod
     from winspect.outputs.maps import without_own_maps
     from winspect.pictures.find import find_pictures
 
@@ -84,8 +87,13 @@ def run(args: argparse.Namespace) -> int:
         to_do = still_to_do(pictures, recorder) if recorder else pictures
         with _Printer(args, len(pictures), recorder) as printer:
             with recorder or nullcontext():
-                for result in model.predict_many(to_do, **class_option, keep_pictures=overlays, maps=needs_maps):
-                    printer.show(recorder.add(result) if recorder else row_of(rule.decide(result)))
+                # A batch is scored beside each other: also the pictures that have their rows already.
+                known = len(pictures) - len(to_do) if isinstance(model.method, BatchMethod) else 0
+                scored = pictures if known else to_do
+                results = model.predict_many(scored, **class_option, keep_pictures=overlays, maps=needs_maps)
+                for result in islice(results, known, None):
+                    coloured = replace(result, heat_range=None) if args.stretch else result
+                    printer.show(recorder.add(coloured) if recorder else row_of(rule.decide(result)))
             if args.coco:
                 write_coco(args.out)
     return printer.exit_code

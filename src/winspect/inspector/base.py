@@ -190,6 +190,7 @@ class Predictor(Classes):
             lambda tiles: self._encode(tiles, needs),
             tiles_at_once=self.engine.tiles_per_pass(needs),
             precision=self.precision,
+            score_range=method.score_range,
         )
 
     def _stream(

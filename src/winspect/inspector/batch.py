@@ -12,6 +12,7 @@ from winspect.backbones.embeddings import Embeddings
 from winspect.errors import PictureError
 from winspect.methods.batch_method import Batch, BatchScores
 from winspect.methods.result import Result, result_of
+from winspect.pictures.heatmaps import ScoreRange, run_range
 from winspect.pictures.suspicions import joined
 from winspect.pictures.tiles import Prepared
 
@@ -26,6 +27,7 @@ def score_batch(
     *,
     tiles_at_once: int,
     precision: str,
+    score_range: ScoreRange,
 ) -> Iterator[Result]:
     """Results of all pictures, in order, once the last of them has been read.
 
@@ -35,6 +37,7 @@ def score_batch(
         encode: embeds normalised tiles (tiles, 3, height, width).
         tiles_at_once: how many are embedded together.
         precision: of the encoder, for messages.
+        score_range: of the method.
 
     Raises:
         SourceError: too few pictures that can be used.
@@ -61,6 +64,8 @@ def score_batch(
     warning = scores.warning([item.name for item in usable])
     if warning is not None:
         logger.warning("%s", warning)
+    peaks = [float(found.tile_maps.max()) for found in scores.pictures if found.tile_maps is not None]
+    heat_range = run_range(peaks, limits=score_range)  # most of a batch is good
     numbers = iter(range(len(usable)))
     for item in order:
         if isinstance(item, PictureError):
@@ -68,7 +73,10 @@ def score_batch(
             continue
         number = next(numbers)
         result = result_of(item, category_name, scores.pictures[number], precision)
-        yield result if result.error else replace(result, warning=joined(result.warning, _half_of(scores, number)))
+        if result.error is None:
+            warning = joined(result.warning, _half_of(scores, number))
+            result = replace(result, warning=warning, heat_range=heat_range)
+        yield result
 
 
 def _half_of(scores: BatchScores, number: int) -> str | None:

@@ -59,6 +59,8 @@ class Result:
         warning: what is suspicious about the picture (damaged, black, a constant colour, ...), else None. Several are
             joined by ``"; "``.
         upsampling: how tile maps become ``anomaly_map``.
+        heat_range: values of maps at which colour starts and is strongest, where the batch says it; None where what is
+            usual is known otherwise, from good samples or a calibration, or not at all.
     """
 
     path: str
@@ -71,6 +73,7 @@ class Result:
     error: PictureError | None = None
     warning: str | None = None
     upsampling: Upsampling = field(default=BILINEAR, repr=False)
+    heat_range: tuple[float, float] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):

@@ -22,7 +22,8 @@ def overlay_of(judgement: Judgement, score_range: ScoreRange | None = UNIT_RANGE
 
     Args:
         judgement: of a result with its picture, which may be a smaller version of the original, and its maps.
-        score_range: of the colours; None stretches them to the picture, with nothing drawn.
+        score_range: of the colours; None takes the batch's, and where it has none stretches them to the picture, with
+            nothing drawn.
 
     Returns:
         uint8 (height, width, 3).
@@ -39,8 +40,8 @@ def overlay_of(judgement: Judgement, score_range: ScoreRange | None = UNIT_RANGE
     if boxes and small.size_wh != result.size_wh:
         scale_xy = [new / old for new, old in zip(small.size_wh, result.size_wh, strict=True)]
         boxes = [[round(edge * scale) for edge, scale in zip(box, scale_xy * 2, strict=True)] for box in boxes]
-    score, verdict = result.anomaly_score, judgement.verdict
-    return annotated_overlay(rgb, small.anomaly_map, score_range, score=score, verdict=verdict, boxes=boxes)
+    score, verdict, colours = result.anomaly_score, judgement.verdict, score_range or result.heat_range
+    return annotated_overlay(rgb, small.anomaly_map, colours, score=score, verdict=verdict, boxes=boxes)
 
 
 def smaller_picture(rgb: np.ndarray, longest: float) -> np.ndarray:

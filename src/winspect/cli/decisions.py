@@ -27,9 +27,9 @@ def add_decision_options(parser: argparse.ArgumentParser, **helps: str) -> None:
 
 def check_decision_options(args: argparse.Namespace) -> None:
     """Refuse what is wrong whatever the model and the calibration are: thresholds that scores never cross, ..."""
-    from winspect.methods.registry import get_method
+    from winspect.methods.registry import default_recipe, get_method
 
-    _check_thresholds(args, get_method(args.recipe or "paper").score_range)
+    _check_thresholds(args, get_method(args.recipe or default_recipe(args.model)).score_range)
     if args.boxes == "none" and (args.pixel_threshold is not None or args.min_area is not None):
         raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
     rule_of(args, None)

@@ -176,8 +176,7 @@ def _choice(options: dict[str, Any], calibration: Path | None, model: str, sourc
     """
     from winspect.engines.choice import choose
     from winspect.engines.options import EngineOptions
-    from winspect.methods.registry import get_method
-    from winspect.weights import TINY
+    from winspect.methods.registry import default_recipe, get_method
 
     reasons = []
     if calibration is not None:
@@ -190,7 +189,7 @@ def _choice(options: dict[str, Any], calibration: Path | None, model: str, sourc
         options = {**options, "precision": default.precision}
         reasons.append(f"precision {default.precision}: {default.source}")
     choice = choose(EngineOptions(**{name: options[name] for name in _CHOSEN if name in options}))
-    recipe = get_method(options.get("recipe") or ("log" if model == TINY else "paper"))
+    recipe = get_method(options.get("recipe") or default_recipe(model))
     precision, reasons = choice.precision, [*reasons, *choice.reasons]
     checked = choice.faster_precision or ("int8" if precision == "int8" else None)
     if checked and source is not None:

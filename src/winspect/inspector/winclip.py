@@ -26,13 +26,13 @@ from winspect.inspector.class_state import Learned, learn_once
 from winspect.methods.batch_method import BatchMethod
 from winspect.methods.identity import Identity
 from winspect.methods.method import CutPicture, Method
-from winspect.methods.registry import get_method
+from winspect.methods.registry import default_recipe, get_method
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
 from winspect.pictures.given import pictures_given
 from winspect.system.installation import install_command
-from winspect.weights import DEFAULT_MODEL, TINY, cache_folder
+from winspect.weights import DEFAULT_MODEL, cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ class WinCLIP(Predictor):
         gate: ``check``, or ``skip`` to run int8 whatever it does to scores; it is a warning then.
         recipe: ``paper``, ``tiles``, ``log``, another name in :data:`winspect.methods.registry.METHODS`, a
             :class:`~winspect.Recipe` or a :class:`~winspect.methods.method.Method`; None for the model's default
-            (``paper``; ``log`` for the bundled model).
+            (``paper``; ``log`` for the bundled model, ``memory`` for ``timm/NAME``).
         settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.
         prompts: states and templates, a YAML file of them, or the name of a set (``winclip``, the default, or
             ``accurate-winclip``: see :data:`winspect.methods.winclip.prompts.PROMPT_SETS`).
@@ -113,7 +113,7 @@ class WinCLIP(Predictor):
         choice = choose_here(options)
         for reason in choice.reasons:
             logger.info("%s", reason)
-        method = get_method(recipe or ("log" if model == TINY else "paper"), settings)
+        method = get_method(recipe or default_recipe(model), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else PromptEnsemble.read(prompts)
         super().__init__(plan=plan, workers=workers, bit_depth=bit_depth)
         self._source = model, weights, cache_dir

@@ -18,6 +18,7 @@ from winspect.methods.winclip.paper import Paper
 from winspect.methods.winclip.recipes import RECIPES, Recipe, get_recipe
 from winspect.methods.winclip.tiles import Tiles
 from winspect.system.entries import entry
+from winspect.weights import TIMM, TINY
 
 
 def winclip(recipe: str | Recipe, **settings: Any) -> Paper:
@@ -36,6 +37,17 @@ METHODS: dict[str, Callable[..., Method]] = {
     "mutual": Mutual,
 }
 """Name to constructor, whose keywords are the settings. A program may add its own before it makes or loads a model."""
+
+
+def default_recipe(model: str) -> str:
+    """The recipe that a model is used with where none is named: one that it can do, and does well.
+
+    >>> default_recipe("ViT-B-16-plus-240"), default_recipe("timm/vit_small_patch14_dinov2.lvd142m")
+    ('paper', 'memory')
+    """
+    if model == TINY:
+        return "log"
+    return "memory" if model.startswith(TIMM) else "paper"
 
 
 def get_method(recipe: str | Recipe | Method, settings: Mapping[str, Any] | None = None) -> Method:

@@ -1,11 +1,10 @@
-"""A few vectors that stand for many: greedy farthest point. Arrays only."""
+"""A few vectors that stand for many: greedy farthest point."""
 
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from winspect.system.arrays import Array, like
+from winspect.system.arrays import Array, like, to_numpy
 
 _PROJECTED = 128
 
@@ -22,19 +21,18 @@ def farthest_points(vectors: Array, count: int, *, seed: int) -> np.ndarray:
         seed: of the projection and of the first vector.
 
     Returns:
-        int64 (count,), places in ascending order. The work grows with n * count.
+        int64 (count,), places in ascending order. The work grows with n * count; it is done in main memory.
     """
     random = np.random.default_rng(seed)
-    points = _projected(vectors, random)
-    xp = array_namespace(points)
+    points = to_numpy(_projected(vectors, random))
     chosen = [int(random.integers(len(points)))]
-    squares = xp.sum(points * points, axis=1)
-    apart = xp.full_like(squares, xp.inf)
+    squares = (points * points).sum(axis=1)
+    apart = np.full_like(squares, np.inf)
     while len(chosen) < count:
         latest = chosen[-1]
-        apart = xp.minimum(apart, squares - 2 * (points @ points[latest]) + squares[latest])
-        apart[latest] = -xp.inf  # rounding could leave a chosen point farther than a copy of it
-        chosen.append(int(xp.argmax(apart)))
+        np.minimum(apart, squares - 2 * (points @ points[latest]) + squares[latest], out=apart)
+        apart[latest] = -np.inf  # rounding could leave a chosen point farther than a copy of it
+        chosen.append(int(apart.argmax()))
     return np.sort(np.array(chosen))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -210,9 +211,9 @@ def test_a_memory_that_does_not_fit():
 
 def test_ten_thousand_samples_are_refused_before_anything_is_allocated():
     """10,000 samples in 8 views of 32 x 32 patches: 126 GB."""
-    with pytest.raises(ReferencesError, match=r"125829120000 bytes at coreset=1.*coreset=0.031"):
-        Memory().check_fits(10_000 * 8 * 32 * 32, 384)
-    Memory(coreset=0.031).check_fits(10_000 * 8 * 32 * 32, 384)
+    sample = embeddings(1, (32, 32), views=8, width=384)
+    assert re.search(r"125829120000 bytes at coreset=1.*coreset=0.031", Memory().samples_refusal(10_000, sample))
+    assert Memory(coreset=0.031).samples_refusal(10_000, sample) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.methods import oracle_memory, oracle_mutual, oracle_subspace
 from tests.oracle import attention
 from winspect import WinCLIP
+from winspect.errors import ReferencesError
 from winspect.pictures.tiles import prepare
 
 SIZE, PATCH = 96, 16
@@ -119,3 +120,30 @@ def test_mutual(visual, model, size_wh, keep):
     # The lowest score of a batch becomes 0, the highest 1: a difference between them is enlarged.
     raw = oracle_mutual.picture_scores(expected, SIZE)
     np.testing.assert_allclose([one.score for one in found], scores, atol=max(1e-5, 3 * tolerance / np.ptp(raw)))
+
+
+@pytest.mark.parametrize("recipe", ["memory", "subspace"])
+def test_many_good_samples_are_fitted_in_parts(model, monkeypatch, recipe):
+    """And a set that does not fit is refused after the first of them."""
+    *goods, picture = pictures(SHAPES["landscape"])
+    whole = model(recipe, rotations=3)
+    whole.reference(goods)
+    monkeypatch.setattr("winspect.inspector.classes._FITTED_BYTES", 100_000)
+    calls = []
+    fit = type(whole.method).fit
+    monkeypatch.setattr(type(whole.method), "fit", lambda self, samples: calls.append(1) or fit(self, samples))
+    parts = model(recipe, rotations=3)
+    parts.reference(goods)
+    assert len(calls) > 1
+    ours, theirs = parts.predict(picture), whole.predict(picture)
+    np.testing.assert_allclose(ours.tile_maps, theirs.tile_maps, rtol=1e-4, atol=1e-6)
+
+
+def test_a_memory_that_does_not_fit_is_refused_after_the_first_sample(model, monkeypatch):
+    small = model("memory", rotations=2, limit_gb=1e-4)
+    encoded = []
+    encode = small._encode
+    monkeypatch.setattr(small, "_encode", lambda *given: encoded.append(1) or encode(*given))
+    with pytest.raises(ReferencesError, match=r"'object': .* of 147456 bytes .* limit_gb=0.0001 .*coreset=0.678"):
+        small.reference(pictures(SHAPES["square"])[:4] * 2)
+    assert len(encoded) == 1

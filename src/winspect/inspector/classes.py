@@ -15,7 +15,7 @@ from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.class_state import ClassState, GoodSamples, Learned, Sample
 from winspect.methods.batch_method import BatchMethod
 from winspect.methods.identity import Identity
-from winspect.methods.method import Method
+from winspect.methods.method import Method, References
 from winspect.methods.winclip.prompts import class_key
 from winspect.pictures.depth import check_bit_depth
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS = "object"
 _LEVEL_SAMPLES = 8
+_FITTED_BYTES = 512_000_000  # vectors of good samples that are fitted together
 
 Picture = str | PathLike[str] | np.ndarray | Any
 """A file, an array, a torch tensor, a Pillow image, or a pair (name, picture): see :mod:`winspect.pictures.given`."""
@@ -141,7 +142,7 @@ class Classes(ABC):
             logger.warning("reference picture %s", warning)
 
         def find_levels() -> tuple[float, ...]:
-            samples = learned.samples or self._encode_samples(used[:_LEVEL_SAMPLES], progress=False)[0]
+            samples = learned.samples or [*self._encode_samples(used[:_LEVEL_SAMPLES], progress=False)]
             text = self._class_text(category_name)
             return tuple(self._level(samples, number, text) for number in range(len(samples)))
 
@@ -153,26 +154,48 @@ class Classes(ABC):
         self, pictures: Sequence[Picture], fingerprints: Sequence[Fingerprint], category_name: str, progress: bool
     ) -> Learned:
         """Encode good samples."""
-        samples, warnings = self._encode_samples(pictures, progress=progress)
+        warnings: list[str] = []
+        first: list[Sample] = []
+        waiting: list[Embeddings] = []
+        parts: list[References] = []
+        for sample in self._encode_samples(pictures, warnings, progress=progress):
+            refusal = None if first else self.method.samples_refusal(len(pictures), sample.embeddings)
+            if refusal is not None:
+                raise ReferencesError(f"{category_name!r}: {refusal}")
+            if len(first) < _LEVEL_SAMPLES:
+                first.append(sample)
+            waiting.append(sample.embeddings)
+            if self.method.joins and sum(map(_bytes_of, waiting)) > _FITTED_BYTES:
+                parts.append(self._fit(waiting, category_name))
+                waiting = []
+        if waiting:
+            parts.append(self._fit(waiting, category_name))
+        references = self.method.join(parts) if len(parts) > 1 else parts[0]
+        return Learned(references, tuple(warnings), tuple(first))
+
+    def _fit(self, samples: Sequence[Embeddings], category_name: str) -> References:
         try:
-            references = self.method.fit([sample.embeddings for sample in samples])
+            return self.method.fit(samples)
         except ReferencesError as error:
             raise ReferencesError(f"{category_name!r}: {error}") from error
-        return Learned(references, tuple(warnings), tuple(samples[:_LEVEL_SAMPLES]))
 
-    def _encode_samples(self, pictures: Sequence[Picture], *, progress: bool) -> tuple[list[Sample], list[str]]:
-        """Each sample, and a line for each that decoding warned of."""
-        samples, warnings = [], []
+    def _encode_samples(
+        self, pictures: Sequence[Picture], warnings: list[str] | None = None, *, progress: bool
+    ) -> Iterator[Sample]:
+        """Each sample in turn.
+
+        Args:
+            warnings: gets a line for each that decoding warned of.
+        """
         needs = self.method.needs(few_shot=True, maps=True)
         prepared = self._prepare(pictures, angles=self.method.angles)
         for item in progress_bar(prepared, "references", len(pictures), shown=progress):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
-            if item.warning is not None:
+            if item.warning is not None and warnings is not None:
                 warnings.append(f"{item.name}: {item.warning}")
             views = len(item.boxes) // len(set(item.boxes))
-            samples.append(Sample(self._encode(item.tiles, needs), views, item.size_wh))
-        return samples, warnings
+            yield Sample(self._encode(item.tiles, needs), views, item.size_wh)
 
     def _prepare(
         self,
@@ -274,3 +297,7 @@ class Classes(ABC):
     def _text_key(self, category_name: str) -> str:
         """Key of a class's text: names with the same prompts share it."""
         return class_key(category_name)
+
+
+def _bytes_of(embeddings: Embeddings) -> int:
+    return sum(patches.nbytes for patches in embeddings.patches.values())

@@ -71,6 +71,7 @@ class Memory(Method):
     score_range = (0.0, 2.0)
     reads_text = False
     zero_shot = False
+    joins = True
     kept = frozenset({MEMORY})
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ class Memory(Method):
         kept = [max(1, round(self.coreset * sum(counts[group]))) for group in groups]
         first = samples[0].patches[self.layer]
         xp, width = array_namespace(first), first.shape[-1]
-        self.check_fits(sum(counts), width)
+        self._check_rows(sum(counts), width)
         memory = xp.empty((sum(kept), width), dtype=xp.float32, device=device(first))
         rows, filled = [], 0
         for group, count in zip(groups, kept, strict=True):
@@ -132,23 +133,29 @@ class Memory(Method):
             rows.append(np.diff(ends, prepend=0))
         return References({MEMORY: memory, ROWS: like(np.concatenate(rows).astype(np.int64), memory)})
 
-    def check_fits(self, rows: int, width: int) -> None:
-        """Refuse a number of good samples' patches, before they are thinned, that makes too large a memory.
+    def samples_refusal(self, count: int, sample: Embeddings) -> str | None:
+        """See :class:`Method`."""
+        *grid, width = sample.patches[self.layer].shape
+        return self._refusal_of_rows(count * math.prod(grid), width)
 
-        Raises:
-            ReferencesError: says the bytes, and the share for a coreset that fits.
-        """
+    def _refusal_of_rows(self, rows: int, width: int) -> str | None:
+        """Why good samples' patches, before they are thinned, make too large a memory: the bytes, and what fits."""
         limit, row = self.limit_gb * 1e9, 4 * width
         needed = row * max(1, round(self.coreset * rows))
         if needed <= limit:
-            return
+            return None
         share = math.floor(limit / (row * rows) * 1000) / 1000
         thinner = f"keep a share of them with coreset={share:g}, " if share else ""
-        raise ReferencesError(
+        return (
             f"{rows} patches of good samples, {width} numbers each, make a memory of {needed} bytes at "
             f"coreset={self.coreset:g}, more than limit_gb={self.limit_gb:g} allows: {thinner}take fewer samples or "
             "rotations, or raise limit_gb"
         )
+
+    def _check_rows(self, rows: int, width: int) -> None:
+        reason = self._refusal_of_rows(rows, width)
+        if reason is not None:
+            raise ReferencesError(reason)
 
     def _vectors(self, sample: Embeddings, number: int) -> Array:
         """All patches of a good sample, of length 1: (rows, width)."""
@@ -163,7 +170,7 @@ class Memory(Method):
         """
         concat = array_namespace(parts[0][MEMORY]).concat
         rows = sum(len(part[MEMORY]) for part in parts)
-        replace(self, coreset=1.0).check_fits(rows, parts[0][MEMORY].shape[1])
+        replace(self, coreset=1.0)._check_rows(rows, parts[0][MEMORY].shape[1])
         return References({name: concat([part[name] for part in parts]) for name in (MEMORY, ROWS)})
 
     def remove(self, references: References, sample: int) -> References:

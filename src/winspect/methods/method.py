@@ -110,11 +110,14 @@ class Method(ABC):
         underscores: of class names in prompts: ``space`` or ``keep``.
         reads_text: whether scores depend on the class name's prompts; a backbone without text serves where not.
         zero_shot: whether it scores without good samples.
+        joins: whether :meth:`join` puts together what was kept of parts of the good samples, so that many are never in
+            memory at once.
     """
 
     score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     reads_text: ClassVar[bool] = True
     zero_shot: ClassVar[bool] = True
+    joins: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -167,6 +170,18 @@ class Method(ABC):
         Raises:
             ReferencesError: the samples do not fit together.
         """
+
+    def join(self, parts: Sequence[References]) -> References:
+        """What is kept of the good samples of several calls of :meth:`fit`, in order; where :attr:`joins` alone.
+
+        Raises:
+            ReferencesError: it is more than the method allows.
+        """
+        raise NotImplementedError(f"recipe {self.name} keeps good samples of one call alone")
+
+    def samples_refusal(self, count: int, sample: Embeddings) -> str | None:
+        """Why so many good samples like this one are too many, asked before the others are encoded; None if not."""
+        return None
 
     @abstractmethod
     def score(

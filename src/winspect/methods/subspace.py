@@ -83,6 +83,7 @@ class Subspace(Method):
     score_range = (0.0, math.inf)
     reads_text = False
     zero_shot = False
+    joins = True
     kept = frozenset({MEAN, OUTSIDE})
 
     def __post_init__(self) -> None:

@@ -129,8 +129,9 @@ class MutualBatch:
                 nearest_in_pairs(self._loading(layer, side, group), nearest, pictures=pictures)
                 for number in range(count):
                     others = np.arange(count) != number
-                    maps[number] += mean_of_nearest(nearest[number][others], method.share)
-                    apart[number, others] += _far_patches(nearest[number][others])
+                    squares = nearest[number][others]
+                    maps[number] += mean_of_nearest(squares, method.share)
+                    apart[number, others] += _far_patches(squares)
         comparisons = len(method.layers) * len(method.neighbourhoods)
         return maps / comparisons, apart / comparisons
 

@@ -70,6 +70,14 @@ def test_fp16_moves_scores_by_less_than_1e_4():
         np.testing.assert_allclose(ours.tile_maps, theirs.tile_maps, atol=2e-4)
 
 
+@pytest.mark.parametrize(("limit_gb", "dtype"), [(2.4e-5, np.float32), (2.2e-5, np.float16)])
+def test_features_that_fit_are_kept_as_they_are(limit_gb, dtype):
+    """4 pictures of two layers of 5 x 6 patches, 12 wide: 11,520 bytes in fp32."""
+    batch = Mutual(blocks=BLOCKS, limit_gb=limit_gb).batch(4)
+    batch.add(embeddings(features(1, 4), images_of(4)))
+    assert {kept.dtype for kept in batch._features.values()} == {np.dtype(dtype)}
+
+
 def test_settings_change_what_they_name():
     layers, images = features(4, 7), images_of(7)
     found = scored(
@@ -106,7 +114,7 @@ def test_a_blank_picture_is_at_distance_1():
 
 def test_in_small_blocks_and_from_a_file_scores_are_the_same(monkeypatch):
     layers, images = features(7, 7), images_of(7)
-    whole = scored(Mutual(blocks=BLOCKS), layers, images)
+    whole = scored(Mutual(blocks=BLOCKS, keep="fp16"), layers, images)
     monkeypatch.setattr(pairs, "_PRODUCTS", 2000)  # two pictures
     method = Mutual(blocks=BLOCKS, limit_gb=2e-5)  # one picture
     batch = method.batch(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ _FARTHEST = 0.05
 
 
 class MutualBatch:
-    """Features of a batch, kept in fp16 or fp32 until all pictures are there.
+    """Features of a batch, kept as the method says until all pictures are there.
 
     Args:
         method: the settings.
@@ -60,10 +61,7 @@ class MutualBatch:
         xp = array_namespace(*layers)
         if not self._features:
             self._kind = layers[0][:0]
-            limit = self._method.limit_gb * 1e9 * _FEATURES / len(layers)
-            for layer in self._method.layers:
-                shape = (self._count, *embeddings.patches[layer].shape[1:])
-                self._features[layer] = room(shape, self._method.dtype, limit_bytes=limit)
+            self._make_room([tuple(layer.shape[1:]) for layer in layers])
         grids = {tuple(layer.shape[1:3]) for layer in layers} | {self._grid_hw}
         if len(grids) > 1:
             raise SettingsError(f"recipe mutual needs patches on one grid, got {', '.join(map(str, sorted(grids)))}")
@@ -76,6 +74,15 @@ class MutualBatch:
             self._features[name][rows] = to_numpy(standardised(values))
         self._usable += usable
         self._images.append(to_numpy(embeddings.image))
+
+    def _make_room(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Room for the layers of all pictures, of which each has these."""
+        limit = self._method.limit_gb * 1e9 * _FEATURES
+        fits = 4 * self._count * sum(map(math.prod, shapes)) <= limit
+        whole = self._method.keep == "fp32" or (self._method.keep == "auto" and fits)
+        for layer, shape in zip(self._method.layers, shapes, strict=True):
+            size = (self._count, *shape)
+            self._features[layer] = room(size, np.float32 if whole else np.float16, limit_bytes=limit / len(shapes))
 
     @property
     def _grid_hw(self) -> tuple[int, int]:

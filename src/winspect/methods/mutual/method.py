@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from winspect.backbones.embeddings import Needs
 from winspect.methods.batch_method import BatchMethod
 from winspect.methods.mutual.batch import MutualBatch
@@ -26,7 +24,7 @@ from winspect.methods.settings import (
 )
 from winspect.pictures.tiles import Preprocess
 
-_DTYPES = {"fp16": np.float16, "fp32": np.float32}
+_KEPT = ("auto", "fp16", "fp32")
 _WIDEST_NEIGHBOURHOOD, _MOST_GROUPS, _MOST_NEIGHBOURS = 99, 100_000, 100_000
 
 
@@ -58,7 +56,8 @@ class Mutual(BatchMethod):
         groups: a large batch is cut into so many, drawn by ``seed``, and compared within them; pictures' neighbours
             are sought in the whole batch.
         seed: of the groups.
-        keep: what features are kept in: ``fp16`` or ``fp32``.
+        keep: what features are kept in: ``fp16`` or ``fp32``; ``auto`` is fp32 where that fits into memory, else fp16,
+            which moves maps by some 1e-5.
         limit_gb: memory in 10^9 bytes; what exceeds its share of it goes to a temporary file.
         strict: refuse a size that is no multiple of the patch, instead of rounding it down.
     """
@@ -70,7 +69,7 @@ class Mutual(BatchMethod):
     neighbours: tuple[int, ...] = (1, 2, 3)
     groups: int = 1
     seed: int = 0
-    keep: str = "fp16"
+    keep: str = "auto"
     limit_gb: float = 2.0
     strict: bool = False
 
@@ -94,7 +93,7 @@ class Mutual(BatchMethod):
         check(is_number(self.share, 0, 1) and self.share > 0, "share", "a number above 0, at most 1")
         check(are_counts("neighbours", _MOST_NEIGHBOURS), "neighbours", "a list of different whole numbers from 1")
         check(is_count(self.groups, 1, _MOST_GROUPS), "groups", f"a whole number, 1 to {_MOST_GROUPS}")
-        check(self.keep in _DTYPES, "keep", f"one of {', '.join(_DTYPES)}")
+        check(self.keep in _KEPT, "keep", f"one of {', '.join(_KEPT)}")
         check(is_number(self.limit_gb, 0), "limit_gb", "a number of gigabytes, 0 or more")
         for name in ("neighbourhoods", "neighbours"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -123,11 +122,6 @@ class Mutual(BatchMethod):
             SettingsError: they depend on a model that is not known yet.
         """
         return layers_of(self.blocks)
-
-    @property
-    def dtype(self) -> Any:
-        """NumPy's type for what is kept."""
-        return _DTYPES[self.keep]
 
     def batch(self, count: int) -> MutualBatch:
         """See :class:`BatchMethod`."""

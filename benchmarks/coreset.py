@@ -1,4 +1,4 @@
-"""What a coreset of the patch memory costs in AUROC, and saves: `python -m benchmarks.coreset`.
+"""What a coreset of the patch memory costs in AUROC, and saves: `python -m benchmarks.coreset --out FILE`.
 
 Generated products that the bundled model was not trained on, 4 good samples in 8 views each, by the bundled tower's
 last block and by its stem. A JSON line for each layer and share: the mean AUROC, the memory's rows, the seconds of the
@@ -7,12 +7,15 @@ processor that fitting took, and the milliseconds for a picture's score.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measuring import machine, write_json
 from training.generator import HELDOUT
 from training.generator.pair import make_line
 from winspect import WinCLIP
@@ -27,7 +30,10 @@ SHARES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)
 
 
 def main() -> None:
-    text = np.zeros((2, 0), np.float32)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    text, found = np.zeros((2, 0), np.float32), []
     for layer in ("last_norm", "stem_16"):
         model = WinCLIP(TINY, device="cpu", engine="torch", recipe=Memory(size=240, layer=layer))
         needs = model.method.needs(few_shot=True, maps=True)
@@ -54,7 +60,9 @@ def main() -> None:
         for share, rows in figures.items():
             area, count, fit_s, score_s = np.mean(rows, axis=0)
             row = {"layer": layer, "coreset": share, "image_auroc": round(area, 4), "rows": int(count)}
-            print(json.dumps({**row, "fit_s": round(fit_s, 3), "score_ms": round(1e3 * score_s, 2)}), flush=True)
+            found.append({**row, "fit_s": round(fit_s, 3), "score_ms": round(1e3 * score_s, 2)})
+            print(json.dumps(found[-1]), flush=True)
+    write_json(args.out, {"machine": machine(), "rows": found})
 
 
 if __name__ == "__main__":

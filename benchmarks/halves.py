@@ -1,4 +1,4 @@
-"""How well two halves of a batch are told from a batch that is none: `python -m benchmarks.halves`.
+"""How well two halves of a batch are told from a batch that is none: `python -m benchmarks.halves --out FILE`.
 
 24 pictures of each of four generated products that the bundled model was not trained on: good, some defective, with
 drifting brightness, and halves of which one is changed. Prints, by construction, how far the two most separate clusters
@@ -7,13 +7,16 @@ are apart (see `winspect.methods.mutual.halves`), whether the batch is warned of
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from benchmarks.measuring import machine, write_json
 from training.generator import HELDOUT
 from training.generator.pair import make_line
 from winspect import WinCLIP
@@ -64,6 +67,10 @@ def marked(picture: np.ndarray, place: np.ndarray | tuple[float, float]) -> np.n
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    rows = []
     model = WinCLIP(TINY, device="cpu", engine="torch", recipe=Mutual())
     for family in FAMILIES:
         for name, pictures, changed in constructions(family):
@@ -85,7 +92,9 @@ def main() -> None:
                     [picture.score for picture in found.pictures], np.arange(len(pictures)) >= len(pictures) - changed
                 ),
             }
+            rows.append(row)
             print(json.dumps(row), flush=True)
+    write_json(args.out, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

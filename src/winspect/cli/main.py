@@ -19,8 +19,8 @@ from winspect.system.opening import NotAFileError
 from winspect.system.terminal import log_to_stderr, open_streams, printable, say
 
 VERBS = (
-    *("demo", "predict", "serve", "ui", "watch", "batch", "calibrate", "export", "evaluate", "benchmark", "profile"),
-    *("compare", "prepare", "weights", "precision", "doctor"),
+    *("demo", "predict", "references", "serve", "ui", "watch", "batch", "calibrate", "export", "evaluate", "benchmark"),
+    *("profile", "compare", "prepare", "weights", "precision", "doctor"),
 )
 """Verbs in the order of the help; each is a module of its name, whose docstring is its help."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from winspect.calibration import Calibration
-from winspect.errors import PictureError, ReferencesError
-from winspect.inspector.batch import score_batch
+from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.inspector.batch import Compared, compare, results_of
 from winspect.inspector.calibrating import calibrate
 from winspect.inspector.classes import DEFAULT_CLASS, Classes, Picture
 from winspect.methods.batch_method import BatchMethod
@@ -24,6 +25,7 @@ from winspect.pictures.pool import Pace
 from winspect.pictures.suspicions import joined
 from winspect.pictures.tiles import Prepared, prepare
 from winspect.system.arrays import Array
+from winspect.system.terminal import progress_bar
 
 __all__ = ["DEFAULT_CLASS", "Picture", "Predictor"]
 
@@ -131,7 +133,7 @@ class Predictor(Classes):
         text = self._scorable(category_name)
         given = pictures_given(pictures, bgr=bgr)
         if isinstance(self.method, BatchMethod):
-            return self._batch(list(given), category_name, self.method, keep_pictures=keep_pictures)
+            return results_of(self._comparing(list(given), category_name, self.method, keep_pictures=keep_pictures))
         pace = Pace(given)
         copies, seen = self._copies(category_name), deque[str | None]()
         prepared = self._prepare(_noting(given, copies, seen), keep_rgb=keep_pictures, pace=pace)
@@ -179,13 +181,48 @@ class Predictor(Classes):
         good = self._good.get(class_key(category_name))
         return _NONE if good is None else good.copies
 
-    def _batch(
-        self, pictures: Sequence[Picture], category_name: str, method: BatchMethod, *, keep_pictures: bool
-    ) -> Iterator[Result]:
+    def compare(
+        self,
+        pictures: Iterable[Picture] | Picture,
+        category_name: str = DEFAULT_CLASS,
+        *,
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> Compared:
+        """Score the pictures of a batch beside each other, and say how far each two are apart.
+
+        Args:
+            pictures: as in :meth:`predict_many`.
+            progress: show it on stderr, where that is a terminal.
+
+        Raises:
+            SettingsError: the method scores each picture alone.
+            SourceError: a folder or glob without pictures, or too few that can be used.
+        """
+        if not isinstance(self.method, BatchMethod):
+            raise SettingsError(
+                f"recipe {self.method.name} scores each picture alone; recipe mutual compares the pictures of a batch"
+            )
+        self._scorable(category_name)
+        given = list(pictures_given(pictures, bgr=bgr))
+        return self._comparing(given, category_name, self.method, progress=progress)()
+
+    def _comparing(
+        self,
+        pictures: Sequence[Picture],
+        category_name: str,
+        method: BatchMethod,
+        *,
+        keep_pictures: bool = False,
+        progress: bool = False,
+    ) -> Callable[[], Compared]:
+        """What compares the pictures, once it is known that they are enough."""
         needs = method.needs(few_shot=False, maps=True)
-        return score_batch(
+        prepared = self._prepare(pictures, keep_rgb=keep_pictures)
+        return partial(
+            compare,
             method.batch(len(pictures)),
-            self._prepare(pictures, keep_rgb=keep_pictures),
+            progress_bar(prepared, "pictures", len(pictures), shown=progress),
             category_name,
             lambda tiles: self._encode(tiles, needs),
             tiles_at_once=self.engine.tiles_per_pass(needs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import load_predictor
-from winspect.cli.options import add_options
+from winspect.cli.options import MODEL_VARIABLE, add_options
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def check_decision_options(args: argparse.Namespace) -> None:
     """Refuse what is wrong whatever the model and the calibration are: thresholds that scores never cross, ..."""
     from winspect.methods.registry import default_recipe, get_method
 
-    _check_thresholds(args, get_method(args.recipe or default_recipe(args.model)).score_range)
+    model = args.model or os.environ.get(MODEL_VARIABLE, "")
+    _check_thresholds(args, get_method(args.recipe or default_recipe(model)).score_range)
     if args.boxes == "none" and (args.pixel_threshold is not None or args.min_area is not None):
         raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
     rule_of(args, None)

@@ -83,14 +83,14 @@ def main() -> None:
                 order = np.concatenate(halves.find_halves(found.apart))
                 first = len(halves.find_halves(found.apart)[0])
             ranks = halves._ranks(found.apart + found.apart.T)
+            changes = np.arange(len(pictures)) >= len(pictures) - changed
+            area = auroc([picture.score for picture in found.pictures], changes)
             row = {
                 "family": family,
                 "batch": name,
                 "separation": round(halves._separation(ranks[np.ix_(order, order)], first), 3),
                 "warned": found.halves is not None,
-                "auroc_changed": auroc(
-                    [picture.score for picture in found.pictures], np.arange(len(pictures)) >= len(pictures) - changed
-                ),
+                "auroc_changed": area if area is None else round(area, 3),
             }
             rows.append(row)
             print(json.dumps(row), flush=True)

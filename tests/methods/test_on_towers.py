@@ -1,9 +1,10 @@
-"""The three methods on an open_clip tower, from the picture to the score, in slow float64 outside of winspect."""
+"""The three methods on towers of open_clip and timm, from the picture to the score, beside slow float64."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm_models
 import torch
 from checkpoints import SMALL, build, register_small
 from miniature import part
@@ -15,20 +16,20 @@ from winspect import WinCLIP
 from winspect.errors import ReferencesError
 from winspect.pictures.tiles import prepare
 
-SIZE, PATCH = 96, 16
+SIZE, PATCH, TIMM_SIZE = 96, 16, 70
 SHAPES = {"square": (80, 80), "landscape": (170, 75), "portrait": (70, 90)}
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def pixels(rgb, *, aspect):
+def pixels(rgb, *, aspect, side=SIZE, patch=PATCH, mean=MEAN, std=STD):
     image = Image.fromarray(rgb)
     if aspect:
-        width, height = (SIZE * side // min(image.size) for side in image.size)
+        width, height = (side * length // min(image.size) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-        image = image.crop((0, 0, width - width % PATCH, height - height % PATCH))
+        image = image.crop((0, 0, width - width % patch, height - height % patch))
     else:
-        image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    values = (np.asarray(image) / 255 - MEAN) / STD
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    values = (np.asarray(image) / 255 - mean) / std
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
@@ -147,3 +148,39 @@ def test_a_memory_that_does_not_fit_is_refused_after_the_first_sample(model, mon
     with pytest.raises(ReferencesError, match=r"'object': .* of 147456 bytes .* limit_gb=0.0001 .*coreset=0.678"):
         small.reference(pictures(SHAPES["square"])[:4] * 2)
     assert len(encoded) == 1
+
+
+class TimmTower:
+    """The same of a model of timm, by timm itself in float64."""
+
+    def __init__(self, timm_model, rgb, *, aspect):
+        config = timm_model.pretrained_cfg
+        given = pixels(rgb, aspect=aspect, side=TIMM_SIZE, patch=14, mean=config["mean"], std=config["std"])[None]
+        _, blocks = timm_model.forward_intermediates(given, norm=False, output_fmt="NCHW")
+        self.blocks = [None, *(block[0].permute(1, 2, 0).numpy() for block in blocks)]
+        tokens = timm_model.forward_features(given)[0, timm_model.num_prefix_tokens :]
+        self.norm = tokens.numpy().reshape(self.blocks[1].shape)
+
+
+@pytest.mark.parametrize("size_wh", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("recipe", ["memory", "subspace"])
+def test_on_timm(tmp_path, recipe, size_wh):
+    tower = timm_models.save_folder(*timm_models.KINDS["registers"], tmp_path / "model").double()
+    settings = {"size": TIMM_SIZE, "rotations": 0}
+    winspect = WinCLIP(
+        f"local-dir:{tmp_path / 'model'}", recipe=recipe, settings=settings, device="cpu", engine="torch"
+    )
+    *goods, picture = pictures(size_wh)
+    winspect.reference(goods)
+    result = winspect.predict(picture)
+    towers = [TimmTower(tower, rgb, aspect=recipe == "memory") for rgb in (*goods, picture)]
+    if recipe == "memory":
+        expected = oracle_memory.patch_scores(towers[-1].norm, [good.norm for good in towers[:-1]])
+        score, tolerance = oracle_memory.picture_score(expected), {"atol": 1e-5}
+    else:
+        assert winspect.method.blocks == (2,)  # of three
+        features = [each.blocks[2] for each in towers]
+        expected = oracle_subspace.picture_map(features[-1], features[:-1], side=TIMM_SIZE)
+        score, tolerance = oracle_subspace.picture_score(expected), {"rtol": 1e-4}
+    np.testing.assert_allclose(result.tile_maps[0], expected, **tolerance)
+    assert result.anomaly_score == pytest.approx(score, rel=1e-4, abs=1e-5)

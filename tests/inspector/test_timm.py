@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 import timm_models
+from PIL import Image
 
 from winspect import WinCLIP
+from winspect.bundle.manifest import Manifest
 from winspect.errors import BundleError
 from winspect.inspector.export import export
 
@@ -75,3 +77,33 @@ def test_a_bundle_runs_without_torch_and_refuses_another_shape(model_name, tmp_p
     assert ran.returncode == 0, ran.stderr
     with pytest.raises(BundleError, match=r"becomes 98x70 pixels in front of the model, .* is for 70x70"):
         WinCLIP.load(tmp_path / "bundle").predict(pictures(1, 90, 130)[0], "part")
+
+
+def test_a_bundle_for_long_pictures(model_name, tmp_path):
+    options = {"engine": "openvino", "device": "cpu", "recipe": "memory", "settings": RECIPES["memory"]}
+    model = WinCLIP(model_name, **options)
+    long = pictures(2, 90, 130, seed=1)
+    model.reference(long, "part")
+    export(model, ["part"], tmp_path / "bundle", picture_wh=(130, 90))
+    again = WinCLIP(model_name, **options)  # it knows nothing of the shape
+    again.reference(long, "other")
+    export(again, ["other"], tmp_path / "bundle", add=True)
+    bundle = WinCLIP.load(tmp_path / "bundle")
+    for category, expected in (("part", model), ("other", again)):
+        (shot,) = pictures(1, 90, 130)
+        score = bundle.predict(shot, category).anomaly_score
+        assert score == pytest.approx(expected.predict(shot, category).anomaly_score, abs=1e-4)
+    with pytest.raises(BundleError, match=r"becomes 70x70 pixels in front of the model, .* is for 98x70"):
+        bundle.predict(pictures(1)[0], "part")
+
+
+def test_export_takes_the_shape_of_the_good_samples(cli, model_name, tmp_path):
+    for number, picture in enumerate(pictures(3, 90, 130)):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    good = [tmp_path / "0.png", tmp_path / "1.png"]
+    model = ("--model", model_name, "--recipe", "memory", "--set", "size=70", "--set", "rotations=0")
+    ran = cli("export", "--class", "part", "--reference", *good, "--out", tmp_path / "bundle", *model)
+    assert ran.code == 0, ran.err
+    assert Manifest.read(tmp_path / "bundle").traced_hw == (70, 98)
+    ran = cli("predict", tmp_path / "2.png", "--bundle", tmp_path / "bundle", "--class", "part", "--json")
+    assert ran.code == 0, ran.err

@@ -2,13 +2,15 @@
 
 Write a folder that inspects pictures of some classes with NumPy, Pillow and one engine alone: `winspect predict
 --bundle DIR`, or WinCLIP.load(DIR), where winspect has extra edge (or edge-onnx) and no other. The bundle's scores are
-checked against the model's first.
+checked against the model's first. Where a recipe keeps the pictures' aspect ratio, it inspects pictures of the shape of
+the first good sample.
 """
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
+from pathlib import Path
 
 from winspect.cli.common import Exit, good_samples, load_model, print_result
 from winspect.cli.decisions import load_calibration
@@ -55,10 +57,19 @@ def run(args: argparse.Namespace) -> int:
     if references:
         model.reference(references, categories[0], shots=args.shots, progress=True)
     calibrations = {} if calibration is None else {categories[0]: calibration}
-    difference = export(model, categories, args.out, calibrations=calibrations, add=args.add)
+    shape_wh = _size_of(references[0]) if references and model.preprocess.aspect else None
+    difference = export(model, categories, args.out, calibrations=calibrations, add=args.add, picture_wh=shape_wh)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     summary = {"out": str(args.out), "classes": categories, "engine": args.engine, "bytes": size}
     what = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
     text = f"{args.out}: {', '.join(categories)} for {args.engine}, {what}"
     print_result(args, {"schema": 1, **summary, "largest_difference": difference}, partial(show, text))
     return Exit.DONE
+
+
+def _size_of(picture: Path) -> tuple[int, int]:
+    """Width and height of a good sample: the bundle is for pictures of its shape."""
+    from winspect.pictures.decoding import read_rgb
+
+    height, width, _ = read_rgb(picture).shape
+    return width, height

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from winspect.backbones.image_tower import ImageTower, grid_of
@@ -45,6 +46,7 @@ def export(
     *,
     calibrations: Mapping[str, Calibration] | None = None,
     add: bool = False,
+    picture_wh: tuple[int, int] | None = None,
 ) -> float:
     """Write an edge bundle, or add classes to one.
 
@@ -54,6 +56,8 @@ def export(
         out: a folder that does not exist, or is empty; with ``add`` a bundle of the same model.
         calibrations: by class; each is checked against the model.
         add: add the classes to the bundle in ``out``, or replace them there.
+        picture_wh: width and height in pixels of the pictures that it will inspect. It matters where the recipe keeps
+            their aspect ratio: the graph is for one shape, and pictures of another are refused. None for squares.
 
     Returns:
         The largest difference between the bundle's scores and the model's on generated pictures; see
@@ -73,6 +77,7 @@ def export(
         )
     for category, calibration in (calibrations or {}).items():
         calibration.check_model(model, category)
+    picture_wh = picture_wh if model.preprocess.aspect else None
     target = Path(out)
     _check_target(target, add)
     staging: Path | None = None
@@ -85,14 +90,20 @@ def export(
             _check_same_model(earlier, model)
             shutil.copytree(target, staging, dirs_exist_ok=True)
             classes |= earlier.classes
+            if earlier.traced_hw is not None:  # its graph has one shape
+                engine.image_hw = earlier.traced_hw
+                picture_wh = engine.image_hw[::-1] if model.preprocess.aspect else None
         else:
+            if picture_wh is not None:
+                engine.image_hw = _tile_hw(model, picture_wh)
             _write_model(model, engine, staging)
         _write_classes(model, categories, calibrations or {}, staging, classes)
         traced_hw = engine.image_hw if engine.is_traced(model.method.needs(few_shot=True, maps=True)) else None
         grid_hw = model.grid_hw if traced_hw is None else grid_of(traced_hw, engine.tower.patch)
         manifest = Manifest(model.identity(), model.method.scoring, grid_hw, classes, sha256={}, traced_hw=traced_hw)
         manifest.write(staging)
-        largest = _largest_difference(model, EdgePredictor(staging, Manifest.read(staging)), categories)
+        bundle = EdgePredictor(staging, Manifest.read(staging))
+        largest = _largest_difference(model, bundle, categories, picture_wh)
         if largest > LARGEST_DIFFERENCE[model.precision]:
             raise BundleError(
                 f"the bundle's scores differ from the model's by up to {largest:.2g}, more than "
@@ -201,10 +212,20 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
     return bundled
 
 
-def _largest_difference(model: WinCLIP, bundle: EdgePredictor, categories: Sequence[str]) -> float:
+def _tile_hw(model: WinCLIP, picture_wh: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what a whole picture becomes in front of the model."""
+    height, width, _ = model.preprocess.resize(Image.new("RGB", picture_wh)).shape
+    return height, width
+
+
+def _largest_difference(
+    model: WinCLIP, bundle: EdgePredictor, categories: Sequence[str], picture_wh: tuple[int, int] | None
+) -> float:
     differences = []
     for category in categories:
         pictures = _pictures_to_check(model, category)
+        if picture_wh is not None:
+            pictures = [np.asarray(Image.fromarray(picture).resize(picture_wh)) for picture in pictures]
         pairs = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)
         differences += [
             abs(ours.anomaly_score - theirs.anomaly_score) / max(1.0, abs(theirs.anomaly_score))

@@ -33,7 +33,8 @@ def part(seed: int = 0) -> np.ndarray:
 def new_model(small_checkpoint, tmp_path, monkeypatch):
     """A predictor with a cache of its own, on a machine whose CPU has bf16."""
     register_small()
-    has_bf16 = dataclasses.replace(cpu_features(), avx512_bf16=True)
+    features = cpu_features()
+    has_bf16 = dataclasses.replace(features, flags={**features.flags, "avx512_bf16": True})
     monkeypatch.setattr(choice, "cpu_features", lambda: has_bf16)
 
     def build(**options) -> WinCLIP:
@@ -184,8 +185,8 @@ def test_the_bundled_model_passes_in_bf16(tmp_path):
 def int8(monkeypatch):
     """The engine of int8 without its quantisation."""
 
-    def make(options, chosen, tower, needs, cache, calibration=None):
-        made = whole(options, dataclasses.replace(chosen, precision="fp32"), tower, needs, cache)
+    def make(options, chosen, tower, needs, cache, calibration=None, **size):
+        made = whole(options, dataclasses.replace(chosen, precision="fp32"), tower, needs, cache, **size)
         made.precision, made.calibration = chosen.precision, calibration
         return made
 

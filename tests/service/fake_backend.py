@@ -64,6 +64,7 @@ class FakeBackend:
         self.lag_s = 0.0
         self.judged = self.cancelled = 0
         self.stored, self.good, self.calibrations = {}, {}, {}
+        self.scores = {"score_range": [0.0, 1.0], "zero_shot": True}
         self.waiting = self.running = 0
 
     async def start(self):
@@ -135,6 +136,8 @@ class FakeBackend:
 
     def answer(self, question, rgb, seconds):
         key = question.category_name
+        if not self.scores["zero_shot"] and (question.zero_shot or not self.stored.get(key)):
+            raise ReferencesError(f"the fake compares with good samples, and {key!r} has none")
         height, width = rgb.shape[:2]
         rows, columns = (np.linspace(0, length - 1, GRID).astype(int) for length in (height, width))
         grid = (rgb.mean(axis=2)[np.ix_(rows, columns)] / 255).astype(np.float32)
@@ -160,7 +163,7 @@ class FakeBackend:
     async def info(self):
         if self.now == "loading":
             raise NotReady("the model is loading")
-        return {"model": "fake", "engine": "none", "recipe": asdict(RECIPES["paper"])}
+        return {"model": "fake", "engine": "none", "recipe": asdict(RECIPES["paper"]), **self.scores}
 
     async def classes(self):
         names = {*self.stored, *self.good, *self.calibrations, *map(class_key, self.settings.classes or ())}
@@ -190,6 +193,18 @@ class FakeBackend:
     async def delete_references(self, category_name):
         if not self.stored.pop(self.key_of(category_name), None):
             raise UnknownClass(f"class {class_key(category_name)!r} has no references")
+
+    async def remove_reference(self, category_name, *, name=None, sha256=None):
+        key = self.key_of(category_name)
+        left = [
+            one for one in self.stored.get(key, ()) if not (name in (None, one.name) and sha256 in (None, one.sha256))
+        ]
+        removed = len(self.stored.get(key, ())) - len(left)
+        if removed != 1:
+            raise (ReferencesError if removed else UnknownClass)(f"{removed} references are {name or sha256}")
+        self.stored[key] = left
+        if not left:
+            del self.stored[key]
 
     async def add_good(self, category_name, pictures):
         key = self.key_of(category_name)

@@ -11,7 +11,8 @@ from winspect.service.contract import CalibrationState, Overloaded, class_key
 
 
 class PageBackend(FakeBackend):
-    """Good samples halve the score; ``busy`` predictions are refused first; calibrating takes a moment.
+    """Good samples halve the score, and multiply it with ``scale``; ``busy`` predictions are refused first;
+    calibrating takes a moment.
 
     ``asked`` is what was judged: name, class, good samples, and whether the map was wanted.
     """
@@ -24,6 +25,7 @@ class PageBackend(FakeBackend):
         """As it was before the first visit."""
         self.now, self.busy, self.asked, self.under_way = "ready", 0, [], None
         self.stored, self.good, self.calibrations = {}, {}, {}
+        self.scores, self.scale = {"score_range": [0.0, 1.0], "zero_shot": True}, 1.0
 
     async def predict(self, question):
         if self.busy:
@@ -36,7 +38,7 @@ class PageBackend(FakeBackend):
         self.asked.append((question.name, question.category_name, answer.shots, question.maps))
         if not answer.shots:
             return answer
-        halved = replace(answer.result, anomaly_score=answer.result.anomaly_score / 2)
+        halved = replace(answer.result, anomaly_score=answer.result.anomaly_score / 2 * self.scale)
         return replace(answer, judgement=replace(answer.judgement, result=halved))
 
     async def add_good(self, category_name, pictures):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from service.browser import (
@@ -62,7 +63,8 @@ def test_good_sample_and_judged_picture_become_references(page, backend):
     page.reload()  # the service has kept them; this visit has no picture of them
     name_class(page, "leather")
     expect(page.locator("#references-list .tiny")).to_have_text(["leather-good.jpg", "part.png"])
-    expect(page.locator("#references-list .remove >> visible=true")).to_have_count(0)  # it cannot send the others again
+    page.get_by_role("button", name="Remove part.png").click()  # also one that this visit has no picture of
+    expect(page.locator("#references-list .tiny")).to_have_text(["leather-good.jpg"])
     page.get_by_role("button", name="Remove all").click()
     expect(page.locator("#references-list li")).to_have_count(0)
 
@@ -162,3 +164,46 @@ def test_calibration_that_is_not_used(page, backend, state, badge, words):
     name_class(page, "candle")
     expect(page.locator("#calibration-badge")).to_have_text(badge)
     expect(page.locator("#calibration-text")).to_contain_text(words)
+
+
+# -- recipes that need good samples, and scores that do not end at 1
+
+
+def test_a_recipe_without_zero_shot_says_what_it_needs(page, backend):
+    backend.scores, backend.scale = {"score_range": [0.0, None], "zero_shot": False}, 100.0
+    page.reload()
+    expect(page.locator("#references-text")).to_contain_text("nothing is judged before it has some")
+    expect(page.locator("#empty-score")).to_have_text("A higher score is more anomalous")
+    choose(page, *files(part=204))
+    expect(page.locator("figure .error")).to_have_text(
+        "Not judged: this recipe compares with good samples. Add one or more of this class under References."
+    )
+    expect(page.locator("figcaption")).to_have_text("Without references")
+    expect(page.locator("figure .again")).to_be_hidden()
+    page.set_input_files("#references-files", files(g1=10))
+    expect(score(page)).to_have_text("40.00")
+    expect(page.locator("#compare-label")).to_be_hidden()
+    expect(page.locator("figure .meter")).to_be_hidden()  # nothing says how much 40 is
+    expect(page.locator("figure .threshold")).to_have_text(
+        "Scores are 0 or more; more is more anomalous, and a threshold says what is much."
+    )
+
+
+def test_a_threshold_beyond_1_is_half_of_the_meter(page, backend, monkeypatch):
+    backend.scores, backend.scale = {"score_range": [0.0, 2.0], "zero_shot": False}, 4.0
+    answer = backend.answer
+    monkeypatch.setattr(
+        backend, "answer", lambda question, *more: answer(replace(question, threshold=1.25), *more), raising=True
+    )
+    page.reload()
+    page.set_input_files("#references-files", files(g1=10))
+    choose(page, *files(part=204))
+    expect(score(page)).to_have_text("1.60")
+    expect(page.locator("figure .threshold")).to_have_text("Threshold 1.250: the score stays below it.")
+    meter = page.locator("figure .meter")
+    expect(meter).to_have_attribute("aria-valuenow", "1.600")
+    expect(meter).to_have_attribute("aria-valuemax", "2.5")
+    filled = meter.evaluate("meter => Number(meter.style.getPropertyValue('--score'))")
+    assert filled == pytest.approx(0.64)
+    mark = meter.locator(".mark")
+    assert mark.evaluate("mark => mark.style.getPropertyValue('--threshold')") == "0.5"

@@ -52,7 +52,8 @@ def test_it_judges_as_the_library_does(service, model, textile):
 
 
 def test_it_says_what_the_library_says(service, model):
-    assert service.ask(service.backend.info()) == model.describe()
+    scores = {"score_range": [0.0, 1.0], "zero_shot": True}
+    assert service.ask(service.backend.info()) == {**model.describe(), **scores}
 
 
 def test_an_overlay_of_a_large_picture_is_small(service, textile):

@@ -54,10 +54,9 @@ def check_threshold(threshold: float | None, score_range: tuple[float, float], n
         return
     low, high = score_range
     if not (isinstance(threshold, int | float) and math.isfinite(threshold) and low <= threshold <= high):
-        raise SettingsError(
-            f"{name}: got {threshold}, need a score such as {(low + high) / 2:g}: scores of this recipe run from "
-            f"{low:g} to {high:g}"
-        )
+        example = (low + high) / 2 if math.isfinite(high) else low + 1
+        up_to = f"run from {low:g} to {high:g}" if math.isfinite(high) else f"are {low:g} or more"
+        raise SettingsError(f"{name}: got {threshold}, need a score such as {example:g}: scores of this recipe {up_to}")
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the pictures; returns the exit code."""
-    check_decision_options(args)
     calibration = load_calibration(args)
+    check_decision_options(args, calibration)
     check_regions(args, calibration)
     if args.bundle is None:
         options = model_options(args)

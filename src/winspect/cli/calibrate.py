@@ -14,7 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import Exit, given, good_samples, load_model, print_result, when_interrupted
+from winspect.cli.common import (
+    DEFAULT_CLASS,
+    Exit,
+    check_recipe,
+    given,
+    good_samples,
+    load_model,
+    print_result,
+    when_interrupted,
+)
 from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.errors import OutputError
 from winspect.system.files import make_folder
@@ -53,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from winspect.inspector.calibrating import SUSPICIOUS, calibrate
     from winspect.pictures.find import find_pictures
 
+    category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
+    check_recipe(args, alone_in="a calibrated line", scored_as=category_name)
     normals = find_pictures(args.normals)
     check_enough(len(normals), args.max_false_alarms)
     references = good_samples(args)
@@ -62,10 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise OutputError(f"{args.out}: this is a folder; name a file, such as {args.out / 'calibration.json'}")
     make_folder(args.out.parent)  # before minutes of scoring
-    # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
-    from winspect.inspector.winclip import DEFAULT_CLASS
-
-    category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
+    # This imports torch, which takes seconds: mistakes in the call have been reported before.
     model = load_model(args)
     if references:
         model.reference(references, category_name, shots=args.shots, progress=True)

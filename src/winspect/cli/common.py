@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from winspect.calibration import Calibration
     from winspect.inspector.base import Predictor
     from winspect.inspector.winclip import WinCLIP
+    from winspect.methods.method import Method
+
+DEFAULT_CLASS = "object"
 
 
 class Exit(IntEnum):
@@ -139,6 +142,42 @@ def model_options(
                 + ": calibrate one of them again, or serve them apart"
             )
     return made[0][1] if made else options
+
+
+def check_recipe(
+    args: argparse.Namespace,
+    calibration: Calibration | None = None,
+    *,
+    alone_in: str | None = None,
+    scored_as: str | None = None,
+) -> Method | None:
+    """Refuse a recipe that cannot do what a verb asks of it, before a model is loaded.
+
+    Args:
+        calibration: fills in what the options leave open.
+        alone_in: where pictures are scored one by one, as in ``a watched folder``; None for a verb with a batch.
+        scored_as: the class that is scored with the good samples of ``--reference``; None where they come otherwise.
+
+    Returns:
+        The recipe's method; None where a bundle brings its own.
+
+    Raises:
+        SettingsError: an unknown recipe or setting; or one that compares the pictures of a batch.
+        ReferencesError: it compares with good samples, and ``--reference`` names none.
+    """
+    if getattr(args, "bundle", None) is not None:
+        return None
+    from winspect.methods.registry import default_recipe, get_method
+    from winspect.weights import DEFAULT_MODEL
+
+    options = model_options(args, calibrations=[] if calibration is None else [calibration])
+    recipe = options.get("recipe") or default_recipe(options.get("model", DEFAULT_MODEL))
+    method = get_method(recipe, options.get("settings"))
+    if alone_in is not None:
+        method.check_alone(alone_in)
+    if scored_as is not None:
+        method.check_good_samples(scored_as, are_there=bool(args.reference))
+    return method
 
 
 def load_model(args: argparse.Namespace, calibration: Calibration | None = None) -> WinCLIP:

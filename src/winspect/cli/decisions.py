@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import load_predictor
-from winspect.cli.options import MODEL_VARIABLE, add_options
+from winspect.cli.common import DEFAULT_CLASS, check_recipe, load_predictor
+from winspect.cli.options import add_options
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -26,12 +25,17 @@ def add_decision_options(parser: argparse.ArgumentParser, **helps: str) -> None:
     add_options(parser, *scored, "--stretch", "--boxes", "--pixel-threshold", "--min-area", **helps)
 
 
-def check_decision_options(args: argparse.Namespace) -> None:
-    """Refuse what is wrong whatever the model and the calibration are: thresholds that scores never cross, ..."""
-    from winspect.methods.registry import default_recipe, get_method
+def check_decision_options(
+    args: argparse.Namespace, calibration: Calibration | None = None, *, alone_in: str | None = None
+) -> None:
+    """Refuse what is wrong whatever the model is: thresholds that scores never cross, a recipe that cannot do this.
 
-    model = args.model or os.environ.get(MODEL_VARIABLE, "")
-    _check_thresholds(args, get_method(args.recipe or default_recipe(model)).score_range)
+    Args:
+        calibration, alone_in: see :func:`winspect.cli.common.check_recipe`.
+    """
+    scored_as = args.category_name or DEFAULT_CLASS
+    if (method := check_recipe(args, calibration, alone_in=alone_in, scored_as=scored_as)) is not None:
+        _check_thresholds(args, method.score_range)
     if args.boxes == "none" and (args.pixel_threshold is not None or args.min_area is not None):
         raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
     rule_of(args, None)

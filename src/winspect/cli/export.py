@@ -12,7 +12,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from winspect.cli.common import Exit, good_samples, load_model, print_result
+from winspect.cli.common import Exit, check_recipe, good_samples, load_model, print_result
 from winspect.cli.decisions import load_calibration
 from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.errors import SettingsError
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             "others with --add"
         )
     references = good_samples(args)
+    check_recipe(args, calibration, alone_in="an edge bundle", scored_as=categories[0])
     from winspect.inspector.export import export
 
     model = load_model(args, calibration)

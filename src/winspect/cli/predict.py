@@ -29,7 +29,7 @@ from winspect.errors import SettingsError
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
-    from winspect.calibration import DecisionRule
+    from winspect.calibration import Calibration, DecisionRule
     from winspect.outputs.rows import Recorder
 
 _MOST_NAMED = 5
@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from winspect.outputs.maps import without_own_maps
     from winspect.pictures.find import find_pictures
 
-    _check_options(args)
     calibration = load_calibration(args)
+    _check_options(args, calibration)
     if args.bundle is None:
         _check_coco(args, rule_of(args, calibration))
     pictures = find_pictures(args.pictures)
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     return printer.exit_code
 
 
-def _check_options(args: argparse.Namespace) -> None:
+def _check_options(args: argparse.Namespace, calibration: Calibration | None) -> None:
     if args.no_masks:
         if not (args.calibration or args.bundle):
             raise SettingsError("--no-masks needs --calibration FILE: it says which pixels are defects")
@@ -107,7 +107,7 @@ def _check_options(args: argparse.Namespace) -> None:
             other = "--coco" if args.coco else f"--boxes {args.boxes}"
             raise SettingsError(f"got {other} and --no-masks: COCO's regions are the masks'; leave one of them out")
         args.boxes = "none"
-    check_decision_options(args)
+    check_decision_options(args, calibration)
     for name in ("resume", "raw_maps", "coco"):
         if getattr(args, name) and not args.out:
             raise SettingsError(f"--{name.replace('_', '-')} needs --out DIR")

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import Exit, expand_references, model_options
+from winspect.cli.common import Exit, check_recipe, expand_references, model_options
 from winspect.cli.options import add_model_options, add_options
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -152,7 +152,9 @@ def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tup
     from winspect.service.backend import Backend
 
     calibrations = [Calibration.load(path) for path in args.calibration or ()]
-    backend = Backend(settings, ModelSpec(options=model_options(args, calibrations=calibrations), devices=devices))
+    options = model_options(args, calibrations=calibrations)
+    check_recipe(args, calibrations[0] if calibrations else None, alone_in="a service")
+    backend = Backend(settings, ModelSpec(options=options, devices=devices))
     for calibration in calibrations:
         backend.seed(calibration.class_name, calibration=calibration)
     return backend

@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
     from winspect.watch.run import Station, Status, stopping
 
     source = _source(args)
-    _check_options(args, source)
     calibration = load_calibration(args)
+    _check_options(args, source, calibration)
     references = good_samples(args)
     make_folder(args.out)
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
@@ -127,7 +127,7 @@ def _source(args: argparse.Namespace) -> Any:
     return source
 
 
-def _check_options(args: argparse.Namespace, source: Any) -> None:
+def _check_options(args: argparse.Namespace, source: Any, calibration: Calibration | None) -> None:
     """Refuse what is out of range, and what is not for this kind of source.
 
     Args:
@@ -136,8 +136,9 @@ def _check_options(args: argparse.Namespace, source: Any) -> None:
     Raises:
         SettingsError, ReferencesError: names the option and the fix.
     """
-    check_decision_options(args)
     is_folder, is_video = (isinstance(source, Path) and check(source) for check in (Path.is_dir, Path.is_file))
+    alone_in = "a watched folder" if is_folder else "a video" if is_video else "a camera"
+    check_decision_options(args, calibration, alone_in=alone_in)
     for names, fits, what in (
         ((*_FOLDER, "existing"), is_folder, "a folder"),
         (("every_s", "frames", "keep_frames"), not is_folder, "a camera or a video"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from winspect.calibration import Calibration
-from winspect.errors import PictureError, ReferencesError, SettingsError
+from winspect.errors import PictureError, SettingsError
 from winspect.inspector.batch import Compared, compare, results_of
 from winspect.inspector.calibrating import calibrate
 from winspect.inspector.classes import DEFAULT_CLASS, Classes, Picture
@@ -169,11 +169,8 @@ class Predictor(Classes):
         if alone and isinstance(self.method, BatchMethod):
             self.method.score()  # refuses
         text = self._class_text(category_name)
-        if not self.method.zero_shot and (zero_shot or class_key(category_name) not in self._good):
-            raise ReferencesError(
-                f"recipe {self.method.name} compares with good samples, and {category_name!r} has none: show it some "
-                "(reference(), --reference), or choose a recipe that works from the name alone"
-            )
+        are_there = not zero_shot and class_key(category_name) in self._good
+        self.method.check_good_samples(category_name, are_there=are_there)
         return text
 
     def _copies(self, category_name: str) -> Copies:

@@ -63,6 +63,7 @@ def calibrate(
         ClassNameError: the class name cannot be put into a prompt.
     """
     check_rate(max_false_alarms)
+    model.identity(category_name).recipe.check_alone("a calibrated line")
     good, further, bad = (list(pictures_given(given, bgr=bgr)) for given in (pictures, held_out, defective))
     check_enough(len(good), max_false_alarms)
     usable = _Usable(model, category_name, progress)

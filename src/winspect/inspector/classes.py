@@ -279,8 +279,10 @@ class Classes(ABC):
 
         Raises:
             ClassNameError: the name cannot be put into a prompt.
+            ReferencesError: the method needs good samples, and the class has none.
         """
         self._class_text(category_name)
+        self.method.check_good_samples(category_name, are_there=class_key(category_name) in self._good)
 
     def _class_text(self, category_name: str) -> Array:
         """(2, embedding), normal and anomalous, on the engine's device."""

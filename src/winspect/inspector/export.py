@@ -69,6 +69,7 @@ def export(
         OutputError: ``out`` is not empty, or cannot be written.
         BundleError: with ``add``: another model's bundle; or the bundle's scores are not the model's.
     """
+    model.method.check_alone("an edge bundle")
     engine = model.engine
     if not isinstance(engine, CompiledEngine):
         raise EngineError(

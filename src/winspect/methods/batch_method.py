@@ -64,6 +64,7 @@ class BatchMethod(Method):
     """A method that needs no good samples, but other pictures: it scores batches, never a picture alone."""
 
     reads_text = False
+    alone = False
 
     @abstractmethod
     def batch(self, count: int) -> Batch:
@@ -83,6 +84,11 @@ class BatchMethod(Method):
             f"recipe {self.name} compares the pictures of a batch with each other and takes no good samples; choose "
             "recipe memory or subspace to show some"
         )
+
+    def check_good_samples(self, category_name: str, *, are_there: bool) -> None:
+        """Refuse good samples, as :meth:`fit` does."""
+        if are_there:
+            self.fit([])
 
     def score(self, *arguments: Any, **options: Any) -> NoReturn:
         """Refuse pictures outside of a batch.

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from winspect.backbones.embeddings import Embeddings, Needs
+from winspect.errors import ReferencesError, SettingsError
 from winspect.methods.upsampling import BILINEAR, Upsampling
 from winspect.pictures.tiles import WHOLE, Cut, Preprocess
 from winspect.system.arrays import Array
@@ -110,6 +111,7 @@ class Method(ABC):
         underscores: of class names in prompts: ``space`` or ``keep``.
         reads_text: whether scores depend on the class name's prompts; a backbone without text serves where not.
         zero_shot: whether it scores without good samples.
+        alone: whether a picture is scored without others beside it.
         joins: whether :meth:`join` puts together what was kept of parts of the good samples, so that many are never in
             memory at once.
     """
@@ -117,6 +119,7 @@ class Method(ABC):
     score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     reads_text: ClassVar[bool] = True
     zero_shot: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
     joins: ClassVar[bool] = False
 
     @property
@@ -202,6 +205,34 @@ class Method(ABC):
             references: good samples of the class; None for zero-shot.
             maps: False where scores are enough; a method that needs the maps for its scores gives them all the same.
         """
+
+    def check_good_samples(self, category_name: str, *, are_there: bool) -> None:
+        """Refuse to score a class with, or without, good samples, where the method cannot.
+
+        Raises:
+            ReferencesError: it compares with good samples, and the class has none.
+            SettingsError: it takes none.
+        """
+        if not (self.zero_shot or are_there):
+            raise ReferencesError(
+                f"recipe {self.name} compares with good samples, and {category_name!r} has none: show it some "
+                "(--reference, reference(), POST /v1/references), or choose a recipe that works from the name alone"
+            )
+
+    def check_alone(self, place: str) -> None:
+        """Refuse to score pictures one by one, where the method compares those of a batch.
+
+        Args:
+            place: where they are scored so, as in ``a service``.
+
+        Raises:
+            SettingsError: it does; says what fits.
+        """
+        if not self.alone:
+            raise SettingsError(
+                f"recipe {self.name} compares the pictures of a batch with each other, and {place} has no batch: "
+                "choose references with `winspect references DIR`, then recipe memory or subspace"
+            )
 
     @property
     def kept(self) -> frozenset[str]:

@@ -165,7 +165,10 @@ class Backend:
         return await self._ask(Question(name, content, key, deadline, maps=maps, zero_shot=zero_shot))
 
     async def info(self) -> dict[str, Any]:
-        """Description of the running model, as of :meth:`winspect.WinCLIP.describe`.
+        """Description of the running model, as of :meth:`winspect.WinCLIP.describe`, and what its scores are.
+
+        ``score_range`` is the lowest and the highest score, None where there is no highest; ``zero_shot`` whether a
+        class is scored without references.
 
         Raises:
             NotReady: no model has been loaded yet.
@@ -238,6 +241,18 @@ class Backend:
         await self.fleet.change_references(key, (), add=False)
         await self._calibrations.check(key)
 
+    async def remove_reference(self, category_name: str, *, name: str | None = None, sha256: str | None = None) -> None:
+        """Forget one reference of a class, by its name, its hash, or both; the others stay as they are.
+
+        Raises:
+            UnknownClass: it has no such reference.
+            ReferencesError: it has several of this name.
+            NotReady: as for :meth:`predict`.
+        """
+        key = self._key(category_name)
+        await self.fleet.remove_reference(key, name, sha256)
+        await self._calibrations.check(key)
+
     # -- calibration
 
     async def add_good(self, category_name: str, pictures: Sequence[Picture]) -> int:
@@ -294,4 +309,5 @@ def _range_of(calibration: Calibration | None) -> ScoreRange | None:
     """The scale of heat maps by a calibration; None where it says nothing of maps."""
     if calibration is None or calibration.map_maxima is None:
         return None
-    return run_range(calibration.map_maxima, calibration.pixel_threshold)
+    limits = calibration.identity.recipe.score_range
+    return run_range(calibration.map_maxima, calibration.pixel_threshold, limits)

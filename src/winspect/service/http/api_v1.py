@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from winspect.service.backend import Backend
 
 ClassName = Annotated[str, Query(alias="class", description="What the part is called.")]
+OneName = Annotated[str | None, Query(description="Only the good sample of this name.")]
+OneHash = Annotated[str | None, Query(description="Only the good sample of this SHA-256.")]
 
 _FORM = "multipart/form-data"
 _SMALL_FORMS = (_FORM, "application/json", "application/x-www-form-urlencoded")
@@ -67,11 +69,16 @@ def add_v1(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
     @app.delete(
         "/v1/references",
         tags=["references"],
-        summary="Forget the good samples of a class: it is inspected zero-shot again",
+        summary="Forget one good sample of a class, or all of them: without any it is zero-shot again",
         responses=_DELETED,
     )
-    async def delete_references(category_name: ClassName) -> models.ClassAnswer:
-        await backend.delete_references(category_name)
+    async def delete_references(
+        category_name: ClassName, name: OneName = None, sha256: OneHash = None
+    ) -> models.ClassAnswer:
+        if name is None and sha256 is None:
+            await backend.delete_references(category_name)
+        else:
+            await backend.remove_reference(category_name, name=name, sha256=sha256)
         return models.ClassAnswer.of(await backend.class_info(category_name))
 
     @app.get(
@@ -83,7 +90,7 @@ def add_v1(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
     @app.get(
         "/v1/model",
         tags=["model"],
-        summary="What inspects: model, weights, recipe, engine, precision",
+        summary="What inspects: model, weights, recipe, engine, precision; the range of scores",
         responses=openapi.errors(503),
     )
     async def model() -> dict[str, Any]:

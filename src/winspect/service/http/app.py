@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"  # which every Prometheus reads
 _DESCRIPTION = (
-    "Finds defects in pictures of parts with no training, or with a few good samples. Scores run from 0 to 1; 1 is "
-    "most anomalous. `/v2` is the Open Inference Protocol with the binary tensor data extension."
+    "Finds defects in pictures of parts with no training, or with a few good samples. More is more anomalous; "
+    "`GET /v1/model` says from where to where scores run: 0 to 1 for recipes paper, tiles and log. "
+    "`/v2` is the Open Inference Protocol with the binary tensor data extension."
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ import numpy as np
 from winspect.calibration import DecisionRule
 from winspect.calibration.judgement import check_threshold
 from winspect.errors import PictureError
-from winspect.methods.registry import method_of
 from winspect.methods.result import Result, shrunk, smaller_size
 from winspect.outputs.rows import row_of
 from winspect.service.contract import Answer, Question
@@ -67,7 +67,8 @@ async def inspect_all(
     questions = [Question(name, picture, class_name, deadline, **asked) for name, picture in pictures]
     first = questions[0]
     if first.threshold is not None or first.pixel_threshold is not None:
-        score_range = method_of((await backend.info())["recipe"]).score_range
+        low, high = (await backend.info())["score_range"]
+        score_range = low, math.inf if high is None else high
         check_threshold(first.threshold, score_range)
         check_threshold(first.pixel_threshold, score_range, "pixel_threshold")
     tasks = [asyncio.ensure_future(_inspect(backend, question)) for question in questions]

@@ -93,7 +93,9 @@ class PredictForm(Body):
     )
     pixel_threshold: float | None = Field(default=None, description="A defect has a map value above this.")
     min_area: float | None = Field(default=None, ge=0, description="Smaller regions, in pixels, are none.")
-    zero_shot: bool = Field(default=False, description="Inspect without the class' good samples.")
+    zero_shot: bool = Field(
+        default=False, description="Inspect without the class' good samples; 422 where the recipe needs them."
+    )
     deadline_ms: float | None = Field(default=None, gt=0, description="Answer by then, or not at all.")
 
 
@@ -152,7 +154,7 @@ class MapAnswer(Answer):
     data: str
     range: list[float] = Field(
         description="The values at which colours begin and are strongest: by the calibration, by the good samples, or "
-        "0 and 1."
+        "0 and 1; for scores of another range by the map itself."
     )
 
 
@@ -161,7 +163,9 @@ class Row(Answer):
 
     path: str = Field(description="The client's file name.")
     class_name: str
-    anomaly_score: float | None = Field(ge=0, le=1, description="1 is most anomalous.")
+    anomaly_score: float | None = Field(
+        ge=0, description="More is more anomalous; `score_range` of `GET /v1/model` says its range."
+    )
     verdict: Literal["normal", "anomalous"] | None = Field(description="null without a threshold.")
     threshold: float | None
     p_value: float | None = Field(description="null without a calibration; small is anomalous.")

@@ -2,6 +2,7 @@
 
 import { copyOf, show, tell } from "./dom.js";
 import { paint } from "./heat.js";
+import { fullScore, rangeText, recipe } from "./recipe.js";
 import { VERDICTS, count, pValue, score } from "./words.js";
 
 const clamp = (value) => Math.min(1, Math.max(0, value));
@@ -102,13 +103,17 @@ export class Figure {
     badge.textContent = VERDICTS[verdict] ?? "No threshold yet";
     badge.dataset.verdict = verdict ?? "";
     const meter = this.part(".meter");
+    const full = fullScore(threshold);
+    show(meter, full !== null);
+    if (full === null) return;
     meter.dataset.verdict = verdict ?? "";
-    meter.style.setProperty("--score", clamp(value));
+    meter.style.setProperty("--score", clamp(value / full));
+    meter.setAttribute("aria-valuemax", Number(Math.max(full, value).toFixed(3)));
     meter.setAttribute("aria-valuenow", value.toFixed(3));
     meter.setAttribute("aria-valuetext", `${score(value)}${verdict ? `, ${verdict}` : ""}`);
     const mark = this.part(".mark");
     show(mark, threshold != null);
-    if (threshold != null) mark.style.setProperty("--threshold", clamp(threshold));
+    if (threshold != null) mark.style.setProperty("--threshold", clamp(threshold / full));
   }
 
   /** Paint the map, or nothing, with the colours over a range of scores. */
@@ -126,10 +131,11 @@ export class Figure {
 }
 
 function how(shots) {
-  return shots ? `With ${count(shots, "reference")}` : "Zero-shot";
+  if (!shots) return recipe.zeroShot ? "Zero-shot" : "Without references";
+  return `With ${count(shots, "reference")}`;
 }
 
 function thresholdText({ threshold, verdict }, isBeside) {
-  if (verdict == null) return isBeside ? "For comparison." : "Scores lie between 0 and 1; 1 is most anomalous.";
+  if (verdict == null) return isBeside ? "For comparison." : rangeText();
   return `Threshold ${threshold.toFixed(3)}: the score ${verdict === "anomalous" ? "lies above" : "stays below"} it.`;
 }

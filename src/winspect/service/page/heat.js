@@ -7,7 +7,7 @@ const ANCHORS = [
   [205, 12, 40],
   [150, 0, 80],
 ];
-const SMALLEST_SPAN = 0.15; // of scores over all colours, so that a good part's noise is not painted red
+const SMALLEST_SPAN = 0.15; // of scores over all colours, or of the highest above 1, so that a good part's noise is not painted red
 const MEDIAN_OF = 20_000; // values that a median is taken of
 
 /** 256 steps of heat, RGBA; the low end is transparent, so that what is normal stays visible as it is. */
@@ -27,7 +27,7 @@ export function colourTable() {
 
 const TABLE = new Uint32Array(colourTable().buffer);
 
-/** The map of an answer: `{height, width, values, range}`, values 0 to 1, row by row; `range` of its colours. */
+/** The map of an answer: `{height, width, values, range}`, row by row; `range` of its colours. */
 export function readMap({ shape: [height, width], data, range }) {
   const text = atob(data);
   const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
@@ -40,7 +40,7 @@ export function stretchedRange(map) {
   const some = map.values.filter((_, index) => index % every === 0).sort();
   const low = some[some.length >> 1];
   const high = map.values.reduce((most, value) => Math.max(most, value), -Infinity);
-  return [low, Math.max(high, low + SMALLEST_SPAN)];
+  return [low, Math.max(high, low + SMALLEST_SPAN * Math.max(1, high))];
 }
 
 /** Paint a map on a canvas of its own size. */

@@ -1,7 +1,10 @@
 // Judging pictures: a queue, two requests at a time, what is looked at first.
 
-import { askJson, form } from "./api.js";
+import { ServiceError, askJson, form } from "./api.js";
 import { readMap } from "./heat.js";
+import { recipe } from "./recipe.js";
+
+const NEEDED = "Not judged: this recipe compares with good samples. Add one or more of this class under References.";
 
 const AT_A_TIME = 2;
 const MAPS_KEPT = 24; // a map may have a million values
@@ -92,7 +95,8 @@ export class Judging {
       const { results } = await askJson("v1/predict", { method: "POST", body, signal, onWait });
       set(read(results[0], item));
     } catch (error) {
-      set({ error });
+      const lacksReferences = !recipe.zeroShot && error.type === "ReferencesError";
+      set({ error: lacksReferences ? new ServiceError(NEEDED, error) : error });
     }
   }
 

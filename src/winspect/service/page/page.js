@@ -7,6 +7,7 @@ import { Figure } from "./figure.js";
 import { acceptDrops, connectChooser, thumbnail } from "./files.js";
 import { paintLegend, stretchedRange } from "./heat.js";
 import { Judging } from "./judging.js";
+import { recipe, setRecipe } from "./recipe.js";
 import { References } from "./references.js";
 import { showSamples } from "./samples.js";
 import { connectKey, watchService } from "./state.js";
@@ -73,7 +74,7 @@ function judge(item) {
 }
 
 function judgeAll() {
-  show(byId("compare-label"), references.shots > 0);
+  show(byId("compare-label"), mayCompare());
   for (const item of items) judge(item);
 }
 
@@ -103,7 +104,8 @@ function clear() {
 
 // -- what is shown
 
-const isComparing = () => byId("compare").checked && references.shots > 0;
+const mayCompare = () => recipe.zeroShot && references.shots > 0;
+const isComparing = () => byId("compare").checked && mayCompare();
 
 function select(item) {
   selected = item;
@@ -206,7 +208,7 @@ async function refreshClass() {
     calibration.forget();
     return false;
   } finally {
-    show(byId("compare-label"), references.shots > 0);
+    show(byId("compare-label"), mayCompare());
   }
 }
 
@@ -233,12 +235,15 @@ async function useSample(name, file) {
 // -- start
 
 async function showModel() {
-  const { winspect, model, engine, precision, device } = await askJson("v1/model");
+  const described = await askJson("v1/model");
+  setRecipe(described);
+  const { winspect, model, engine, precision, device } = described;
   byId("model").textContent = [`winspect ${winspect}`, model, engine, precision, device].filter(Boolean).join(" · ");
 }
 
 async function start() {
   const [{ classes }] = await Promise.all([askJson("v1/classes"), showModel()]);
+  references.draw(); // its words follow the recipe
   byId("classes").replaceChildren(...classes.map(({ class: name }) => new Option(name)));
   const isServed = await refreshClass();
   // A service may be for some classes only, and nobody has named one yet.

@@ -1,13 +1,16 @@
 // Good samples of the class: shown, added, removed.
 
-import { askJson, form, sendPictures, sentName } from "./api.js";
+import { askJson, sendPictures, sentName } from "./api.js";
 import { byId, copyOf, show, tell, tellRefused } from "./dom.js";
 import { acceptDrops, connectChooser, thumbnail } from "./files.js";
+import { recipe } from "./recipe.js";
 import { fillTiny } from "./strip.js";
 import { count } from "./words.js";
 
 const NONE =
   "None yet: pictures are judged zero-shot, by words alone. One to four good samples make scores and maps sharper.";
+const NEEDED =
+  "None yet, and this recipe compares with good samples: nothing is judged before it has some. One is enough to begin.";
 const SOME = "Pictures are compared with these.";
 
 // Files by name and size, so that what this page has sent can be shown; the service tells names and sizes alone.
@@ -24,7 +27,7 @@ export class References {
     this.files = new Map();
     connectChooser(byId("references-add"), byId("references-files"), (files) => this.add(files));
     acceptDrops(byId("references"), (files) => this.add(files));
-    byId("references-clear").addEventListener("click", () => this.change(() => this.replace([])));
+    byId("references-clear").addEventListener("click", () => this.change(() => this.remove()));
   }
 
   get shots() {
@@ -63,12 +66,11 @@ export class References {
     });
   }
 
-  /** Put files in place of all references. The service knows no removal of a single one. */
-  async replace(files) {
-    const category = this.category();
-    if (!files.length) return askJson(`v1/references?class=${encodeURIComponent(category)}`, { method: "DELETE" });
-    const body = form({ class: category, add: false }, files);
-    return askJson("v1/references", { method: "POST", body, onWait: this.onWait });
+  /** Remove one reference, by its hash; without one all of them. */
+  remove(sha256) {
+    const only = sha256 ? `&sha256=${sha256}` : "";
+    const path = `v1/references?class=${encodeURIComponent(this.category())}${only}`;
+    return askJson(path, { method: "DELETE", onWait: this.onWait });
   }
 
   onWait = (seconds) => this.note(`The service is busy; trying again in ${Math.ceil(seconds)} s`);
@@ -98,22 +100,19 @@ export class References {
     const badge = byId("references-count");
     badge.textContent = count(this.shots, "good sample");
     show(badge, this.shots > 0);
-    byId("references-text").textContent = this.shots ? SOME : NONE;
+    byId("references-text").textContent = this.shots ? SOME : recipe.zeroShot ? NONE : NEEDED;
     show(byId("references-clear"), this.shots > 0);
-    const files = this.stored.map(({ name, size }) => this.files.get(identity(name, size)));
-    const mayRemove = files.every(Boolean); // the others are sent again
     byId("references-list").replaceChildren(
-      ...this.stored.map((reference, index) => {
+      ...this.stored.map((reference) => {
         const entry = copyOf("reference-template");
         entry.title = reference.name;
         const tiny = entry.querySelector(".tiny");
         fillTiny(tiny, null, reference.name);
-        if (files[index]) thumbnail(files[index]).then((canvas) => fillTiny(tiny, canvas, reference.name));
+        const file = this.files.get(identity(reference.name, reference.size));
+        if (file) thumbnail(file).then((canvas) => fillTiny(tiny, canvas, reference.name));
         const button = entry.querySelector("button");
-        show(button, mayRemove);
         button.setAttribute("aria-label", `Remove ${reference.name}`);
-        const others = files.filter((_, other) => other !== index);
-        button.addEventListener("click", () => this.change(() => this.replace(others)));
+        button.addEventListener("click", () => this.change(() => this.remove(reference.sha256)));
         return entry;
       }),
     );

@@ -2,7 +2,7 @@
 
 const SHORT = 3;
 
-/** A score, 0 to 1, with two decimals; very small ones are not told as 0. */
+/** A score with two decimals; very small ones are not told as 0. */
 export function score(value) {
   return value > 0 && value < 0.005 ? "<0.01" : value.toFixed(2);
 }

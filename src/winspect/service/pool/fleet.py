@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 
 from winspect.errors import ReferencesError, WinspectError
 from winspect.pictures.tiles import Prepared
-from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded, Question, State, class_key
+from winspect.service.contract import (
+    DeadlineExceeded,
+    NotReady,
+    Overloaded,
+    Question,
+    State,
+    StoredPicture,
+    UnknownClass,
+    class_key,
+)
 from winspect.service.pool.batcher import Batcher, Lane
 from winspect.service.pool.processes import ModelProcess
 from winspect.service.pool.worker import decoders
@@ -225,19 +234,39 @@ class Fleet:
             ReferencesError: too many.
             OutputError: the disk is full.
         """
-        await whole(self._change(category_name, pictures, add))
 
-    async def _change(self, category_name: str, pictures: Sequence[Picture], add: bool) -> None:
-        async with self.changing:
-            known = await asyncio.to_thread(self._store.pictures, category_name, "reference")
+        def change(known: Sequence[StoredPicture]) -> None:
             if len(pictures) + (len(known) if add else 0) > self.settings.max_references:
                 raise ReferencesError(
                     f"got {len(pictures)} reference pictures{f' beside {len(known)}' if add else ''}, at most "
                     f"{self.settings.max_references} of a class are kept"
                 )
+            (self._store.add if add else self._store.replace)(category_name, "reference", pictures)
+
+        await whole(self._change(category_name, change))
+
+    async def remove_reference(self, category_name: str, name: str | None, sha256: str | None) -> None:
+        """Remove one reference from the store and from all processes, as :meth:`change_references` changes them.
+
+        Args:
+            name, sha256: of the picture; one of them is enough where it names one alone.
+
+        Raises:
+            UnknownClass: the class has no such reference.
+            ReferencesError: it has several.
+        """
+
+        def change(known: Sequence[StoredPicture]) -> None:
+            self._store.remove(category_name, "reference", _the_one(category_name, known, name, sha256).sha256)
+
+        await whole(self._change(category_name, change))
+
+    async def _change(self, category_name: str, change: Callable[[Sequence[StoredPicture]], None]) -> None:
+        """Change the stored references of a class, and show them; ``change`` gets those known, in a thread."""
+        async with self.changing:
+            known = await asyncio.to_thread(self._store.pictures, category_name, "reference")
             contents = await asyncio.to_thread(self._store.contents, category_name, "reference")
-            change = self._store.add if add else self._store.replace
-            await asyncio.to_thread(change, category_name, "reference", pictures)
+            await asyncio.to_thread(change, known)
             try:
                 await self._show(category_name, list(self._shown_to))
             except WinspectError:
@@ -259,6 +288,20 @@ class Fleet:
         for outcome in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, NotReady):
                 raise outcome
+
+
+def _the_one(category_name: str, known: Sequence[StoredPicture], name: str | None, sha256: str | None) -> StoredPicture:
+    """The reference of this name, or this hash, or both."""
+    found = [each for each in known if name in (None, each.name) and sha256 in (None, each.sha256)]
+    if not found:
+        what = " ".join(repr(value) for value in (name, sha256) if value is not None)
+        raise UnknownClass(f"{category_name!r} has no reference {what}; GET /v1/references lists those it has")
+    if len(found) > 1:
+        hashes = ", ".join(each.sha256 for each in found)
+        raise ReferencesError(
+            f"{category_name!r} has {len(found)} references named {name!r}: name one by its sha256, {hashes}"
+        )
+    return found[0]
 
 
 async def whole(change: Coroutine[Any, Any, Value]) -> Value:

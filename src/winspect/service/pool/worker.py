@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import queue
 import signal
@@ -50,7 +51,9 @@ def load_model(spec: ModelSpec, device: str | None) -> Any:
     from winspect.inspector.winclip import WinCLIP
 
     place = {} if device is None else {"device": device}
-    return WinCLIP(**{**spec.options, **place})
+    model = WinCLIP(**{**spec.options, **place})
+    model.method.check_alone("a service")
+    return model
 
 
 def decoders(spec: ModelSpec) -> int:
@@ -137,7 +140,13 @@ class Worker:
     def _load(self) -> dict[str, Any]:
         module, _, name = self.spec.loader.partition(":")
         self.model = getattr(importlib.import_module(module), name)(self.spec, self.device)
-        return self.model.describe()
+        return self._described()
+
+    def _described(self) -> dict[str, Any]:
+        """See :meth:`winspect.service.backend.Backend.info`."""
+        method = self.model.method
+        ends = [end if math.isfinite(end) else None for end in method.score_range]
+        return {**self.model.describe(), "score_range": ends, "zero_shot": method.zero_shot}
 
     def _show(self, category_name: str, hashes: tuple[str, ...], pictures: Sequence[bytes]) -> None:
         self.model.reference(pictures, category_name)
@@ -160,14 +169,16 @@ class Worker:
         """Build and run once what the first pictures of these classes need."""
         noise = np.random.default_rng(0).integers(0, 256, (_WARM_UP_SIDE, _WARM_UP_SIDE, 3), np.uint8)
         self._warmed_up = frozenset(classes)
-        for category_name in classes:
+        # The others are scored when they have good samples, which run the engine when they are shown.
+        scored = [name for name in classes if self.model.method.zero_shot or name in self._shown]
+        for category_name in scored:
             self.model.prepare_class(category_name)
             for maps in (True, False):
                 self.model.prepare_engine(category_name, maps=maps)
-        for maps in (True, False):
+        for maps in (True, False) if scored else ():
             item = prepare(noise, self.model.preprocess, self.model.cut)
-            self.model.predict_prepared([item], classes[0], maps=maps)
-        return self.model.describe()  # engines are made when first needed, and may have been replaced
+            self.model.predict_prepared([item], scored[0], maps=maps)
+        return self._described()  # engines are made when first needed, and may have been replaced
 
     def _start(self, questions: Sequence[Question]) -> tuple[Sequence[Question], list[Future[_Prepared]], float]:
         """Arguments of :meth:`_score`: decoding begins when a batch arrives."""

@@ -196,6 +196,10 @@ class Store:
         with self._change() as run:
             self._insert(run, category_name, kind, pictures)
 
+    def remove(self, category_name: str, kind: Kind, sha256: str) -> None:
+        """Delete one picture of a class. Works on a full disk, too."""
+        self._delete("DELETE FROM pictures WHERE class = ? AND kind = ? AND sha256 = ?", category_name, kind, sha256)
+
     def set_document(self, category_name: str, document: dict[str, Any] | None) -> None:
         """Store the calibration of a class; None deletes it. Errors as of :meth:`replace`."""
         if document is None:

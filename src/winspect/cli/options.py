@@ -30,11 +30,12 @@ _MODEL = {
     ),
     "--weights": _option("TAG|FILE", "a pretrained tag, or a .pt, .bin or .safetensors file"),
     "--bundle": _option("DIR", "an edge bundle of `winspect export`, in place of --model and all else in this group"),
-    "--recipe": _option("paper|tiles|log", "how scores are made (default: the model's own)"),
+    "--recipe": _option(
+        "paper|tiles|log|memory|subspace|mutual", "how scores are made (default: the model's own); docs/methods.md"
+    ),
     "--set": _option(
         "NAME=VALUE",
-        "one setting of the recipe: temperature, scales, stride, tile_stride, text_average, fusion, tiling, "
-        "repeat_last, tile_references, patch_norm, underscores",
+        "one setting of the recipe, as in temperature=0.05 or size=448; docs/methods.md has them all",
         action="append",
         dest="settings",
     ),

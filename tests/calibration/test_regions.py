@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from winspect import Result
 from winspect.calibration import RegionRule
 from winspect.calibration.conformal import conformal_threshold
-from winspect.calibration.regions import map_peak
+from winspect.calibration.regions import map_peak, working_size
 from winspect.errors import SettingsError
+from winspect.methods.upsampling import Upsampling, upsample
 
 GRID, SIDE = 15, 240
 PATCH = SIDE // GRID
@@ -110,6 +112,34 @@ def test_tiles_that_overlap_are_one_map():
     result = Result("a.png", "nut", 0.5, maps, ((0, 0, SIDE, SIDE), (200, 0, 440, SIDE)), (440, SIDE))
     (box,) = RegionRule(0.3).find(result, "anomalous").boxes
     assert iou(box, patch_box(7, 7, 0.8)) > 0.6
+
+
+def test_a_map_finer_than_patches_has_the_regions_of_its_patches():
+    grid = blobs((4, 9, 0.9), (11, 3, 0.8), width=1.2)
+    coarse = result_of(grid, (4000, 3000))
+    fine = replace(
+        coarse,
+        tile_maps=upsample(coarse.tile_maps, (GRID * 16, GRID * 16)),
+        upsampling=Upsampling(per_patch=16),
+    )
+    assert working_size(fine) == working_size(coarse) == (GRID * 15, GRID * 15)
+    assert map_peak(fine) == pytest.approx(map_peak(coarse), rel=0.1)
+    expected, found = (RegionRule(0.3).find(each, "anomalous").boxes for each in (coarse, fine))
+    assert len(found) == len(expected) == 2
+    assert all(iou(*pair) > 0.7 for pair in zip(expected, found, strict=True))
+    # One hot value is a tip, and no region: a tenth of a patch is asked for, not of a value.
+    tip = fine.tile_maps.copy()
+    tip[0, 230, 230] = 0.75
+    assert RegionRule(0.3).find(replace(fine, tile_maps=tip), "anomalous").boxes == found
+
+
+@pytest.mark.parametrize("unit", [10, 1e4])
+def test_scores_that_are_no_probabilities_have_the_same_regions_in_any_unit(unit):
+    grid = blobs((4, 9, 0.9), (11, 3, 0.8), width=0.6) * unit
+    found = RegionRule(0.3 * unit).find(result_of(grid), "anomalous")
+    assert len(found.boxes) == 2
+    assert RegionRule(0.3 * 100 * unit).find(result_of(grid * 100), "anomalous").boxes == found.boxes
+    assert RegionRule(0.95 * unit, pictures="all").find(result_of(grid), "normal").boxes == ()
 
 
 def test_without_scipy_regions_are_the_same(monkeypatch):

@@ -123,10 +123,10 @@ def _map(result: Result) -> np.ndarray:
 
 
 def _patch(result: Result) -> tuple[float, float]:
-    """Width and height of a patch in pixels."""
+    """Width and height of a patch in pixels, also where the map is finer than the patch grid."""
     assert result.tile_maps is not None
     x0, y0, x1, y1 = result.tile_boxes[0]
-    rows, columns = result.tile_maps.shape[1:]
+    rows, columns = (length / result.upsampling.per_patch for length in result.tile_maps.shape[1:])
     return (x1 - x0) / columns, (y1 - y0) / rows
 
 

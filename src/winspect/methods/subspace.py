@@ -27,7 +27,7 @@ from winspect.methods.settings import (
     layers_of,
     whole_size,
 )
-from winspect.methods.upsampling import upsample
+from winspect.methods.upsampling import Upsampling, upsample
 from winspect.pictures.tiles import Preprocess
 from winspect.system.arrays import Array, like, mean_of_largest, to_numpy
 
@@ -173,8 +173,9 @@ class Subspace(Method):
         outside = (features - xp.astype(references[MEAN], features.dtype)) @ references[OUTSIDE]
         scores = upsample(xp.sum(outside * outside, axis=-1), (self.size, self.size))
         smooth = _smoothed(scores, self.sigma)
+        upsampling = Upsampling(per_patch=self.size / features.shape[1])
         return [
-            PictureScores(mean_of_largest(xp.reshape(own, (-1,)), self.top_share), to_numpy(own))
+            PictureScores(mean_of_largest(xp.reshape(own, (-1,)), self.top_share), to_numpy(own), upsampling)
             for _, own in split(pictures, smooth)
         ]
 

@@ -21,10 +21,12 @@ class Upsampling:
             patches are areas (half-pixel centres).
         sigma: of a Gaussian, in pixels of the picture, as ``scipy.ndimage.gaussian_filter`` has it (cut off at 4 sigma,
             edges mirrored with their own pixel); 0 for none.
+        per_patch: values of a map along a patch; 1 for a map on the patch grid, more for a finer one.
     """
 
     align_corners: bool = False
     sigma: float = 0.0
+    per_patch: float = 1.0
 
     def __call__(self, maps: Array, size_hw: tuple[int, int]) -> Array:
         """(batch, rows, columns) to (batch, height, width)."""

@@ -22,6 +22,7 @@ from winspect.cli.common import (
     load_model,
     model_options,
     names_in,
+    parse_settings,
     print_result,
     say_first,
     when_interrupted,
@@ -50,6 +51,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "what categories are called in the prompts: a table (category,name) or YAML; plain: nouns "
         "for VisA and MVTec AD that come along (default: the categories' names, as published figures have them)",
     )
+    add_option(
+        parser,
+        *("--recipes", "A,B"),
+        "several recipes side by side, as in memory,subspace,paper: each with those of --set that it has, its results "
+        "in a folder of its name in --out; one that takes no good samples (mutual) is given none",
+    )
     add_option(parser, "--shots", "K", "reference pictures per category (default: 0, zero-shot)")
     draws = parser.add_mutually_exclusive_group()
     add_option(draws, "--seed", "S", "of the draw of references (default: 0)")
@@ -77,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pool is not None and args.address is None:
         raise SettingsError("--pool needs --address: it is the number of processes on a cluster")
     options = given(args, "shots", "pixel_grid", "overlays", "stretch", "raw_maps", "fresh") | _seeds(args)
+    runs = None if args.recipes is None else _runs(args, options)
     dataset, class_name = _open(args)
     if not dataset.select(split="test"):
         raise SourceError(f"{dataset.root}: no test pictures in {', '.join(dataset.categories)}: nothing to judge")
@@ -85,7 +93,28 @@ def run(args: argparse.Namespace) -> int:
 
         options["class_names"] = read_class_names(args.class_names)
         names_for(dataset.categories, options["class_names"])
-    from winspect.cli.tables import print_evaluation
+    from winspect.cli.tables import print_evaluation, print_recipes
+
+    if runs is None:
+        results = _evaluate(args, dataset, class_name, options)
+        print_result(args, results, partial(print_evaluation, results))
+        return _report_failures(results, args.out)
+    from winspect.evaluation.recipes import write_recipes
+
+    found = {}
+    for recipe, (of_recipe, shots) in runs.items():
+        say(f"recipe {recipe}")
+        found[recipe] = _evaluate(of_recipe, dataset, class_name, {**options, **shots})
+    document = write_recipes(args.out, found)
+    print_result(args, document, partial(print_recipes, found))
+    codes = {_report_failures(results, args.out / recipe, recipe=recipe) for recipe, results in found.items()}
+    return next(code for code in (Exit.USAGE, Exit.CHECK_FAILED, Exit.SOME_FAILED, Exit.DONE) if code in codes)
+
+
+def _evaluate(
+    args: argparse.Namespace, dataset: Dataset, class_name: str | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One evaluation: of the model and recipe that ``args`` describe, into their folder."""
     from winspect.evaluation.report import read_parts, write_evaluation_report
     from winspect.evaluation.run import evaluate
 
@@ -94,10 +123,24 @@ def run(args: argparse.Namespace) -> int:
         def report(results: dict[str, Any]) -> None:
             write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
 
-        options["report"] = None if args.no_report else report
-        results = evaluate(model, dataset, args.out, class_name=class_name, progress=True, **options)
-    print_result(args, results, partial(print_evaluation, results))
-    return _report_failures(results, args.out)
+        written = None if args.no_report else report
+        return evaluate(model, dataset, args.out, class_name=class_name, progress=True, report=written, **options)
+
+
+def _runs(args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, tuple[argparse.Namespace, dict[str, Any]]]:
+    """For each of ``--recipes`` the options of its evaluation, and its shots: none for a recipe that takes none."""
+    if args.recipe is not None:
+        raise SettingsError(f"got --recipe {args.recipe} beside --recipes: leave one of them out")
+    from winspect.evaluation.recipes import methods_of, shots_for
+
+    methods = methods_of(names_in(args.recipes), parse_settings(args.settings or []))
+    runs = {}
+    for recipe, method in methods.items():
+        shots = shots_for(method, options.get("shots", 0))
+        alone = {"recipe": method, "settings": None, "out": args.out / recipe}
+        draws = {} if shots else {"seeds": [0]}  # those of the others
+        runs[recipe] = argparse.Namespace(**{**vars(args), **alone}), {"shots": shots, **draws}
+    return runs
 
 
 def _model(args: argparse.Namespace) -> AbstractContextManager[Any]:
@@ -138,8 +181,12 @@ def _seeds(args: argparse.Namespace) -> dict[str, list[int]]:
         raise SettingsError(f"--seeds {args.seeds}: need whole numbers with commas, as in 0,1,2") from error
 
 
-def _report_failures(results: Mapping[str, Any], out: Path) -> int:
-    """Alarms, failed pictures and faulty masks on stderr; returns the exit code."""
+def _report_failures(results: Mapping[str, Any], out: Path, *, recipe: str = "") -> Exit:
+    """Alarms, failed pictures and faulty masks on stderr; returns the exit code.
+
+    Args:
+        recipe: where there are several.
+    """
     from winspect.evaluation.pixels import named_faults
     from winspect.outputs.rows import count_of_warnings
 
@@ -153,7 +200,7 @@ def _report_failures(results: Mapping[str, Any], out: Path) -> int:
     alarms = {name: category["alarm"] for name, category in categories.items() if category["alarm"]}
     scored = sum(category["n_normal"] + category["n_anomalous"] for category in categories.values())
     warned = count_of_warnings(sum(category["n_warned"] for category in categories.values()))
-    say(f"{scored} pictures judged, {len(failures)} failed{warned}; results in {out}")
+    say(f"{recipe and f'{recipe}: '}{scored} pictures judged, {len(failures)} failed{warned}; results in {out}")
     say_first([f"failed: {name}: {message}" for (name, _), message in failures.items()], where=", in results.json")
     for name, category in categories.items():
         if (faults := category["mask_faults"]) and category["pixel_auroc"] is not None:  # else the reason names them

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import print_table, shown
+from winspect.evaluation.recipes import shots_in_words, side_by_side
 from winspect.evaluation.results import TITLES
 from winspect.evaluation.results import percent as percent_of
 from winspect.system.terminal import show
@@ -48,7 +49,7 @@ def print_evaluation(results: Mapping[str, Any]) -> None:
 def print_figures(results: Mapping[str, Any]) -> None:
     """Print the table of categories and their mean, and why what is undefined is so."""
     seeds = results["seeds"]
-    shots = "zero-shot" if not results["shots"] else f"{results['shots']}-shot"
+    shots = shots_in_words(results)
     drawn = "" if not results["shots"] else f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     how = f"{results['model']}, recipe {results['recipe']}, {results['engine']} {results['precision']}"
     show(f"{results['dataset']}, {shots}{drawn}: {how} (percent{', mean ± deviation' * (len(seeds) > 1)})", "")
@@ -59,10 +60,27 @@ def print_figures(results: Mapping[str, Any]) -> None:
     if len(results["categories"]) > 1:
         rows.append(["mean", *totals, *_cells({**results["mean"], "std": results.get("std", {})})])
     print_table(rows)
-    for name, category in results["categories"].items():
-        for reason in dict.fromkeys(category["reasons"].values()):
-            metrics = [TITLES[metric] for metric, entry in category["reasons"].items() if entry == reason]
-            show(f"- {name}: no {', '.join(metrics)}: {reason}")
+    print_reasons(results)
+
+
+def print_recipes(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the figures of several recipes below each other, category by category; then what is undefined, and why."""
+    first = next(iter(results.values()))
+    show(f"{first['dataset']}: {first['model']} (percent)", "")
+    rows = [["category", "recipe", "", *TITLES.values()]]
+    for name, recipe, figures in side_by_side(results):
+        rows.append([name, recipe, shots_in_words(results[recipe]), *_cells(figures)])
+    print_table(rows, left=(0, 1, 2))
+    for recipe, each in results.items():
+        print_reasons(each, f"{recipe}, ")
+
+
+def print_reasons(results: Mapping[str, Any], name: str = "") -> None:
+    """Print why what is undefined is so; ``name`` goes before each category's."""
+    for category, figures in results["categories"].items():
+        for reason in dict.fromkeys(figures["reasons"].values()):
+            metrics = [TITLES[metric] for metric, entry in figures["reasons"].items() if entry == reason]
+            show(f"- {name}{category}: no {', '.join(metrics)}: {reason}")
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,7 +17,7 @@ import numpy as np
 
 from winspect.calibration.judgement import DecisionRule
 from winspect.datasets import Item
-from winspect.errors import PictureError, ReferencesError
+from winspect.errors import PictureError, ReferencesError, SourceError
 from winspect.evaluation.alarms import embedding_alarm, map_alarm
 from winspect.evaluation.pixels import PixelTruth
 from winspect.evaluation.results import METRICS, PIXEL_METRICS, SCHEMA
@@ -123,6 +123,9 @@ class Measuring:
 
     def add(self, item: Item, result: Result) -> None:
         """Take the next picture's result, and write its maps."""
+        if self._part.stretch:
+            result = replace(result, heat_range=None)
+        self.score_range = self.score_range or result.heat_range  # a batch knows what is usual once it was scored
         path, map_file = self._name(item.path), self._write_maps(result)
         row = {"path": path, "label": item.label, "defect_type": item.defect_type, "score": result.anomaly_score}
         self._rows.append({**row, "map": map_file, "warning": result.warning})
@@ -233,6 +236,10 @@ def score_part(model: WinCLIP, part: Part, advance: Callable[[], object]) -> dic
         if not isinstance(error.__cause__, PictureError):
             raise
         measuring.stop(error, error.__cause__.path)  # this category has no figures; the others go on
+    except SourceError as error:
+        for item in part.drawn.tested:  # too few to be compared with each other
+            measuring.add(item, Result(str(item.path), part.class_name, error=PictureError(str(item.path), str(error))))
+            advance()
     finally:
         if part.drawn.references:
             model.forget(part.class_name)

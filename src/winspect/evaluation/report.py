@@ -11,9 +11,11 @@ from winspect.datasets import Dataset, Item
 from winspect.errors import ReferencesError, SettingsError
 from winspect.evaluation.gallery import Gallery, Viewer, choose, make_gallery, read_maps, score_again
 from winspect.evaluation.published import matching_tables, remarks
+from winspect.evaluation.recipes import shots_in_words
 from winspect.evaluation.results import METRICS, TITLES, class_of, percent
 from winspect.evaluation.run import read_part
 from winspect.evaluation.shots import relative_name
+from winspect.methods.batch_method import BatchMethod
 from winspect.outputs.charts import curve_chart, histogram_chart
 from winspect.outputs.pages import write_page
 from winspect.pictures.heatmaps import UNIT_RANGE
@@ -70,7 +72,7 @@ def write_evaluation_report(
         _check_same_model(model, results)
     items = {relative_name(item.path, dataset.root): item for item in dataset.items}
     source = _Source(folder, items, model, results)
-    shots = f"{results['shots']}-shot" if results["shots"] else "zero-shot"
+    shots = shots_in_words(results)
     return write_page(
         folder / REPORT_FILE,
         "evaluation.html",
@@ -117,6 +119,8 @@ class _Source:
         """Raw maps where every picture has one, else the model."""
         if self.model is None or (files and all(files.values())):
             return read_maps(files)
+        if isinstance(self.model.identity().recipe, BatchMethod):
+            raise ReferencesError("scores of a batch are not made again for a few pictures; use --raw-maps")
         lost = [path for path in references if path not in self.items]
         if lost:
             raise ReferencesError(f"the data set no longer has the reference {lost[0]}")

@@ -20,6 +20,8 @@ from winspect.system.terminal import cell, text_of_cell
 
 SCHEMA = 1
 RESULTS_FILE, SCORES_FILE, TIMING_FILE = "results.json", "scores.csv", "timing.json"
+RECIPES_FILE = "recipes.json"
+"""Of an evaluation of several recipes, each of which has its results in a folder of its name."""
 TITLES = {
     "image_auroc": "image AUROC",
     "image_aupr": "image AUPR",
@@ -111,6 +113,9 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     try:
         results = json.loads(read_text(file))
     except FileNotFoundError as error:
+        if (file.parent / RECIPES_FILE).is_file():
+            each = ", ".join(str(found.parent) for found in sorted(file.parent.glob(f"*/{RESULTS_FILE}")))
+            raise UsageError(f"{file.parent}: holds the results of several recipes; name one of {each}") from error
         raise UsageError(f"{file}: no such results; winspect evaluate --out writes them when it is done") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot read results ({error}); need the {RESULTS_FILE} of an evaluation") from error

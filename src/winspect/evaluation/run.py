@@ -16,6 +16,7 @@ from winspect.errors import OutputError, SettingsError
 from winspect.evaluation.category import Described, Keep, Part, PartScorer, part_stem, score_part
 from winspect.evaluation.class_names import names_for
 from winspect.evaluation.pixels import GRIDS, named_faults
+from winspect.evaluation.recipes import check_shots
 from winspect.evaluation.results import (
     RESULTS_FILE,
     SCHEMA,
@@ -88,8 +89,8 @@ def evaluate(
         What ``results.json`` holds.
 
     Raises:
-        SettingsError: a setting is out of range.
-        ReferencesError: a category has fewer normal pictures than ``shots``.
+        SettingsError: a setting is out of range, or the model's method takes no good samples, and there are shots.
+        ReferencesError: a category has fewer normal pictures than ``shots``; or the method needs good samples.
         ClassNameError: a category's name cannot be put into a prompt.
         OutputError: ``out`` cannot be written, holds an evaluation with other settings (says which), or another run is
             writing there.
@@ -136,6 +137,7 @@ def _evaluate(
     left = [part for part in parts if not files.is_done(part.category, part.seed)]
     scorer = model if isinstance(model, PartScorer) else _Local(model)
     described = scorer.prepare(left)
+    check_shots(described.identity.recipe, asked["shots"])
     document = described.identity.document()
     settings = {
         **document,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -166,7 +167,9 @@ def main() -> None:
     def make() -> Anomalib | Winspect:
         if args.name == "anomalib":
             return Anomalib(Path(args.options["weights"]), args.options["side"])
-        return Winspect(args.name, args.scratch / "cache", **args.options)
+        cache = args.scratch / "cache"
+        shutil.rmtree(cache / "references", ignore_errors=True)  # what an earlier round has learnt
+        return Winspect(args.name, cache, **args.options)
 
     contestant, load_s = timed(make)
     found = measure(contestant, args.samples, args.pictures, args.batch)

@@ -21,10 +21,12 @@ from winspect.cluster.pool import Lost, Pool
 from winspect.cluster.progress import Progress, stages_of
 from winspect.cluster.results import summarise
 from winspect.cluster.scoring import score
-from winspect.cluster.shards import encode, result_schema
+from winspect.cluster.shards import encode, result_schema, rows_per_shard
 from winspect.cluster.shared import Inspection, Shared, check_inspection, make_shared, portable
 from winspect.cluster.workers import check_nodes, plan_workers
-from winspect.errors import SettingsError
+from winspect.errors import SettingsError, SourceError
+from winspect.methods.batch_method import BatchMethod
+from winspect.methods.method import Method
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
@@ -134,6 +136,9 @@ def batch(
         planned = plan_workers(cluster, device, workers, decode_threads)
         with Pool[Unit](planned, options) as pool:
             shared = pool.ask(lambda worker: make_shared(worker.predictor, inspection))
+            if not resume:
+                rows = shard_rows or rows_per_shard(len(inputs), planned.most)
+                check_shards(shared.identity.recipe, len(inputs), rows)
             with Destination.open(
                 place,
                 _description(shared, inputs.sha256, maps),
@@ -148,6 +153,24 @@ def batch(
                 summary = {**summarise(destination), **stages, "seconds": round(time.monotonic() - began, 2)}
                 destination.close(summary)
     return summary
+
+
+def check_shards(method: Method, inputs: int, shard_rows: int) -> None:
+    """Refuse shards too small for a method that scores the pictures of a shard beside each other.
+
+    Raises:
+        SettingsError: says how large the smallest is.
+    """
+    if not isinstance(method, BatchMethod):
+        return
+    smallest = min(inputs, shard_rows, inputs % shard_rows or shard_rows)
+    try:
+        method.batch(smallest)
+    except SourceError as error:
+        raise SettingsError(
+            f"a shard of {inputs} inputs, {shard_rows} in each, has {smallest}, and is scored as one batch: {error}; "
+            "choose other --shard-rows, or give more pictures"
+        ) from error
 
 
 def fill(

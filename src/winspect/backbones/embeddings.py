@@ -22,6 +22,8 @@ STEM_8, STEM_16 = "stem_8", "stem_16"
 
 STEMS = (STEM, STEM_8, STEM_16)
 """The layers in front of the transformer."""
+FINE = (STEM_8, STEM_16)
+"""Those of the tile itself, whatever the transformer sees."""
 
 _BLOCK = "block_"
 
@@ -53,11 +55,18 @@ class Needs:
         stride: step between windows, in patches.
         layers: names of the layers whose patch vectors are needed, such as :data:`LAST`, :data:`LAST_NORM`,
             :data:`STEM`, ``block(9)``; a backbone says which it has.
+        tower_size: side in pixels of the square that the transformer sees, its tokens, windows and the layers that are
+            not :data:`STEM_8` or :data:`STEM_16`; a tile of another size is resized to it. None for the tile as it is.
     """
 
     scales: tuple[int, ...] = ()
     stride: int = 1
     layers: tuple[str, ...] = ()
+    tower_size: int | None = None
+
+    def seen_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width, in pixels, at which the transformer sees a tile."""
+        return image_hw if self.tower_size is None else (self.tower_size, self.tower_size)
 
     def blocks(self, depth: int) -> int:
         """How many of a backbone's ``depth`` blocks a pass must run."""

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
 
-from winspect.backbones.embeddings import LAST, LAST_NORM, STEM, STEMS, Embeddings, Needs, block
+from winspect.backbones.embeddings import FINE, LAST, LAST_NORM, STEM, STEMS, Embeddings, Needs, block
+from winspect.backbones.resizing import bicubic_weights
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError, SettingsError
 
@@ -236,13 +237,16 @@ class ImageTower(nn.Module):
         x = torch.cat([class_token, _to_sequence(grid)], dim=1)
         return self.ln_pre(x + self._positions(grid_of(pixels.shape[2:], self.patch)))
 
-    def prepare(self, image_hw: tuple[int, int]) -> None:
-        """Make what follows from a size alone, before a graph of that size is traced: it is constant there.
+    def prepare(self, image_hw: tuple[int, int], needs: Needs) -> None:
+        """Make what follows from sizes alone, before a graph of that size is traced: it is constant there.
 
         Raises:
             SettingsError: the sides are no multiples of the patch.
         """
-        self._positions(grid_of(image_hw, self.patch))
+        seen_hw = needs.seen_hw(image_hw)
+        self._positions(grid_of(seen_hw, self.patch))
+        for sides in zip(image_hw, seen_hw, strict=True):
+            self._weights(*sides)
 
     def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
         """The positional embedding of a grid: (1 + patches, width)."""
@@ -304,9 +308,17 @@ class ImageTower(nn.Module):
         Raises:
             SettingsError: the sides are no multiples of the patch, or a window does not fit them.
         """
-        grid_hw = grid_of(pixels.shape[2:], self.patch)
+        grid_of(pixels.shape[2:], self.patch)  # refuses other sides
+        seen_hw = needs.seen_hw((int(pixels.shape[2]), int(pixels.shape[3])))
+        grid_hw = grid_of(seen_hw, self.patch)
         runs_blocks = needs.blocks(self.depth) > 0
-        stem = self._stem_maps(pixels, needs, with_tokens=runs_blocks)
+        layers = [layer for layer in STEMS if layer in needs.layers or (layer == STEM and runs_blocks)]
+        if seen_hw == pixels.shape[2:]:
+            stem = self._stem_maps(pixels, layers)
+        else:
+            stem = self._stem_maps(pixels, [layer for layer in layers if layer in FINE])
+            pixels = self._resized_pixels(pixels, seen_hw)
+            stem |= self._stem_maps(pixels, [layer for layer in layers if layer not in FINE])
         known = {layer: maps.permute(0, 2, 3, 1) for layer, maps in stem.items()}
         image, windows = pixels.new_zeros(len(pixels), 0), {}
         if runs_blocks:
@@ -323,12 +335,23 @@ class ImageTower(nn.Module):
             }
         return Embeddings(image, windows, {layer: known[layer] for layer in needs.layers}, grid_hw)
 
-    def _stem_maps(self, pixels: Tensor, needs: Needs, *, with_tokens: bool) -> dict[str, Tensor]:
-        """Maps of the stem's layers (batch, channels, rows, columns) that are needed, or that tokens are made of."""
-        if not hasattr(self.conv1, "stem_layers"):
-            return {}
-        layers = [layer for layer in STEMS if layer in needs.layers or (layer == STEM and with_tokens)]
-        return self.conv1.stem_layers(pixels, layers)
+    def _stem_maps(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Maps of the stem's layers (batch, channels, rows, columns)."""
+        return self.conv1.stem_layers(pixels, layers) if layers and hasattr(self.conv1, "stem_layers") else {}
+
+    def _resized_pixels(self, pixels: Tensor, new_hw: tuple[int, int]) -> Tensor:
+        """Pictures (batch, 3, height, width) at another size, bicubic and antialiased."""
+        rows, columns = (self._weights(*sides) for sides in zip(pixels.shape[2:], new_hw, strict=True))
+        return rows @ pixels @ columns.T
+
+    def _weights(self, length: int, count: int) -> Tensor:
+        """See :func:`bicubic_weights`; made once."""
+        key = (int(length), count, self.device, self.dtype)
+        if key not in self._resized:
+            with torch.inference_mode(False):
+                weights = torch.from_numpy(bicubic_weights(int(length), count))
+                self._resized[key] = weights.to(self.device, self.dtype)
+        return self._resized[key]
 
     def _through_blocks(
         self, tokens: Tensor, needs: Needs, projected: tuple[Tensor, Tensor, Tensor]

@@ -96,6 +96,11 @@ class TimmTower(nn.Module):
                 "the recipe needs embeddings of windows, which compare with text: a CLIP of open_clip has them, timm's "
                 "models do not; choose recipe memory, subspace or mutual, or a CLIP such as ViT-B-16-plus-240"
             )
+        if needs.tower_size is not None:
+            raise ArchitectureError(
+                "the recipe shows the transformer a smaller picture than the stem, and timm's models have no stem; "
+                "choose another recipe or model"
+            )
         missing = [layer for layer in needs.layers if layer not in self.layers]
         if missing:
             raise ArchitectureError(
@@ -152,8 +157,8 @@ class TimmTower(nn.Module):
             x = x + positions
         return model.norm_pre(x)
 
-    def prepare(self, image_hw: tuple[int, int]) -> None:
-        """Make what follows from a size alone, before a graph of that size is traced: it is constant there.
+    def prepare(self, image_hw: tuple[int, int], needs: Needs) -> None:
+        """Make what follows from sizes alone, before a graph of that size is traced: it is constant there.
 
         Raises:
             SettingsError: the sides are no multiples of the patch.

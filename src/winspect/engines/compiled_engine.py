@@ -129,7 +129,7 @@ class CompiledEngine(Engine):
         return Trace(needs, image_hw, 1 if tiles <= most // 2 else most)
 
     def _traced_batch(self, needs: Needs, image_hw: tuple[int, int]) -> int:
-        patches = math.prod(side // self.tower.patch for side in image_hw)
+        patches = math.prod(side // self.tower.patch for side in needs.seen_hw(image_hw))
         return min(self.batch_size, self._windowed_batch if needs.scales else max(1, _ENOUGH_ROWS // (patches + 1)))
 
     def _layouts(self, tiles: int, needs: Needs) -> list[Layout]:

@@ -61,7 +61,7 @@ def has_packed_graph(tower: Tower, needs: Needs, image_hw: tuple[int, int]) -> b
     layers = set(needs.layers)
     return (
         isinstance(tower, ImageTower)
-        and image_hw == tower.image_hw
+        and needs.seen_hw(image_hw) == image_hw == tower.image_hw
         and layers <= {LAST, LAST_NORM, STEM}
         and not {LAST, LAST_NORM} <= layers
         and needs.blocks(tower.depth) == tower.depth
@@ -74,7 +74,7 @@ class TracedTower(nn.Module):
     def __init__(self, tower: Tower, trace: Trace) -> None:
         super().__init__()
         self.tower, self.needs = tower, trace.needs
-        tower.prepare(trace.image_hw)
+        tower.prepare(trace.image_hw, trace.needs)
 
     @property
     def outputs(self) -> list[str]:
@@ -105,7 +105,7 @@ def layer_outputs(tower: Tower, needs: Needs) -> dict[str, str]:
 def embeddings_of(outputs: Mapping[str, Tensor], tower: Tower, trace: Trace) -> Embeddings:
     """The embeddings in a graph's outputs."""
     first = next(iter(outputs.values()))
-    rows, columns = (side // tower.patch for side in trace.image_hw)
+    rows, columns = (side // tower.patch for side in trace.needs.seen_hw(trace.image_hw))
     return Embeddings(
         image=outputs[IMAGE] if IMAGE in outputs else first.new_zeros(len(first), 0),
         windows={scale: outputs[window_output(scale)] for scale in trace.needs.scales},

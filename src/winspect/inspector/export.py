@@ -99,8 +99,9 @@ def export(
                 engine.image_hw = _tile_hw(model, picture_wh)
             _write_model(model, engine, staging)
         _write_classes(model, categories, calibrations or {}, staging, classes)
-        traced_hw = engine.image_hw if engine.is_traced(model.method.needs(few_shot=True, maps=True)) else None
-        grid_hw = model.grid_hw if traced_hw is None else grid_of(traced_hw, engine.tower.patch)
+        needs = model.method.needs(few_shot=True, maps=True)
+        traced_hw = engine.image_hw if engine.is_traced(needs) else None
+        grid_hw = model.grid_hw if traced_hw is None else grid_of(needs.seen_hw(traced_hw), engine.tower.patch)
         manifest = Manifest(model.identity(), model.method.scoring, grid_hw, classes, sha256={}, traced_hw=traced_hw)
         manifest.write(staging)
         bundle = EdgePredictor(staging, Manifest.read(staging))

@@ -2,7 +2,8 @@
 
 ``python -m training.calibrate`` makes products of the held-out families that nothing was chosen on, ten pictures each,
 fits the last settings of :class:`FusionSettings` on half of them, writes them to the model's
-``config.json``, and prints the other half's figures. A score of 0.5 is where good and defective are as likely.
+``config.json``, and prints the other half's figures; then the same for recipe ``fused`` on larger pictures of lines of
+products (:mod:`training.lines`, :mod:`training.fused`). A score of 0.5 is where good and defective are as likely.
 """
 
 from __future__ import annotations
@@ -10,19 +11,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from torch import Tensor
 
+from training import fused
 from training.data import normalised, patch_coverage
 from training.generator import HELDOUT, make_pair
+from training.lines import scored_lines
 from training.losses import PATCH_COVERAGE
 from training.measure import auroc
+from training.scaling import DEFECTIVE_PATCHES, logistic
 from winspect.backbones.bundled import load_tiny
 from winspect.backbones.embeddings import STEM
 from winspect.backbones.image_tower import ImageTower
@@ -39,9 +45,7 @@ LOG = Log(RECIPES["log"])
 FIRST_SEED = 8_000_000
 GOOD_TESTED, MOST_SHOTS = 4, 4
 SHOTS = (1, 2, 4)
-_ROUNDS = 50
-DEFECTIVE_PATCHES = 0.05
-"""The share of defective patches that maps suppose; with one half, most of a good picture would be tinted."""
+RECIPES_FITTED = ("log", "fused")
 
 
 @dataclass(frozen=True)
@@ -140,40 +144,46 @@ def fit(products: Sequence[Scored], settings: FusionSettings) -> FusionSettings:
     )
 
 
-def logistic(values: Tensor, bad: Tensor) -> tuple[float, float]:
-    """Scale a and centre c of sigmoid(a (x - c)), both sides weighing the same; Newton's method."""
-    x = torch.stack([values.double(), torch.ones(len(values), dtype=torch.float64)], dim=1)
-    weight = torch.where(bad, 0.5 / bad.sum(), 0.5 / (~bad).sum()).double()
-    beta = torch.zeros(2, dtype=torch.float64)
-    for _ in range(_ROUNDS):
-        chance = torch.sigmoid(x @ beta)
-        gradient = x.T @ (weight * (chance - bad.double()))
-        curvature = (x * (weight * chance * (1 - chance))[:, None]).T @ x + 1e-9 * torch.eye(2, dtype=torch.float64)
-        beta = beta - torch.linalg.solve(curvature, gradient)
-    return float(beta[0]), float(-beta[1] / beta[0])
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.calibrate", description=__doc__)
     parser.add_argument("--products", type=int, default=120)
     parser.add_argument("--model", type=Path, default=BUNDLED_FOLDER, help="folder whose config.json is completed")
+    parser.add_argument("--lines", type=int, default=120)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that make and score lines")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES_FITTED, default=list(RECIPES_FITTED))
     args = parser.parse_args()
     config = read_bundled(args.model)
-    model = load_tiny(args.model)
+    tables = []
+    if "log" in args.recipes:
+        settings, table = _log(args.model, config, args.products)
+        config["log_fusion"] = asdict(settings)
+        tables.append(table)
+    if "fused" in args.recipes:
+        lines = list(scored_lines(args.model, args.lines, args.workers))
+        fitted, measured = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+        expected = fused.fit(fitted)
+        config["fused"] = asdict(expected)
+        tables.append(fused.figures(measured, expected))
+    (args.model / BUNDLED_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in ("log_fusion", "fused"):
+        print(json.dumps(config.get(name), indent=2))
+    for table in tables:
+        print("| method | references | image AUROC, one product | all products | pixel AUROC |\n|---|---|---|---|---|")
+        for method, by_shots in table.items():
+            for shots, values in by_shots.items():
+                print(f"| {method} | {shots} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+
+
+def _log(folder: Path, config: dict[str, Any], count: int) -> tuple[FusionSettings, dict[str, dict[str, list[float]]]]:
+    """Settings of recipe ``log`` from the first half of the products, and the other half's figures."""
+    model = load_tiny(folder)
     tower = ImageTower(model.visual).eval()
     text_tower = TextTower(model, open_clip.SimpleTokenizer()).eval()
     text = TextEncoder(lambda: text_tower, PromptEnsemble(), None)("object").raw
     settings = FusionSettings()
-    products = [score_product(tower, text, config["temperature"], n, settings) for n in range(args.products)]
-    fitted, measured = products[: len(products) // 2], products[len(products) // 2 :]
-    config["log_fusion"] = asdict(fit(fitted, settings))
-    (args.model / BUNDLED_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(config["log_fusion"], indent=2))
-    print("| method | references | image AUROC, one product | all products | pixel AUROC |\n|---|---|---|---|---|")
-    for method, by_shots in figures(measured).items():
-        for shots, values in by_shots.items():
-            print(f"| {method} | {shots} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    products = [score_product(tower, text, config["temperature"], n, settings) for n in range(count)]
+    return fit(products[: count // 2], settings), figures(products[count // 2 :])
 
 
 if __name__ == "__main__":

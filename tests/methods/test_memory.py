@@ -188,7 +188,7 @@ def test_a_coreset_keeps_its_share_of_the_samples_rows(kind):
 
 
 def test_many_samples_are_thinned_in_groups(monkeypatch):
-    monkeypatch.setattr("winspect.methods.memory._CORESET_GROUP", 150)
+    monkeypatch.setattr("winspect.methods.coreset._GROUP", 150)
     samples = [embeddings(seed, (8, 8)) for seed in range(5)]
     method = Memory(coreset=0.5)
     kept = method.fit(samples)

@@ -1,13 +1,15 @@
-"""Random fields and colours on the 240 x 240 picture grid: the raw material of every generated surface."""
+"""Random fields and colours on the picture grid, 240 x 240 pixels: the raw material of every generated surface."""
 
 from __future__ import annotations
 
+import os
 import zlib
 
 import cv2
 import numpy as np
 
-SIZE = 240
+SIZE = int(os.environ.get("WINSPECT_GENERATOR_SIDE", "240"))
+"""Side of every picture in pixels: the model's, unless ``training.lines`` started this process for larger ones."""
 Field = np.ndarray  # float32, (240, 240) unless said otherwise; cv2's stubs know no finer type
 Rng = np.random.Generator
 Colour = tuple[float, float, float]

@@ -312,13 +312,13 @@ class ImageTower(nn.Module):
         seen_hw = needs.seen_hw((int(pixels.shape[2]), int(pixels.shape[3])))
         grid_hw = grid_of(seen_hw, self.patch)
         runs_blocks = needs.blocks(self.depth) > 0
-        layers = [layer for layer in STEMS if layer in needs.layers or (layer == STEM and runs_blocks)]
+        stems = [layer for layer in STEMS if layer in needs.layers or (layer == STEM and runs_blocks)]
         if seen_hw == pixels.shape[2:]:
-            stem = self._stem_maps(pixels, layers)
+            stem = self._stem_maps(pixels, stems)
         else:
-            stem = self._stem_maps(pixels, [layer for layer in layers if layer in FINE])
+            stem = self._stem_maps(pixels, [layer for layer in stems if layer in FINE])
             pixels = self._resized_pixels(pixels, seen_hw)
-            stem |= self._stem_maps(pixels, [layer for layer in layers if layer not in FINE])
+            stem |= self._stem_maps(pixels, [layer for layer in stems if layer not in FINE])
         known = {layer: maps.permute(0, 2, 3, 1) for layer, maps in stem.items()}
         image, windows = pixels.new_zeros(len(pixels), 0), {}
         if runs_blocks:

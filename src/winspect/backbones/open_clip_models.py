@@ -51,8 +51,9 @@ class LoadedCLIP:
         precision: "fp32", "fp16" or "bf16": dtype of every floating parameter and buffer.
         activation: "gelu" or "quick_gelu", of the image tower's MLPs; another one's name in lower case.
         remarks: decisions that the weights made, to be logged once.
-        scoring: settings of scores that the model brings along, empty for models of open_clip: ``temperature``, and
-            ``log_fusion`` (see :class:`winspect.methods.winclip.fusion.FusionSettings`).
+        scoring: settings of scores that the model brings along, empty for models of open_clip: ``temperature``,
+            ``log_fusion`` (see :class:`winspect.methods.winclip.fusion.FusionSettings`) and ``fused`` (see
+            :class:`winspect.methods.fused.method.FusedSettings`).
     """
 
     model: nn.Module
@@ -120,7 +121,7 @@ def load(
         precision=precision,
         activation=activation_of(network),
         remarks=remarks,
-        scoring={name: settings[name] for name in ("temperature", "log_fusion") if name in settings},
+        scoring={name: settings[name] for name in ("temperature", "log_fusion", "fused") if name in settings},
     )
 
 

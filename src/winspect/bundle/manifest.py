@@ -26,6 +26,7 @@ GRAPHS: Mapping[str, tuple[str, str]] = {
 }
 """Of each engine: pixels to tokens, tokens to embeddings. Of a traced tower only the second, from pixels on."""
 _FUSION, _LOG_FUSION = "fusion", "log_fusion"  # in the file, and in a checkpoint
+_FUSED = "fused"  # in both; not in files of other recipes
 _TRACED = "traced_hw"  # not in files of releases before there was one
 _SIDES = range(1, 1001)  # of a grid of patches; an image of 16,000 pixels has 1,000 of 16
 
@@ -86,6 +87,7 @@ class Manifest:
             "schema": SCHEMA,
             **self.identity.document(),
             _FUSION: self.scoring.get(_LOG_FUSION),
+            **({_FUSED: self.scoring[_FUSED]} if _FUSED in self.scoring else {}),
             "grid_hw": list(self.grid_hw),
             **({} if self.traced_hw is None else {_TRACED: list(self.traced_hw)}),
             "classes": {
@@ -167,7 +169,10 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
         raise ValueError(f"no hash of {', '.join(unknown)}")
     return Manifest(
         identity=Identity.read(document),
-        scoring={} if document[_FUSION] is None else {_LOG_FUSION: document[_FUSION]},
+        scoring={
+            **({} if document[_FUSION] is None else {_LOG_FUSION: document[_FUSION]}),
+            **({_FUSED: document[_FUSED]} if _FUSED in document else {}),
+        },
         grid_hw=(int(rows), int(columns)),
         classes=classes,
         sha256=files,

@@ -68,7 +68,7 @@ class WinCLIP(Predictor):
             decoding beside them), ``prefetch`` (the same, and an Ascend NPU prefetches weights); auto is tile-batch.
         graphs: capture passes as graphs for fixed batch sizes (CUDA, Ascend; see docs/ascend.md).
         gate: ``check``, or ``skip`` to run int8 whatever it does to scores; it is a warning then.
-        recipe: ``paper``, ``tiles``, ``log``, another name in :data:`winspect.methods.registry.METHODS`, a
+        recipe: ``paper``, ``tiles``, ``log``, ``fused``, another name in :data:`winspect.methods.registry.METHODS`, a
             :class:`~winspect.Recipe` or a :class:`~winspect.methods.method.Method`; None for the model's default
             (``paper``; ``log`` for the bundled model, ``memory`` for ``timm/NAME``).
         settings: single settings of the recipe to replace, as in ``{"temperature": 0.05}``.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from winspect.system.arrays import Array, like, to_numpy
 
 _PROJECTED = 128
+_GROUP = 2**15  # rows: the work of a coreset grows with their square
 
 
 def farthest_points(vectors: Array, count: int, *, seed: int) -> np.ndarray:
@@ -34,6 +37,17 @@ def farthest_points(vectors: Array, count: int, *, seed: int) -> np.ndarray:
         apart[latest] = -np.inf  # rounding could leave a chosen point farther than a copy of it
         chosen.append(int(apart.argmax()))
     return np.sort(np.array(chosen))
+
+
+def groups(counts: Sequence[int] | np.ndarray) -> Iterator[slice]:
+    """Samples, by their numbers of rows, that are thinned together: about 32768 rows each."""
+    start = rows = 0
+    for number, count in enumerate(counts):
+        if rows and rows + count > _GROUP:
+            yield slice(start, number)
+            start, rows = number, 0
+        rows += count
+    yield slice(start, len(counts))
 
 
 def _projected(vectors: Array, random: np.random.Generator) -> Array:

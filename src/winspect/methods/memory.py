@@ -6,7 +6,7 @@ Source: AnomalyDINO (arXiv 2405.14529).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, device
 
 from winspect.backbones.embeddings import LAST_NORM, Embeddings, Needs
 from winspect.errors import ReferencesError
-from winspect.methods.coreset import farthest_points
+from winspect.methods.coreset import farthest_points, groups
 from winspect.methods.foreground import foreground
 from winspect.methods.method import CutPicture, Method, PictureScores, References, split
 from winspect.methods.neighbours import largest_products
@@ -27,7 +27,6 @@ from winspect.system.arrays import Array, like, mean_of_largest, merge, normaliz
 
 MEMORY, ROWS = "memory", "rows"
 
-_CORESET_GROUP = 2**15  # rows: the work of a coreset grows with their square
 _MOST_ROTATIONS = 360
 _WIDEST_SIGMA = 1000
 _SMALLEST_CORESET = 1e-6
@@ -114,14 +113,14 @@ class Memory(Method):
             ReferencesError: a sample's vectors are not numbers, or the memory is larger than ``limit_gb``.
         """
         counts = [math.prod(sample.patches[self.layer].shape[:-1]) for sample in samples]
-        groups = list(_groups(counts))
-        kept = [max(1, round(self.coreset * sum(counts[group]))) for group in groups]
+        together = list(groups(counts))
+        kept = [max(1, round(self.coreset * sum(counts[group]))) for group in together]
         first = samples[0].patches[self.layer]
         xp, width = array_namespace(first), first.shape[-1]
         self._check_rows(sum(counts), width)
         memory = xp.empty((sum(kept), width), dtype=xp.float32, device=device(first))
         rows, filled = [], 0
-        for group, count in zip(groups, kept, strict=True):
+        for group, count in zip(together, kept, strict=True):
             vectors = xp.concat([self._vectors(samples[number], number) for number in range(len(samples))[group]])
             places = np.arange(len(vectors))
             if self.coreset < 1:
@@ -224,17 +223,6 @@ class Memory(Method):
     @property
     def _upsampling(self) -> Upsampling:
         return Upsampling(sigma=self.sigma)
-
-
-def _groups(counts: Sequence[int]) -> Iterator[slice]:
-    """Samples, by their numbers of rows, that are thinned together."""
-    start = rows = 0
-    for number, count in enumerate(counts):
-        if rows and rows + count > _CORESET_GROUP:
-            yield slice(start, number)
-            start, rows = number, 0
-        rows += count
-    yield slice(start, len(counts))
 
 
 def _foregrounds(patches: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from winspect.errors import SettingsError
+from winspect.methods.fused.method import Fused
 from winspect.methods.memory import Memory
 from winspect.methods.method import Method
 from winspect.methods.mutual.method import Mutual
@@ -25,8 +26,8 @@ def winclip(recipe: str | Recipe, **settings: Any) -> Paper:
     """The method of a recipe, with some settings replaced."""
     is_set = isinstance(recipe, Recipe) or "temperature" in settings
     recipe = get_recipe(recipe, settings)
-    if recipe.fusion == "log":
-        return Log(recipe, temperature_is_set=is_set)
+    if recipe.fusion != "sum":
+        return {"log": Log, "fused": Fused}[recipe.fusion](recipe, temperature_is_set=is_set)
     return Tiles(recipe) if recipe.tiling else Paper(recipe)
 
 

@@ -15,7 +15,7 @@ from winspect.errors import SettingsError
 from winspect.methods.settings import check_setting, check_true_or_false, is_count, is_number
 
 TEXT_AVERAGES = ("raw", "normalised")
-FUSIONS = ("sum", "log")
+FUSIONS = ("sum", "log", "fused")
 TILE_REFERENCES = ("pooled", "same")
 UNDERSCORES = ("space", "keep")
 
@@ -37,8 +37,9 @@ class Recipe:
         text_average: ``raw`` averages prompt embeddings as they are; ``normalised`` L2-normalises before and after.
         scales: sides of the windows in patches; (2, 3) in the paper.
         stride: step between windows in patches, 1 to the smallest scale.
-        fusion: how zero-shot scores and references meet: ``sum`` is the paper's equation 6, ``log`` the bundled
-            model's (see :mod:`winspect.methods.winclip.fusion`), which needs a model with stem features.
+        fusion: how zero-shot scores and references meet: ``sum`` is the paper's equation 6; ``log`` and
+            ``fused`` are the bundled model's (see :mod:`winspect.methods.winclip.fusion` and
+            :mod:`winspect.methods.fused.method`), which need a model with stem features.
         repeat_last: count a last tile that the base program cuts several times as often in the mean of the tiles'
             scores (see :func:`winspect.pictures.tiles.last_tile_count`); false counts every tile once.
         tile_references: ``pooled`` compares every tile with all tiles of the references, and the largest distance of
@@ -82,9 +83,9 @@ class Recipe:
         check_true_or_false(self, "tiling", "repeat_last", "patch_norm")
         check(self.tile_references in TILE_REFERENCES, "tile_references", f"one of {', '.join(TILE_REFERENCES)}")
         check(self.underscores in UNDERSCORES, "underscores", f"one of {', '.join(UNDERSCORES)}")
-        if self.fusion == "log":  # its weights were fitted on pooled references and tokens as they are
-            check(self.tile_references == "pooled", "tile_references", "pooled with fusion log")
-            check(not self.patch_norm, "patch_norm", "false with fusion log")
+        if self.fusion != "sum":  # their weights were fitted on pooled references and tokens as they are
+            check(self.tile_references == "pooled", "tile_references", f"pooled with fusion {self.fusion}")
+            check(not self.patch_norm, "patch_norm", f"false with fusion {self.fusion}")
         is_list = isinstance(self.scales, list | tuple) and all(is_count(s, 1, _WIDEST_WINDOW) for s in self.scales)
         few = is_list and len(set(self.scales)) == len(self.scales) <= _MOST_SCALES
         check(few, "scales", f"a list of up to {_MOST_SCALES} different whole numbers, 1 to {_WIDEST_WINDOW}")
@@ -98,6 +99,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "paper": Recipe("paper"),
         "tiles": Recipe("tiles", tiling=True, temperature=0.01, text_average="normalised", repeat_last=True),
         "log": Recipe("log", fusion="log"),
+        "fused": Recipe("fused", fusion="fused"),
     }
 )
 

@@ -1,0 +1,1 @@
+"""The bundled model's few-shot method: several distances, each standardised by what the good samples say of it."""

@@ -1,0 +1,102 @@
+"""Distances of a picture's stem maps to those of good samples, as logarithms. Arrays only.
+
+A patch's distance is sqrt(|q - r|^2 / C) to the nearest patch r of the good samples, C the width of the layer, whose
+channels are standardised. A picture's is the mean of its largest half percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from winspect.methods.coreset import farthest_points, groups
+from winspect.methods.neighbours import largest_products
+from winspect.system.arrays import Array, like, mean_of_largest, squared_distances
+
+SMALLEST = 0.01
+"""The least distance: pictures that differ in nothing but how their file was compressed are closer."""
+TOP_SHARE = 0.005
+
+_SMALLEST_LOOK = 1e-4
+_BESIDE = 2
+_SEED = 0
+
+
+def memory_of(samples: Sequence[Array], most: int) -> tuple[Array, np.ndarray]:
+    """The memory of good samples' patches, thinned where they are too many.
+
+    Args:
+        samples: of each its vectors, float32 (rows, width).
+        most: rows to keep; of more, those that :func:`~winspect.methods.coreset.farthest_points` chooses among about
+            32768 at a time.
+
+    Returns:
+        The memory (rows, width + 1): vectors, and minus half of their squared lengths; and how many are each sample's.
+    """
+    xp = array_namespace(samples[0])
+    counts = np.array([len(vectors) for vectors in samples])
+    kept, rows = [], []
+    for group in groups(counts):
+        vectors, places = xp.concat(list(samples[group])), np.arange(sum(counts[group]))
+        if sum(counts) > most:
+            places = farthest_points(vectors, max(1, round(most * len(vectors) / sum(counts))), seed=_SEED)
+            vectors = vectors[like(places, vectors)]
+        kept.append(vectors)
+        rows.append(np.diff(np.searchsorted(places, np.cumsum(counts[group])), prepend=0))
+    memory = xp.concat(kept)
+    return xp.concat([memory, -0.5 * xp.sum(memory * memory, axis=1, keepdims=True)], axis=1), np.concatenate(rows)
+
+
+def nearest(vectors: Array, memory: Array) -> Array:
+    """Distance of each vector, float32 (n, width), to the nearest of a memory: (n,), at least :data:`SMALLEST`."""
+    xp = array_namespace(vectors)
+    # |q - r|^2 = |q|^2 - 2 (q r - |r|^2 / 2): the nearest has the largest inner product with (q, 1).
+    products = largest_products(xp.concat([vectors, xp.ones_like(vectors[:, :1])], axis=1), memory)[:, 0]
+    squares = xp.sum(vectors * vectors, axis=1) - 2 * products
+    return xp.sqrt(xp.clip(squares / vectors.shape[1], min=SMALLEST**2))
+
+
+def largest_log(distances: Array) -> float:
+    """The logarithm of the mean of the largest half percent of a picture's distances (n,)."""
+    return float(np.log(mean_of_largest(distances, TOP_SHARE)))
+
+
+def crowding(vectors: Array, grid_hw: tuple[int, int]) -> float:
+    """How far a picture's patches are from each other, as :func:`largest_log` of their distances to the nearest.
+
+    Patches at most two rows and columns apart do not count: they show the same spot.
+
+    Args:
+        vectors: float32 (rows * columns, width).
+        grid_hw: rows and columns.
+    """
+    xp = array_namespace(vectors)
+    squares = squared_distances(vectors, vectors)
+    rows, columns = (like(part, vectors) for part in _beside(grid_hw))
+    squares[rows, columns] = xp.inf
+    found = xp.min(squares, axis=1) / vectors.shape[1]
+    return largest_log(xp.sqrt(xp.clip(xp.where(xp.isinf(found), xp.zeros_like(found), found), min=SMALLEST**2)))
+
+
+def _beside(grid_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of patches of a grid that show the same spot."""
+    height, width = grid_hw
+    row, column = np.divmod(np.arange(height * width), width)
+    pairs = []
+    for down in range(-_BESIDE, _BESIDE + 1):
+        for right in range(-_BESIDE, _BESIDE + 1):
+            inside = (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
+            here = np.flatnonzero(inside)
+            pairs.append((here, here + down * width + right))
+    first, second = zip(*pairs, strict=True)
+    return np.concatenate(first), np.concatenate(second)
+
+
+def look_logs(looks: Array, known: Array) -> Array:
+    """Log distance of each look (n, 2 * channels) to the nearest known one (m, 2 * channels): (n,)."""
+    xp = array_namespace(looks)
+    # Difference by difference: a picture that is a good sample itself is at 0, not at a product's rounding.
+    apart = xp.linalg.vector_norm(looks[:, None] - known[None], axis=2) / known.shape[1] ** 0.5
+    return xp.log(xp.clip(xp.min(apart, axis=1), min=_SMALLEST_LOOK))

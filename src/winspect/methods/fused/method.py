@@ -1,0 +1,274 @@
+"""The bundled model's few-shot score: several distances to good samples, each standardised by what these say of it.
+
+No single distance serves every part. Patches of the frozen stem at 448 pixels see small defects of a texture, the
+trained patches at 240 pixels see those of an object, and the look of the whole picture sees what no patch shows. How
+much each is worth differs from class to class, and the good samples say it: each is compared with the others. A
+picture's four values are
+
+* ``fine``, ``coarse``: its patches of the stem's stride-8 and stride-16 maps, see :mod:`.distances`;
+* ``trained``: the largest of the map of :mod:`winspect.methods.winclip.fusion` without its zero-shot parts, which add
+  nothing to it on generated products;
+* ``look``: the logarithm of the distance of mean and deviation of each channel of the stride-8 map to the nearest good
+  sample's.
+
+Each becomes z = (value - centre) / scale (:mod:`.standard`), and the score is their soft maximum::
+
+    score = sigmoid(image_scale * (log(exp z_1 + ... + exp z_4) - image_centre))
+
+A map is the same for each patch, of the first three, on the stride-8 grid. Priors and scales are fitted on generated
+products (``training/calibrate.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from winspect.backbones.embeddings import LAST, STEM, STEM_8, STEM_16, Embeddings, Needs
+from winspect.errors import SettingsError
+from winspect.methods.fused.distances import SMALLEST, crowding, largest_log, look_logs, memory_of, nearest
+from winspect.methods.fused.standard import Prior, centre_and_scale
+from winspect.methods.method import CutPicture, PictureScores, References, split
+from winspect.methods.samples import checked_vectors
+from winspect.methods.upsampling import BILINEAR
+from winspect.methods.winclip.fusion import fused_sums, look
+from winspect.methods.winclip.log import Log
+from winspect.pictures.tiles import Preprocess
+from winspect.system.arrays import Array, like, merge, sigmoid, to_numpy
+
+PARTS = ("fine", "coarse", "trained", "look")
+_FUSED = "fused"
+_TRAINED = (LAST, STEM)
+_MEMORIES = {STEM_8: ("memory_8", 2**15), STEM_16: ("memory_16", 2**14)}
+_LOOKS, _STANDARD = "fine_looks", "standard"
+_ANY = Prior()
+_LEFT_OUT = 8
+"""Good samples that are compared with the others, at most; spread evenly over all."""
+
+
+@dataclass(frozen=True)
+class FusedSettings:
+    """What was fitted for the model, and the sizes that it was fitted at.
+
+    Attributes:
+        size: side of the square that pictures are resized to, in pixels.
+        tower_size: of the square that the transformer sees.
+        fine, coarse, trained, look: what is expected of each part.
+        image_centre, map_centre: the soft maxima that become 0.5.
+        image_scale, map_scale: the logits that one unit of a soft maximum is worth.
+    """
+
+    size: int = 448
+    tower_size: int = 240
+    fine: Prior = _ANY
+    coarse: Prior = _ANY
+    trained: Prior = _ANY
+    look: Prior = _ANY
+    image_centre: float = 0.0
+    map_centre: float = 0.0
+    image_scale: float = 1.0
+    map_scale: float = 1.0
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> FusedSettings:
+        """From JSON."""
+        known: dict[str, Any] = {name: Prior(**value) if name in PARTS else value for name, value in document.items()}
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the parts give for tiles, before they are standardised.
+
+    Attributes:
+        tiles: (tiles, 4), a column for each of :data:`PARTS`.
+        maps: (tiles, rows, columns) of each of the first three.
+    """
+
+    tiles: np.ndarray
+    maps: tuple[Array, Array, Array]
+
+
+@dataclass(frozen=True)
+class Fused(Log):
+    """Scores each tile; the score of a picture with good samples is the largest of its tiles'. Zero-shot as WinCLIP.
+
+    References are those of :class:`~winspect.methods.winclip.log.Log`; ``memory_8``, ``memory_16``, see
+    :func:`.distances.memory_of`, of at most 32768 and 16384 rows, which ten and twenty pictures of one tile fill;
+    ``fine_looks`` (tiles, 80); and ``standard`` (4, 2), centre and scale of each part.
+
+    Attributes:
+        fitted: priors and scales, fitted for the model.
+    """
+
+    fitted: FusedSettings = field(default=FusedSettings(), compare=False)
+
+    def for_model(
+        self, scoring: Mapping[str, Any], model: str, *, depth: int | None = None, patch: int | None = None
+    ) -> Fused:
+        """As :class:`Log`, and what was fitted for this method."""
+        if _FUSED not in scoring:
+            raise SettingsError(
+                f"recipe fused is calibrated for winspect-tiny alone, not for {model}; use recipe paper or tiles"
+            )
+        method: Any = super().for_model(scoring, model, depth=depth, patch=patch)
+        return replace(method, fitted=FusedSettings.read(scoring[_FUSED]))
+
+    @property
+    def scoring(self) -> Mapping[str, Any]:
+        """See :class:`Method`."""
+        return {**super().scoring, _FUSED: asdict(self.fitted)}
+
+    def preprocess(self, preprocess: Preprocess, patch: int) -> Preprocess:
+        """See :class:`Method`; a square of 448 pixels."""
+        return replace(preprocess, size=self.fitted.size)
+
+    def needs(self, *, few_shot: bool, maps: bool) -> Needs:
+        """See :class:`Method`; the stem sees the larger picture with good samples alone."""
+        layers = (*_TRAINED, *_MEMORIES) if few_shot else ()
+        return Needs(self.recipe.scales, self.recipe.stride, layers, tower_size=self.fitted.tower_size)
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """See :class:`Method`."""
+        return super().kept | {*(name for name, _ in _MEMORIES.values()), _LOOKS, _STANDARD}
+
+    def fit(self, samples: Sequence[Embeddings]) -> References:
+        """See :class:`Method`.
+
+        Raises:
+            ReferencesError: a sample's vectors are not numbers.
+        """
+        known, rows = self.memories(samples)
+        standard = like(self._standard(samples, known, rows).astype(np.float32), known[_LOOKS])
+        return References({**known.arrays, _STANDARD: standard}, known.tiles)
+
+    def memories(self, samples: Sequence[Embeddings]) -> tuple[References, Mapping[str, np.ndarray]]:
+        """What is kept of good samples but for ``standard``; and of each memory, how many rows are each sample's."""
+        trained = [replace(sample, patches={layer: sample.patches[layer] for layer in _TRAINED}) for sample in samples]
+        references = super().fit(trained)
+        arrays, rows = dict(references.arrays), {}
+        for layer, (name, most) in _MEMORIES.items():
+            vectors = [checked_vectors(merge(sample.vectors(layer)), number) for number, sample in enumerate(samples)]
+            arrays[name], rows[name] = memory_of(vectors, most)
+        looks = [_look(sample) for sample in samples]
+        arrays[_LOOKS] = array_namespace(looks[0]).concat(looks)
+        return References(arrays, references.tiles), rows
+
+    def _standard(self, samples: Sequence[Embeddings], known: References, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Centre and scale of each part: (4, 2)."""
+        some = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), _LEFT_OUT)).round().astype(int)).tolist()
+        left_out, crowdings = self.left_out(samples, known, rows, some), self.crowdings([samples[one] for one in some])
+        return np.array(
+            [
+                centre_and_scale(
+                    getattr(self.fitted, part), left_out[:, number], samples=len(samples), crowding=crowdings[number]
+                )
+                for number, part in enumerate(PARTS)
+            ]
+        )
+
+    def crowdings(self, samples: Sequence[Embeddings]) -> list[float]:
+        """The crowding that each part's prior goes by: the mean over the tiles; 0 for parts that have none."""
+        found = []
+        for layer in _MEMORIES:
+            maps = [tile for sample in samples for tile in checked_vectors(sample.patches[layer], 0)]
+            each = [
+                crowding(array_namespace(tile).reshape(tile, (-1, tile.shape[-1])), tile.shape[:2]) for tile in maps
+            ]
+            found.append(float(np.mean(each)))
+        return [*found, *[0.0] * (len(PARTS) - len(found))]
+
+    def left_out(
+        self, samples: Sequence[Embeddings], known: References, rows: Mapping[str, np.ndarray], some: Sequence[int]
+    ) -> np.ndarray:
+        """Values of the tiles of ``some`` good samples, each compared with the other ones: (tiles, 4).
+
+        Copies of other samples say nothing, and are passed over.
+        """
+        if len(samples) == 1:
+            return np.empty((0, len(PARTS)))
+        tiles = np.array([len(sample.image) for sample in samples])
+        values = [self.values(samples[number], _without(known, rows, tiles, number)).tiles for number in some]
+        found = np.concatenate(values)
+        return found[found[:, 0] > math.log(SMALLEST) + 1e-3]
+
+    def values(self, embeddings: Embeddings, references: References) -> Values:
+        """What the parts give for tiles against good samples."""
+        xp = array_namespace(embeddings.image)
+        columns, maps = [], []
+        for layer, (name, _) in _MEMORIES.items():
+            patches = embeddings.patches[layer]
+            vectors = xp.astype(merge(embeddings.vectors(layer)), xp.float32)
+            distances = xp.reshape(nearest(vectors, references[name]), (len(patches), -1))
+            columns.append(np.array([largest_log(tile) for tile in distances]))
+            maps.append(xp.reshape(xp.log(distances), patches.shape[:3]))
+        # A zero-shot score of 0.5 adds nothing.
+        neutral = xp.full_like(embeddings.patches[STEM][..., 0], 0.5)
+        _, trained = fused_sums(
+            embeddings, neutral[:, 0, 0], neutral, references, self.weights, stride=self.recipe.stride
+        )
+        columns.append(to_numpy(xp.max(xp.reshape(trained, (len(trained), -1)), axis=1)))
+        columns.append(to_numpy(look_logs(_look(embeddings), references[_LOOKS])))
+        return Values(np.stack(columns, axis=1).astype(np.float64), (maps[0], maps[1], trained))
+
+    def score(
+        self,
+        embeddings: Embeddings,
+        pictures: Sequence[CutPicture],
+        *,
+        text: Array,
+        references: References | None = None,
+        maps: bool = True,
+    ) -> list[PictureScores]:
+        """See :class:`Method`; always with maps."""
+        if references is None:
+            return super().score(embeddings, pictures, text=text)
+        fitted, standard = self.fitted, to_numpy(references[_STANDARD]).astype(np.float64)
+        values = self.values(embeddings, references)
+        scores = sigmoid(fitted.image_scale * (soft_images(values, standard) - fitted.image_centre))
+        found = sigmoid(fitted.map_scale * (soft_maps(values, standard) - fitted.map_centre))
+        return [PictureScores(float(its.max()), to_numpy(maps)) for _, its, maps in split(pictures, scores, found)]
+
+
+def soft_images(values: Values, standard: np.ndarray) -> np.ndarray:
+    """The soft maximum of the standardised parts of each tile: (tiles,)."""
+    return np.logaddexp.reduce((values.tiles - standard[:, 0]) / standard[:, 1], axis=1)
+
+
+def fine_maps(values: Values) -> list[Array]:
+    """The maps on the grid of the first, the finest: each (tiles, rows, columns)."""
+    grid_hw = values.maps[0].shape[1:]
+    return [values.maps[0], *(BILINEAR(maps, grid_hw) for maps in values.maps[1:])]
+
+
+def soft_maps(values: Values, standard: np.ndarray) -> Array:
+    """The soft maximum of the standardised parts of each patch of the finest grid: (tiles, rows, columns)."""
+    first, *others = (
+        (maps - float(centre)) / float(scale)
+        for maps, (centre, scale) in zip(fine_maps(values), standard, strict=False)
+    )
+    logaddexp = array_namespace(first).logaddexp
+    return reduce(logaddexp, others, first)
+
+
+def _look(embeddings: Embeddings) -> Array:
+    """Mean and deviation of each channel of the stride-8 map: float32 (tiles, 80)."""
+    return look(checked_vectors(embeddings.vectors(STEM_8), 0))
+
+
+def _without(known: References, rows: Mapping[str, np.ndarray], tiles: np.ndarray, sample: int) -> References:
+    """What is known of the other good samples; in each array the rows of a sample stand together."""
+    share = tiles / tiles.sum()
+    arrays = {}
+    for name, array in known.arrays.items():
+        counts = rows[name] if name in rows else np.rint(share * len(array)).astype(int)
+        start, count = int(counts[:sample].sum()), int(counts[sample])
+        arrays[name] = array_namespace(array).concat([array[:start], array[start + count :]])
+    return References(arrays, known.tiles)

@@ -4,12 +4,13 @@ Two sets that come as packages (``pip install "winspect[demo]"``): woven textile
 with a global change) and solar cells in electroluminescence (2624, of which those with a defect probability of at
 least 0.5 count as defective). Prints the model card's table: image AUROC zero-shot, 1-shot and 4-shot (mean and
 standard deviation over draws of the references, which are then left out), beside baselines that need no training.
+The default recipe, ``fused``, takes the most time: ``--device cuda`` runs it on a GPU, ``--methods fused`` alone.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from winspect.datasets.packaged import DEFECTIVE_FROM, open_textile, package_fol
 from winspect.engines.torch_engine import TorchEngine
 from winspect.errors import PictureError
 from winspect.inspector.text_encoder import TextEncoder
+from winspect.methods.fused.method import Fused
+from winspect.methods.method import CutPicture
+from winspect.methods.registry import get_method
 from winspect.methods.winclip.fusion import (
     FusionSettings,
     crowding,
@@ -48,6 +52,8 @@ LOG = Log(RECIPES["log"])
 SHOTS = (1, 4)
 GRID_HW = (15, 15)
 Scores = dict[str, np.ndarray]
+FUSED, OTHERS = "fused", "others"
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,31 @@ def encode(pictures: RealSet) -> Encoded:
     return Encoded(Embeddings.concatenate(embeddings), torch.cat(thumbnails), text.raw)
 
 
+def encode_for_fused(pictures: RealSet, device: torch.device) -> tuple[Fused, Embeddings]:
+    """The default recipe, and every picture embedded as it needs it: about 1 MB each."""
+    loaded = load(TINY)
+    recipe: Any = get_method(FUSED)
+    method = recipe.for_model(loaded.scoring, TINY)
+    engine = TorchEngine(ImageTower(loaded.model.visual).eval(), device)
+    embeddings = []
+    for item in prepare_many(pictures.paths, method.preprocess(loaded.preprocess, 16)):
+        if isinstance(item, PictureError):
+            raise item
+        embeddings.append(engine.encode(torch.from_numpy(item.tiles), method.needs(few_shot=True, maps=True)))
+    return method, Embeddings.concatenate(embeddings)
+
+
+def fused_scores(method: Fused, embeddings: Embeddings, shots: Sequence[int]) -> Scores:
+    """Scores of every picture by recipe ``fused``, pictures ``shots`` being the references."""
+    references = method.fit([embeddings.rows(shot, shot + 1) for shot in shots])
+    scores = []
+    for start in range(0, len(embeddings.image), _BATCH):
+        part = embeddings.rows(start, start + _BATCH)
+        cut = [CutPicture(1)] * len(part.image)
+        scores += [found.score for found in method.score(part, cut, text=None, references=references)]
+    return {FUSED: np.array(scores)}
+
+
 def chosen(embeddings: Embeddings, rows: Sequence[int] | Tensor) -> Embeddings:
     """Some pictures of a set."""
     return embeddings.map(lambda tensor: tensor[rows])
@@ -171,38 +202,51 @@ def subset_aurocs(scores: np.ndarray, pictures: RealSet, left_out: Sequence[int]
     }
 
 
-def measure(pictures: RealSet, draws: int) -> dict[str, Any]:
+def measure(pictures: RealSet, draws: int, methods: Sequence[str], device: torch.device) -> dict[str, Any]:
     """Every figure of one set: method -> shots -> subset -> [mean, standard deviation over draws]."""
-    config = read_bundled(BUNDLED_FOLDER)
-    settings = FusionSettings(**config["log_fusion"])
-    encoded = encode(pictures)
-    zero = zero_shot(encoded, config["temperature"])
-    found: dict[str, dict[str, dict[str, list[float]]]] = {
-        name: {"0": {subset: [value, 0.0] for subset, value in subset_aurocs(scores.numpy(), pictures).items()}}
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    if OTHERS in methods:
+        config = read_bundled(BUNDLED_FOLDER)
+        settings = FusionSettings(**config["log_fusion"])
+        encoded = encode(pictures)
+        zero = zero_shot(encoded, config["temperature"])
         for name, scores in {
             "zero-shot": zero[0],
             "zero-shot, largest of the map": zero[1].flatten(1).amax(dim=1),
             "baseline: local deviation": local_deviation(encoded.embeddings.vectors(STEM)),
-        }.items()
-    }
+        }.items():
+            figures = subset_aurocs(scores.numpy(), pictures)
+            found[name] = {"0": {subset: [value, 0.0] for subset, value in figures.items()}}
+        _add_draws(found, pictures, draws, lambda shots: few_shot(encoded, shots, zero, settings))
+    if FUSED in methods:
+        with torch.inference_mode():
+            method, embeddings = encode_for_fused(pictures, device)
+            _add_draws(found, pictures, draws, lambda shots: fused_scores(method, embeddings, shots))
+    return {"pictures": len(pictures.paths), "defective": int(pictures.defective.sum()), "image_auroc": found}
+
+
+def _add_draws(
+    found: dict[str, dict[str, dict[str, list[float]]]],
+    pictures: RealSet,
+    draws: int,
+    score: Callable[[Sequence[int]], Scores],
+) -> None:
     for shots in SHOTS:
-        runs = [_one_draw(pictures, encoded, zero, settings, shots, draw) for draw in range(draws)]
+        runs = [_one_draw(pictures, shots, draw, score) for draw in range(draws)]
         for name in runs[0]:
             found.setdefault(name, {})[str(shots)] = {
                 subset: [float(np.mean(values)), float(np.std(values))]
                 for subset in pictures.subsets
                 for values in [[run[name][subset] for run in runs]]
             }
-    return {"pictures": len(pictures.paths), "defective": int(pictures.defective.sum()), "image_auroc": found}
 
 
 def _one_draw(
-    pictures: RealSet, encoded: Encoded, zero: tuple[Tensor, Tensor], settings: FusionSettings, shots: int, draw: int
+    pictures: RealSet, shots: int, draw: int, score: Callable[[Sequence[int]], Scores]
 ) -> dict[str, dict[str, float]]:
     good = np.flatnonzero(~pictures.defective)
     references = np.random.default_rng(draw).choice(good, shots, replace=False).tolist()
-    scores = few_shot(encoded, references, zero, settings)
-    return {name: subset_aurocs(values, pictures, references) for name, values in scores.items()}
+    return {name: subset_aurocs(values, pictures, references) for name, values in score(references).items()}
 
 
 def table(name: str, figures: dict[str, Any]) -> str:
@@ -228,11 +272,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bundled_model", description=__doc__)
     parser.add_argument("--draws", type=int, default=5, help="draws of the references")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--methods", nargs="+", choices=[FUSED, OTHERS], default=[OTHERS, FUSED])
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="of recipe fused")
     parser.add_argument("--json", type=Path, help="also write all figures here")
     args = parser.parse_args()
     figures = {}
     for pictures in (SETS[name]() for name in args.sets):
-        figures[pictures.name] = measure(pictures, args.draws)
+        figures[pictures.name] = measure(pictures, args.draws, args.methods, args.device)
         print(table(pictures.name, figures[pictures.name]), end="\n\n", flush=True)
     write_json(args.json, figures)
 

@@ -31,7 +31,8 @@ _MODEL = {
     "--weights": _option("TAG|FILE", "a pretrained tag, or a .pt, .bin or .safetensors file"),
     "--bundle": _option("DIR", "an edge bundle of `winspect export`, in place of --model and all else in this group"),
     "--recipe": _option(
-        "paper|tiles|log|memory|subspace|mutual", "how scores are made (default: the model's own); docs/methods.md"
+        "paper|tiles|log|fused|memory|subspace|mutual",
+        "how scores are made (default: the model's own); docs/methods.md",
     ),
     "--set": _option(
         "NAME=VALUE",

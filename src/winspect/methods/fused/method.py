@@ -1,4 +1,4 @@
-"""The bundled model's few-shot score: several distances to good samples, each standardised by what these say of it.
+"""Recipe `fused` of the bundled model: several distances to good samples, each standardised by what these say of it.
 
 No single distance serves every part. Patches of the frozen stem at 448 pixels see small defects of a texture, the
 trained patches at 240 pixels see those of an object, and the look of the whole picture sees what no patch shows. How

@@ -12,7 +12,7 @@ from PIL import Image
 
 from winspect import WinCLIP
 from winspect.bundle.manifest import Manifest
-from winspect.errors import BundleError
+from winspect.errors import PictureError
 from winspect.inspector.export import export
 
 RECIPES = {
@@ -75,7 +75,7 @@ def test_a_bundle_runs_without_torch_and_refuses_another_shape(model_name, tmp_p
     )
     ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    with pytest.raises(BundleError, match=r"becomes 98x70 pixels in front of the model, .* is for 70x70"):
+    with pytest.raises(PictureError, match=r"becomes 98x70 pixels in front of the model, .* is for 70x70"):
         WinCLIP.load(tmp_path / "bundle").predict(pictures(1, 90, 130)[0], "part")
 
 
@@ -93,8 +93,34 @@ def test_a_bundle_for_long_pictures(model_name, tmp_path):
         (shot,) = pictures(1, 90, 130)
         score = bundle.predict(shot, category).anomaly_score
         assert score == pytest.approx(expected.predict(shot, category).anomaly_score, abs=1e-4)
-    with pytest.raises(BundleError, match=r"becomes 70x70 pixels in front of the model, .* is for 98x70"):
+    with pytest.raises(PictureError, match=r"becomes 70x70 pixels in front of the model, .* is for 98x70"):
         bundle.predict(pictures(1)[0], "part")
+
+
+def test_a_picture_of_another_shape_fails_alone(model_name, tmp_path):
+    model = WinCLIP(model_name, engine="openvino", device="cpu", recipe="memory", settings=RECIPES["memory"])
+    model.reference(pictures(2, seed=1), "part")
+    export(model, ["part"], tmp_path / "bundle")
+    first, long, last = WinCLIP.load(tmp_path / "bundle").predict_many(
+        [*pictures(1), *pictures(1, 90, 130), *pictures(1, seed=2)], "part"
+    )
+    assert "graph of this bundle is for 70x70" in str(long.error)
+    assert first.error is None and last.error is None
+
+
+def test_a_bundles_weights_take_three_bytes_each(model_name, tmp_path):
+    model = WinCLIP(model_name, engine="openvino", device="cpu", recipe="subspace", settings=RECIPES["subspace"])
+    model.reference(pictures(2, seed=1), "part")
+    export(model, ["part"], tmp_path / "bundle")
+    weights = 4 * sum(weight.numel() for weight in model.engine.tower.parameters())
+    assert 0.7 * weights < (tmp_path / "bundle" / "graphs" / "tower.bin").stat().st_size < 0.8 * weights
+    bundle, needs = WinCLIP.load(tmp_path / "bundle"), model.method.needs(few_shot=True, maps=True)
+    tiles = np.stack([model.preprocess(picture) for picture in pictures(2)])
+    found, expected = bundle.engine.encode(tiles, needs), model._encode(tiles, needs)
+    for layer in needs.layers:
+        exact = expected.patches[layer].numpy()
+        apart = np.abs(found.patches[layer] - exact).max() / np.abs(exact).max()
+        assert 0 < apart < 2e-5  # a float16 alone: 1e-3
 
 
 def test_export_takes_the_shape_of_the_good_samples(cli, model_name, tmp_path):

@@ -80,13 +80,19 @@ class EdgeEngine:
         windows = {scale: copied(f"windows_{scale}") for scale in self._needs.scales}
         return Embeddings(image=copied("image")[0], windows=windows, patches=patches, grid_hw=self._grid_hw)
 
+    def refusal(self, tile_hw: tuple[int, ...]) -> str | None:
+        """Why tiles of this height and width cannot be embedded; None where they can."""
+        if self._traced_hw is None or tile_hw == self._traced_hw:
+            return None
+        got, has = (f"{width}x{height}" for height, width in (tile_hw, self._traced_hw))
+        return (
+            f"the picture becomes {got} pixels in front of the model, and the graph of this bundle is for {has}: "
+            "inspect pictures of the shape that it was exported for, or export a bundle for these"
+        )
+
     def _traced(self, tile: np.ndarray) -> Embeddings:
-        if tile.shape[2:] != self._traced_hw:
-            got, has = (f"{width}x{height}" for height, width in (tile.shape[2:], self._traced_hw or (0, 0)))
-            raise BundleError(
-                f"the picture becomes {got} pixels in front of the model, and the graph of this bundle is for {has}: "
-                "inspect pictures of the shape that it was exported for, or export a bundle for these"
-            )
+        if (reason := self.refusal(tile.shape[2:])) is not None:
+            raise BundleError(reason)
         outputs = {name: np.array(values) for name, values in self._tower(np.ascontiguousarray(tile)).items()}
         # The last block is one output under the name of the last layer.
         layers = {layer: outputs.get(layer, outputs.get(LAST)) for layer in self._needs.layers}

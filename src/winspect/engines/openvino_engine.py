@@ -16,6 +16,7 @@ from winspect.engines.compiled import OPENVINO_HINTS, Graph, OpenVINOGraph, open
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_operators import openvino_model
+from winspect.engines.small_weights import shrink_weights
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.engines.tower_graph import GRAPH_VERSION, Layout
 from winspect.engines.traced import TRACE_VERSION, Trace, TracedTower, openvino_trace
@@ -80,7 +81,10 @@ class OpenVINOEngine(CompiledEngine):
         return openvino_trace(traced, trace.pixels, traced.outputs)
 
     def _save(self, plan: Layout | Trace, folder: Path) -> None:
-        save_openvino(self._model(plan), folder / "tower.xml")
+        model = self._model(plan)
+        if isinstance(plan, Trace):
+            shrink_weights(model)
+        save_openvino(model, folder / "tower.xml")
 
     def _build(self, plan: Layout | Trace) -> Graph:
         if self._cache is None or self.openvino_device == "CPU":

@@ -12,13 +12,13 @@ from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.bundle.engine import EdgeEngine
 from winspect.bundle.manifest import PREPROCESSING, BundledClass, Manifest, read_json, refusing_damage
 from winspect.calibration import Calibration
-from winspect.errors import BundleError
+from winspect.errors import BundleError, PictureError
 from winspect.inspector.base import Predictor
 from winspect.inspector.class_state import ClassState
 from winspect.methods.identity import Identity
 from winspect.methods.method import PictureScores, References
 from winspect.methods.winclip.prompts import class_key
-from winspect.pictures.tiles import Cut, Preprocess
+from winspect.pictures.tiles import Cut, Prepared, Preprocess
 from winspect.system.arrays import Array
 from winspect.system.opening import open_file
 
@@ -90,6 +90,11 @@ class EdgePredictor(Predictor):
             f"the class {category_name!r} is not in this bundle, which holds {', '.join(map(repr, self.classes))}; "
             "name one of them, or add it with winspect export --add"
         )
+
+    def _comparable(self, item: Prepared | PictureError, references: References | None) -> Prepared | PictureError:
+        if isinstance(item, Prepared) and (reason := self.engine.refusal(item.tiles.shape[2:])) is not None:
+            return PictureError(item.name, reason)
+        return super()._comparable(item, references)
 
     def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
         with refusing_damage(self._folder):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from array_api_compat import array_namespace
 
 from winspect.backbones.windows import window_indices
+from winspect.errors import ArchitectureError
 from winspect.system.arrays import Array
 
 LAST = "last"
@@ -83,6 +84,22 @@ class Needs:
         """
         for scale in self.scales:
             window_indices(grid_hw, scale, self.stride)
+
+    def check_layers(self, layers: Collection[str]) -> None:
+        """Refuse layers that a backbone does not have.
+
+        Args:
+            layers: those that it has.
+
+        Raises:
+            ArchitectureError: names the missing ones.
+        """
+        missing = [layer for layer in self.layers if layer not in layers]
+        if missing:
+            raise ArchitectureError(
+                f"the method needs patches of {', '.join(missing)}, this model has {', '.join(layers)}; choose another "
+                "recipe or model"
+            )
 
 
 @dataclass(frozen=True)

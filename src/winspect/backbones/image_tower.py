@@ -216,12 +216,7 @@ class ImageTower(nn.Module):
             ArchitectureError: a layer that it does not have.
         """
         needs.check_grid(self.grid_hw)
-        missing = [layer for layer in needs.layers if layer not in self.layers]
-        if missing:
-            raise ArchitectureError(
-                f"the method needs patches of {', '.join(missing)}, this model has {', '.join(self.layers)}; choose "
-                "another recipe or model"
-            )
+        needs.check_layers(self.layers)
 
     def tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """[class token, patches] + positions, then ln_pre: (batch, 3, height, width) to (batch, 1 + patches, width).

@@ -101,12 +101,7 @@ class TimmTower(nn.Module):
                 "the recipe shows the transformer a smaller picture than the stem, and timm's models have no stem; "
                 "choose another recipe or model"
             )
-        missing = [layer for layer in needs.layers if layer not in self.layers]
-        if missing:
-            raise ArchitectureError(
-                f"the method needs patches of {', '.join(missing)}, this model has {', '.join(self.layers)}; choose "
-                "another recipe or model"
-            )
+        needs.check_layers(self.layers)
 
     def forward(
         self, pixels: Tensor, needs: Needs, *, before_blocks: Callable[[Tensor], None] | None = None

@@ -13,7 +13,6 @@ import numpy as np
 from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.class_state import ClassState, GoodSamples, Learned, Sample
-from winspect.methods.batch_method import BatchMethod
 from winspect.methods.identity import Identity
 from winspect.methods.method import Method, References
 from winspect.methods.winclip.prompts import class_key
@@ -126,8 +125,7 @@ class Classes(ABC):
             SourceError: a folder or glob without pictures.
         """
         self._fork_guard.check()
-        if isinstance(self.method, BatchMethod):
-            self.method.fit([])  # refuses
+        self.method.check_good_samples(category_name, are_there=True)
         pictures = list(pictures_given(pictures, bgr=bgr))
         count = 1 if shots is None else shots
         if count < 1 or len(pictures) < count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from winspect.system.arrays import Array, like, to_numpy
 
@@ -37,6 +38,26 @@ def farthest_points(vectors: Array, count: int, *, seed: int) -> np.ndarray:
         apart[latest] = -np.inf  # rounding could leave a chosen point farther than a copy of it
         chosen.append(int(apart.argmax()))
     return np.sort(np.array(chosen))
+
+
+def thinned(samples: Sequence[Array], count: int, *, seed: int) -> tuple[Array, np.ndarray]:
+    """The vectors of good samples that are thinned together: all of them, or the :func:`farthest_points` where fewer.
+
+    Args:
+        samples: of each its vectors, float (rows, width).
+        count: rows to keep, 1 to all.
+        seed: of the choice.
+
+    Returns:
+        Vectors (count, width), a sample's together, and how many are each sample's, int64.
+    """
+    vectors = array_namespace(*samples).concat(list(samples))
+    places = np.arange(len(vectors))
+    if count < len(vectors):
+        places = farthest_points(vectors, count, seed=seed)
+        vectors = vectors[like(places, vectors)]
+    ends = np.searchsorted(places, np.cumsum([len(sample) for sample in samples]))
+    return vectors, np.diff(ends, prepend=0)
 
 
 def groups(counts: Sequence[int] | np.ndarray) -> Iterator[slice]:

@@ -15,11 +15,11 @@ from array_api_compat import array_namespace, device
 
 from winspect.backbones.embeddings import LAST_NORM, Embeddings, Needs
 from winspect.errors import ReferencesError
-from winspect.methods.coreset import farthest_points, groups
+from winspect.methods.coreset import groups, thinned
 from winspect.methods.foreground import foreground
 from winspect.methods.method import CutPicture, Method, PictureScores, References, split
 from winspect.methods.neighbours import largest_products
-from winspect.methods.samples import checked_vectors
+from winspect.methods.samples import checked_vectors, given
 from winspect.methods.settings import check_seed, check_setting, check_size, is_count, is_number, whole_size
 from winspect.methods.upsampling import Upsampling
 from winspect.pictures.tiles import Preprocess
@@ -121,15 +121,10 @@ class Memory(Method):
         memory = xp.empty((sum(kept), width), dtype=xp.float32, device=device(first))
         rows, filled = [], 0
         for group, count in zip(together, kept, strict=True):
-            vectors = xp.concat([self._vectors(samples[number], number) for number in range(len(samples))[group]])
-            places = np.arange(len(vectors))
-            if self.coreset < 1:
-                places = farthest_points(vectors, count, seed=self.seed)
-                vectors = vectors[like(places, vectors)]
-            memory[filled : filled + count] = vectors
+            vectors = [self._vectors(samples[number], number) for number in range(len(samples))[group]]
+            memory[filled : filled + count], kept_rows = thinned(vectors, count, seed=self.seed)
             filled += count
-            ends = np.searchsorted(places, np.cumsum(counts[group]))
-            rows.append(np.diff(ends, prepend=0))
+            rows.append(kept_rows)
         return References({MEMORY: memory, ROWS: like(np.concatenate(rows).astype(np.int64), memory)})
 
     def samples_refusal(self, count: int, sample: Embeddings) -> str | None:
@@ -207,8 +202,7 @@ class Memory(Method):
         Raises:
             ReferencesError: without good samples.
         """
-        if references is None:
-            raise ReferencesError("recipe memory compares with good samples: give at least one")
+        references = given(references, self.name)
         patches = embeddings.patches[self.layer]
         xp = array_namespace(patches)
         cosines = largest_products(normalize(merge(embeddings.vectors(self.layer))), references[MEMORY])

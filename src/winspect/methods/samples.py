@@ -5,7 +5,19 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from winspect.errors import ReferencesError
+from winspect.methods.method import References
 from winspect.system.arrays import Array
+
+
+def given(references: References | None, recipe: str) -> References:
+    """The references that a recipe compares with.
+
+    Raises:
+        ReferencesError: there are none.
+    """
+    if references is None:
+        raise ReferencesError(f"recipe {recipe} compares with good samples: give at least one")
+    return references
 
 
 def checked_vectors(vectors: Array, sample: int) -> Array:

@@ -6,17 +6,15 @@ Source: SubspaceAD (arXiv 2602.23013).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from winspect.backbones.embeddings import Embeddings, Needs
-from winspect.errors import ReferencesError
-from winspect.methods.method import CutPicture, Method, PictureScores, References, split
-from winspect.methods.samples import checked_vectors
+from winspect.backbones.embeddings import Embeddings
+from winspect.methods.method import CutPicture, PictureScores, References, split
+from winspect.methods.samples import checked_vectors, given
 from winspect.methods.settings import (
     check_blocks,
     check_seed,
@@ -24,11 +22,9 @@ from winspect.methods.settings import (
     check_size,
     is_count,
     is_number,
-    layers_of,
-    whole_size,
 )
+from winspect.methods.square import SquareOfBlocks
 from winspect.methods.upsampling import Upsampling, upsample
-from winspect.pictures.tiles import Preprocess
 from winspect.system.arrays import Array, like, mean_of_largest, to_numpy
 
 MEAN, OUTSIDE, SCATTER, COUNT = "mean", "outside", "scatter", "count"
@@ -50,7 +46,7 @@ def middle_blocks(depth: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Subspace(Method):
+class Subspace(SquareOfBlocks):
     """A patch's score is the squared length of its part outside of the good samples' principal components.
 
     A map is at the size that the model sees, and a picture's score the mean of its largest values. References are
@@ -85,6 +81,7 @@ class Subspace(Method):
     zero_shot = False
     joins = True
     kept = frozenset({MEAN, OUTSIDE})
+    blocks_of = staticmethod(middle_blocks)
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, need: str) -> None:
@@ -98,33 +95,9 @@ class Subspace(Method):
             check(is_number(getattr(self, name), 0, 1), name, "a number from 0 to 1")
         check(is_number(self.sigma, 0, _WIDEST_SIGMA), "sigma", f"pixels, 0 to {_WIDEST_SIGMA}")
 
-    def preprocess(self, preprocess: Preprocess, patch: int) -> Preprocess:
-        """See :class:`Method`; a square."""
-        return replace(preprocess, size=whole_size(self.size, patch, strict=self.strict))
-
-    def for_model(
-        self, scoring: Mapping[str, Any], model: str, *, depth: int | None = None, patch: int | None = None
-    ) -> Subspace:
-        """See :class:`Method`: the size in whole patches, and the blocks unless they were set."""
-        size = self.size if patch is None else whole_size(self.size, patch, strict=self.strict)
-        blocks = middle_blocks(depth) if self.blocks is None and depth is not None else self.blocks
-        return replace(self, size=size, blocks=blocks)
-
     def angles(self, sample: int) -> Sequence[float]:
         """See :class:`Method`; a sample's are the same whatever others there are."""
         return np.random.default_rng([self.seed, sample]).uniform(0, _LARGEST_ANGLE, self.rotations).tolist()
-
-    def needs(self, *, few_shot: bool, maps: bool) -> Needs:
-        """See :class:`Method`.
-
-        Raises:
-            SettingsError: the blocks depend on a model that is not known yet.
-        """
-        return Needs(layers=self._layers)
-
-    @property
-    def _layers(self) -> tuple[str, ...]:
-        return layers_of(self.blocks)
 
     def fit(self, samples: Sequence[Embeddings]) -> References:
         """See :class:`Method`.
@@ -149,7 +122,7 @@ class Subspace(Method):
 
     def _features(self, embeddings: Embeddings) -> Array:
         """The mean of the blocks: (tiles, rows, columns, width)."""
-        first, *others = (embeddings.patches[layer] for layer in self._layers)
+        first, *others = (embeddings.patches[layer] for layer in self.layers)
         return sum(others, first) / (1 + len(others))
 
     def score(
@@ -166,8 +139,7 @@ class Subspace(Method):
         Raises:
             ReferencesError: without good samples.
         """
-        if references is None:
-            raise ReferencesError("recipe subspace compares with good samples: give at least one")
+        references = given(references, self.name)
         features = self._features(embeddings)
         xp = array_namespace(features)
         outside = (features - xp.astype(references[MEAN], features.dtype)) @ references[OUTSIDE]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from array_api_compat import array_namespace
 
-from winspect.methods.coreset import farthest_points, groups
+from winspect.methods.coreset import groups, thinned
 from winspect.methods.neighbours import largest_products
 from winspect.system.arrays import Array, like, mean_of_largest, squared_distances
 
@@ -39,12 +39,11 @@ def memory_of(samples: Sequence[Array], most: int) -> tuple[Array, np.ndarray]:
     counts = np.array([len(vectors) for vectors in samples])
     kept, rows = [], []
     for group in groups(counts):
-        vectors, places = xp.concat(list(samples[group])), np.arange(sum(counts[group]))
-        if sum(counts) > most:
-            places = farthest_points(vectors, max(1, round(most * len(vectors) / sum(counts))), seed=_SEED)
-            vectors = vectors[like(places, vectors)]
+        count = sum(counts[group])
+        fewer = max(1, round(most * count / sum(counts))) if sum(counts) > most else count
+        vectors, kept_rows = thinned(samples[group], fewer, seed=_SEED)
         kept.append(vectors)
-        rows.append(np.diff(np.searchsorted(places, np.cumsum(counts[group])), prepend=0))
+        rows.append(kept_rows)
     memory = xp.concat(kept)
     return xp.concat([memory, -0.5 * xp.sum(memory * memory, axis=1, keepdims=True)], axis=1), np.concatenate(rows)
 

@@ -5,11 +5,8 @@ Source: MuSc (arXiv 2401.16753).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from winspect.backbones.embeddings import Needs
 from winspect.methods.batch_method import BatchMethod
 from winspect.methods.mutual.batch import MutualBatch
 from winspect.methods.settings import (
@@ -19,10 +16,8 @@ from winspect.methods.settings import (
     check_size,
     is_count,
     is_number,
-    layers_of,
-    whole_size,
 )
-from winspect.pictures.tiles import Preprocess
+from winspect.methods.square import SquareOfBlocks
 
 _KEPT = ("auto", "fp16", "fp32")
 _WIDEST_NEIGHBOURHOOD, _MOST_GROUPS, _MOST_NEIGHBOURS = 99, 100_000, 100_000
@@ -38,7 +33,7 @@ def quarter_blocks(depth: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Mutual(BatchMethod):
+class Mutual(SquareOfBlocks, BatchMethod):
     """A patch's score is its mean distance to the nearest patches of the pictures that have the nearest ones.
 
     A change that more than ``share`` of the batch has in common is normal. Scores of two batches do not compare: with
@@ -74,6 +69,7 @@ class Mutual(BatchMethod):
     strict: bool = False
 
     name = "mutual"
+    blocks_of = staticmethod(quarter_blocks)
     score_range = (0.0, 2.0)
 
     def __post_init__(self) -> None:
@@ -97,31 +93,6 @@ class Mutual(BatchMethod):
         check(is_number(self.limit_gb, 0), "limit_gb", "a number of gigabytes, 0 or more")
         for name in ("neighbourhoods", "neighbours"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-
-    def preprocess(self, preprocess: Preprocess, patch: int) -> Preprocess:
-        """See :class:`Method`; a square."""
-        return replace(preprocess, size=whole_size(self.size, patch, strict=self.strict))
-
-    def for_model(
-        self, scoring: Mapping[str, Any], model: str, *, depth: int | None = None, patch: int | None = None
-    ) -> Mutual:
-        """See :class:`Method`: the size in whole patches, and the blocks unless they were set."""
-        size = self.size if patch is None else whole_size(self.size, patch, strict=self.strict)
-        blocks = quarter_blocks(depth) if self.blocks is None and depth is not None else self.blocks
-        return replace(self, size=size, blocks=blocks)
-
-    def needs(self, *, few_shot: bool, maps: bool) -> Needs:
-        """See :class:`Method`."""
-        return Needs(layers=self.layers)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers of :attr:`blocks`.
-
-        Raises:
-            SettingsError: they depend on a model that is not known yet.
-        """
-        return layers_of(self.blocks)
 
     def batch(self, count: int) -> MutualBatch:
         """See :class:`BatchMethod`."""

@@ -14,13 +14,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
+import timm
 import torch
 from checkpoints import SMALL
 from miniature import make_folder, make_mvtec, part, save
 
 from winspect.cli import main as cli_main
+from winspect.cli.common import parse_settings
+from winspect.datasets.official import OFFICIAL
 from winspect.evaluation.published import get_table, matching_tables, published_tables
+from winspect.methods.registry import get_method
+from winspect.weights.tags import tag_names
+from winspect.weights.timm_names import timm_tags
 
 ROOT = Path(__file__).parents[2]
 # The command line, in a process that is killed when it has scored the first picture of the second category.
@@ -279,7 +286,7 @@ def test_commands_of_the_page_on_data_are_understood():
 
 def test_the_pages_commands_are_understood():
     lines = [line[2:] for line in PAGE.splitlines() if line.startswith("$ ")]
-    assert len(lines) == 2 + 5 + 2 * 12
+    assert len(lines) == 2 + 5 + 2 * 12 + 17 + 5
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "winspect"
@@ -287,8 +294,46 @@ def test_the_pages_commands_are_understood():
         if args.verb == "evaluate" and args.precision is None:
             shots = args.shots or 0
             made = "accurate" if args.prompts == "accurate-winclip" else args.recipe
-            assert str(args.out) == f"runs/{args.dataset}-{made}-{shots}"
+            assert re.fullmatch(rf"runs/{args.dataset}-{made}(-512|-518|-mask)?-{shots}", str(args.out))
             assert (args.seeds is None) == (shots == 0 or made == "accurate")
+
+
+RUNS = re.findall(r"^\$ winspect (evaluate .*--recipe (?:memory|subspace|mutual).*)$", PAGE, flags=re.MULTILINE)
+
+
+def depth_and_patch(model):
+    """Of an architecture, as timm or open_clip has it; nothing of it is in memory."""
+    if not model.startswith("timm/"):
+        config = open_clip.get_model_config(model)["vision_cfg"]
+        return config["layers"], config["patch_size"]
+    with torch.device("meta"):
+        tower = timm.create_model(model.removeprefix("timm/"))
+    return len(tower.blocks), tower.patch_embed.patch_size[0]
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_runs_of_the_page_are_made_as_published(line):
+    """Beside a table each, but where the published means are of several settings."""
+    args = cli_main.build_parser().parse_args(shlex.split(line))
+    model, _, tag = (args.model or "ViT-B-16-plus-240").partition(".")
+    tag = tag or args.weights or "laion400m_e31"
+    known = timm_tags(model.removeprefix("timm/")) if model.startswith("timm/") else tag_names(model)
+    assert tag in known
+    depth, patch = depth_and_patch(model)
+    method = get_method(args.recipe, parse_settings(args.settings or [])).for_model({}, model, depth=depth, patch=patch)
+    results = {
+        "dataset": args.dataset,
+        "shots": args.shots or 0,
+        "model": model,
+        "weights": tag,
+        "weights_sha256": "8fb26589" + 56 * "0",
+        "recipe": args.recipe,
+        "recipe_settings": json.loads(json.dumps(method.document())),
+        "categories": dict.fromkeys(args.categories.split(",") if args.categories else OFFICIAL[args.dataset]),
+    }
+    table = {"memory": "anomalydino", "subspace": "subspacead", "mutual": f"musc-{getattr(method, 'size', 0)}"}
+    expected = [] if args.categories else [table[args.recipe]]
+    assert [found.name for found, _ in matching_tables(results)] == expected
 
 
 def test_the_page_gives_the_published_figures_and_claims_none():
@@ -363,6 +408,7 @@ def test_compare_against_a_published_table(cli, run_folder, tmp_path):
     results = {**results_in(run_folder), "model": "ViT-B-16-plus-240", "dataset": "visa", "shots": 1}
     results["weights_sha256"] = "8fb26589" + 56 * "0"
     results["mean"] = {**results["mean"], **entry.mean}
+    results["categories"] = dict.fromkeys(OFFICIAL["visa"], results["categories"]["bolt"])
     (tmp_path / "results.json").write_text(json.dumps(results))
     done = cli("compare", tmp_path, "--against", "winclip")
     assert (done.code, done.err) == (0, "")

@@ -7,10 +7,12 @@ from dataclasses import asdict
 
 import pytest
 
+from winspect.datasets import official
 from winspect.errors import SettingsError, UsageError
 from winspect.evaluation.compare import compare_published
 from winspect.evaluation.published import different_conditions, get_table, matching_tables, published_tables, remarks
 from winspect.evaluation.results import METRICS, Run
+from winspect.methods.registry import get_method
 from winspect.methods.winclip.prompts import PROMPT_SETS, TEMPLATES, PromptEnsemble
 from winspect.methods.winclip.recipes import get_recipe
 
@@ -22,6 +24,7 @@ def made(table_name: str, dataset: str = "visa", shots: int = 0, **changes) -> d
     table = get_table(table_name)
     entry, conditions = table.entry(dataset, shots), table.conditions
     settings = {} if conditions.underscores is None else {"underscores": conditions.underscores}
+    recipe = get_method(table.recipe, {**settings, **entry.settings}).document()
     nothing = dict.fromkeys(METRICS)
     categories = {name: {**nothing, **figures} for name, figures in entry.categories.items()}
     return {
@@ -31,14 +34,14 @@ def made(table_name: str, dataset: str = "visa", shots: int = 0, **changes) -> d
         "weights": conditions.weights,
         "weights_sha256": OFFICIAL,
         "recipe": table.recipe,
-        "recipe_settings": json.loads(json.dumps(asdict(get_recipe(table.recipe, settings)))),
-        "prompts": json.loads(json.dumps(asdict(PROMPT_SETS[conditions.prompts]))),
+        "recipe_settings": json.loads(json.dumps(recipe)),
+        "prompts": json.loads(json.dumps(asdict(PROMPT_SETS[conditions.prompts or "winclip"]))),
         "class": None,
         "engine": "torch",
         "precision": "fp32",
         "device": "cpu",
-        "pixel_side": 240,
-        "categories": categories or {"candle": nothing, "pipe_fryum": nothing},
+        "pixel_side": conditions.pixel_side or 240,
+        "categories": categories or dict.fromkeys(official.OFFICIAL[dataset], nothing),
         "mean": {**nothing, **entry.mean},
         **changes,
     }
@@ -52,6 +55,9 @@ def test_a_run_made_as_each_table_is_within_it_and_beside_it():
     for name, table in published_tables().items():
         for entry in table.entries:
             results = made(name, entry.dataset, entry.shots)
+            if entry.not_comparable:
+                assert different_conditions(table, results) == [entry.not_comparable]
+                continue
             assert different_conditions(table, results) == []
             assert name in [found.name for found, _ in matching_tables(results)]
             assert against(results, name, tolerance=0).within
@@ -110,6 +116,61 @@ def test_random_weights_stand_beside_no_table(name):
     told = r"different weights \(random.pt, 12345678..., published laion400m_e31, 8fb26589...\)"
     with pytest.raises(UsageError, match=told):
         against(results, name)
+
+
+@pytest.mark.parametrize("name", ["anomalydino", "subspacead", "musc-518"])
+def test_a_file_of_weights_stands_beside_no_table_that_states_no_hash(name):
+    shots = 0 if name == "musc-518" else 1
+    results = made(name, shots=shots, weights="model.safetensors")
+    assert matching_tables(results) == []
+    with pytest.raises(UsageError, match=r"different weights \(model.safetensors, 8fb26589\.\.\., published the tag "):
+        against(results, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "shots", "setting", "value", "message"),
+    [
+        ("anomalydino", 4, "mask", False, r"settings of the recipe memory, published --set mask=true"),
+        ("anomalydino", 4, "size", 672, r"settings of the recipe memory, published --set mask=true"),
+        ("subspacead", 1, "blocks", [26, 27], r"settings of the recipe subspace, published --set blocks=\[23, 24, "),
+        ("musc-240", 0, "size", 512, r"settings of the recipe mutual, .* neighbours=\[1, 8, 9\]"),
+        ("musc-512", 0, "neighbours", [1, 2, 3], r"settings of the recipe mutual, published --set size=512, published"),
+    ],
+)
+def test_other_settings_are_not_the_published_ones(name, shots, setting, value, message):
+    results = made(name, shots=shots)
+    results["recipe_settings"][setting] = value
+    assert name not in [table.name for table, _ in matching_tables(results)]
+    with pytest.raises(UsageError, match=message):
+        against(results, name)
+
+
+def test_settings_that_no_figure_depends_on_are_not_compared():
+    results = made("musc-240")
+    results["recipe_settings"] |= {"keep": "fp16", "limit_gb": 8.0, "seed": 7, "strict": True}
+    assert [table.name for table, _ in matching_tables(results)] == ["musc-240"]
+
+
+def test_other_shots_and_prompts_of_recipes_without_text():
+    with pytest.raises(UsageError, match=r"different data set and shots \(visa 8-shot, published visa 1-shot, "):
+        against(made("anomalydino", shots=1) | {"shots": 8}, "anomalydino")
+    results = made("subspacead", shots=1, prompts=None, **{"class": "nut"})
+    results["class_names"] = {"candle": "wax candle"}
+    assert [table.name for table, _ in matching_tables(results)] == ["subspacead"]
+
+
+@pytest.mark.parametrize(("name", "shots"), [("winclip", 1), ("anomalydino", 1), ("musc-240", 0)])
+def test_means_of_all_categories_stand_beside_no_run_of_some(name, shots):
+    results = made(name, shots=shots)
+    del results["categories"]["candle"], results["categories"]["pcb1"]
+    assert matching_tables(results) == []
+    with pytest.raises(UsageError, match=r"different categories \(means alone .* the run lacks candle, pcb1\)"):
+        against(results, name)
+
+
+def test_masks_of_some_categories_alone_are_no_single_run():
+    with pytest.raises(UsageError, match=r"different masks \(published with them for capsule, hazelnut, pill"):
+        against(made("anomalydino", "mvtec", 4), "anomalydino")
 
 
 def test_the_order_of_prompts_decides_nothing():

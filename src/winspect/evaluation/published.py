@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from winspect.datasets.official import OFFICIAL
 from winspect.errors import SettingsError
 from winspect.evaluation.results import PIXEL_METRICS
 from winspect.methods.registry import all_settings, get_method
@@ -21,6 +22,8 @@ OUR_AUPR = "average precision"
 
 Figures = Mapping[str, float]
 
+_NO_CONDITIONS = ("underscores", "keep", "limit_gb", "seed", "strict")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -29,12 +32,16 @@ class Entry:
     Attributes:
         mean: metric to figure, over all categories.
         categories: category to metric to figure; empty where only means were published.
+        settings: of the recipe, where they are not its defaults.
+        not_comparable: why no run of this project is made as these were; empty where one can be.
     """
 
     dataset: str
     shots: int
     mean: Figures
     categories: Mapping[str, Figures] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    not_comparable: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,10 @@ class Conditions:
     """Conditions of figures, beside model and recipe. None is what the source does not say.
 
     Attributes:
-        prompts: name of a set of prompts, see :data:`winspect.methods.winclip.prompts.PROMPT_SETS`.
+        prompts: name of a set of prompts, see :data:`winspect.methods.winclip.prompts.PROMPT_SETS`; None for a recipe
+            that reads no text.
         underscores: of class names in the prompts, see :class:`winspect.methods.winclip.recipes.Recipe`.
-        weights: pretrained tag; ``sha256_prefix``: of its file.
+        weights: pretrained tag; ``sha256_prefix``: of its file, None where no one states it: the tag decides then.
         pixel_side: side of the square that pixel figures were made at.
         masks: how masks came to that size.
         aupr: definition of the area under the precision-recall curve.
@@ -52,10 +60,10 @@ class Conditions:
         aupro: what its AUPRO differs in.
     """
 
-    prompts: str
+    prompts: str | None
     underscores: str | None
     weights: str
-    sha256_prefix: str
+    sha256_prefix: str | None
     pixel_side: int | None
     masks: str | None
     aupr: str | None
@@ -103,37 +111,73 @@ def get_table(name: str) -> Table:
 def different_conditions(table: Table, results: Mapping[str, Any]) -> list[str]:
     """What keeps a run from being put beside a table: nothing, or what differs and how."""
     conditions, found = table.conditions, []
+    entry = table.entry(results["dataset"], results["shots"])
     if results["model"] != table.model:
         found.append(f"model ({results['model']}, published {table.model})")
     if results["recipe"] != table.recipe:
         found.append(f"recipe ({results['recipe']}, published {table.recipe})")
     else:
-        found += _different_settings(table, results)
-    sha256 = str(results.get("weights_sha256"))
-    if not sha256.startswith(conditions.sha256_prefix):
-        published = f"{conditions.weights}, {conditions.sha256_prefix}..."
-        found.append(f"weights ({results.get('weights')}, {sha256[:8]}..., published {published})")
-    if _unordered(results.get("prompts")) != _unordered(asdict(PROMPT_SETS[conditions.prompts])):
-        found.append(f"prompts (published --prompts {conditions.prompts})")
+        found += _different_settings(table, entry, results)
+    found += _different_weights(conditions, results)
+    if conditions.prompts is not None:
+        found += _different_prompts(conditions.prompts, results)
+    if entry is None:
+        known = ", ".join(f"{entry.dataset} {entry.shots}-shot" for entry in table.entries)
+        found.append(f"data set and shots ({results['dataset']} {results['shots']}-shot, published {known})")
+    else:
+        found += _only_means(entry, results)
+    return found
+
+
+def _only_means(entry: Entry, results: Mapping[str, Any]) -> list[str]:
+    """What keeps a run from being put beside means of all categories."""
+    if entry.not_comparable:
+        return [entry.not_comparable]
+    missing = OFFICIAL.get(entry.dataset, {}).keys() - results.get("categories", {}).keys()
+    if entry.categories or not missing:
+        return []
+    return [f"categories (means alone were published, and the run lacks {', '.join(sorted(missing))})"]
+
+
+def _different_weights(conditions: Conditions, results: Mapping[str, Any]) -> list[str]:
+    sha256, prefix = str(results.get("weights_sha256")), conditions.sha256_prefix
+    ours = f"{results.get('weights')}, {sha256[:8]}..."
+    if prefix is None:
+        same, theirs = results.get("weights") == conditions.weights, f"the tag {conditions.weights}"
+    else:
+        same, theirs = sha256.startswith(prefix), f"{conditions.weights}, {prefix}..."
+    return [] if same else [f"weights ({ours}, published {theirs})"]
+
+
+def _different_prompts(name: str, results: Mapping[str, Any]) -> list[str]:
+    found = []
+    if _unordered(results.get("prompts")) != _unordered(asdict(PROMPT_SETS[name])):
+        found.append(f"prompts (published --prompts {name})")
     if results.get("class") is not None:
         found.append(f"class in the prompts ({results['class']}, published the category's name)")
     if results.get("class_names"):
         found.append("class names in the prompts (from a file, published the categories' names)")
-    if table.entry(results["dataset"], results["shots"]) is None:
-        known = ", ".join(f"{entry.dataset} {entry.shots}-shot" for entry in table.entries)
-        found.append(f"data set and shots ({results['dataset']} {results['shots']}-shot, published {known})")
     return found
 
 
-def _different_settings(table: Table, results: Mapping[str, Any]) -> list[str]:
+def _different_settings(table: Table, entry: Entry | None, results: Mapping[str, Any]) -> list[str]:
+    published_settings = {} if entry is None else entry.settings
     ours = all_settings(results.get("recipe_settings") or {})
-    theirs = all_settings(get_method(table.recipe).document())
-    form, published = ours.pop("underscores"), table.conditions.underscores
-    theirs.pop("underscores")
+    theirs = all_settings(get_method(table.recipe, published_settings).document())
+    form, published = ours.get("underscores"), table.conditions.underscores
+    ours, theirs = (_that_matter(settings) for settings in (ours, theirs))
     matters = published is not None and any("_" in name for name in results.get("categories", ()))
     named = f"underscores of class names ({form}, published --set underscores={published})"
     found = [named] if matters and form != published else []
-    return found if ours == theirs else [f"settings of the recipe {table.recipe}", *found]
+    if ours == theirs:
+        return found
+    changed = "".join(f", published --set {name}={json.dumps(value)}" for name, value in published_settings.items())
+    return [f"settings of the recipe {table.recipe}{changed}", *found]
+
+
+def _that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that figures depend on and a source states: memory is not one, nor is a draw."""
+    return {name: value for name, value in settings.items() if name not in _NO_CONDITIONS}
 
 
 def _unordered(prompts: object) -> object:
@@ -194,6 +238,8 @@ def _table(name: str, table: Mapping[str, Any]) -> Table:
             entry["shots"],
             _fractions(entry["mean"]),
             {category: _fractions(figures) for category, figures in entry.get("categories", {}).items()},
+            entry.get("settings", {}),
+            entry.get("not_comparable", ""),
         )
         for entry in table["entries"]
     )

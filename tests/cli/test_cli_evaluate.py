@@ -434,10 +434,25 @@ def test_wrong_comparisons_end_with_2(arguments, message, cli, run_folder):
 
 
 def test_other_schema_and_other_shots_end_with_2(cli, run_folder, tmp_path):
-    for change, message in (({"schema": 7}, "schema 7, need 1"), ({"shots": 4}, "different shots (0 and 4)")):
+    gate = ("--tolerance", "1")
+    for change, message, options in (
+        ({"schema": 7}, "schema 7, need 1", ()),
+        ({"shots": 4}, "different shots (0 and 4)", gate),
+    ):
         (tmp_path / "results.json").write_text(json.dumps({**results_in(run_folder), **change}))
-        done = cli("compare", run_folder, tmp_path)
+        done = cli("compare", run_folder, tmp_path, *options)
         assert (done.code, message in done.err) == (2, True)
+
+
+def test_other_shots_are_put_side_by_side_where_no_gate_is_asked_for(cli, run_folder, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({**results_in(run_folder), "shots": 4}))
+    (tmp_path / "scores.csv").write_bytes((run_folder / "scores.csv").read_bytes())
+    done = cli("compare", run_folder, tmp_path)
+    assert done.code == 0
+    assert "note: different shots (0 and 4)" in done.out and "side by side, not judged" in done.out
+    assert "is within" not in done.out and "worst" not in done.out
+    answer = json.loads(cli("compare", run_folder, tmp_path, "--json").out)
+    assert (answer["within"], answer["tolerance"]) == (None, None)
 
 
 def test_comparing_needs_no_torch(run_folder):

@@ -77,7 +77,7 @@ def test_the_folder_of_several_is_no_run(cli, parts, tmp_path):
     assert refused.code == 2
     each = f"{tmp_path / 'mutual'}, {tmp_path / 'paper'}"
     assert f"holds the results of several recipes; name one of {each}" in refused.err
-    refused = cli("compare", tmp_path / "mutual", tmp_path / "paper")
+    refused = cli("compare", tmp_path / "mutual", tmp_path / "paper", "--tolerance", "0.01")
     assert refused.code == 2 and 'different recipe ("mutual" and "paper")' in refused.err
 
 

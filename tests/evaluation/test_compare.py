@@ -15,7 +15,7 @@ from scipy import stats
 
 from winspect.datasets import open_dataset
 from winspect.errors import SettingsError, UsageError
-from winspect.evaluation.compare import Pair, compare_published, compare_runs
+from winspect.evaluation.compare import Pair, compare_published, compare_runs, side_by_side
 from winspect.evaluation.compare_scores import best_threshold, spearman
 from winspect.evaluation.published import get_table
 from winspect.evaluation.results import METRICS, open_run
@@ -323,3 +323,53 @@ def test_scores_that_are_not_the_results_own_are_not_within(baseline, tmp_path):
     assert not comparison.within
     reasons = [reason for category in comparison.categories.values() for reason in category.reasons]
     assert any("the two files differ in origin" in reason for reason in reasons)
+
+
+# Side by side
+
+
+def test_zero_shot_beside_few_shot(baseline, small_model, tmp_path):
+    """Several seeds count with their mean; by hand from the two score files."""
+    few = tmp_path / "few"
+    evaluate(small_model, open_dataset("mvtec", baseline.parent / "parts"), few, shots=1, seeds=(0, 1))
+    comparison = side_by_side(open_run(baseline), open_run(few))
+    assert comparison.within is None and comparison.tolerance is None
+    assert any("shots (0 and 1)" in remark for remark in comparison.remarks)
+    zero, several = ({}, {})
+    for folder, found in ((baseline, zero), (few, several)):
+        with (folder / "scores.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                found.setdefault((row["category"], row["path"]), []).append(float(row["score"]))
+    apart = {key: abs(scores[0] - sum(several[key]) / 2) for key, scores in zero.items()}
+    assert all(len(scores) == 2 for scores in several.values())
+    for name, category in comparison.categories.items():
+        assert category.pictures.count == 12
+        largest = max(value for (of, _), value in apart.items() if of == name)
+        assert category.pictures.largest_difference == pytest.approx(largest, abs=1e-12)
+        ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (baseline, few))
+        pair = category.figures["image_auroc"]
+        assert (pair.baseline, pair.other) == tuple(run["categories"][name]["image_auroc"] for run in (ours, theirs))
+    assert json.dumps(comparison.to_json())
+
+
+def test_only_common_pictures_of_one_label_are_compared(baseline, other):
+    def fewer(rows):
+        del rows[0]  # not in the other run
+        rows[0].update(label="anomalous" if rows[0]["label"] == "normal" else "normal")
+
+    change_scores(other, fewer)
+    change(other, lambda results: results["categories"].pop("metal_nut"))
+    comparison = side_by_side(open_run(baseline), open_run(other))
+    assert list(comparison.categories) == ["bolt"]
+    assert comparison.categories["bolt"].pictures.count == 10
+    assert comparison.mean == {}
+
+
+def test_runs_of_other_pictures_are_not_put_side_by_side(baseline, other):
+    change_scores(other, lambda rows: [row.update(path=f"new/{number}") for number, row in enumerate(rows)])
+    with pytest.raises(UsageError, match=r"no pictures in common \(mvtec and mvtec\)"):
+        side_by_side(open_run(baseline), open_run(other))
+    shutil.copy(baseline / "scores.csv", other)
+    change(other, lambda results: results.update(dataset="visa"))
+    with pytest.raises(UsageError, match=r"no pictures in common \(mvtec and visa\)"):
+        side_by_side(open_run(baseline), open_run(other))

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from base64 import b64decode
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -211,7 +211,7 @@ def test_no_pictures_at_all(tmp_path):
     page = Page(write_evaluation_report(tmp_path, *made_up(), empty_set(tmp_path), None).read_text())
     assert "0 normal and 0 defective pictures" in page.words
     assert not {"svg", "img"} & set(page.tags)
-    assert page.words.count("no picture of this category was judged") == 1 + 4
+    assert page.words.count("no picture of this category was judged") == 1 + 1  # in the notes, and for all charts
 
 
 def test_an_alarm_is_loud(tmp_path):
@@ -295,3 +295,63 @@ def test_a_full_category_of_real_pictures_is_small(tmp_path, small_model, textil
     text, page = report(tmp_path / "out", results, fabric, small_model)
     assert page.tags.count("img") == 2 * 2 * PICTURES_PER_LIST
     assert len(text) < BIGGEST_CATEGORY_BYTES
+
+
+# Verdicts
+
+
+def test_the_confusion_matrix_is_that_of_the_largest_f1_without_a_calibration(evaluated):
+    _, _, _, page = evaluated
+    assert page.words.count("the threshold of the largest F1, chosen on these very pictures") == 1  # b has good ones only
+    found, missed, alarms, passed = map(
+        int, re.search(r"(\d+) found (\d+) missed normal (\d+) false alarms (\d+) passed", page.words).groups()
+    )
+    assert (found + missed, alarms + passed) == (3, 3)
+
+
+def test_the_confusion_matrix_at_a_calibrated_threshold_by_hand(small_model, dataset, evaluated, tmp_path):
+    """The threshold is put between the scores of the category."""
+    out, results, *_ = evaluated
+    rows = read_parts(out, results)["a"]["rows"]
+    scores = sorted(row["score"] for row in rows if row["score"] is not None)
+    threshold = (scores[2] + scores[3]) / 2
+    good = [item.path for item in dataset.items if item.category == "a" and item.split == "train"]
+    made = small_model.calibrate(good, "a", max_false_alarms=0.4)
+    calibration = replace(made, scores=(threshold,) * len(made.scores), map_maxima=None)
+    assert calibration.threshold == threshold
+    text = write_evaluation_report(
+        out, results, read_parts(out, results), dataset, small_model, calibrations=[calibration]
+    ).read_text()
+    words = Page(text).words
+    above = [row["label"] for row in rows if row["score"] is not None and row["score"] > threshold]
+    found, alarms = above.count("anomalous"), above.count("normal")
+    assert found + alarms == 3
+    assert "calibrated for at most 0.4 of good pictures flagged" in words
+    assert f"{found} found {3 - found} missed normal {alarms} false alarms {3 - alarms} passed" in words
+
+
+def test_a_calibration_made_with_something_else_is_not_used(small_model, dataset, evaluated):
+    out, results, *_ = evaluated
+    good = [item.path for item in dataset.items if item.category == "a" and item.split == "train"]
+    made = small_model.calibrate(good, "a", max_false_alarms=0.4)
+    other = replace(made, identity=replace(made.identity, weights_sha256="0" * 64))
+    path = write_evaluation_report(out, results, read_parts(out, results), dataset, small_model, calibrations=[other])
+    words = Page(path.read_text()).words
+    assert "The calibration was not used: the calibration was made with something else: weights_sha256" in words
+    assert "the threshold of the largest F1" in words
+
+
+def test_missing_masks_are_one_line(tmp_path):
+    why = "the data set has no masks for this category"
+    rows = [{"path": f"{n}.png", "label": kind, "defect_type": "x", "score": n / 9, "map": None} for n, kind in
+            enumerate(("normal", "anomalous") * 3)]
+    reasons = {metric: why for metric in METRICS if metric.startswith("pixel")}
+    results, parts = made_up(rows=rows, reasons=reasons)
+    page = Page(write_evaluation_report(tmp_path, results, parts, empty_set(tmp_path), None).read_text())
+    assert page.words.count(f"Pixel ROC, PRO to FPR 0.3undefined: {why}") == 1
+
+
+def test_pictures_are_named_by_their_files(evaluated):
+    _, _, text, _ = evaluated
+    assert 'alt="a/test/hole/0.png with the outline of the defect"' in text
+    assert 'alt="heat map of a/test/hole/0.png"' in text

@@ -41,7 +41,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "normals", "NORMALS", normals, nargs="+")
     add_option(parser, "--out", "FILE", "the calibration to write (JSON)", required=True)
     rate = f"(default: {_DEFAULT_RATE}); a rate of 1/k needs k - 1 pictures"
-    share = f"the share of good pictures that may be flagged {rate}"
+    share = f"the share of good pictures that may be flagged, as in 0.05 or 5%% {rate}"
     add_option(parser, "--max-false-alarms", "RATE", share, default=_DEFAULT_RATE)
     add_options(
         parser,

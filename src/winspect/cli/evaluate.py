@@ -10,7 +10,7 @@ but some pictures failed (each named)
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from winspect.cli.common import (
     Exit,
     given,
-    load_model,
     model_options,
     names_in,
     parse_settings,
@@ -33,6 +32,7 @@ from winspect.errors import SettingsError, SourceError
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
+    from winspect.calibration import Calibration
     from winspect.datasets import Dataset
 
 
@@ -73,6 +73,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_options(results, "--stretch", stretch="stretch the colours of heat maps to each picture")
     add_option(results, "--raw-maps", None, "write each map as float32 .npz")
     add_option(results, "--no-report", None, "no report.html")
+    threshold = "of `winspect calibrate`: the report counts verdicts at its threshold (default: that of the largest F1)"
+    add_option(results, "--calibration", "FILE", threshold, nargs="+", default=[])
     add_option(results, "--fresh", None, "start again, whatever is in --out")
     address = "score on a Ray cluster, all categories at once (default: here, one after the other)"
     add_options(parser.add_argument_group("cluster"), "--address", "--pool", address=address)
@@ -115,13 +117,16 @@ def _evaluate(
     args: argparse.Namespace, dataset: Dataset, class_name: str | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """One evaluation: of the model and recipe that ``args`` describe, into their folder."""
+    from winspect.calibration import Calibration
     from winspect.evaluation.report import read_parts, write_evaluation_report
     from winspect.evaluation.run import evaluate
 
-    with when_interrupted(f"the same command goes on with what is in {args.out}"), _model(args) as model:
+    calibrations = [Calibration.load(path) for path in args.calibration]
+    with when_interrupted(f"the same command goes on with what is in {args.out}"), _model(args, calibrations) as model:
 
         def report(results: dict[str, Any]) -> None:
-            write_evaluation_report(args.out, results, read_parts(args.out, results), dataset, model)
+            parts = read_parts(args.out, results)
+            write_evaluation_report(args.out, results, parts, dataset, model, calibrations=calibrations)
 
         written = None if args.no_report else report
         return evaluate(model, dataset, args.out, class_name=class_name, progress=True, report=written, **options)
@@ -143,13 +148,16 @@ def _runs(args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, tup
     return runs
 
 
-def _model(args: argparse.Namespace) -> AbstractContextManager[Any]:
-    """The model that the options describe: in this process, or on a cluster."""
+def _model(args: argparse.Namespace, calibrations: Sequence[Calibration]) -> AbstractContextManager[Any]:
+    """The model that the options describe: in this process, or on a cluster. Calibrations fill in what they leave open."""
+    options = model_options(args, calibrations=calibrations)
     if args.address is None:
-        return nullcontext(load_model(args))
+        from winspect.inspector.winclip import WinCLIP
+
+        return nullcontext(WinCLIP(**options))
     from winspect.cluster.evaluating import cluster_model
 
-    return cluster_model(args.address, pool=args.pool, verbose=args.verbose, **model_options(args))
+    return cluster_model(args.address, pool=args.pool, verbose=args.verbose, **options)
 
 
 def _open(args: argparse.Namespace) -> tuple[Dataset, str | None]:

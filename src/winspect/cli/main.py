@@ -9,33 +9,25 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from winspect._version import __version__
 from winspect.cli.common import Exit, mute_stdout
+from winspect.cli.parsing import Parser
 from winspect.errors import WinspectError
 from winspect.system.installation import install_command
 from winspect.system.opening import NotAFileError
-from winspect.system.terminal import log_to_stderr, open_streams, printable, say
+from winspect.system.terminal import log_to_stderr, open_streams, say
 
 VERBS = (
     *("demo", "predict", "references", "serve", "ui", "watch", "batch", "calibrate", "export", "evaluate", "benchmark"),
-    *("profile", "compare", "prepare", "weights", "precision", "doctor"),
+    *("profile", "compare", "prepare", "weights", "precision", "doctor", "completion"),
 )
 """Verbs in the order of the help; each is a module of its name, whose docstring is its help."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Parser whose errors are safe to print: they repeat arguments, which may be names of files."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and what is wrong with it, and exit with 2."""
-        super().error(printable(message))
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all verbs."""
-    parser = _Parser(
+    parser = Parser(
         prog="winspect",
         description="Find defects in pictures of parts with no training (WinCLIP), or with a few good samples.",
         epilog="exit codes: 0 done; 1 a check failed; 2 usage error; 3 done, but some inputs failed (each named)",

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 MODEL_VARIABLE = "WINSPECT_MODEL"
 
-_TYPES: dict[str, type] = {
+
+def fraction(text: str) -> float:
+    """A fraction, also in percent: ``0.05`` or ``5%``.
+
+    >>> fraction("5%"), fraction("0.05"), fraction("0.1 %")
+    (0.05, 0.05, 0.001)
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        return float(number) if number == text.strip() else float(Decimal(number.strip()) / 100)
+    except (ValueError, ArithmeticError):
+        raise argparse.ArgumentTypeError(f"got {text!r}, need a fraction such as 0.05, or 5%") from None
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys("NKRSW", int),
-    **dict.fromkeys(("FRACTION", "PIXELS", "RATE", "SCORE", "SECONDS"), float),
+    **dict.fromkeys(("PIXELS", "SCORE", "SECONDS"), float),
+    **dict.fromkeys(("FRACTION", "RATE"), fraction),
     **dict.fromkeys(("DIR", "FILE"), Path),
 }
 

@@ -77,10 +77,13 @@ def print_recipes(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 def print_reasons(results: Mapping[str, Any], name: str = "") -> None:
     """Print why what is undefined is so; ``name`` goes before each category's."""
+    together: dict[tuple[str, str], list[str]] = {}
     for category, figures in results["categories"].items():
         for reason in dict.fromkeys(figures["reasons"].values()):
             metrics = [TITLES[metric] for metric, entry in figures["reasons"].items() if entry == reason]
-            show(f"- {name}{category}: no {', '.join(metrics)}: {reason}")
+            together.setdefault((", ".join(metrics), reason), []).append(f"{name}{category}")
+    for (metrics_named, reason), categories in together.items():
+        show(f"- {', '.join(categories)}: no {metrics_named}: {reason}")
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:
@@ -134,7 +137,8 @@ def print_comparison(comparison: Comparison) -> None:
     if comparison.worst is not None:
         name, metric, pair = comparison.worst
         change = f"{fraction(pair.baseline)} to {fraction(pair.other)}, {fraction(pair.difference, signed=True)}"
-        show("", f"worst: {name}, {TITLES[metric]}: {change}")
+        label = "largest difference" if comparison.tolerance is None else "worst"
+        show("", f"{label}: {name}, {TITLES[metric]}: {change}")
     for name, category in comparison.categories.items():
         for reason in category.reasons:
             show(f"- {name}: {reason}")
@@ -142,6 +146,9 @@ def print_comparison(comparison: Comparison) -> None:
         show(f"- mean: {reason}")
     for remark in comparison.remarks:
         show(f"note: {remark}")
+    if comparison.tolerance is None:
+        show("side by side, not judged: the runs were made differently; --tolerance makes this a gate, which refuses that")
+        return
     verdict = "every category is within" if comparison.within else "NOT every category is within"
     show(f"{verdict} {comparison.tolerance:g}")
 

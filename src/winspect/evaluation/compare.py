@@ -9,7 +9,14 @@ from itertools import chain
 from typing import Any
 
 from winspect.errors import SettingsError, UsageError
-from winspect.evaluation.compare_scores import Pictures, contradiction, different_pictures, look_at, matched
+from winspect.evaluation.compare_scores import (
+    Pictures,
+    common,
+    contradiction,
+    different_pictures,
+    look_at,
+    matched,
+)
 from winspect.evaluation.published import Table, different_conditions, entry_for, remarks
 from winspect.evaluation.results import METRICS, Run
 from winspect.methods.identity import brief, differences
@@ -59,7 +66,8 @@ class Comparison:
         categories: by name.
         mean: metric to both means; ``mean_reasons`` say why they are not within the tolerance, and are empty between
             two runs, whose categories decide.
-        remarks: what to know of published figures.
+        tolerance: None for two runs that are put side by side and not judged.
+        remarks: what to know of published figures, or of two runs that were made differently.
         pictures: over all categories; None against published figures.
 
     Raises:
@@ -70,7 +78,7 @@ class Comparison:
     baseline: str
     other: str
     how: tuple[str, str]
-    tolerance: float
+    tolerance: float | None
     categories: Mapping[str, Category]
     mean: Mapping[str, Pair]
     pictures: Pictures | None
@@ -78,15 +86,17 @@ class Comparison:
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.tolerance) and 0 <= self.tolerance <= 1):
+        if self.tolerance is not None and not (math.isfinite(self.tolerance) and 0 <= self.tolerance <= 1):
             got = f"tolerance: got {self.tolerance}"
             raise SettingsError(f"{got}, need a fraction from 0 to 1; 0.01 is one percentage point")
-        if self.worst is None and self.within:
+        if self.worst is None and self.within is not False:
             raise UsageError("no figure is defined in both: there is nothing to compare")
 
     @property
-    def within(self) -> bool:
-        """Whether every category is within the tolerance, and every published mean."""
+    def within(self) -> bool | None:
+        """Whether every category is within the tolerance, and every published mean; None where nothing is judged."""
+        if self.tolerance is None:
+            return None
         return not self.mean_reasons and not any(category.reasons for category in self.categories.values())
 
     @property
@@ -104,7 +114,7 @@ class Comparison:
         """All of it, as JSON."""
         found = asdict(self)
         for category in found["categories"].values():
-            category["within"] = not category["reasons"]
+            category["within"] = None if self.tolerance is None else not category["reasons"]
         name, metric, pair = self.worst or (None, None, None)
         worst = pair and {"category": name, "metric": metric, **asdict(pair)}
         return {"schema": 1, **found, "within": self.within, "worst": worst}
@@ -123,7 +133,8 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
         SettingsError: the tolerance is out of range.
         UsageError: the runs differ in data, recipe, shots or references (says which), or have no figure in common.
     """
-    _refuse_different(baseline, other)
+    if found := made_differently(baseline, other):
+        raise UsageError(f"{baseline.path} and {other.path} cannot be compared: different {'; different '.join(found)}")
     ours, theirs = baseline.results["categories"], other.results["categories"]
     runs = {"baseline": baseline, "other": other}
     both = {name: matched(baseline, other, name) for name in ours}
@@ -144,6 +155,38 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
         categories,
         _pairs(baseline.results["mean"], other.results["mean"]),
         look_at(list(chain.from_iterable(both.values()))),
+    )
+
+
+def side_by_side(baseline: Run, other: Run) -> Comparison:
+    """Put two runs of the same pictures side by side, however they were made: zero-shot and few-shot, two recipes.
+
+    Nothing is judged. Scores are compared of the pictures that both runs have, where a run has several seeds by their
+    mean; figures are each run's, of all of its pictures.
+
+    Raises:
+        UsageError: the runs are of different data sets, or have no picture in common.
+    """
+    names = [name for name in baseline.results["categories"] if name in other.results["categories"]]
+    both = {name: pairs for name in names if (pairs := common(baseline, other, name))}
+    if not both or baseline.results["dataset"] != other.results["dataset"]:
+        data = " and ".join(run.results["dataset"] for run in (baseline, other))
+        raise UsageError(f"{baseline.path} and {other.path} have no pictures in common ({data}): nothing to compare")
+    categories = {}
+    for name, pairs in both.items():
+        figures = {role: run.results["categories"][name] for role, run in (("baseline", baseline), ("other", other))}
+        alarms = [f"{role}: alarm: {alarm}" for role, each in figures.items() if (alarm := each.get("alarm"))]
+        categories[name] = Category(_pairs(*figures.values()), look_at(pairs), tuple(alarms))
+    is_whole = set(both) == set(baseline.results["categories"]) == set(other.results["categories"])
+    return Comparison(
+        str(baseline.path),
+        str(other.path),
+        (_how(baseline), _how(other)),
+        None,
+        categories,
+        _pairs(baseline.results["mean"], other.results["mean"]) if is_whole else {},
+        look_at(list(chain.from_iterable(both.values()))),
+        remarks=tuple(f"different {found}" for found in made_differently(baseline, other)),
     )
 
 
@@ -207,7 +250,8 @@ def _beyond(figures: Mapping[str, Pair], tolerance: float) -> list[str]:
     return [f"{metric} {words}" for metric, words in how.items()]
 
 
-def _refuse_different(baseline: Run, other: Run) -> None:
+def made_differently(baseline: Run, other: Run) -> list[str]:
+    """In what two runs differ beside the model and its engine: data, recipe, shots, references. Empty: comparable."""
     ours, theirs = ({key: run.results.get(key) for key in SAME_KEYS} for run in (baseline, other))
     found = [each.in_words("{name} ({first} and {second})", brief) for each in differences(ours, theirs)]
     ours, theirs = baseline.results["categories"], other.results["categories"]
@@ -215,5 +259,4 @@ def _refuse_different(baseline: Run, other: Run) -> None:
         found.append(f"categories ({', '.join(ours)} and {', '.join(theirs)})")
     elif not found and (different := different_pictures(baseline, other)):
         found.append(different)
-    if found:
-        raise UsageError(f"{baseline.path} and {other.path} cannot be compared: different {'; different '.join(found)}")
+    return found

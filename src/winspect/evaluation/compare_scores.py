@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -47,6 +47,28 @@ def matched(baseline: Run, other: Run, category: str) -> list[Matched]:
     """The pictures of a category, in the baseline's order. Both runs must have scored the same ones."""
     others = {score.key: score for score in other.scores if score.category == category}
     return [(score, others[score.key]) for score in baseline.scores if score.category == category]
+
+
+def common(baseline: Run, other: Run, category: str) -> list[Matched]:
+    """The pictures of a category that both runs scored or tried, with one label, in the baseline's order.
+
+    A run with several seeds counts with the mean over those that scored a picture, under seed 0.
+    """
+    ours, theirs = (_over_seeds(run, category) for run in (baseline, other))
+    both = [(score, theirs[path]) for path, score in ours.items() if path in theirs]
+    return [(first, second) for first, second in both if first.label == second.label]
+
+
+def _over_seeds(run: Run, category: str) -> dict[str, Score]:
+    """The score of each picture of a category by its path: the mean of those of all seeds; None where no seed has one."""
+    by_path: dict[str, list[Score]] = {}
+    for score in (score for score in run.scores if score.category == category):
+        by_path.setdefault(score.path, []).append(score)
+    means = {}
+    for path, some in by_path.items():
+        values = [score.score for score in some if score.score is not None]
+        means[path] = replace(some[0], score=math.fsum(values) / len(values) if values else None, seed=0)
+    return means
 
 
 def different_pictures(baseline: Run, other: Run) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.datasets import Dataset, Item
 from winspect.errors import ReferencesError, SettingsError
+from winspect.evaluation.confusion import confusion
 from winspect.evaluation.gallery import Gallery, Viewer, choose, make_gallery, read_maps, score_again
 from winspect.evaluation.published import matching_tables, remarks
 from winspect.evaluation.recipes import shots_in_words
@@ -18,9 +19,12 @@ from winspect.evaluation.shots import relative_name
 from winspect.methods.batch_method import BatchMethod
 from winspect.outputs.charts import curve_chart, histogram_chart
 from winspect.outputs.pages import write_page
+from winspect.methods.winclip.prompts import class_key
+from winspect.pictures.fingerprints import fingerprint
 from winspect.pictures.heatmaps import UNIT_RANGE
 
 if TYPE_CHECKING:
+    from winspect.calibration import Calibration
     from winspect.inspector.winclip import WinCLIP
 
 REPORT_FILE = "report.html"
@@ -53,6 +57,8 @@ def write_evaluation_report(
     parts: Mapping[str, Mapping[str, Any]],
     dataset: Dataset,
     model: WinCLIP | None,
+    *,
+    calibrations: Iterable[Calibration] = (),
 ) -> Path:
     """Write ``report.html`` into the folder of an evaluation: one file that needs nothing else.
 
@@ -63,6 +69,8 @@ def write_evaluation_report(
         parts: category -> what was kept of it for the first seed; see :func:`read_parts`.
         dataset: that was evaluated.
         model: that made the results. None to show no heat maps but those on disk.
+        calibrations: thresholds of classes, for the verdicts of their categories. One that was made with something else
+            is not used, and the page says why.
 
     Raises:
         SettingsError: the model is not the one that made the results.
@@ -71,7 +79,7 @@ def write_evaluation_report(
     if model is not None:
         _check_same_model(model, results)
     items = {relative_name(item.path, dataset.root): item for item in dataset.items}
-    source = _Source(folder, items, model, results)
+    source = _Source(folder, items, model, results, {class_key(each.class_name): each for each in calibrations})
     shots = shots_in_words(results)
     return write_page(
         folder / REPORT_FILE,
@@ -114,6 +122,20 @@ class _Source:
     items: Mapping[str, Item]
     model: WinCLIP | None
     results: Mapping[str, Any]
+    calibrations: Mapping[str, Calibration]
+
+    def calibration(self, category: str, references: Sequence[str]) -> tuple[Calibration | None, str | None]:
+        """The calibration of a category, if it is that of these scores; and why it is not."""
+        class_name = class_of(self.results, category)
+        calibration = self.calibrations.get(class_key(class_name))
+        if calibration is None or self.model is None:
+            return None, None
+        try:
+            samples = [fingerprint(self.items[path].path) for path in references if path in self.items]
+            calibration.check(self.model.identity().of_class(class_name, samples))
+        except SettingsError as error:
+            return None, str(error)
+        return calibration, None
 
     def viewer(self, category: str, references: Sequence[str], files: Mapping[Path, Path | None]) -> Viewer:
         """Raw maps where every picture has one, else the model."""
@@ -149,6 +171,7 @@ def _section(name: str, category: Mapping[str, Any], part: Mapping[str, Any], so
     """One category of the page. ``failures``: each picture once, whatever the seed, without this machine's path."""
     failed = {failure["path"]: failure["message"] for failure in category.get("failed") or ()}
     gallery, problem = source.gallery(name, part)
+    calibration, misfit = source.calibration(name, part["references"])
     return {
         "name": name,
         "category": category,
@@ -156,7 +179,9 @@ def _section(name: str, category: Mapping[str, Any], part: Mapping[str, Any], so
         "failures": [
             {"path": path, "message": message.partition(f"{path}: ")[2] or message} for path, message in failed.items()
         ],
-        "charts": [*(_curve(part, *curve) for curve in _CURVES), _histogram(part)],
+        "charts": _together([*(_curve(part, *curve) for curve in _CURVES), _histogram(part)]),
+        "confusion": confusion(part["rows"], calibration),
+        "calibration_problem": misfit,
         "gallery": gallery,
         "gallery_problem": problem,
     }
@@ -168,6 +193,16 @@ def _curve(part: Mapping[str, Any], curve: str, metric: str, title: str, options
     if figure is None or points is None:
         return {"title": title, "svg": None, "reason": part["reasons"].get(metric, _NO_REASON)}
     return {"svg": curve_chart(points, title=f"{title}, area {percent(figure)} %", **options)}
+
+
+def _together(charts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The charts, those that are missing for the same reason as one."""
+    missing: dict[str, list[str]] = {}
+    for chart in charts:
+        if chart["svg"] is None:
+            missing.setdefault(chart["reason"], []).append(chart["title"])
+    drawn = [chart for chart in charts if chart["svg"] is not None]
+    return [*drawn, *({"title": ", ".join(titles), "svg": None, "reason": why} for why, titles in missing.items())]
 
 
 def _histogram(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,14 @@ import logging
 import os
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+
+_LIBRARIES = ("ray", "torch", "onnxscript", "openvino", "nncf")
+"""Libraries whose notices are none of the user's business; torch.cuda's say why a GPU is not used."""
 
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
@@ -107,8 +111,15 @@ class LineFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: int) -> None:
-    """Send the log and the warnings of this process to stderr, a line each."""
+    """Send the log and the warnings of this process to stderr, a line each.
+
+    Above INFO, those of the libraries below stay out of it, but for errors: their reader cannot do anything about them.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    if level > logging.INFO:
+        for name in _LIBRARIES:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(?!\.cuda)(\.|$)")

@@ -17,6 +17,7 @@ from winspect._version import __version__
 from winspect.errors import WinspectError
 from winspect.service.http.api_v1 import add_v1
 from winspect.service.http.api_v2 import add_v2
+from winspect.service.http import docs
 from winspect.service.http.callers import Callers, read_keys
 from winspect.service.http.guard import Exchange, Guard
 from winspect.service.http.metrics import Metrics
@@ -57,7 +58,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
         version=__version__,
         description=_DESCRIPTION,
         lifespan=life,
-        docs_url=None,  # they fetch their scripts from elsewhere
+        docs_url=None,  # FastAPI's fetch their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
@@ -68,6 +69,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     add_v2(app, backend, settings, metrics)
     if settings.page:
         add_page(app)
+        docs.add_docs(app)
 
     @app.get("/metrics", include_in_schema=False)
     async def read_metrics() -> Response:
@@ -106,7 +108,7 @@ def _add_error_answers(app: FastAPI) -> None:
     async def framework(request: Request, error: Any) -> Response:
         allowed = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow")
         words = {
-            404: f"there is nothing at {request.scope['path'][:200]!r}; /openapi.json tells what there is",
+            404: f"there is nothing at {request.scope['path'][:200]!r}; /docs and /openapi.json tell what there is",
             405: f"{request.method} is not answered here" + (f"; need {allowed}" if allowed else ""),
         }
         message = words.get(error.status_code, str(error.detail))

@@ -1,0 +1,192 @@
+"""Answers of the service as frozen dataclasses. Entries that a later service adds are passed over."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from winspect.client.errors import ClientError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class RowError:
+    """Why a picture among several could not be used: name and message of the error."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class AnomalyMap:
+    """An anomaly map, of at most a megapixel.
+
+    Attributes:
+        shape: height and width. ``data``: float32, little-endian, row by row.
+        range: the values at which the colours of heat maps begin and are strongest.
+    """
+
+    shape: tuple[int, int]
+    data: bytes = field(repr=False)
+    range: tuple[float, float]
+
+    def array(self) -> np.ndarray:
+        """The map, float32 (height, width); more is more anomalous."""
+        import numpy as np
+
+        return np.frombuffer(self.data, "<f4").reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the service says of a picture.
+
+    Attributes:
+        path: the name that the picture was sent under. ``class_name``: what the part is called.
+        anomaly_score: more is more anomalous; None where there is an ``error``.
+        verdict: None without a threshold. ``threshold``: what the score was compared with.
+        p_value: small is anomalous; None without a calibration.
+        boxes: defects as x0, y0, x1, y1 in pixels, the last two exclusive; None where none were looked for.
+        warning: what is suspicious about the picture.
+        size: width and height in pixels. ``shots``: good samples it was compared with; 0 is zero-shot.
+        map, overlay_png: where they were asked for.
+    """
+
+    path: str
+    class_name: str
+    anomaly_score: float | None
+    verdict: Literal["normal", "anomalous"] | None
+    threshold: float | None
+    p_value: float | None
+    boxes: tuple[tuple[int, int, int, int], ...] | None
+    error: RowError | None
+    warning: str | None
+    size: tuple[int, int] | None
+    shots: int | None
+    map: AnomalyMap | None = None
+    overlay_png: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the calibration of a class stands.
+
+    Attributes:
+        state: ``none``; ``running`` (``done`` of ``total`` pictures); ``ready``; ``stale``, made with other good
+            samples or another model and not used; ``failed``. ``message`` says why of the last two.
+        max_false_alarms: the share of good pictures that may be flagged, 0 to 1.
+        threshold, pictures, date: of a calibration that is there.
+    """
+
+    state: Literal["none", "running", "ready", "stale", "failed"]
+    message: str | None
+    max_false_alarms: float | None
+    done: int
+    total: int
+    threshold: float | None
+    pictures: int | None
+    date: str | None
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """A class: ``shots`` good samples it is compared with, ``good_pictures`` stored to calibrate with."""
+
+    class_name: str
+    shots: int
+    good_pictures: int
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A good sample that the service keeps. ``size`` in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class References:
+    """The good samples of a class."""
+
+    class_name: str
+    references: tuple[Reference, ...]
+
+
+def rows_of(answer: Any) -> list[Row]:
+    """The rows of ``POST /v1/predict``."""
+    return [_row(entry) for entry in _entry(answer, "results")]
+
+
+def calibration_of(answer: Any) -> Calibration:
+    """The answer of ``/v1/calibrations``."""
+    return _made(Calibration, answer)
+
+
+def class_of(answer: Any) -> ClassInfo:
+    """A class."""
+    state = _entry(answer, "calibration")
+    return _made(ClassInfo, answer, calibration=None if state is None else calibration_of(state))
+
+
+def classes_of(answer: Any) -> list[ClassInfo]:
+    """The answer of ``GET /v1/classes``."""
+    return [class_of(entry) for entry in _entry(answer, "classes")]
+
+
+def references_of(answer: Any) -> References:
+    """The answer of ``GET /v1/references``."""
+    samples = tuple(_made(Reference, entry) for entry in _entry(answer, "references"))
+    return _made(References, answer, references=samples)
+
+
+def good_pictures_of(answer: Any) -> int:
+    """How many good pictures a class has."""
+    return int(_entry(answer, "good_pictures"))
+
+
+def document_of(answer: Any) -> dict[str, Any]:
+    """An answer that stays JSON."""
+    if not isinstance(answer, dict):
+        raise ClientError(f"got an answer of the kind {type(answer).__name__}, need an object: is this winspect's service?")
+    return answer
+
+
+def _row(entry: Any) -> Row:
+    row = document_of(entry)
+    boxes, error, heat, overlay = (row.get(name) for name in ("boxes", "error", "map", "overlay_png"))
+    return _made(
+        Row,
+        row,
+        boxes=None if boxes is None else tuple(tuple(box) for box in boxes),
+        error=None if error is None else _made(RowError, error),
+        size=None if row.get("size") is None else tuple(row["size"]),
+        map=None if heat is None else _map(heat),
+        overlay_png=None if overlay is None else base64.b64decode(overlay),
+    )
+
+
+def _map(entry: Mapping[str, Any]) -> AnomalyMap:
+    height, width = _entry(entry, "shape")
+    low, high = _entry(entry, "range")
+    return AnomalyMap((height, width), base64.b64decode(_entry(entry, "data")), (low, high))
+
+
+def _made(kind: type[Made], answer: Any, **read: Any) -> Made:
+    """A dataclass from the entries of its names, but for those that were read already."""
+    names = [name.name for name in fields(kind) if name.name not in read]  # type: ignore[arg-type]
+    return kind(**read, **{name: _entry(answer, "class" if name == "class_name" else name) for name in names})
+
+
+def _entry(answer: Any, name: str) -> Any:
+    if name not in document_of(answer):
+        raise ClientError(f"got an answer without {name!r}: is this winspect's service, of this release or a later one?")
+    return answer[name]

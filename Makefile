@@ -2,11 +2,13 @@
 VENV ?= .venv
 PYTHON ?= python3
 OLDEST_OPEN_CLIP ?= 2.24.0
+# What release-check installs: with less than this it leaves the demo out.
+EXTRAS ?= full,demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 OLDEST := $(VENV)/open_clip-$(OLDEST_OPEN_CLIP)
 
-.PHONY: demo test lint types unit oldest audit clean
+.PHONY: demo test lint types unit oldest audit release-check sbom man clean
 
 demo: $(VENV)/.demo
 	$(BIN)/winspect demo --out runs/demo
@@ -35,6 +37,23 @@ oldest: $(OLDEST)/.done
 # Known vulnerabilities of what is installed, asked of a service on the internet; where there is none, it says so.
 audit: $(VENV)/.test $(VENV)/audit/bin/pip-audit
 	$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+# A release as its users get it: built, checked, installed into an empty environment, its demo run there.
+release-check: $(VENV)/release/bin/twine
+	.ci/release-check $(VENV)/release/bin $(EXTRAS)
+
+# The software bill of materials of the environment that the tests run in.
+sbom: $(VENV)/.test $(VENV)/release/bin/twine
+	mkdir -p build
+	$(VENV)/release/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
+
+man: $(VENV)/.test
+	mkdir -p build
+	$(BIN)/python -m winspect.cli.manual > build/winspect.1
+
+$(VENV)/release/bin/twine: $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip --disable-pip-version-check -q install build twine check-wheel-contents cyclonedx-bom
 
 $(VENV)/audit/bin/pip-audit: $(VENV)/bin/python
 	$(BIN)/python -m venv $(VENV)/audit

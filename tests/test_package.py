@@ -88,7 +88,7 @@ def test_the_version_is_everywhere_the_same(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"winspect {winspect.__version__}\n"
-    assert re.fullmatch(r"\d+\.\d+\.\d+(\.?[a-z]+\d+)?", winspect.__version__)
+    assert re.fullmatch(r"\d+(\.\d+)+(\.?[a-z]+\d+)?", winspect.__version__)
 
 
 def test_every_verb_has_help(capsys):

@@ -177,7 +177,9 @@ def test_the_manual_has_every_verb_and_option():
         for action in verb._actions:
             for option in action.option_strings:
                 assert option.replace("-", "\\-") in page
-    assert not [line for line in page.splitlines() if line.startswith(("'", ".")) and not re.match(r"\.[A-Z]|\.nf|\.fi", line)]
+    assert not [
+        line for line in page.splitlines() if line.startswith(("'", ".")) and not re.match(r"\.[A-Z]|\.nf|\.fi", line)
+    ]
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")

@@ -10,6 +10,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import numpy as np
@@ -19,9 +20,18 @@ from PIL import Image
 from tests.service.asking import Service, encoded, picture, settings
 from tests.service.fake_backend import FakeBackend
 from tests.service.live import Live
-from winspect.client import AsyncClient, Client, ClientError, NoAnswerError, RefusedError, Retries, Row
+from winspect.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    NoAnswerError,
+    RefusedError,
+    Retries,
+    Row,
+    asynchronous,
+    synchronous,
+)
 from winspect.client import answers as client_answers
-from winspect.client import asynchronous, synchronous
 from winspect.errors import PictureError, SettingsError
 from winspect.service.contract import Overloaded
 from winspect.service.http import models
@@ -204,7 +214,7 @@ def test_calibrate_waits_for_the_threshold():
     [
         (lambda client: client.predict(b"no picture"), 422, "PictureError"),
         (lambda client: client.predict(GREY, threshold="high"), 422, "BadValue"),
-        (lambda client: client.references("nothing"), 404, "UnknownClass"),
+        (lambda client: client.calibration_document("nothing"), 404, "UnknownClass"),
         (lambda client: client.predict(GREY, "../etc"), 422, "ClassNameError"),
     ],
 )
@@ -256,12 +266,12 @@ def test_bad_arguments(tmp_path):
 
 def test_something_else_that_answers():
     for response in (httpx.Response(200, text="<html>"), httpx.Response(200, json=[]), httpx.Response(200, json={})):
-        with Client(transport=httpx.MockTransport(lambda _, response=response: response)) as client:
-            with pytest.raises(ClientError, match="is this winspect's service"):
-                client.classes()
-    with Client(transport=httpx.MockTransport(lambda _: httpx.Response(502, text="bad gateway"))) as client:
-        with pytest.raises(RefusedError, match="502: bad gateway"):
+        client = Client(transport=httpx.MockTransport(lambda _, response=response: response))
+        with client, pytest.raises(ClientError, match="is this winspect's service"):
             client.classes()
+    client = Client(transport=httpx.MockTransport(lambda _: httpx.Response(502, text="bad gateway")))
+    with client, pytest.raises(RefusedError, match="502: bad gateway"):
+        client.classes()
 
 
 # -- on a socket
@@ -274,7 +284,9 @@ def test_the_synchronous_client_on_a_socket(live):
         assert [round(row.anomaly_score * 255) for row in rows] == [50, 150]
         assert client.is_live() and client.server()["name"] == "winspect"
         answers = []
-        threads = [threading.Thread(target=lambda: answers.append(client.predict(GREY).anomaly_score)) for _ in range(4)]
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.predict(GREY).anomaly_score)) for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -306,8 +318,8 @@ def test_a_certificate_that_is_not_trusted_is_no_answer(tmp_path):
 class Busy(BaseHTTPRequestHandler):
     """Answers what ``script`` says next: a status and its Retry-After, or None for a connection that breaks."""
 
-    script: list = []
-    asked: list = []
+    script: ClassVar[list] = []
+    asked: ClassVar[list] = []
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
@@ -328,7 +340,7 @@ class Busy(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    do_POST = do_DELETE = do_GET
+    do_POST = do_DELETE = do_GET  # noqa: N815 (their names)
 
     def log_message(self, *_):
         pass

@@ -57,7 +57,7 @@ def test_every_endpoint_field_and_schema_is_on_the_page(service):
             assert page.words.count(f"{method.upper()} {path}") >= 2  # in the list, and above its fields
             for each in operation.get("parameters", ()):
                 assert each["name"] in page.words
-    assert count > 20
+    assert count >= 20
     for name, schema in document["components"]["schemas"].items():
         assert page.ids.count(name) == 1
         for field, each in schema.get("properties", {}).items():

@@ -63,7 +63,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Each verb with its parser, those of a verb behind it (``weights``, then ``weights pull``), in the help's order."""
+    """Each verb with its parser, in the help's order; those of a verb follow it: ``weights``, ``weights pull``."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, verb in action.choices.items():

@@ -149,7 +149,7 @@ def _runs(args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, tup
 
 
 def _model(args: argparse.Namespace, calibrations: Sequence[Calibration]) -> AbstractContextManager[Any]:
-    """The model that the options describe: in this process, or on a cluster. Calibrations fill in what they leave open."""
+    """The model of the options, here or on a cluster; calibrations fill in what they leave open."""
     options = model_options(args, calibrations=calibrations)
     if args.address is None:
         from winspect.inspector.winclip import WinCLIP

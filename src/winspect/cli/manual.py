@@ -1,4 +1,4 @@
-"""The manual page, from the parser: ``python -m winspect.cli.manual > winspect.1``. Verbs and options are never listed twice."""
+"""The manual page, made from the parser: ``python -m winspect.cli.manual > winspect.1``."""
 
 from __future__ import annotations
 

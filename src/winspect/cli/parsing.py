@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
     _words: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; no words at all get a guide, and what is not known is an error of the verb, which knows its options."""
+        """Parse; no words at all get a guide, and what is unknown is an error of the verb, not of the program."""
         self._words = list(sys.argv[1:] if args is None else args)
         if not self._words and " " not in self.prog:
             self.exit(2, f"{GUIDE}\n")
@@ -58,9 +58,10 @@ class Parser(argparse.ArgumentParser):
     def _option_hints(self) -> Iterator[str]:
         known = [name for name in self._option_string_actions if name.startswith("--")]
         for name in dict.fromkeys(_option_names(self._words)):
-            if name not in self._option_string_actions and not any(each.startswith(name) for each in known):
-                if close := closest(f"--{name.lstrip('-').replace('_', '-')}", known):
-                    yield f"did you mean {close}?"
+            is_known = name in self._option_string_actions or any(each.startswith(name) for each in known)
+            close = None if is_known else closest(f"--{name.lstrip('-').replace('_', '-')}", known)
+            if close is not None:
+                yield f"did you mean {close}?"
 
     def _greedy_hints(self, message: str) -> Iterator[str]:
         """An option with several values has taken the positional argument that is missing."""
@@ -72,12 +73,11 @@ class Parser(argparse.ArgumentParser):
             return
         place, count = taken
         option, values = self._words[place], self._words[place + 1 : place + 1 + count]
-        if count == 1:
-            yield f"{option} takes every name that follows it, here {values[0]}; name {positional} before it"
-            return
-        rest = [*self._words[: place + count], *self._words[place + count + 1 :]]
-        command = f"{self.prog} {shlex.join([values[-1], *rest])}"
-        yield f"{option} takes every name that follows it, here {', '.join(values)}; name {positional} before it: {command}"
+        hint = f"{option} takes every name that follows it, here {', '.join(values)}; name {positional} before it"
+        if count > 1:
+            rest = [*self._words[: place + count], *self._words[place + count + 1 :]]
+            hint += f": {self.prog} {shlex.join([values[-1], *rest])}"
+        yield hint
 
     def _last_greedy(self) -> tuple[int, int] | None:
         """Place of the last option that takes several values and has some, and how many it has taken."""

@@ -147,7 +147,7 @@ def print_comparison(comparison: Comparison) -> None:
     for remark in comparison.remarks:
         show(f"note: {remark}")
     if comparison.tolerance is None:
-        show("side by side, not judged: the runs were made differently; --tolerance makes this a gate, which refuses that")
+        show("side by side, not judged: the runs were made differently; a gate (--tolerance) refuses that")
         return
     verdict = "every category is within" if comparison.within else "NOT every category is within"
     show(f"{verdict} {comparison.tolerance:g}")

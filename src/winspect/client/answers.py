@@ -60,15 +60,15 @@ class Row:
 
     path: str
     class_name: str
-    anomaly_score: float | None
-    verdict: Literal["normal", "anomalous"] | None
-    threshold: float | None
-    p_value: float | None
-    boxes: tuple[tuple[int, int, int, int], ...] | None
-    error: RowError | None
-    warning: str | None
-    size: tuple[int, int] | None
-    shots: int | None
+    anomaly_score: float | None = None
+    verdict: Literal["normal", "anomalous"] | None = None
+    threshold: float | None = None
+    p_value: float | None = None
+    boxes: tuple[tuple[int, int, int, int], ...] | None = None
+    error: RowError | None = None
+    warning: str | None = None
+    size: tuple[int, int] | None = None
+    shots: int | None = None
     map: AnomalyMap | None = None
     overlay_png: bytes | None = field(default=None, repr=False)
 
@@ -156,7 +156,9 @@ def good_pictures_of(answer: Any) -> int:
 def document_of(answer: Any) -> dict[str, Any]:
     """An answer that stays JSON."""
     if not isinstance(answer, dict):
-        raise ClientError(f"got an answer of the kind {type(answer).__name__}, need an object: is this winspect's service?")
+        raise ClientError(
+            f"got an answer of the kind {type(answer).__name__}, need an object: is this winspect's service?"
+        )
     return answer
 
 
@@ -188,5 +190,7 @@ def _made(kind: type[Made], answer: Any, **read: Any) -> Made:
 
 def _entry(answer: Any, name: str) -> Any:
     if name not in document_of(answer):
-        raise ClientError(f"got an answer without {name!r}: is this winspect's service, of this release or a later one?")
+        raise ClientError(
+            f"got an answer without {name!r}: is this winspect's service, of this release or a later one?"
+        )
     return answer[name]

@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 
 
 class AsyncClient:
-    """Asks a service; use it in an async with-block, or call :meth:`close`. Arguments and errors are those of :class:`Client`.
+    """Asks a service; use it in an async with-block, or call :meth:`close`. See :class:`Client`.
 
     Raises:
         SettingsError: a value that cannot be used.
@@ -45,7 +45,9 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -81,7 +83,9 @@ class AsyncClient:
         """The good samples of a class."""
         return await self._do(requests.references(class_name))
 
-    async def delete_references(self, class_name: str, *, name: str | None = None, sha256: str | None = None) -> ClassInfo:
+    async def delete_references(
+        self, class_name: str, *, name: str | None = None, sha256: str | None = None
+    ) -> ClassInfo:
         """Forget the good samples of a class, or the one of a name or hash."""
         return await self._do(requests.delete_references(class_name, name, sha256))
 

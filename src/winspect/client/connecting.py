@@ -52,7 +52,9 @@ def read(request: Request[Found], response: httpx.Response) -> Found:
     try:
         answer = response.json()
     except ValueError as error:
-        raise ClientError(f"{response.url}: got {response.text[:80]!r}, need JSON: is this winspect's service?") from error
+        raise ClientError(
+            f"{response.url}: got {response.text[:80]!r}, need JSON: is this winspect's service?"
+        ) from error
     return request.read(answer)
 
 

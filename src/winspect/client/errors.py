@@ -23,10 +23,10 @@ class RefusedError(ClientError):
 
     Attributes:
         status: of HTTP, as 422 for a picture that cannot be used.
-        kind: the error's name, as ``PictureError``; empty where the answer has none.
+        kind: the error's name, as ``PictureError``; empty where the answer has none. ``message``: the service's.
         retry_after_s: when to ask again, for 429 and 503; None where the answer does not say.
     """
 
     def __init__(self, message: str, *, status: int, kind: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(f"{status} {kind}: {message}" if kind else f"{status}: {message}")
-        self.status, self.kind, self.retry_after_s = status, kind, retry_after_s
+        self.status, self.kind, self.message, self.retry_after_s = status, kind, message, retry_after_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,7 +49,9 @@ class Request(Generic[Found]):
         return {"params": dict(self.params), **(form if self.method == "POST" else {})}
 
 
-def predict(pictures: Iterable[Picture], class_name: str | None, options: Mapping[str, Any]) -> Request[list[answers.Row]]:
+def predict(
+    pictures: Iterable[Picture], class_name: str | None, options: Mapping[str, Any]
+) -> Request[list[answers.Row]]:
     """``POST /v1/predict``."""
     return Request("POST", "/v1/predict", answers.rows_of, fields=_fields(class_name, options), files=_files(pictures))
 
@@ -129,10 +130,8 @@ def one_row(group: Sequence[Picture], class_name: str | None, error: RefusedErro
     """
     if len(group) > 1 or error.kind not in ("PictureError", "DemandingPictureError"):
         raise error
-    absent = {name.name: None for name in dataclasses.fields(answers.Row)}
-    reason = answers.RowError(error.kind, str(error))
-    path = _file(group[0], 1)[0]
-    return [answers.Row(**{**absent, "path": path, "class_name": class_name or "object", "error": reason})]
+    reason = answers.RowError(error.kind, error.message)
+    return [answers.Row(_file(group[0], 1)[0], class_name or "object", error=reason)]
 
 
 def in_groups(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:

@@ -133,8 +133,9 @@ def compare_runs(baseline: Run, other: Run, *, tolerance: float = 0.01) -> Compa
         SettingsError: the tolerance is out of range.
         UsageError: the runs differ in data, recipe, shots or references (says which), or have no figure in common.
     """
-    if found := made_differently(baseline, other):
-        raise UsageError(f"{baseline.path} and {other.path} cannot be compared: different {'; different '.join(found)}")
+    if different := made_differently(baseline, other):
+        words = "; different ".join(different)
+        raise UsageError(f"{baseline.path} and {other.path} cannot be compared: different {words}")
     ours, theirs = baseline.results["categories"], other.results["categories"]
     runs = {"baseline": baseline, "other": other}
     both = {name: matched(baseline, other, name) for name in ours}

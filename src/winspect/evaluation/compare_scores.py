@@ -60,7 +60,7 @@ def common(baseline: Run, other: Run, category: str) -> list[Matched]:
 
 
 def _over_seeds(run: Run, category: str) -> dict[str, Score]:
-    """The score of each picture of a category by its path: the mean of those of all seeds; None where no seed has one."""
+    """The score of each picture of a category by its path: the mean over seeds; None where no seed has one."""
     by_path: dict[str, list[Score]] = {}
     for score in (score for score in run.scores if score.category == category):
         by_path.setdefault(score.path, []).append(score)

@@ -17,9 +17,9 @@ from winspect.evaluation.results import METRICS, TITLES, class_of, percent
 from winspect.evaluation.run import read_part
 from winspect.evaluation.shots import relative_name
 from winspect.methods.batch_method import BatchMethod
+from winspect.methods.winclip.prompts import class_key
 from winspect.outputs.charts import curve_chart, histogram_chart
 from winspect.outputs.pages import write_page
-from winspect.methods.winclip.prompts import class_key
 from winspect.pictures.fingerprints import fingerprint
 from winspect.pictures.heatmaps import UNIT_RANGE
 
@@ -126,9 +126,11 @@ class _Source:
 
     def calibration(self, category: str, references: Sequence[str]) -> tuple[Calibration | None, str | None]:
         """The calibration of a category, if it is that of these scores; and why it is not."""
+        if not self.calibrations or self.model is None:
+            return None, None
         class_name = class_of(self.results, category)
         calibration = self.calibrations.get(class_key(class_name))
-        if calibration is None or self.model is None:
+        if calibration is None:
             return None, None
         try:
             samples = [fingerprint(self.items[path].path) for path in references if path in self.items]

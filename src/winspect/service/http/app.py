@@ -15,9 +15,9 @@ from starlette.routing import Match
 
 from winspect._version import __version__
 from winspect.errors import WinspectError
+from winspect.service.http import docs
 from winspect.service.http.api_v1 import add_v1
 from winspect.service.http.api_v2 import add_v2
-from winspect.service.http import docs
 from winspect.service.http.callers import Callers, read_keys
 from winspect.service.http.guard import Exchange, Guard
 from winspect.service.http.metrics import Metrics

@@ -20,8 +20,8 @@ from winspect.service.http.refusals import Refused
 from winspect.system.opening import read_text
 
 OPEN_PATHS = ("/", "/docs", "/v2/health/live", "/v2/health/ready")
-"""Answered without a key: health, which probes ask for; the page, which holds nothing and asks for a key itself; and the
-description of the API, which is the same for every service."""
+"""Answered without a key: health, which probes ask for; the page, which holds nothing and asks for a key itself; and
+the description of the API, which is the same for every service."""
 OPEN_FOLDER = "/page/"
 
 SHORTEST_KEY = 16

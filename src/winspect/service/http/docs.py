@@ -1,4 +1,4 @@
-"""The page ``/docs``: the OpenAPI document as people read it. Made here, without a script; nothing comes from elsewhere."""
+"""The page ``/docs``: the OpenAPI document as people read it. No script, and nothing comes from elsewhere."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ h1 { margin-bottom: 0; } h2 { border-top: 2px solid #1c2430; padding-top: .6rem;
 h3 { font: 600 1.05rem/1.4 ui-monospace, monospace; margin: 1.8rem 0 .2rem; overflow-wrap: anywhere; }
 b.method { display: inline-block; min-width: 4.2rem; color: #174f86; }
 table { border-collapse: collapse; width: 100%; margin: .4rem 0 1rem; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #dde2e8; overflow-wrap: anywhere; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #dde2e8; }
+td { overflow-wrap: anywhere; }
 th { color: #5b6675; font-weight: 400; } code { font: .93em ui-monospace, monospace; } p { margin: .3rem 0; }
 nav { columns: 2; } a { color: #174f86; } .soft { color: #5b6675; }
 @media (max-width: 600px) { nav { columns: 1; } td:nth-child(2) { white-space: normal; } }
 """
 _HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; "
+    f"style-src 'sha256-{_HASH}'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
@@ -58,7 +60,7 @@ def _body(document: Mapping[str, Any]) -> Iterator[str]:
     info = document["info"]
     yield f"<h1>{escape(info['title'])}: API</h1><p>{_text(info.get('description', ''))}</p>"
     yield '<p class="soft">For programs: <a href="/openapi.json">/openapi.json</a>. '
-    yield "With API keys each request has <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p><nav>"
+    yield "With API keys: <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p><nav>"
     groups: dict[str, list[str]] = {}
     for number, (path, method, operation) in enumerate(_operations(document)):
         heading = f'<b class="method">{method.upper()}</b> {escape(path)}'
@@ -115,7 +117,8 @@ def _table(rows: list[Any]) -> Iterator[str]:
         yield "<table>"
         for name, kind, description, is_required in rows:
             mark = " <b>needed</b>" if is_required else ""
-            yield f"<tr><td><code>{escape(str(name))}</code>{mark}</td><td>{kind}</td><td>{_text(description)}</td></tr>"
+            first = f"<code>{escape(str(name))}</code>{mark}"
+            yield f"<tr><td>{first}</td><td>{kind}</td><td>{_text(description)}</td></tr>"
         yield "</table>"
 
 

@@ -52,7 +52,7 @@ def test_settings_of_winclips_recipes(column, name):
 
 def test_every_recipe_has_a_row():
     table = PAGE.split("## What each needs and gives")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE)) == METHODS.keys()
+    assert set(re.findall(r"^\| `([\w+]+)`", table, flags=re.MULTILINE)) == METHODS.keys()
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\$ (.*)$", PAGE + WEIGHTS, flags=re.MULTILINE))

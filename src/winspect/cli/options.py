@@ -48,7 +48,7 @@ _MODEL = {
     "--weights": _option("TAG|FILE", "a pretrained tag, or a .pt, .bin or .safetensors file"),
     "--bundle": _option("DIR", "an edge bundle of `winspect export`, in place of --model and all else in this group"),
     "--recipe": _option(
-        "paper|tiles|log|fused|memory|subspace|mutual",
+        "paper|tiles|log|fused|memory|subspace|mutual|paper+memory",
         "how scores are made (default: the model's own); docs/methods.md",
     ),
     "--set": _option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,11 +92,13 @@ class PictureScores:
         score: of the picture.
         tile_maps: float32 (tiles, rows, columns), on the patch grid or finer; None where they were not asked for.
         upsampling: how maps are brought to the tiles' sizes.
+        parts: scores that were combined, by the recipe of each in its own range; empty where there is but one.
     """
 
     score: float
     tile_maps: np.ndarray | None
     upsampling: Upsampling = BILINEAR
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Method(ABC):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from winspect.errors import SettingsError
+from winspect.methods.combined import PaperAndMemory
 from winspect.methods.fused.method import Fused
 from winspect.methods.memory import Memory
 from winspect.methods.method import Method
@@ -36,6 +37,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "memory": Memory,
     "subspace": Subspace,
     "mutual": Mutual,
+    "paper+memory": PaperAndMemory,
 }
 """Name to constructor, whose keywords are the settings. A program may add its own before it makes or loads a model."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -61,12 +61,14 @@ class Result:
         upsampling: how tile maps become ``anomaly_map``.
         heat_range: values of maps at which colour starts and is strongest, where the batch says it; None where what is
             usual is known otherwise, from good samples or a calibration, or not at all.
+        parts: scores that were combined into it, by recipe, each in its own range; empty for most recipes.
     """
 
     path: str
     category_name: str
     anomaly_score: float | None = None
     tile_maps: np.ndarray | None = field(default=None, repr=False)
+    parts: Mapping[str, float] = field(default_factory=dict, repr=False)
     tile_boxes: tuple[tuple[int, int, int, int], ...] = field(default=(), repr=False)
     size_wh: tuple[int, int] | None = None
     picture_rgb: np.ndarray | None = field(default=None, repr=False)
@@ -178,6 +180,7 @@ def result_of(item: Prepared, category_name: str, scores: PictureScores, precisi
         picture_rgb=item.rgb,
         warning=item.warning,
         upsampling=scores.upsampling,
+        parts=scores.parts,
     )
 
 

@@ -38,7 +38,7 @@ COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "err
 
 
 def row_of(judgement: Judgement, *, map_file: str | None = None) -> dict[str, Any]:
-    """A judgement as a row; ``p_value`` is there where a calibration was asked.
+    """A judgement as a row; ``p_value`` is there where a calibration was asked, ``parts`` where scores were combined.
 
     Args:
         map_file: of the heat map or the raw map, as rows name it.
@@ -55,6 +55,7 @@ def row_of(judgement: Judgement, *, map_file: str | None = None) -> dict[str, An
         "error": None if result.error is None else error_entry(result.error),
         "warning": result.warning,
         **({"p_value": judgement.p_value} if judgement.is_calibrated else {}),
+        **({"parts": dict(result.parts)} if result.parts else {}),
     }
 
 

@@ -174,6 +174,9 @@ class Row(Answer):
     )
     error: ErrorBody | None
     warning: str | None = Field(description="What is suspicious about the picture: damaged, black, ...")
+    parts: dict[str, float] | None = Field(
+        default=None, description="Scores that were combined into `anomaly_score`, by recipe; null for most recipes."
+    )
     size: list[int] | None = Field(description="Width and height, pixels.")
     shots: int | None = Field(description="Good samples it was compared with; 0 is zero-shot.")
     map: MapAnswer | None = Field(description="The anomaly map, when asked for.")

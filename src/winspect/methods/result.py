@@ -61,14 +61,13 @@ class Result:
         upsampling: how tile maps become ``anomaly_map``.
         heat_range: values of maps at which colour starts and is strongest, where the batch says it; None where what is
             usual is known otherwise, from good samples or a calibration, or not at all.
-        parts: scores that were combined into it, by recipe, each in its own range; empty for most recipes.
+        parts: scores that were combined into ``anomaly_score``, by recipe, each in its own range; empty for most recipes.
     """
 
     path: str
     category_name: str
     anomaly_score: float | None = None
     tile_maps: np.ndarray | None = field(default=None, repr=False)
-    parts: Mapping[str, float] = field(default_factory=dict, repr=False)
     tile_boxes: tuple[tuple[int, int, int, int], ...] = field(default=(), repr=False)
     size_wh: tuple[int, int] | None = None
     picture_rgb: np.ndarray | None = field(default=None, repr=False)
@@ -76,6 +75,7 @@ class Result:
     warning: str | None = None
     upsampling: Upsampling = field(default=BILINEAR, repr=False)
     heat_range: tuple[float, float] | None = field(default=None, repr=False)
+    parts: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):

@@ -451,6 +451,7 @@ def test_other_shots_are_put_side_by_side_where_no_gate_is_asked_for(cli, run_fo
     assert done.code == 0
     assert "note: different shots (0 and 4)" in done.out and "side by side, not judged" in done.out
     assert "is within" not in done.out and "worst" not in done.out
+    assert "recipe paper, zero-shot)" in done.out and "recipe paper, 4-shot)" in done.out
     answer = json.loads(cli("compare", run_folder, tmp_path, "--json").out)
     assert (answer["within"], answer["tolerance"]) == (None, None)
 

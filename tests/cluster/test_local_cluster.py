@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from winspect.cluster.cluster import private_token, started_closed
+from winspect.cluster.cluster import private_token, started_closed, without_notice
 from winspect.errors import ClusterError
 
 SOURCES = str(Path(__file__).parents[2] / "src")
@@ -88,6 +88,7 @@ def test_it_lets_nobody_in_and_leaves_the_environment_as_it_was(tmp_path):
             [sys.executable, "-W", "ignore", "-c", OPENED], env=env, capture_output=True, text=True, check=False
         )
     assert ran.returncode == 0, ran.stderr
+    assert "RAY_BACKEND_LOG_LEVEL" not in ran.stderr
     task, mode, places, told, mode_afterwards, token_is_left = json.loads(ran.stdout.splitlines()[-1])
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
     assert (task, mode) == ("done", "token")
@@ -111,3 +112,15 @@ def test_a_release_that_reads_tokens_otherwise_is_not_started_open(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray._raylet", None)
     with pytest.raises(ClusterError, match="would be open to others"), private_token():
         pytest.fail("started")
+
+
+def test_the_notice_of_rays_core_stays_off_stderr_and_nothing_else(capfd):
+    """Its core writes to the file descriptor, beside Python's stderr."""
+    with pytest.raises(ZeroDivisionError), without_notice():
+        os.write(
+            2, b"[2026-11-28 04:49:00,128 I 1 1] logging.cc:303: Set ray log level from RAY_BACKEND_LOG_LEVEL to 3\n"
+        )
+        os.write(2, b"another\n")
+        raise ZeroDivisionError
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "another\nafterwards\n"

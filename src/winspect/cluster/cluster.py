@@ -6,6 +6,8 @@ import os
 import secrets
 import signal
 import socket
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -96,7 +98,8 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
         options["include_dashboard"] = dashboard
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with nullcontext() if address else started_closed(dashboard=dashboard):
+        closed = nullcontext() if address else started_closed(dashboard=dashboard)
+        with closed, nullcontext() if verbose else without_notice():
             return ray.init(address=address or "local", **options)
     except ClusterError:
         raise
@@ -106,6 +109,28 @@ def _init(address: str | None, dashboard: bool, verbose: bool) -> Any:
         # Ray takes this signal for itself, and ends the process; a polite kill is the caller's, as Ctrl-C is.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def without_notice() -> Iterator[None]:
+    """Keep off stderr what Ray's core prints whatever its level: that it has read the level from the environment.
+
+    All else that comes meanwhile is printed at the end of the block.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            kept.seek(0)
+            for line in kept:
+                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(2, line)
 
 
 def _refusal(address: str | None, error: Exception) -> str:

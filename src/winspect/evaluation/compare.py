@@ -18,6 +18,7 @@ from winspect.evaluation.compare_scores import (
     matched,
 )
 from winspect.evaluation.published import Table, different_conditions, entry_for, remarks
+from winspect.evaluation.recipes import shots_in_words
 from winspect.evaluation.results import METRICS, Run
 from winspect.methods.identity import brief, differences
 
@@ -182,7 +183,7 @@ def side_by_side(baseline: Run, other: Run) -> Comparison:
     return Comparison(
         str(baseline.path),
         str(other.path),
-        (_how(baseline), _how(other)),
+        (_how_in_full(baseline), _how_in_full(other)),
         None,
         categories,
         _pairs(baseline.results["mean"], other.results["mean"]) if is_whole else {},
@@ -234,6 +235,10 @@ def compare_published(run: Run, table: Table, *, tolerance: float = 0.01) -> Com
 
 def _how(run: Run) -> str:
     return "{model}, {engine} {precision} on {device}".format_map(run.results)
+
+
+def _how_in_full(run: Run) -> str:
+    return f"{_how(run)}, recipe {run.results['recipe']}, {shots_in_words(run.results)}"
 
 
 def _pairs(

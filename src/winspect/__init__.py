@@ -21,6 +21,8 @@ from winspect.system.reporting import turn_off_reporting
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
+    from winspect.inspector.prediction import Prediction
+    from winspect.inspector.results import Results
     from winspect.inspector.winclip import WinCLIP
     from winspect.methods.result import ConstantMapWarning, Result
     from winspect.methods.winclip.prompts import PromptEnsemble
@@ -31,9 +33,11 @@ __all__ = [
     "Calibration",
     "ConstantMapWarning",
     "PictureError",
+    "Prediction",
     "PromptEnsemble",
     "Recipe",
     "Result",
+    "Results",
     "WinCLIP",
     "WinspectError",
     "__version__",
@@ -45,10 +49,12 @@ turn_off_reporting()
 _LAZY = {
     "Calibration": "calibration",
     "ConstantMapWarning": "methods.result",
+    "Prediction": "inspector.prediction",
     "PromptEnsemble": "methods.winclip.prompts",
     "RECIPES": "methods.winclip.recipes",
     "Recipe": "methods.winclip.recipes",
     "Result": "methods.result",
+    "Results": "inspector.results",
     "WinCLIP": "inspector.winclip",
 }
 

@@ -116,14 +116,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace) -> Any:
     """What is watched: a folder or a video file (Path), a URL (str), a device (int)."""
-    from winspect.watch.camera import camera_source, need_opencv
+    from winspect.pictures.video import need_opencv
+    from winspect.watch.camera import JOB, camera_source
     from winspect.watch.events import need_watchfiles
 
     if os.path.isdir(args.source):
         need_watchfiles()
         return Path(args.source)
     source = camera_source(args.source)
-    need_opencv()
+    need_opencv(JOB)
     return source
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from winspect.calibration import Calibration
-from winspect.errors import PictureError, SettingsError
+from winspect.calibration import Calibration, DecisionRule
+from winspect.calibration.judgement import check_threshold
+from winspect.errors import SettingsError
 from winspect.inspector.batch import Compared, compare, results_of
 from winspect.inspector.calibrating import calibrate
-from winspect.inspector.classes import DEFAULT_CLASS, Classes, Picture
+from winspect.inspector.classes import DEFAULT_CLASS, Picture
+from winspect.inspector.prediction import Prediction, decision_rule
+from winspect.inspector.results import Results
+from winspect.inspector.scoring import Scoring
 from winspect.methods.batch_method import BatchMethod
-from winspect.methods.method import CutPicture, PictureScores, References
-from winspect.methods.result import Result, result_of, warn_if_constant
+from winspect.methods.result import Result
 from winspect.methods.winclip.prompts import class_key
+from winspect.pictures.decoding import read_rgb
 from winspect.pictures.fingerprints import Copies
-from winspect.pictures.given import picture_given, pictures_given
+from winspect.pictures.given import is_single, pictures_given
 from winspect.pictures.pool import Pace
 from winspect.pictures.suspicions import joined
-from winspect.pictures.tiles import Prepared, prepare
-from winspect.system.arrays import Array
+from winspect.pictures.tiles import prepare
 from winspect.system.terminal import progress_bar
 
 __all__ = ["DEFAULT_CLASS", "Picture", "Predictor"]
@@ -32,7 +36,7 @@ __all__ = ["DEFAULT_CLASS", "Picture", "Predictor"]
 _NONE = Copies(())
 
 
-class Predictor(Classes):
+class Predictor(Scoring):
     """Zero-shot and few-shot anomaly detection, whatever embeds the pictures.
 
     Attributes: those of :class:`~winspect.inspector.classes.Classes`.
@@ -46,19 +50,21 @@ class Predictor(Classes):
             f"{identity.precision} in {identity.engine} on {identity.device}{samples})"
         )
 
-    @property
-    def engine_name(self) -> str:
-        """What runs the image tower."""
-        return self.engine.name
-
-    @property
-    def precision(self) -> str:
-        """What the image tower runs in."""
-        return self.engine.precision
-
-    def calibrate(self, pictures: Iterable[Picture], category_name: str = DEFAULT_CLASS, **options: Any) -> Calibration:
-        """Thresholds from good pictures: see :func:`winspect.calibration.calibrate`, whose options these are."""
-        return calibrate(self, pictures, category_name, **options)
+    def calibrate(
+        self,
+        pictures: Iterable[Picture] | Picture,
+        category_name: str = DEFAULT_CLASS,
+        *,
+        max_false_alarms: float = 0.01,
+        held_out: Iterable[Picture] | Picture = (),
+        defective: Iterable[Picture] | Picture = (),
+        maps: bool = True,
+        progress: bool = False,
+        bgr: bool = False,
+    ) -> Calibration:
+        """Thresholds from good pictures: see :func:`winspect.inspector.calibrating.calibrate`."""
+        given: dict[str, Any] = {"held_out": held_out, "defective": defective, "maps": maps, "progress": progress}
+        return calibrate(self, pictures, category_name, max_false_alarms=max_false_alarms, bgr=bgr, **given)
 
     def prepare_engine(self, category_name: str = DEFAULT_CLASS, *, maps: bool = True) -> None:
         """Build what the engine needs for a class now instead of at its first picture; ``maps`` as in `predict_many`.
@@ -74,33 +80,69 @@ class Predictor(Classes):
 
     def predict(
         self,
-        picture: Picture,
+        source: Iterable[Picture] | Picture,
         category_name: str = DEFAULT_CLASS,
         *,
+        threshold: float | None = None,
+        calibration: Calibration | None = None,
+        pixel_threshold: float | None = None,
         keep_picture: bool = False,
         bgr: bool = False,
-    ) -> Result:
-        """Score one picture.
+    ) -> Any:
+        """Score a picture, or all pictures of a source, and hold the results.
 
         Args:
-            picture: a file, a Pillow image, an array (height, width[, 3]) or a torch tensor ([3, ]height, width) in RGB
-                order; or a pair (name, picture).
+            source: a picture: a file, a Pillow image, a file's bytes, an array (height, width[, 3]) or a torch tensor
+                ([3, ]height, width) in RGB order, uint8 or floating point from 0 to 1; or a pair (name, picture). Many
+                pictures: a folder, a glob, a text file (.txt) of paths, a video file, whose frames are scored, a stack
+                of arrays or tensors, or any iterable of pictures. Nothing is fetched: URLs are refused.
             category_name: what the part is called, as in ``"metal nut"``.
-            keep_picture: keep the decoded picture in the result.
+            threshold: scores from here on are anomalous; results then have a verdict, boxes and a mask.
+            calibration: decides instead, made by :meth:`calibrate` with this model and class.
+            pixel_threshold: a defect's region has a map value above it; see :meth:`Prediction.decide`.
+            keep_picture: keep the decoded pictures in the results. Without it, :meth:`Prediction.plot` reads a file
+                again and uses the caller's array, but cannot draw the frames of a video or a generator.
             bgr: the channels of an array or tensor are BGR, as OpenCV has them.
 
+        Returns:
+            Of a picture a :class:`Prediction`; of many :class:`Results`, a sequence of them, in order, also where the
+            folder holds a single picture. All are held, with their maps: :meth:`predict_many` takes any number.
+
         Raises:
-            PictureError: the picture cannot be used.
+            PictureError: the only picture cannot be used. Among many, it has a result with an ``error`` instead; so has
+                the end of a video that ends in mid-frame, behind the results of its whole frames.
             ClassNameError: the class name cannot be put into a prompt.
+            SourceError: no pictures there, a URL, or a list or video that cannot be read.
+            SettingsError: a threshold out of range, or a calibration made with something else.
         """
-        self._scorable(category_name, alone=True)  # refuses a name before the picture is read
-        picture = picture_given(picture, bgr=bgr)
-        item = prepare(picture, self.preprocess, self.cut, keep_rgb=keep_picture)
+        for name, value in (("threshold", threshold), ("pixel_threshold", pixel_threshold)):
+            check_threshold(value, self.method.score_range, name)
+        rule = decision_rule(threshold, calibration, pixel_threshold)
+        if calibration is not None:
+            calibration.check_model(self, category_name)
+        alone = is_single(source)
+        self._scorable(category_name, alone=alone)  # refuses a name before a picture is read
+        given = pictures_given(source, bgr=bgr)
+        kept: Iterable[Any] = given if isinstance(given, Sized) else repeat(None)
+        predict = self._predict_one if alone else self._predict_many
+        results = predict(given, category_name, keep_picture)
+        colours = rule.heat_range(lambda: self.good_levels(category_name), self.method.score_range)
+        held = (
+            Prediction.of(result, rule=rule, colours=colours, read_picture=self._reader(picture))
+            for result, picture in zip(results, kept, strict=False)
+        )
+        return next(held) if alone else Results(held, model=self.describe())
+
+    def _reader(self, picture: Picture | None) -> Callable[[], np.ndarray] | None:
+        return None if picture is None else partial(read_rgb, picture, bit_depth=self.bit_depth)
+
+    def _predict_one(self, given: Iterable[Picture], category_name: str, keep_pictures: bool) -> Iterator[Result]:
+        (picture,) = given
+        item = prepare(picture, self.preprocess, self.cut, keep_rgb=keep_pictures)
         (result,) = self.predict_prepared([item], category_name)
         if result.error is not None:
             raise result.error
-        (result,) = _with_warnings([result], deque([self._copies(category_name).warning(picture)]))
-        return result
+        return _with_warnings([result], deque([self._copies(category_name).warning(picture)]))
 
     def predict_many(
         self,
@@ -110,8 +152,8 @@ class Predictor(Classes):
         keep_pictures: bool = False,
         maps: bool = True,
         bgr: bool = False,
-    ) -> Iterator[Result]:
-        """Score any number of pictures, in order, in constant memory.
+    ) -> Iterator[Prediction]:
+        """Score any number of pictures, in order, in constant memory: an iterator of what :meth:`predict` holds.
 
         Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
         result with an ``error``; the others go on. Of a source that makes wait, such as a generator of a camera's
@@ -120,7 +162,7 @@ class Predictor(Classes):
         One of the class's good samples, or a copy of one, gives a result with a ``warning``: its score says nothing.
 
         Args:
-            pictures: a folder, file or glob, or any number of pictures, also a generator.
+            pictures: as the ``source`` of :meth:`predict`; a file is a source of a single result.
             maps: False for scores alone. Zero-shot scores of recipes ``paper`` and ``tiles`` need no windows, which
                 are eleven twelfths of the work; other scores need the maps, and results then have them all the same.
             bgr: the channels of arrays and tensors are BGR, as OpenCV has them.
@@ -128,50 +170,23 @@ class Predictor(Classes):
         Raises:
             ClassNameError: at once, before any picture is read.
             ReferencesError: at once, where the method needs good samples and the class has none.
-            SourceError: at once, for a folder or glob without pictures.
+            SourceError: at once, for a folder or glob without pictures, a URL, or a list or video that cannot be read.
         """
-        text = self._scorable(category_name)
-        given = pictures_given(pictures, bgr=bgr)
+        self._scorable(category_name)
+        results = self._predict_many(pictures_given(pictures, bgr=bgr), category_name, keep_pictures, maps)
+        colours = DecisionRule().heat_range(tuple, self.method.score_range)
+        return (Prediction.of(result, colours=colours) for result in results)
+
+    def _predict_many(
+        self, given: Iterable[Picture], category_name: str, keep_pictures: bool, maps: bool = True
+    ) -> Iterator[Result]:
+        text = self._class_text(category_name)
         if isinstance(self.method, BatchMethod):
             return results_of(self._comparing(list(given), category_name, self.method, keep_pictures=keep_pictures))
         pace = Pace(given)
         copies, seen = self._copies(category_name), deque[str | None]()
         prepared = self._prepare(_noting(given, copies, seen), keep_rgb=keep_pictures, pace=pace)
         return _with_warnings(self._stream(prepared, category_name, text, maps, pace), seen)
-
-    def predict_prepared(
-        self,
-        items: Sequence[Prepared | PictureError],
-        category_name: str = DEFAULT_CLASS,
-        *,
-        maps: bool = True,
-        zero_shot: bool = False,
-    ) -> list[Result]:
-        """Score pictures that :func:`winspect.pictures.tiles.prepare` has cut with :attr:`preprocess` and :attr:`cut`.
-
-        Args:
-            items: in any number; their tiles share the encoder's batches. An error becomes the result of its picture.
-            maps: as in :meth:`predict_many`.
-            zero_shot: score without the class's good samples.
-
-        Returns:
-            One result an item, in order.
-        """
-        text = self._scorable(category_name, zero_shot=zero_shot, alone=True)
-        return self._inspect(items, category_name, text, maps=maps, zero_shot=zero_shot)
-
-    def _scorable(self, category_name: str, *, zero_shot: bool = False, alone: bool = False) -> Array:
-        """The class's text, once it is known that the class can be scored.
-
-        Args:
-            alone: pictures are not all of a batch.
-        """
-        if alone and isinstance(self.method, BatchMethod):
-            self.method.score()  # refuses
-        text = self._class_text(category_name)
-        are_there = not zero_shot and class_key(category_name) in self._good
-        self.method.check_good_samples(category_name, are_there=are_there)
-        return text
 
     def _copies(self, category_name: str) -> Copies:
         """Finds the class's good samples among pictures."""
@@ -226,76 +241,6 @@ class Predictor(Classes):
             precision=self.precision,
             score_range=method.score_range,
         )
-
-    def _stream(
-        self, items: Iterable[Prepared | PictureError], category_name: str, text: Array, maps: bool, pace: Pace
-    ) -> Iterator[Result]:
-        waiting: list[Prepared | PictureError] = []
-        tiles = 0
-        few_shot = class_key(category_name) in self._good
-        enough = self.engine.tiles_per_pass(self.method.needs(few_shot=few_shot, maps=maps))
-        for item in items:
-            waiting.append(item)
-            tiles += 1 if isinstance(item, PictureError) else len(item.tiles)  # so that errors never pile up
-            if tiles >= enough or pace.makes_wait:
-                yield from self._inspect(waiting, category_name, text, maps=maps)
-                waiting, tiles = [], 0
-        yield from self._inspect(waiting, category_name, text, maps=maps)
-
-    def _inspect(
-        self,
-        items: Sequence[Prepared | PictureError],
-        category_name: str,
-        text: Array,
-        *,
-        maps: bool,
-        zero_shot: bool = False,
-    ) -> list[Result]:
-        good = None if zero_shot else self._good.get(class_key(category_name))
-        references = None if good is None else good.references
-        items = [self._comparable(item, references) for item in items]
-        usable = [item for item in items if isinstance(item, Prepared)]
-        scores = iter(self._score(usable, references, text, maps) if usable else ())
-        results = [
-            Result(item.path, category_name, error=item)
-            if isinstance(item, PictureError)
-            else result_of(item, category_name, next(scores), self.precision)
-            for item in items
-        ]
-        warn_if_constant(results)
-        return results
-
-    def _score(
-        self, items: Sequence[Prepared], references: References | None, text: Array, maps: bool
-    ) -> list[PictureScores]:
-        self._fork_guard.check()  # a generator may have been made before
-        needs = self.method.needs(few_shot=references is not None, maps=maps)
-        scores: dict[int, PictureScores] = {}
-        for alike in _by_size(items):
-            embeddings = self._encode(np.concatenate([items[place].tiles for place in alike]), needs)
-            pictures = [_as_cut(items[place]) for place in alike]
-            found = self.method.score(embeddings, pictures, text=text, references=references, maps=maps)
-            scores.update(zip(alike, found, strict=True))
-        return [scores[place] for place in range(len(items))]
-
-    def _comparable(self, item: Prepared | PictureError, references: References | None) -> Prepared | PictureError:
-        """The picture, or an error where the method cannot compare it with the references."""
-        if references is None or isinstance(item, PictureError):
-            return item
-        reason = self.method.refusal(_as_cut(item), references)
-        return item if reason is None else PictureError(item.name, reason)
-
-
-def _by_size(items: Sequence[Prepared]) -> Iterable[list[int]]:
-    """Places of the pictures whose tiles are of one size, and so can be embedded together."""
-    places = defaultdict[tuple[int, ...], list[int]](list)
-    for place, item in enumerate(items):
-        places[item.tiles.shape[1:]].append(place)
-    return places.values()
-
-
-def _as_cut(item: Prepared) -> CutPicture:
-    return CutPicture(len(item.tiles), item.size_wh)
 
 
 def _noting(pictures: Iterable[Picture], copies: Copies, seen: deque[str | None]) -> Generator[Picture, None, None]:

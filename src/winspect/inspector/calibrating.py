@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,12 @@ SUSPICIOUS = 0.01
 
 def calibrate(
     model: CalibratedScorer,
-    pictures: Iterable[Any],
+    pictures: Any,
     category_name: str,
     *,
     max_false_alarms: float = 0.01,
-    held_out: Iterable[Any] = (),
-    defective: Iterable[Any] = (),
+    held_out: Any = (),
+    defective: Any = (),
     maps: bool = True,
     progress: bool = False,
     bgr: bool = False,

@@ -203,10 +203,9 @@ class Recorder:
                 if error is None:
                     raise output_error(self.folder / ROWS_FILE, close_error) from close_error
         if error is None:
-            columns = COLUMNS if self.rule.calibration is None else (*COLUMNS, "p_value")
             rows = (row for row, _ in read_rows(self.folder / ROWS_FILE))
-            messages = ({**row, "error": row["error"] and row["error"]["message"]} for row in rows)
-            write_table(self.folder / TABLE_FILE, columns, messages)
+            columns = columns_of(with_p_values=self.rule.calibration is not None)
+            write_table(self.folder / TABLE_FILE, columns, messages_of(rows))
 
     def add(
         self, result: Result, *, score_range: ScoreRange | None = None, extra: Mapping[str, Any] | None = None
@@ -246,6 +245,16 @@ class Recorder:
             raise output_error(self.folder / ROWS_FILE, error) from error
         self.written += 1
         self._is_whole = True
+
+
+def columns_of(*, with_p_values: bool) -> tuple[str, ...]:
+    """Columns of a table of rows."""
+    return (*COLUMNS, "p_value") if with_p_values else COLUMNS
+
+
+def messages_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a table, in which an error is its message."""
+    return ({**row, "error": row["error"] and row["error"]["message"]} for row in rows)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

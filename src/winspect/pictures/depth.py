@@ -82,7 +82,10 @@ def from_unit_range(values: np.ndarray, name: str) -> tuple[np.ndarray, str | No
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 1):  # so that NaN is refused as well
         spread = f"got floating-point values from {low:g} to {high:g}, need 0 to 1"
-        raise PictureError(name, f"{spread}: divide by the largest possible value, or use 8- or 16-bit integers")
+        fix = "divide by the largest possible value, or use 8- or 16-bit integers"
+        if low < 0:
+            fix = "give it as it was before mean and deviation were taken out"
+        raise PictureError(name, f"{spread}: {fix}")
     return np.rint(values * 255).astype(np.uint8), _little_used(float(low), float(high), 1)
 
 

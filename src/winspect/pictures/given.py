@@ -1,4 +1,6 @@
-"""Pictures that a caller gives: files, folders, globs, bytes, arrays, tensors, images, each with a name if need be.
+"""Pictures that a caller gives: files, folders, globs, lists of paths, videos, bytes, arrays, tensors, images.
+
+Each has a name if need be. Nothing is ever fetched: a URL is refused.
 
 The rules: NumPy arrays are (H, W) or (H, W, channels), torch tensors (H, W) or (channels, H, W); both are uint8, or
 floating point in 0..1, arrays uint16, too; channels are RGB(A), or BGR(A) where the caller says so, as OpenCV has them.
@@ -11,20 +13,29 @@ import errno
 import glob
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-from winspect.errors import PictureError
+from winspect.errors import PictureError, SourceError
 from winspect.pictures.find import find_pictures
-from winspect.system.opening import NotAFileError, open_file
+from winspect.pictures.formats import ending_of
+from winspect.pictures.video import VIDEO_ENDINGS, frames_of
+from winspect.system.files import expanded
+from winspect.system.opening import NotAFileError, open_file, read_text
 
 _COLOURS = 3
+LIST_ENDING = ".txt"
+"""A file with this ending, in either case, lists paths of pictures, a line each."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters or more: C:/ is a drive
+_NOT_FETCHED = "a URL, and nothing is fetched: download the picture, and name its file"
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Given:
 
     Attributes:
         name: what it is called in results and messages.
-        picture: a source, or a torch tensor.
+        picture: a source, a torch tensor, or the error of a picture that was lost before it came here.
         bgr: the channels of an array or tensor are BGR(A).
     """
 
@@ -45,8 +56,10 @@ class Given:
         """The picture as :mod:`winspect.pictures.decoding` takes it.
 
         Raises:
-            PictureError: a tensor of another shape.
+            PictureError: a tensor of another shape, or the error that stands for the picture.
         """
+        if isinstance(self.picture, PictureError):
+            raise self.picture
         source = _array_of(self.picture, self.name) if is_tensor(self.picture) else self.picture
         if self.bgr and isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] >= _COLOURS:
             return np.concatenate((source[:, :, 2::-1], source[:, :, 3:]), axis=2)
@@ -68,23 +81,82 @@ def source_name(source: Any) -> str:
 
 
 def pictures_given(pictures: Any, *, bgr: bool = False) -> Iterable[Any]:
-    """List the pictures given: a file, folder or glob, an array or tensor or a stack of them, an image, any iterable.
+    """List the pictures given.
 
     Args:
+        pictures: a file; a folder or glob; a text file that lists paths (:data:`LIST_ENDING`, relative to its folder);
+            a video (:data:`~winspect.pictures.video.VIDEO_ENDINGS`), whose frames are read one by one; an array or
+            tensor, or a stack of them; an image, a file's bytes, a pair (name, picture); any iterable of pictures.
         bgr: arrays and tensors have BGR channels; files and images say their order themselves.
 
+    Returns:
+        The pictures; with a length unless they come one by one, as those of a generator or a video do.
+
     Raises:
-        SourceError: a folder or glob without pictures.
+        SourceError: no pictures there; a URL; a list or a video that cannot be read.
     """
     if isinstance(pictures, str | os.PathLike):
         name = os.fspath(pictures)
-        if os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name)):
+        kind = _kind_of(name)
+        if kind == "url":
+            raise SourceError(f"got {_NOT_FETCHED}")
+        if kind == "search":
             return find_pictures(name)
+        if kind == "list":
+            return _listed(Path(name))
+        if kind == "video":
+            return (Given(*frame) for frame in frames_of(name))
         return [pictures]
     if _is_one(pictures):
         return [picture_given(pictures, bgr=bgr)]
+    if not isinstance(pictures, Iterable):
+        need = "need a path, an array, a tensor, a Pillow image, or several of them"
+        raise SourceError(f"got {type(pictures).__name__}, {need}")
     given = (picture_given(picture, bgr=bgr) for picture in pictures)
     return list(given) if isinstance(pictures, Sized) else given
+
+
+def is_single(pictures: Any) -> bool:
+    """Whether what is given stands for one picture, by its kind: a folder with a single picture does not."""
+    if isinstance(pictures, str | os.PathLike):
+        return _kind_of(os.fspath(pictures)) == "picture"
+    return _is_one(pictures)
+
+
+def _kind_of(name: str) -> Literal["picture", "search", "list", "video", "url"]:
+    """What a path stands for; a name that exists is neither a glob nor a URL."""
+    if os.path.isdir(name):
+        return "search"
+    if not os.path.lexists(name):
+        if _URL.match(name):
+            return "url"
+        if glob.has_magic(name):
+            return "search"
+    ending = ending_of(name)
+    return "list" if ending == LIST_ENDING else "video" if ending in VIDEO_ENDINGS else "picture"
+
+
+def _listed(path: Path) -> list[Path]:
+    """The pictures that a text file lists; empty lines, and lines that begin with ``#``, are passed over.
+
+    Raises:
+        SourceError: it cannot be read, lists none, or has a URL.
+    """
+    try:
+        lines = read_text(path, encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SourceError(
+            f"{path}: cannot be read as a list of pictures ({reason}); need a path on each line"
+        ) from error
+    names = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    listed = [(number, name) for number, name in names if name and not name.startswith("#")]
+    for number, name in listed:
+        if _URL.match(name):
+            raise SourceError(f"{path}, line {number}: {_NOT_FETCHED}")
+    if not listed:
+        raise SourceError(f"{path}: lists no pictures; need a path on each line")
+    return [path.parent / expanded(name) for _, name in listed]
 
 
 def picture_given(picture: Any, *, bgr: bool = False) -> Any:
@@ -170,6 +242,8 @@ def _open_reason(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return f"a broken link to {os.readlink(path)}: mend it or delete it"
+        if _URL.match(os.fspath(path)):
+            return _NOT_FETCHED
         return "no such file: check the path"
     if isinstance(error, PermissionError):
         return "not readable (permission denied): give yourself the right to read it (chmod u+r)"

@@ -192,7 +192,8 @@ class Jobs:
 
     def _timed(self, pictures: Sequence[str]) -> tuple[list[Result], float]:
         """The results of some pictures, and the seconds they took."""
-        began, results = time.perf_counter(), []
+        results: list[Result] = []
+        began = time.perf_counter()
         for result in self.model.predict_many(pictures, self.category_name, maps=self.maps):
             if result.error is not None:
                 raise result.error

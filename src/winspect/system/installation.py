@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from winspect.errors import MissingExtraError
 
 ENGINE_MODULES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
 """The module that each engine needs."""
@@ -33,6 +37,25 @@ def install_command(*extras: str) -> str:
         place = "." if Path.cwd() == checkout else str(checkout)
         return f'pip install -e "{place}{chosen}"'
     return f'pip install "winspect{chosen}{f" @ {url}" if url else ""}"'
+
+
+def need(module: str, extra: str, *, job: str) -> ModuleType:
+    """Import what an extra brings.
+
+    Args:
+        job: what needs it, for the message.
+
+    Raises:
+        MissingExtraError: it is not installed, or cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{job} needs: {install_command(extra)}") from error
+    except ImportError as error:  # a broken installation, or a system library that is not there
+        raise MissingExtraError(
+            f"{job} needs {module}, which cannot be imported ({error}): {install_command(extra)}"
+        ) from error
 
 
 def _origin() -> tuple[Path | None, str | None]:

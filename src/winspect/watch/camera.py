@@ -18,12 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from winspect.errors import MissingExtraError, SettingsError, SourceError
-from winspect.system.installation import install_command
+from winspect.errors import SettingsError, SourceError
+from winspect.pictures.video import need_opencv, rgb_of
 from winspect.system.opening import read_text
 from winspect.watch.rows import stamp, utc_now
 
 logger = logging.getLogger(__name__)
+
+JOB = "watching a camera"
+"""What needs OpenCV, for messages."""
 
 PAUSES_S = (1.0, 60.0)
 """The first pause before connecting again, and the longest; each is twice the one before."""
@@ -46,8 +49,7 @@ class Frame:
 
 def frame_of(bgr: np.ndarray, taken: datetime) -> Frame:
     """A frame from OpenCV's array: uint8 (height, width, 3) in BGR order, or grey (height, width)."""
-    rgb = np.ascontiguousarray(bgr[:, :, ::-1]) if bgr.ndim == 3 else np.repeat(bgr[:, :, None], 3, axis=2)
-    return Frame(f"{stamp(taken)}.png", rgb)
+    return Frame(f"{stamp(taken)}.png", rgb_of(bgr))
 
 
 def masked(source: str) -> str:
@@ -96,23 +98,9 @@ def camera_source(given: str) -> str | int | Path:
     raise SourceError(f"{given!r}: no such folder, video file, device or URL: check it")
 
 
-def need_opencv() -> Any:
-    """OpenCV, silenced: its messages can hold URLs with their passwords.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingExtraError(f"watching a camera needs: {install_command('watch')}") from error
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
-
-
 def open_capture(source: str | int) -> Any:
     """An OpenCV capture of a stream or device; ask it whether it ``isOpened``."""
-    cv2 = need_opencv()
+    cv2 = need_opencv(JOB)
     if isinstance(source, int):
         return cv2.VideoCapture(source)
     opening, reading = (round(1000 * timeout_s) for timeout_s in (_OPEN_TIMEOUT_S, _READ_TIMEOUT_S))
@@ -131,7 +119,7 @@ def video_frames(path: Path, *, every_s: float = 1.0) -> Generator[tuple[Frame, 
     """
     if not every_s > 0:
         raise SettingsError(f"every_s: got {every_s}, need seconds above 0")
-    cv2 = need_opencv()
+    cv2 = need_opencv(JOB)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():

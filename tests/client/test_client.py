@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from winspect.service.contract import Overloaded
 from winspect.service.http import models
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/client.md").read_text(encoding="utf-8")
 NO_WAIT = Retries(times=3, backoff_s=0.0, jitter=0.0)
 GREY = encoded(picture(100))
 
@@ -487,3 +489,16 @@ def test_without_httpx_the_extra_is_named():
 def test_both_clients_have_the_same_methods():
     names = [name for name in vars(Client) if not name.startswith("_")]
     assert names == [name for name in vars(AsyncClient) if not name.startswith("_")] and len(names) > 15
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+def test_the_pages_blocks_run(block, live, tmp_path, monkeypatch, capsys):
+    """On the service with the fake backend, whose calibrations are there at once."""
+    (tmp_path / "good").mkdir()
+    for name, level in (("part.png", 100), ("good/1.jpg", 90), ("good/2.jpg", 110)):
+        (tmp_path / name).write_bytes(encoded(picture(level)))
+    monkeypatch.chdir(tmp_path)
+    good = [picture(level) for level in range(60, 80)]
+    names = {"Client": Client, "good_pictures": good, "new_pictures": [GREY, b"no picture"]}
+    exec(compile(block.replace("http://localhost:8080", live.url), "docs/client.md", "exec"), names)
+    assert capsys.readouterr().out.count("picture-1") == block.count("print(")

@@ -19,7 +19,7 @@ from winspect.errors import MissingExtraError
 from winspect.system.installation import install_command
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-_WORDS = re.compile(r"[a-z0-9-]+(\|[a-z0-9-]+)+")
+_WORDS = re.compile(r"[a-z0-9+-]+(\|[a-z0-9+-]+)+")
 _NAMES_OF_FILES = ("PICTURE", "NORMALS", "SOURCE", "BASELINE", "OTHER", "DIR|FILE")
 
 

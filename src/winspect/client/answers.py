@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from winspect.client.errors import ClientError
@@ -54,6 +54,7 @@ class Row:
         p_value: small is anomalous; None without a calibration.
         boxes: defects as x0, y0, x1, y1 in pixels, the last two exclusive; None where none were looked for.
         warning: what is suspicious about the picture.
+        parts: scores that were combined into ``anomaly_score``, by recipe; None for most recipes.
         size: width and height in pixels. ``shots``: good samples it was compared with; 0 is zero-shot.
         map, overlay_png: where they were asked for.
     """
@@ -67,6 +68,7 @@ class Row:
     boxes: tuple[tuple[int, int, int, int], ...] | None = None
     error: RowError | None = None
     warning: str | None = None
+    parts: Mapping[str, float] | None = None
     size: tuple[int, int] | None = None
     shots: int | None = None
     map: AnomalyMap | None = None
@@ -168,6 +170,7 @@ def _row(entry: Any) -> Row:
     return _made(
         Row,
         row,
+        anomaly_score=_entry(row, "anomaly_score"),
         boxes=None if boxes is None else tuple(tuple(box) for box in boxes),
         error=None if error is None else _made(RowError, error),
         size=None if row.get("size") is None else tuple(row["size"]),
@@ -183,9 +186,11 @@ def _map(entry: Mapping[str, Any]) -> AnomalyMap:
 
 
 def _made(kind: type[Made], answer: Any, **read: Any) -> Made:
-    """A dataclass from the entries of its names, but for those that were read already."""
-    names = [name.name for name in fields(kind) if name.name not in read]  # type: ignore[arg-type]
-    return kind(**read, **{name: _entry(answer, "class" if name == "class_name" else name) for name in names})
+    """A dataclass from the entries of its names, but for those read already; defaults stand for absent ones."""
+    left = {each.name: each.default for each in fields(kind) if each.name not in read}  # type: ignore[arg-type]
+    keys = {name: "class" if name == "class_name" else name for name in left}
+    needed = [name for name, default in left.items() if default is MISSING or keys[name] in document_of(answer)]
+    return kind(**read, **{name: _entry(answer, keys[name]) for name in needed})
 
 
 def _entry(answer: Any, name: str) -> Any:

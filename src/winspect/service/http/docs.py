@@ -22,10 +22,11 @@ h3 { font: 600 1.05rem/1.4 ui-monospace, monospace; margin: 1.8rem 0 .2rem; over
 b.method { display: inline-block; min-width: 4.2rem; color: #174f86; }
 table { border-collapse: collapse; width: 100%; margin: .4rem 0 1rem; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #dde2e8; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
 th { color: #5b6675; font-weight: 400; } code { font: .93em ui-monospace, monospace; } p { margin: .3rem 0; }
 nav { columns: 2; } a { color: #174f86; } .soft { color: #5b6675; }
-@media (max-width: 600px) { nav { columns: 1; } td:nth-child(2) { white-space: normal; } }
+@media (max-width: 600px) { nav { columns: 1; } tr { display: block; border-bottom: 1px solid #dde2e8; }
+  td { display: block; border: 0; padding: 0; } }
 """
 _HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 HEADERS = {
@@ -63,8 +64,9 @@ def _body(document: Mapping[str, Any]) -> Iterator[str]:
     yield "With API keys: <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p><nav>"
     groups: dict[str, list[str]] = {}
     for number, (path, method, operation) in enumerate(_operations(document)):
-        heading = f'<b class="method">{method.upper()}</b> {escape(path)}'
-        yield f'<div><a href="#o{number}"><code>{heading}</code></a></div>'
+        verb = f'<b class="method">{method.upper()}</b> '
+        heading = f"{verb}{escape(path)}"
+        yield f'<div><code>{verb}<a href="#o{number}">{escape(path)}</a></code></div>'
         lines = [f'<h3 id="o{number}">{heading}</h3>', *_operation(operation)]
         groups.setdefault(operation.get("tags", [""])[0], []).extend(lines)
     yield "</nav>"

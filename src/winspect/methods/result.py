@@ -61,7 +61,7 @@ class Result:
         upsampling: how tile maps become ``anomaly_map``.
         heat_range: values of maps at which colour starts and is strongest, where the batch says it; None where what is
             usual is known otherwise, from good samples or a calibration, or not at all.
-        parts: scores that were combined into ``anomaly_score``, by recipe, each in its own range; empty for most recipes.
+        parts: scores that were combined into ``anomaly_score``, by recipe, each in its own range; mostly empty.
     """
 
     path: str

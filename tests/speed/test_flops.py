@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
+import timm_models
 import torch
 from checkpoints import SMALL, build
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from winspect.backbones.embeddings import LAST, Needs
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.open_clip_models import load
+from winspect.backbones.timm_tower import TimmTower
 from winspect.errors import ArchitectureError
 from winspect.speed.flops import (
     ATTENTION,
@@ -79,6 +81,27 @@ def test_torch_counts_the_same_in_what_the_tower_executes(tower, scales, stride,
         tower(torch.zeros(1, 3, 64, 64), needs)
     work = image_tower_flops(TowerShape.of(tower), needs)
     assert counter.get_total_flops() == work[LINEAR].flops + work[ATTENTION].flops
+
+
+@pytest.mark.parametrize("kind", timm_models.KINDS)
+@pytest.mark.parametrize("layers", [("last_norm",), ("block_2",), ("block_1", "block_3")])
+def test_torch_counts_the_same_of_timm(kind, layers):
+    """At another size than the model's, with registers, and where the last blocks are not run."""
+    tower = TimmTower(timm_models.build(*timm_models.KINDS[kind])).eval()
+    image_hw = (5 * tower.patch, 7 * tower.patch)
+    with counting() as counter:
+        tower(torch.zeros(1, 3, *image_hw), Needs(layers=layers))
+    shape = TowerShape.of(tower, image_hw)
+    work = image_tower_flops(shape, Needs(layers=layers))
+    assert counter.get_total_flops() == work[LINEAR].flops + work[ATTENTION].flops
+    assert (shape.grid_hw, shape.layer_scale) == ((5, 7), kind != "plain")
+
+
+def test_a_gated_mlp_is_refused():
+    name = "vit_giant_patch14_reg4_dinov2"
+    tower = TimmTower(timm_models.build(name, {"depth": 1, "embed_dim": 96, "num_heads": 3, "img_size": 98}))
+    with pytest.raises(ArchitectureError, match="or a gated one"):
+        TowerShape.of(tower)
 
 
 def test_the_bundled_model_and_its_stem():

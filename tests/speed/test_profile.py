@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm_models
 import torch
 from checkpoints import SMALL, build
 from PIL import Image
@@ -586,3 +587,40 @@ def test_files_are_written_whole(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not a folder"):
         write_profile(found, tmp_path / "file")
+
+
+# Recipes beside WinCLIP's, and timm
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnx"])
+def test_a_timm_model_on_pictures_of_one_shape(tmp_path, engine):
+    timm_models.save_folder(*timm_models.KINDS["registers"], tmp_path / "model")
+    model = WinCLIP(
+        f"local-dir:{tmp_path / 'model'}",
+        recipe="memory",
+        settings={"size": 98},
+        device="cpu",
+        engine=engine,
+        precision="fp32",
+    )
+    pictures = [np.random.default_rng(seed).integers(0, 255, (98, 150, 3), dtype=np.uint8) for seed in range(2)]
+    results = profile(model, pictures, repeat=1)
+    assert sum(figures["share"] for figures in results["classes"].values()) == pytest.approx(1)
+    assert all(results["classes"][name]["ms"] > 0 for name in CLASSES)
+    tokens = 1 + 4 + 7 * 10
+    attention = 3 * 4 * tokens**2 * 96
+    assert results["classes"][ATTENTION]["gflop"] == pytest.approx(attention / 1e9, rel=1e-4)
+    with pytest.raises(SourceError, match="recipe memory sees these pictures at several sizes"):
+        profile(model, [pictures[0], pictures[1][:, :98]], repeat=1)
+
+
+@pytest.mark.parametrize("recipe", ["subspace", "mutual", "paper+memory"])
+def test_recipes_that_need_more_than_a_picture(small_checkpoint, recipe):
+    size = {} if recipe == "paper+memory" else {"size": 64}
+    model = WinCLIP(SMALL, weights=small_checkpoint, device="cpu", engine="torch", recipe=recipe, settings=size)
+    pictures = [np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8) for seed in range(4)]
+    results = profile(model, pictures, repeat=1)
+    assert (results["recipe"], results["rest"]["scoring"] > 0) == (recipe, True)
+    if recipe == "mutual":
+        with pytest.raises(SourceError, match="got 3, need at least 4"):
+            profile(model, pictures[:3], repeat=1)

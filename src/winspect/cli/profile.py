@@ -1,7 +1,8 @@
 """Say where the time goes, by operator class.
 
 Time the image tower's operators by class (linear, attention, LayerNorm, other) with the chosen engine and precision,
-zero-shot, and compare them with what this machine's matrix products and memory can do.
+and compare them with what this machine's matrix products and memory can do. Zero-shot where the recipe can do it; else
+the first picture is the good sample.
 
 exit codes: 0 done; 2 usage error; 3 done, but some pictures could not be used (each named)
 """

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from winspect.backbones.embeddings import LAST, LAST_NORM, Needs
+from winspect.backbones.embeddings import LAST, LAST_NORM, Needs, block
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
 
@@ -76,6 +76,7 @@ class TowerShape:
         grid_hw: rows and columns of the patch grid.
         patch_embedding: matrix products (or convolutions) that make the patch grid from one tile's pixels.
         layer_scale: whether each residual branch is scaled.
+        prefix: tokens in front of the patches: the class token, and registers.
     """
 
     width: int
@@ -85,35 +86,44 @@ class TowerShape:
     embedding: int
     patch_embedding: Work
     layer_scale: bool = False
+    prefix: int = 1
 
     @classmethod
-    def of(cls, tower: Any) -> TowerShape:
-        """The shape of a :class:`winspect.backbones.image_tower.ImageTower`.
+    def of(cls, tower: Any, image_hw: tuple[int, int] | None = None) -> TowerShape:
+        """The shape of an image tower of open_clip or timm.
+
+        Args:
+            image_hw: height and width of a tile in pixels; None for the tower's own.
 
         Raises:
-            ArchitectureError: its MLP is not open_clip's plain one.
+            ArchitectureError: its MLP is not a plain one of two linear layers.
         """
-        block = tower.blocks[0]
-        widen = getattr(block.mlp, "c_fc", None)
-        if widen is None or not hasattr(widen, "out_features"):
+        image_hw = tower.image_hw if image_hw is None else image_hw
+        first, model = tower.blocks[0], getattr(tower, "model", None)  # timm's
+        widen = getattr(first.mlp, "c_fc", getattr(first.mlp, "fc1", None))
+        narrow = getattr(first.mlp, "c_proj", getattr(first.mlp, "fc2", None))
+        hidden = getattr(widen, "out_features", None)
+        if widen is None or hidden is None or hidden != getattr(narrow, "in_features", None):
             raise ArchitectureError(
-                f"got an MLP {type(block.mlp).__name__} without c_fc; only open_clip's can be counted"
+                f"got an MLP {type(first.mlp).__name__} without c_fc or fc1, or a gated one; only plain ones can be "
+                "counted"
             )
-        width, embedding = tower.proj.shape
+        rows, columns = (side // tower.patch for side in image_hw)
         return cls(
-            width=int(width),
+            width=int(widen.in_features),
             layers=len(tower.blocks),
-            mlp_width=int(widen.out_features),
-            grid_hw=tuple(tower.grid_hw),
-            embedding=int(embedding),
-            patch_embedding=_patch_embedding(tower),
-            layer_scale=hasattr(block.ls_1, "gamma"),
+            mlp_width=int(hidden),
+            grid_hw=(rows, columns),
+            embedding=int(tower.proj.shape[1]) if model is None else 0,
+            patch_embedding=_patch_embedding(tower, image_hw),
+            layer_scale=hasattr(getattr(first, "ls_1", getattr(first, "ls1", None)), "gamma"),
+            prefix=1 if model is None else int(model.num_prefix_tokens),
         )
 
     @property
     def tokens(self) -> int:
-        """Tokens of the whole tile: the class token and its patches."""
-        return 1 + math.prod(self.grid_hw)
+        """Tokens of the whole tile: the class token, registers and its patches."""
+        return self.prefix + math.prod(self.grid_hw)
 
     def sequences(self, needs: Needs) -> list[tuple[int, int]]:
         """How many sequences of how many tokens: the whole tile, then the windows of each scale with a class token."""
@@ -121,7 +131,7 @@ class TowerShape:
         return [(1, self.tokens), *windows]
 
 
-def _patch_embedding(tower: Any) -> Work:
+def _patch_embedding(tower: Any, image_hw: tuple[int, int]) -> Work:
     """The convolutions and linear layers that make the patch grid; found by showing them one black tile."""
     import torch
 
@@ -133,10 +143,11 @@ def _patch_embedding(tower: Any) -> Work:
         work.append(Work(2 * products, inputs[0].numel() + output.numel(), weights))
 
     kinds = (torch.nn.Conv2d, torch.nn.Linear)
-    hooks = [part.register_forward_hook(count) for part in tower.conv1.modules() if isinstance(part, kinds)]
+    embed = tower.conv1 if hasattr(tower, "conv1") else tower.model.patch_embed.proj
+    hooks = [part.register_forward_hook(count) for part in embed.modules() if isinstance(part, kinds)]
     try:
         with torch.inference_mode():
-            tower.conv1(torch.zeros(1, 3, *tower.image_hw, dtype=tower.dtype, device=tower.device))
+            embed(torch.zeros(1, 3, *image_hw, dtype=tower.dtype, device=tower.device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -150,14 +161,15 @@ def image_tower_flops(shape: TowerShape, needs: Needs) -> dict[str, Work]:
     that are read are computed: class tokens, and the tile's patches where they are needed.
 
     Args:
-        needs: windows and patches; ``Needs()`` for the image embedding alone.
+        needs: windows and patches; ``Needs()`` for the image embedding alone. Blocks behind the last needed are not
+            run.
     """
     sequences = shape.sequences(needs)
-    whole = LAST in needs.layers or LAST_NORM in needs.layers
+    whole = bool({LAST, LAST_NORM, block(shape.layers)} & {*needs.layers})
     read = [shape.tokens if whole else 1, *[1] * len(needs.scales)]
     lengths = [length for _, length in sequences]
     work = [_ends(shape, _rows(sequences, lengths), sum(count for count, _ in sequences))]
-    for layer in range(shape.layers):
+    for layer in range(needs.blocks(shape.layers)):
         last = layer == shape.layers - 1
         work.append(_block(shape, sequences, read if last else lengths, first=layer == 0 and not last, last=last))
     return {name: total(part[name] for part in work) for name in CLASSES}

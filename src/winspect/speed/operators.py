@@ -20,9 +20,10 @@ _COPIES = re.compile(
 )
 
 # Parts of a name's path. OpenVINO numbers the names it makes up: ScaledDotProductAttention_73. Its MatMul multiplies
-# two inputs, which attention alone does; products with weights are FullyConnected there.
+# two inputs, which attention alone does; products with weights are FullyConnected there. In a traced graph a whole
+# attention is named after the transposition behind it, and its softmax is among what was merged.
 _PARTS = (
-    (ATTENTION, re.compile(r"attention|(ScaledDotProductAttention|MatMul)_\d+")),
+    (ATTENTION, re.compile(r"attention|(ScaledDotProductAttention|MatMul)_\d+|Softmax(_\d+)?")),
     (LINEAR, re.compile(r"in_proj|out_proj|c_fc|c_proj|proj|conv1")),
     (LAYER_NORM, re.compile(r"ln_\w+")),
 )

@@ -18,7 +18,8 @@ from torch import Tensor
 from winspect.backbones.embeddings import Needs
 from winspect.engines.timing import OperatorTime, synchronize
 from winspect.errors import EngineError, SettingsError, SourceError
-from winspect.methods.method import CutPicture
+from winspect.methods.batch_method import BatchMethod
+from winspect.methods.method import CutPicture, References
 from winspect.pictures.decoding import Source, decode
 from winspect.pictures.tiles import prepare
 from winspect.speed.flops import ATTENTION, LAYER_NORM, LINEAR, OTHER, TowerShape, image_tower_flops
@@ -37,6 +38,7 @@ STAGES = ("decode", "resize", TOWER, "scoring")
 windows, maps and scores."""
 OPERATORS_KEPT = 20
 _BLOCK = re.compile(r"^block\d+/")
+_TRACED_BLOCK = re.compile(r"(?<=\bblocks\.)\d+(?=\.)")
 _NUMBER = re.compile(r"_\d+(?=$|/[A-Z])")  # the number of an operator, not the 1 of ln_1/
 _MADE_NUMBER = re.compile(r"_\d+(?=$|_)")
 _GEMM_REPETITIONS = 10
@@ -56,6 +58,7 @@ class Measured:
         operators: of the image tower, under the engine's profiler; one of each name and type, the slowest first.
         pictures, tiles: how many were measured in each round.
         tiles_per_pass: tiles that share the reading of the tower's weights, on average.
+        tile_hw: height and width of a tile, in pixels.
     """
 
     stages: Mapping[str, float]
@@ -63,6 +66,7 @@ class Measured:
     pictures: int
     tiles: int
     tiles_per_pass: float
+    tile_hw: tuple[int, int]
 
 
 def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> d
         WinspectError: see :func:`collect`.
     """
     measured, engine = collect(model, pictures, repeat=repeat), model.engine
-    shape = TowerShape.of(engine.tower)
+    shape = TowerShape.of(engine.tower, _needs(model).seen_hw(measured.tile_hw))
     limits = _limits(model, shape, measured)
     figures = class_figures(
         class_seconds(measured.operators),
@@ -110,7 +114,10 @@ def profile(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> d
 
 
 def collect(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> Measured:
-    """Measure a model on pictures, zero-shot, as its recipe, engine and precision are.
+    """Measure a model on pictures, as its recipe, engine and precision are.
+
+    Zero-shot where the recipe can do it; else the first picture, upright, is the good sample. A recipe that compares
+    the pictures of a batch has all of these for its batch.
 
     Every picture passes every stage in each of ``repeat`` rounds, then the operators are timed as often. Of each
     stage and each operator the median counts. One round goes before and does not count.
@@ -120,7 +127,7 @@ def collect(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> M
 
     Raises:
         EngineError: the model's engine cannot say how long its operators take, or has timed none.
-        SourceError: no pictures.
+        SourceError: no pictures, too few of them for a batch, or some whose tiles are of another size.
         SettingsError: ``repeat`` is not a whole number from 1.
         PictureError: a picture cannot be used.
     """
@@ -134,8 +141,9 @@ def collect(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> M
             f"engine {model.engine.name} cannot say how long its operators take; profile with engine torch, openvino "
             "or onnx"
         )
-    _, tiles = _round(model, pictures)
-    rounds = [_round(model, pictures)[0] for _ in range(repeat)]
+    references = _references(model, pictures[0])
+    _, tiles = _round(model, pictures, references)
+    rounds = [_round(model, pictures, references)[0] for _ in range(repeat)]
     runs = [_by_operator(timings(tiles, _needs(model))) for _ in range(repeat)]
     if not any(seconds > 0 for run in runs for seconds in run.values()):
         raise EngineError(f"engine {model.engine.name} has timed no operator; profile with another engine")
@@ -146,14 +154,25 @@ def collect(model: WinCLIP, pictures: Sequence[Source], *, repeat: int = 3) -> M
         pictures=len(pictures),
         tiles=len(tiles),
         tiles_per_pass=len(tiles) / passes,
+        tile_hw=(tiles.shape[2], tiles.shape[3]),
     )
 
 
 def _needs(model: WinCLIP) -> Needs:
-    return model.method.needs(few_shot=False, maps=True)
+    return model.method.needs(few_shot=not model.method.zero_shot, maps=True)
 
 
-def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float], Tensor]:
+def _references(model: WinCLIP, picture: Source) -> References | None:
+    """What is kept of a picture as the good sample; None for a recipe that works without."""
+    if model.method.zero_shot:
+        return None
+    tiles = torch.from_numpy(prepare(picture, model.preprocess, model.cut).tiles)
+    return model.method.fit([model.engine.encode(tiles, _needs(model))])
+
+
+def _round(
+    model: WinCLIP, pictures: Sequence[Source], references: References | None
+) -> tuple[dict[str, float], Tensor]:
     """Seconds of every stage for all pictures, and their tiles."""
     marks = [perf_counter()]
 
@@ -164,6 +183,10 @@ def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float]
     images = [decode(picture) for picture in pictures]
     mark()
     items = [prepare(image, model.preprocess, model.cut) for image in images]
+    if len({item.tiles.shape[1:] for item in items}) > 1:
+        raise SourceError(
+            f"recipe {model.method.name} sees these pictures at several sizes: profile those of one shape"
+        )
     tiles = torch.from_numpy(np.concatenate([item.tiles for item in items]))
     mark()
     embeddings = model.engine.encode(tiles, _needs(model))
@@ -172,7 +195,12 @@ def _round(model: WinCLIP, pictures: Sequence[Source]) -> tuple[dict[str, float]
     text = torch.ones(2, embeddings.image.shape[-1], device=embeddings.image.device)
     with torch.inference_mode():
         pictures_cut = [CutPicture(len(item.tiles), item.size_wh) for item in items]
-        model.method.score(embeddings, pictures_cut, text=text)
+        if isinstance(model.method, BatchMethod):
+            batch = model.method.batch(len(items))
+            batch.add(embeddings)
+            batch.scores()
+        else:
+            model.method.score(embeddings, pictures_cut, text=text, references=references)
     mark()
     return {name: after - before for name, before, after in zip(STAGES, marks, marks[1:], strict=False)}, tiles
 
@@ -211,7 +239,7 @@ def _common_name(operator: OperatorTime) -> str:
     """``block*/mlp/c_fc/matmul`` for ``block3/mlp/c_fc/matmul_17``; the type for a name the engine made up."""
     if "/" not in operator.name:
         return operator.kind
-    return _NUMBER.sub("", _BLOCK.sub("block*/", operator.name))
+    return _NUMBER.sub("", _TRACED_BLOCK.sub("*", _BLOCK.sub("block*/", operator.name)))
 
 
 def _limits(model: WinCLIP, shape: TowerShape, measured: Measured) -> Limits:

@@ -64,3 +64,11 @@ class Changed:
 
     def predict_many(self, *arguments, **options):
         return self.change(self.model.predict_many(*arguments, **options))
+
+
+def product(kind: int, item: int) -> np.ndarray:
+    """A picture uint8 (H, W, 3) of one of the items of a product: they differ in noise, kinds in all."""
+    blocks = np.random.default_rng(kind).integers(60, 200, (7, 9, 3)).astype(float)
+    random = np.random.default_rng([kind, item])
+    rgb = np.repeat(np.repeat(blocks, 10, axis=0), 10, axis=1)
+    return np.clip(rgb + random.normal(0, 4, rgb.shape), 0, 255).astype(np.uint8)

@@ -24,7 +24,7 @@
     │   ├── WeightsCorruptError    unreadable, truncated, or the hash is wrong
     │   ├── WeightsMismatchError   the file belongs to another architecture
     │   ├── UnsafeWeightsError     the file holds pickled code; it was not run
-    │   └── ArchitectureError      an unknown architecture, or one WinCLIP's windows cannot use
+    │   └── ArchitectureError      an unknown architecture, or one that no recipe can use
     └── DeviceMemoryError          one picture alone does not fit into the device's memory
 
 ``UsageError`` is also a ``ValueError``, and ``PictureError`` an ``OSError``, so that code written for
@@ -139,7 +139,7 @@ class UnsafeWeightsError(WeightsError):
 
 
 class ArchitectureError(WeightsError):
-    """An architecture that is unknown, or that WinCLIP's windows cannot use."""
+    """An architecture that is unknown, or that no recipe can use."""
 
 
 class DeviceMemoryError(WinspectError):

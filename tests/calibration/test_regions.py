@@ -19,9 +19,10 @@ GRID, SIDE = 15, 240
 PATCH = SIDE // GRID
 
 
-def result_of(grid: np.ndarray, size_wh=(SIDE, SIDE), score=0.5) -> Result:
+def result_of(grid: np.ndarray, size_wh=(SIDE, SIDE), score=0.5, score_range=(0.0, 1.0)) -> Result:
     width, height = size_wh
-    return Result("a.png", "nut", score, grid[None].astype(np.float32), ((0, 0, width, height),), size_wh)
+    place = {"tile_boxes": ((0, 0, width, height),), "size_wh": size_wh}
+    return Result("a.png", "nut", score, grid[None].astype(np.float32), **place, score_range=score_range)
 
 
 def blobs(*places: tuple[float, float, float], base=0.05, width=1.0) -> np.ndarray:
@@ -133,13 +134,15 @@ def test_a_map_finer_than_patches_has_the_regions_of_its_patches():
     assert RegionRule(0.3).find(replace(fine, tile_maps=tip), "anomalous").boxes == found
 
 
-@pytest.mark.parametrize("unit", [10, 1e4])
+@pytest.mark.parametrize("unit", [0.1, 1, 1e4])
 def test_scores_that_are_no_probabilities_have_the_same_regions_in_any_unit(unit):
-    grid = blobs((4, 9, 0.9), (11, 3, 0.8), width=0.6) * unit
-    found = RegionRule(0.3 * unit).find(result_of(grid), "anomalous")
-    assert len(found.boxes) == 2
-    assert RegionRule(0.3 * 100 * unit).find(result_of(grid * 100), "anomalous").boxes == found.boxes
-    assert RegionRule(0.95 * unit, pictures="all").find(result_of(grid), "normal").boxes == ()
+    """The method says that they are none, also where they lie between 0 and 1."""
+    grid = blobs((4, 9, 0.9), (11, 3, 0.8), width=0.6)
+    expected = RegionRule(0.3 * 100).find(result_of(100 * grid, score_range=(0, np.inf)), "anomalous")
+    assert len(expected.boxes) == 2
+    scaled = result_of(unit * grid, score_range=(0, np.inf))
+    assert RegionRule(0.3 * unit).find(scaled, "anomalous").boxes == expected.boxes
+    assert RegionRule(0.95 * unit, pictures="all").find(scaled, "normal").boxes == ()
 
 
 def test_without_scipy_regions_are_the_same(monkeypatch):

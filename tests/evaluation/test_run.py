@@ -346,7 +346,9 @@ def test_spreads_and_cosines_by_hand():
     tiny = np.array([[[1e-9, 2e-9]]])
     assert map_spread(tiny) == pytest.approx(math.log(2))  # scores near 0 are no alarm
     assert map_spread(np.zeros((1, 2, 2))) == 0
-    assert map_spread(np.array([[[300.0, 600.0]]])) == pytest.approx(math.log(2))  # no probabilities
+    for unit in (1, 600):  # no probabilities, however small they are
+        scores = unit * np.array([[[0.5, 1.0]]])
+        assert map_spread(scores, (0, math.inf)) == pytest.approx(math.log(2))
     assert map_alarm([0, 0, 1]) is not None
     assert map_alarm([0, 1]) is None
     assert map_alarm([]) is None

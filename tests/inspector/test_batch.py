@@ -46,7 +46,7 @@ def test_a_picture_that_fails_is_a_row_and_the_rest_goes_on(model, tmp_path):
 def test_what_a_batch_is_needed_for_is_refused_before_a_picture_is_read(model):
     with pytest.raises(SourceError, match="4"):
         model.predict_many(["no_such.png"] * 3, "bolt")
-    with pytest.raises(SettingsError, match="none can be scored alone: use predict with a folder"):
+    with pytest.raises(SettingsError, match="and a single picture has no batch: choose references"):
         model.predict("no_such.png", "bolt")
     with pytest.raises(SettingsError, match="takes no good samples"):
         model.reference(["no_such.png"], "bolt")

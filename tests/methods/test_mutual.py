@@ -149,8 +149,18 @@ def test_groups_are_scored_each_by_itself():
             np.testing.assert_allclose(found.pictures[number].tile_maps, expected.tile_maps, atol=1e-6)
     assert np.isnan(found.apart[groups[0][0], groups[1][0]])
     assert found.apart[groups[0][0], groups[0][1]] > 0
-    with pytest.raises(SettingsError, match=r"^groups: got 3 for 10 pictures, need at least 4 pictures a group"):
-        scored(Mutual(blocks=BLOCKS, groups=3), layers, images)
+
+
+def test_where_too_many_failed_the_others_are_compared_in_fewer_groups(caplog):
+    layers, images = features(8, 9), images_of(9, 0)
+    layers[0, 4:6] = np.nan
+    with caplog.at_level(logging.WARNING):
+        found = scored(Mutual(blocks=BLOCKS, groups=2), layers, images)
+    assert "groups: 7 pictures can be used, and are compared in 1 groups" in caplog.text
+    others = [0, 1, 2, 3, 6, 7, 8]
+    alone = scored(Mutual(blocks=BLOCKS), layers[:, others], images[others])
+    for number, expected in zip(others, alone.pictures, strict=True):
+        np.testing.assert_allclose(found.pictures[number].tile_maps, expected.tile_maps, atol=1e-6)
 
 
 def test_a_picture_that_failed_is_left_out():
@@ -170,6 +180,8 @@ def test_a_picture_that_failed_is_left_out():
 def test_too_few_pictures():
     with pytest.raises(SourceError, match="got 3, need at least 4"):
         Mutual(blocks=BLOCKS).batch(3)
+    with pytest.raises(SettingsError, match=r"^groups: got 3 for 10 pictures, need at least 4 pictures a group"):
+        Mutual(blocks=BLOCKS, groups=3).batch(10)
     layers = features(1, 4)
     layers[0, 2] = np.nan
     with pytest.raises(SourceError, match=r"got 3 \(1 failed\), need at least 4"):
@@ -196,7 +208,7 @@ def test_good_samples_and_single_pictures_are_refused():
         SettingsError, match=r"recipe mutual .* takes no good samples; choose recipe memory or subspace"
     ):
         method.fit([sample])
-    with pytest.raises(SettingsError, match=r"recipe mutual .* alone: use predict with a folder"):
+    with pytest.raises(SettingsError, match=r"recipe mutual .*, and a single picture has no batch"):
         method.score(sample, [], text=None)
 
 

@@ -21,19 +21,17 @@ def vectors(seed, count, width=24):
 
 
 @KINDS
-@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("size", [1, 2, 300, 5000])
-def test_largest_products(kind, count, size):
+def test_largest_products(kind, size):
     queries, memory = vectors(1, 1500), vectors(2, size)
-    found = largest_products(kind(queries), kind(memory), count)
+    found = largest_products(kind(queries), kind(memory))
     assert type(found) is type(kind(queries))
     products = queries.astype(np.float64) @ memory.astype(np.float64).T
-    expected = -np.sort(-products, axis=1)[:, :count]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, products.max(axis=1), atol=1e-6)
 
 
 def test_no_queries():
-    assert largest_products(vectors(1, 0), vectors(2, 5)).shape == (0, 1 - 1)
+    assert largest_products(vectors(1, 0), vectors(2, 5)).shape == (0,)
 
 
 def test_no_more_than_a_block_of_products_exists():

@@ -22,7 +22,7 @@ Boxes = Literal["none", "anomalous", "all"]
 
 
 def verdict_of(score: float, threshold: float, *, anomalous_at: bool) -> Verdict:
-    """The verdict on a score; 1 is most anomalous.
+    """The verdict on a score; more is more anomalous.
 
     Only a comparison that holds makes a picture normal: where score or threshold is not a number it is anomalous.
 

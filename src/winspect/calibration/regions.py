@@ -85,7 +85,7 @@ class RegionRule:
     def _cells(self, small: Result, result: Result, *, is_anomalous: bool) -> np.ndarray:
         """The places of all regions: bool (rows, columns) of the smaller picture."""
         assert small.tile_maps is not None and small.size_wh is not None and result.size_wh is not None
-        heat, odds = _map(small), _map(replace(small, tile_maps=_log_odds(small.tile_maps)))
+        heat, odds = _map(small), _map(replace(small, tile_maps=_logs(small)))
         least = _LEAST_PATCH * math.prod(_patch(result)) if self.min_area is None else self.min_area
         least *= math.prod(small.size_wh) / math.prod(result.size_wh)
         highest = _highest(odds)
@@ -130,8 +130,9 @@ def _patch(result: Result) -> tuple[float, float]:
     return (x1 - x0) / columns, (y1 - y0) / rows
 
 
-def _log_odds(tile_maps: np.ndarray) -> np.ndarray:
-    return log_scores(tile_maps, lowest=_SMALLEST, highest=1 - _SMALLEST)
+def _logs(result: Result) -> np.ndarray:
+    assert result.tile_maps is not None
+    return log_scores(result.tile_maps, result.score_range, lowest=_SMALLEST, highest=1 - _SMALLEST)
 
 
 def _highest(odds: np.ndarray) -> Place:

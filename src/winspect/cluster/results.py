@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from winspect.cluster.destination import Destination
 from winspect.cluster.filesystems import open_input
 from winspect.cluster.shards import Plan, result_schema
 from winspect.cluster.store import RUN_FILE, FolderStore
-from winspect.errors import OutputError, PictureError, SourceError
+from winspect.errors import OutputError, PictureError, SettingsError, SourceError
+from winspect.methods.method import Method
+from winspect.methods.registry import method_of
 from winspect.methods.result import Result
 
 _ARRAYS = ("tile_maps", "map_shape", "tile_boxes", "width", "height")
@@ -32,11 +34,11 @@ def read_results(place: str, *, maps: bool = True) -> Iterator[Result]:
     """The results of a finished ``winspect batch``, in the order of its inputs; a few hundred are in memory at a time.
 
     A result is what ``predict`` gives: ``path`` (the input's id where a picture has no path), ``category_name``,
-    ``anomaly_score`` (0 to 1, 1 is most anomalous; None on error), ``error``, ``warning`` and, where the run kept map
-    arrays, ``tile_maps`` (float32 (tiles, rows, columns), 0 to 1), ``tile_boxes`` (x0, y0, x1, y1 in pixels) and
-    ``size_wh``, so that ``anomaly_map`` gives the float32 (height, width) map at the picture's own size. Without map
-    arrays ``anomaly_map`` is None. Verdicts, thresholds and p-values are columns of the same files, which any reader
-    of Parquet reads: ``pandas.read_parquet(place)``.
+    ``anomaly_score`` (more is more anomalous, in the range of the run's recipe; None on error), ``error``, ``warning``
+    and, where the run kept map arrays, ``tile_maps`` (float32 (tiles, rows, columns), in the same range),
+    ``tile_boxes`` (x0, y0, x1, y1 in pixels) and ``size_wh``, so that ``anomaly_map`` gives the float32 (height, width)
+    map at the picture's own size. Without map arrays ``anomaly_map`` is None. Verdicts, thresholds and p-values are
+    columns of the same files, which any reader of Parquet reads: ``pandas.read_parquet(place)``.
 
     Args:
         place: the batch's folder or URI (``--out``).
@@ -66,23 +68,34 @@ def read_results(place: str, *, maps: bool = True) -> Iterator[Result]:
     if len(files) < plan.number:
         done = sum(len(plan.span(number)) for number in files.values())
         raise SourceError(f"{store.name}: holds {done} of {plan.inputs} results; run the batch again with --resume")
-    return _results(store, list(files), [*_NEEDED, *_NEWER, *(_ARRAYS if maps and has_arrays else ())])
+    columns = [*_NEEDED, *_NEWER, *(_ARRAYS if maps and has_arrays else ())]
+    return _results(store, list(files), _score_range(run), columns)
 
 
-def _results(store: FolderStore, files: list[str], columns: list[str]) -> Iterator[Result]:
+def _score_range(run: Mapping[str, Any]) -> tuple[float, float]:
+    """The range of a run's scores; of a recipe that is not known here, that of WinCLIP's."""
+    try:
+        return method_of(run["recipe"]).score_range
+    except (KeyError, SettingsError):
+        return Method.score_range
+
+
+def _results(
+    store: FolderStore, files: list[str], score_range: tuple[float, float], columns: list[str]
+) -> Iterator[Result]:
     for name in files:
         try:
             with open_input(store.fs, store.path(name)) as file:
                 parquet = pq.ParquetFile(file)
                 there = [column for column in columns if column not in _NEWER or column in parquet.schema_arrow.names]
                 for rows in parquet.iter_batches(_ROWS_AT_A_TIME, columns=there):
-                    yield from as_results(rows)
+                    yield from as_results(rows, score_range)
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{store.name}/{name}: cannot be read ({error}); run the batch with --resume") from error
 
 
-def as_results(rows: pa.RecordBatch) -> Iterator[Result]:
-    """The results that some rows were written from, in order."""
+def as_results(rows: pa.RecordBatch, score_range: tuple[float, float] = (0.0, 1.0)) -> Iterator[Result]:
+    """The results that some rows were written from, in order; the range is that of the method."""
     plain = rows.select([name for name in rows.schema.names if name != "tile_maps"])
     for number, row in enumerate(plain.to_pylist()):
         path = row["path"] if row["path"] is not None else row["id"]
@@ -94,7 +107,8 @@ def as_results(rows: pa.RecordBatch) -> Iterator[Result]:
             arrays["tile_maps"] = flat.reshape(row["map_shape"])
             arrays["tile_boxes"] = tuple(map(tuple, np.reshape(row["tile_boxes"], (-1, 4)).tolist()))
             arrays["size_wh"] = (row["width"], row["height"])
-        yield Result(path, row["class"], row["anomaly_score"], error=error, warning=row.get("warning"), **arrays)
+        options: dict[str, Any] = {"error": error, "warning": row.get("warning"), "score_range": score_range}
+        yield Result(path, row["class"], row["anomaly_score"], **options, **arrays)
 
 
 def _picture_error(path: str, error: dict[str, str]) -> PictureError:
@@ -111,7 +125,7 @@ def summarise(destination: Destination) -> dict[str, Any]:
     Returns:
         ``inputs`` of the run; of the finished shards ``judged`` and ``failed``, ``anomalous`` and ``normal`` (null
         where nothing decided between them) and ``scores``: quantiles by name (:data:`QUANTILES`, linear between
-        neighbours; 1 is most anomalous), null where nothing was judged. ``classes``: the same by class where there
+        neighbours; more is more anomalous), null where nothing was judged. ``classes``: the same by class where there
         are several, at most :data:`MOST_CLASSES`. ``warned``: rows with a warning. ``shards`` and their ``bytes``.
         ``errors`` by type: their ``count``, and the first as ``example`` (id, path, message).
 

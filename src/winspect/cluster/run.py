@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from winspect.calibration import DecisionRule
@@ -41,6 +42,11 @@ _LOST = {
     "type": "WorkerLost",
     "message": "the process that worked on this picture died each time it was tried, alone with it too (out of memory, "
     "or a crash of a library): look at the picture, and at Ray's logs",
+}
+_LOST_BATCH = {
+    "type": "WorkerLost",
+    "message": "the process that scored this picture beside the others of its shard died twice (out of memory, or a "
+    "crash of a library): choose smaller --shard-rows, and look at Ray's logs",
 }
 
 
@@ -138,7 +144,7 @@ def batch(
             shared = pool.ask(lambda worker: make_shared(worker.predictor, inspection))
             if not resume:
                 rows = shard_rows or rows_per_shard(len(inputs), planned.most)
-                check_shards(shared.identity.recipe, len(inputs), rows)
+                check_shards(shared.identity.recipe, inputs, rows)
             with Destination.open(
                 place,
                 _description(shared, inputs.sha256, maps),
@@ -155,21 +161,26 @@ def batch(
     return summary
 
 
-def check_shards(method: Method, inputs: int, shard_rows: int) -> None:
-    """Refuse shards too small for a method that scores the pictures of a shard beside each other.
+def check_shards(method: Method, inputs: Inputs, shard_rows: int) -> None:
+    """Refuse shards too small for a method that scores the pictures of a class in a shard beside each other.
 
     Raises:
-        SettingsError: says how large the smallest is.
+        SettingsError: says where the fewest are.
     """
     if not isinstance(method, BatchMethod):
         return
-    smallest = min(inputs, shard_rows, inputs % shard_rows or shard_rows)
+    classes = inputs.table.column("class").unify_dictionaries().chunks
+    names = classes[0].dictionary
+    numbers = np.concatenate([chunk.indices.to_numpy() for chunk in classes])
+    batches, counts = np.unique(np.arange(len(inputs)) // shard_rows * len(names) + numbers, return_counts=True)
+    shard, number = divmod(int(batches[counts.argmin()]), len(names))
     try:
-        method.batch(smallest)
-    except SourceError as error:
+        method.batch(int(counts.min()))
+    except (SourceError, SettingsError) as error:
         raise SettingsError(
-            f"a shard of {inputs} inputs, {shard_rows} in each, has {smallest}, and is scored as one batch: {error}; "
-            "choose other --shard-rows, or give more pictures"
+            f"shard {shard} of {len(inputs)} inputs, {shard_rows} in each, has {counts.min()} of class "
+            f"{names[number].as_py()!r}, and is scored as one batch: {error}; choose other --shard-rows, put inputs of "
+            "a class one after the other, or give more pictures"
         ) from error
 
 
@@ -197,6 +208,11 @@ def fill(
         for unit, outcome in pool.run(units, call, bar.show) if units else ():
             is_lost, span, finished = isinstance(outcome, Lost), plan.span(unit.shard), time.perf_counter()
             if is_lost and unit.ordinal is None:
+                if isinstance(shared.identity.recipe, BatchMethod):
+                    lost = [_lost_row(inputs, ordinal, shared, _LOST_BATCH) for ordinal in span]
+                    destination.add(encode(plan, unit.shard, pa.concat_tables(lost)))
+                    bar.add(len(span), len(span))
+                    continue
                 logger.warning("the worker on shard %d died twice: its pictures are tried one by one", unit.shard)
                 apart[unit.shard] = {}
                 units.extend(Unit(unit.shard, ordinal) for ordinal in span)
@@ -225,11 +241,11 @@ def fill(
     return {"judged_now": now, "pictures_per_s": pace, "pipeline_seconds": round(seconds, 2), **stages}
 
 
-def _lost_row(inputs: Inputs, ordinal: int, shared: Shared) -> pa.Table:
+def _lost_row(inputs: Inputs, ordinal: int, shared: Shared, reason: Mapping[str, str] = _LOST) -> pa.Table:
     """The row of an input that cannot be scored by any means."""
     (row,) = inputs.rows(range(ordinal, ordinal + 1))
     schema = result_schema(arrays=shared.inspection.arrays)
-    return pa.Table.from_pylist([row | shared.made_by | {"error": _LOST}], schema=schema)
+    return pa.Table.from_pylist([row | shared.made_by | {"error": reason}], schema=schema)
 
 
 def _local_places(inputs: Inputs, inspection: Inspection, options: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from winspect.cluster.shards import Part, Plan, encode, result_schema
 from winspect.cluster.shared import Shared, check_same
 from winspect.cluster.store import FolderStore
 from winspect.errors import ClusterError, WinspectError
+from winspect.methods.batch_method import BatchMethod
 from winspect.methods.result import Result
 from winspect.outputs.maps import overlay_of, short_stem
 from winspect.outputs.rows import error_entry, row_of
@@ -130,6 +131,9 @@ class Scorer:
 
     def _results(self, inputs: Sequence[Row]) -> Iterator[Result | Exception]:
         """The result of each input, in order; several classes are sorted a few inputs at a time."""
+        if isinstance(self.predictor.method, BatchMethod):
+            yield from self._of_batches(inputs)
+            return
         names = list(dict.fromkeys(row["class"] for row in inputs))
         if len(names) == 1:
             yield from self._of_class(names[0], inputs, self._sources(inputs))
@@ -142,6 +146,21 @@ class Scorer:
                 mine = [some[number] for number in numbers]
                 results.update(zip(numbers, self._of_class(name, mine, [sources[n] for n in numbers]), strict=True))
             yield from (results[number] for number in range(len(some)))
+
+    def _of_batches(self, inputs: Sequence[Row]) -> list[Result | Exception]:
+        """Results of inputs that are scored beside each other: those of a class are a batch, and stop together."""
+        results = dict[int, Result | Exception]()
+        for name in dict.fromkeys(row["class"] for row in inputs):
+            numbers = [number for number, row in enumerate(inputs) if row["class"] == name]
+            found: Sequence[Result | Exception]
+            try:
+                # Sources of this class alone, which hold no pictures of the others.
+                found = list(self._predict(self._sources([inputs[number] for number in numbers]), name))
+            except Exception as error:
+                logger.exception("%d pictures of %r cannot be scored beside each other", len(numbers), name)
+                found = [error] * len(numbers)
+            results.update(zip(numbers, found, strict=True))
+        return [results[number] for number in range(len(inputs))]
 
     def _of_class(
         self, name: str, inputs: Sequence[Row], sources: Sequence[str | Given]

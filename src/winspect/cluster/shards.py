@@ -36,8 +36,8 @@ def result_schema(*, arrays: bool) -> pa.Schema:
     reader gives plain strings, and a repeated one costs a few bits.
 
     Args:
-        arrays: with each picture's maps: ``tile_maps`` flat, of shape ``map_shape`` (tiles, rows, columns), 0 to 1;
-            ``tile_boxes`` flat, x0 y0 x1 y1 of each tile in pixels; ``width`` and ``height`` in pixels.
+        arrays: with each picture's maps: ``tile_maps`` flat, of shape ``map_shape`` (tiles, rows, columns), in the
+            range of scores; ``tile_boxes`` flat, x0 y0 x1 y1 of each tile; ``width`` and ``height``; all in pixels.
     """
     fields = [
         pa.field("id", pa.string(), nullable=False),

@@ -135,7 +135,7 @@ class Measuring:
             self._failed.append({"path": path, **error_entry(result.error)})
             logger.info("failed: %s", result.error)  # the results name it; the command line says so at the end
         if result.tile_maps is not None:
-            self._spreads.append(map_spread(result.tile_maps))
+            self._spreads.append(map_spread(result.tile_maps, result.score_range))
             self._truth.add(item, result)
 
     def stop(self, error: ReferencesError, reference: str) -> None:

@@ -52,7 +52,7 @@ class Score:
 
     Attributes:
         path: below the data set's root. ``label``: "normal" or "anomalous".
-        score: 1 is most anomalous; None when the picture could not be scored.
+        score: more is more anomalous; None when the picture could not be scored.
     """
 
     path: str

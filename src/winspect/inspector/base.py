@@ -158,7 +158,8 @@ class Predictor(Scoring):
         Decoding and resizing of the next pictures overlap with the encoder. A picture that cannot be used gives a
         result with an ``error``; the others go on. Of a source that makes wait, such as a generator of a camera's
         frames, each result comes before the next picture is asked for; but a method that compares the pictures of a
-        batch with each other reads all before the first result.
+        batch with each other reads all before the first result. Where too few of them can be used, all give an
+        error.
         One of the class's good samples, or a copy of one, gives a result with a ``warning``: its score says nothing.
 
         Args:
@@ -217,7 +218,10 @@ class Predictor(Scoring):
             )
         self._scorable(category_name)
         given = list(pictures_given(pictures, bgr=bgr))
-        return self._comparing(given, category_name, self.method, progress=progress)()
+        compared = self._comparing(given, category_name, self.method, progress=progress)()
+        if compared.refusal is not None:
+            raise compared.refusal
+        return compared
 
     def _comparing(
         self,

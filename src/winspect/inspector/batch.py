@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ import numpy as np
 from winspect.backbones.embeddings import Embeddings
 from winspect.errors import PictureError, SourceError
 from winspect.methods.batch_method import Batch, BatchScores
+from winspect.methods.method import PictureScores
 from winspect.methods.result import Result, result_of
 from winspect.pictures.heatmaps import ScoreRange, run_range
 from winspect.pictures.suspicions import joined
@@ -19,6 +21,7 @@ from winspect.pictures.tiles import Prepared
 logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 5
+_NO_NUMBER = PictureScores(math.nan, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +33,13 @@ class Compared:
         apart: float32 (results, results), see :class:`~winspect.methods.batch_method.BatchScores`; NaN for those that
             cannot be used.
         warning: what to know before the scores are used, else None.
+        refusal: too few pictures can be used, so that all results are errors; else None.
     """
 
     results: list[Result]
     apart: np.ndarray
     warning: str | None
+    refusal: SourceError | None = None
 
 
 def compare(
@@ -56,35 +61,12 @@ def compare(
         tiles_at_once: how many are embedded together.
         precision: of the encoder, for messages.
         score_range: of the method.
-
-    Raises:
-        SourceError: too few pictures that can be used.
     """
-    order: list[Prepared | PictureError] = []
-    waiting: list[np.ndarray] = []
-
-    def encode_waiting() -> None:
-        if waiting:
-            batch.add(encode(np.concatenate(waiting)))
-            waiting.clear()
-
-    for item in items:
-        if isinstance(item, Prepared):
-            waiting.append(item.tiles)
-            order.append(replace(item, tiles=item.tiles[:, :, :0, :0]))  # the batch keeps what it needs of them
-        else:
-            order.append(item)
-        if len(waiting) >= tiles_at_once:
-            encode_waiting()
-    encode_waiting()
-    failed = [item for item in order if isinstance(item, PictureError)]
+    order, comparable = _added(batch, items, encode, tiles_at_once)
     try:
         scores = batch.scores()
     except SourceError as error:
-        if not failed:
-            raise
-        named = "; ".join(map(str, failed[:_MOST_NAMED])) + "; ..." * (len(failed) > _MOST_NAMED)
-        raise SourceError(f"{error}; {len(failed)} cannot be used: {named}") from error
+        return _refused(error, order, comparable, category_name, precision)
     usable = [item for item in order if isinstance(item, Prepared)]
     places = [place for place, item in enumerate(order) if isinstance(item, Prepared)]
     apart = np.full((len(order), len(order)), np.nan, np.float32)
@@ -92,8 +74,69 @@ def compare(
     warning = scores.warning([item.name for item in usable])
     peaks = [float(found.tile_maps.max()) for found in scores.pictures if found.tile_maps is not None]
     heat_range = run_range(peaks, limits=score_range)  # most of a batch is good
-    results = _results(order, scores, category_name, precision, heat_range)
+    results = _results(order, scores, category_name, precision, score_range, heat_range)
     return Compared(list(results), apart, warning)
+
+
+def _added(
+    batch: Batch,
+    items: Iterable[Prepared | PictureError],
+    encode: Callable[[np.ndarray], Embeddings],
+    tiles_at_once: int,
+) -> tuple[list[Prepared | PictureError], list[bool]]:
+    """Add all pictures to a batch.
+
+    Returns:
+        The items, without their pixels; and of each, whether it can be compared.
+    """
+    order: list[Prepared | PictureError] = []
+    comparable: list[bool] = []
+    places: list[int] = []
+    waiting: list[np.ndarray] = []
+
+    def add_waiting() -> None:
+        for place, can_be in zip(places, batch.add(encode(np.concatenate(waiting))), strict=True):
+            comparable[place] = can_be
+        places.clear()
+        waiting.clear()
+
+    for item in items:
+        if isinstance(item, Prepared):
+            places.append(len(order))
+            waiting.append(item.tiles)
+            order.append(replace(item, tiles=item.tiles[:, :, :0, :0]))  # the batch keeps what it needs of them
+        else:
+            order.append(item)
+        comparable.append(False)
+        if len(waiting) >= tiles_at_once:
+            add_waiting()
+    if waiting:
+        add_waiting()
+    return order, comparable
+
+
+def _refused(
+    error: SourceError,
+    order: Sequence[Prepared | PictureError],
+    comparable: Sequence[bool],
+    category_name: str,
+    precision: str,
+) -> Compared:
+    """Errors for all pictures of a batch: what is wrong with one, or that too few others can be used."""
+    results = [
+        Result(item.path, category_name, error=item)
+        if isinstance(item, PictureError)
+        else result_of(item, category_name, _NO_NUMBER, precision)
+        for item in order
+    ]
+    failed = [str(result.error) for result, can_be in zip(results, comparable, strict=True) if not can_be]
+    named = "; ".join(failed[:_MOST_NAMED]) + "; ..." * (len(failed) > _MOST_NAMED)
+    reason = f"{error}; {len(failed)} cannot be used: {named}" if failed else str(error)
+    results = [
+        replace(result, error=PictureError(result.path, reason)) if can_be else result
+        for result, can_be in zip(results, comparable, strict=True)
+    ]
+    return Compared(results, np.full((len(order), len(order)), np.nan, np.float32), None, SourceError(reason))
 
 
 def results_of(comparing: Callable[[], Compared]) -> Iterator[Result]:
@@ -109,6 +152,7 @@ def _results(
     scores: BatchScores,
     category_name: str,
     precision: str,
+    score_range: ScoreRange,
     heat_range: ScoreRange | None,
 ) -> Iterator[Result]:
     numbers = iter(range(len(scores.pictures)))
@@ -117,7 +161,7 @@ def _results(
             yield Result(item.path, category_name, error=item)
             continue
         number = next(numbers)
-        result = result_of(item, category_name, scores.pictures[number], precision)
+        result = result_of(item, category_name, scores.pictures[number], precision, score_range)
         if result.error is None:
             warning = joined(result.warning, _half_of(scores, number))
             result = replace(result, warning=warning, heat_range=heat_range)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import Embeddings
 from winspect.engines.graph_cache import GraphCache
@@ -63,14 +64,22 @@ class Sample:
     """One good sample, encoded.
 
     Attributes:
+        name: of the picture.
         embeddings: of the tiles of all its views, the upright one first.
         views: how many.
         size_wh: of the picture, in pixels.
     """
 
+    name: str
     embeddings: Embeddings
     views: int
     size_wh: tuple[int, int]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its vectors are numbers."""
+        vectors = [self.embeddings.image, *self.embeddings.patches.values(), *self.embeddings.windows.values()]
+        return all(bool(array_namespace(each).all(array_namespace(each).isfinite(each))) for each in vectors)
 
     def upright(self) -> tuple[Embeddings, CutPicture]:
         """The upright view, as a picture to be scored."""
@@ -84,7 +93,7 @@ class Learned:
 
     Attributes:
         references: what is kept of them.
-        warnings: a line for each sample that decoding warned of.
+        warnings: a line for each sample that decoding warned of, or that stands apart from the others.
         samples: the first of them, one by one; none where the set was read from the disk.
     """
 

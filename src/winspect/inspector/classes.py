@@ -13,6 +13,7 @@ import numpy as np
 from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.class_state import ClassState, GoodSamples, Learned, Sample
+from winspect.inspector.standing_apart import left_out_scores, warnings_of
 from winspect.methods.identity import Identity
 from winspect.methods.method import Method, References
 from winspect.methods.winclip.prompts import class_key
@@ -154,21 +155,31 @@ class Classes(ABC):
         """Encode good samples."""
         warnings: list[str] = []
         first: list[Sample] = []
-        waiting: list[Embeddings] = []
+        waiting: list[Sample] = []
         parts: list[References] = []
+        names: list[str] = []
+        left_out: list[float] = []
+
+        def fit_waiting() -> None:
+            parts.append(self._fit([sample.embeddings for sample in waiting], category_name))
+            names.extend(sample.name for sample in waiting)
+            if self.method.joins:
+                left_out.extend(left_out_scores(self.method, waiting, self._class_text(category_name)))
+            waiting.clear()
+
         for sample in self._encode_samples(pictures, warnings, progress=progress):
             refusal = None if first else self.method.samples_refusal(len(pictures), sample.embeddings)
             if refusal is not None:
                 raise ReferencesError(f"{category_name!r}: {refusal}")
             if len(first) < _LEVEL_SAMPLES:
                 first.append(sample)
-            waiting.append(sample.embeddings)
+            waiting.append(sample)
             if self.method.joins and sum(map(_bytes_of, waiting)) > _FITTED_BYTES:
-                parts.append(self._fit(waiting, category_name))
-                waiting = []
+                fit_waiting()
         if waiting:
-            parts.append(self._fit(waiting, category_name))
+            fit_waiting()
         references = self.method.join(parts) if len(parts) > 1 else parts[0]
+        warnings += warnings_of(names, left_out)
         return Learned(references, tuple(warnings), tuple(first))
 
     def _fit(self, samples: Sequence[Embeddings], category_name: str) -> References:
@@ -193,7 +204,11 @@ class Classes(ABC):
             if item.warning is not None and warnings is not None:
                 warnings.append(f"{item.name}: {item.warning}")
             views = len(item.boxes) // len(set(item.boxes))
-            yield Sample(self._encode(item.tiles, needs), views, item.size_wh)
+            sample = Sample(item.name, self._encode(item.tiles, needs), views, item.size_wh)
+            if not sample.is_finite:
+                reason = f"its vectors in {self.engine.precision} are not numbers: use precision fp32 or bf16, or check"
+                raise ReferencesError(f"cannot use a reference picture: {item.name}: {reason} the weights")
+            yield sample
 
     def _prepare(
         self,
@@ -299,5 +314,5 @@ class Classes(ABC):
         return class_key(category_name)
 
 
-def _bytes_of(embeddings: Embeddings) -> int:
-    return sum(patches.nbytes for patches in embeddings.patches.values())
+def _bytes_of(sample: Sample) -> int:
+    return sum(patches.nbytes for patches in sample.embeddings.patches.values())

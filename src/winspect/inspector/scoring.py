@@ -9,7 +9,6 @@ import numpy as np
 
 from winspect.errors import PictureError
 from winspect.inspector.classes import DEFAULT_CLASS, Classes
-from winspect.methods.batch_method import BatchMethod
 from winspect.methods.method import CutPicture, PictureScores, References
 from winspect.methods.result import Result, result_of, warn_if_constant
 from winspect.methods.winclip.prompts import class_key
@@ -61,8 +60,8 @@ class Scoring(Classes):
         Args:
             alone: pictures are not all of a batch.
         """
-        if alone and isinstance(self.method, BatchMethod):
-            self.method.score()  # refuses
+        if alone:
+            self.method.check_alone("a single picture")
         text = self._class_text(category_name)
         are_there = not zero_shot and class_key(category_name) in self._good
         self.method.check_good_samples(category_name, are_there=are_there)
@@ -100,7 +99,7 @@ class Scoring(Classes):
         results = [
             Result(item.path, category_name, error=item)
             if isinstance(item, PictureError)
-            else result_of(item, category_name, next(scores), self.precision)
+            else result_of(item, category_name, next(scores), self.precision, self.method.score_range)
             for item in items
         ]
         warn_if_constant(results)

@@ -49,8 +49,12 @@ class BatchScores:
 class Batch(Protocol):
     """Pictures that are scored beside each other."""
 
-    def add(self, embeddings: Embeddings) -> None:
-        """Take the next pictures, a tile each; nothing of ``embeddings`` is kept as it is."""
+    def add(self, embeddings: Embeddings) -> list[bool]:
+        """Take the next pictures, a tile each; nothing of ``embeddings`` is kept as it is.
+
+        Returns:
+            Whether each can be compared: its vectors are numbers.
+        """
 
     def scores(self) -> BatchScores:
         """Score the pictures that were added.
@@ -64,7 +68,6 @@ class BatchMethod(Method):
     """A method that needs no good samples, but other pictures: it scores batches, never a picture alone."""
 
     reads_text = False
-    alone = False
 
     @abstractmethod
     def batch(self, count: int) -> Batch:
@@ -72,6 +75,7 @@ class BatchMethod(Method):
 
         Raises:
             SourceError: too few.
+            SettingsError: too few for a setting.
         """
 
     def fit(self, samples: Sequence[Embeddings]) -> NoReturn:
@@ -90,13 +94,13 @@ class BatchMethod(Method):
         if are_there:
             self.fit([])
 
-    def score(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Refuse pictures outside of a batch.
-
-        Raises:
-            SettingsError: always.
-        """
+    def check_alone(self, place: str) -> NoReturn:
+        """See :class:`Method`: always refuses."""
         raise SettingsError(
-            f"recipe {self.name} compares the pictures of a batch with each other, so that none can be scored "
-            "alone: use predict with a folder, evaluate or batch; or recipe memory or subspace, with good samples"
+            f"recipe {self.name} compares the pictures of a batch with each other, and {place} has no batch: "
+            "choose references with `winspect references DIR`, then recipe memory or subspace"
         )
+
+    def score(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Refuse pictures outside of a batch, as :meth:`check_alone` does."""
+        self.check_alone("a single picture")

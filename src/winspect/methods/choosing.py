@@ -71,12 +71,16 @@ def choose(scores: np.ndarray, apart: np.ndarray, count: int) -> Chosen:
     return Chosen(tuple(candidates[kept].tolist()), tuple(outliers.tolist()), limit)
 
 
-def upper_limit(scores: np.ndarray) -> float:
+def upper_limit(scores: np.ndarray, *, least: float = 0.0) -> float:
     """The median plus :data:`DEVIATIONS` robust standard deviations: beyond it are outliers.
+
+    Args:
+        scores: (N,).
+        least: a robust standard deviation that is smaller counts as this.
 
     >>> round(upper_limit(np.array([1.0, 2, 3, 4, 100])), 4)
     7.4478
     """
     median = float(np.median(scores))
     deviation = _OF_NORMAL * float(np.median(np.abs(scores - median)))
-    return median + DEVIATIONS * deviation + _ROUNDING * abs(median)
+    return median + DEVIATIONS * max(deviation, least) + _ROUNDING * abs(median)

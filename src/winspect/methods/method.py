@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from winspect.backbones.embeddings import Embeddings, Needs
-from winspect.errors import ReferencesError, SettingsError
+from winspect.errors import ReferencesError
 from winspect.methods.upsampling import BILINEAR, Upsampling
 from winspect.pictures.tiles import WHOLE, Cut, Preprocess
 from winspect.system.arrays import Array
@@ -113,7 +113,6 @@ class Method(ABC):
         underscores: of class names in prompts: ``space`` or ``keep``.
         reads_text: whether scores depend on the class name's prompts; a backbone without text serves where not.
         zero_shot: whether it scores without good samples.
-        alone: whether a picture is scored without others beside it.
         joins: whether :meth:`join` puts together what was kept of parts of the good samples, so that many are never in
             memory at once.
     """
@@ -121,7 +120,6 @@ class Method(ABC):
     score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     reads_text: ClassVar[bool] = True
     zero_shot: ClassVar[bool] = True
-    alone: ClassVar[bool] = True
     joins: ClassVar[bool] = False
 
     @property
@@ -221,7 +219,7 @@ class Method(ABC):
                 "(--reference, reference(), POST /v1/references), or choose a recipe that works from the name alone"
             )
 
-    def check_alone(self, place: str) -> None:
+    def check_alone(self, place: str) -> None:  # noqa: B027  most methods refuse nothing
         """Refuse to score pictures one by one, where the method compares those of a batch.
 
         Args:
@@ -230,11 +228,6 @@ class Method(ABC):
         Raises:
             SettingsError: it does; says what fits.
         """
-        if not self.alone:
-            raise SettingsError(
-                f"recipe {self.name} compares the pictures of a batch with each other, and {place} has no batch: "
-                "choose references with `winspect references DIR`, then recipe memory or subspace"
-            )
 
     @property
     def kept(self) -> frozenset[str]:

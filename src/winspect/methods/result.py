@@ -22,24 +22,27 @@ photographs give 0.07 and more, evenly coloured pictures 0.03 and more, windows 
 because differences between scores near 0 or 1 are tiny for sound maps too."""
 
 
-def map_spread(tile_maps: np.ndarray) -> float:
+def map_spread(tile_maps: np.ndarray, score_range: tuple[float, float] = (0.0, 1.0)) -> float:
     """How far a picture's patches differ: the largest difference of :func:`log_scores` within one of its tiles.
 
     Args:
-        tile_maps: (tiles, rows, columns), 0 or more.
+        tile_maps: (tiles, rows, columns), in the score range.
+        score_range: of the method.
     """
-    logs = log_scores(tile_maps.reshape(len(tile_maps), -1).astype(np.float64), lowest=1e-30, highest=1 - 1e-8)
+    flat = tile_maps.reshape(len(tile_maps), -1).astype(np.float64)
+    logs = log_scores(flat, score_range, lowest=1e-30, highest=1 - 1e-8)
     return float(np.ptp(logs, axis=1).max())
 
 
-def log_scores(scores: np.ndarray, *, lowest: float, highest: float) -> np.ndarray:
-    """Log odds of scores; their logarithms where one is above 1, and so no probability.
+def log_scores(scores: np.ndarray, score_range: tuple[float, float], *, lowest: float, highest: float) -> np.ndarray:
+    """Log odds of scores that end at 1; logarithms of scores that may be larger, which are no probabilities.
 
     Args:
         scores: 0 or more; kept between ``lowest`` and, as probabilities, ``highest``.
+        score_range: of the method: what these scores happen to be does not decide.
     """
     logs = np.log(np.maximum(scores, lowest))
-    return logs if scores.max() > 1 else logs - np.log1p(-np.clip(scores, lowest, highest))
+    return logs if score_range[1] > 1 else logs - np.log1p(-np.clip(scores, lowest, highest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,7 @@ class Result:
         heat_range: values of maps at which colour starts and is strongest, where the batch says it; None where what is
             usual is known otherwise, from good samples or a calibration, or not at all.
         parts: scores that were combined into ``anomaly_score``, by recipe, each in its own range; mostly empty.
+        score_range: the lowest and the highest value that the method gives as a score, or in a map.
     """
 
     path: str
@@ -76,6 +80,7 @@ class Result:
     upsampling: Upsampling = field(default=BILINEAR, repr=False)
     heat_range: tuple[float, float] | None = field(default=None, repr=False)
     parts: Mapping[str, float] = field(default_factory=dict, repr=False)
+    score_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):
@@ -164,7 +169,13 @@ class ConstantMapWarning(UserWarning):
     """Every map of a batch is constant: the windows are broken, or the pictures are blank."""
 
 
-def result_of(item: Prepared, category_name: str, scores: PictureScores, precision: str) -> Result:
+def result_of(
+    item: Prepared,
+    category_name: str,
+    scores: PictureScores,
+    precision: str,
+    score_range: tuple[float, float] = (0.0, 1.0),
+) -> Result:
     """The result of a prepared picture; an error where its score, or its map, is not a number."""
     maps = scores.tile_maps
     if not math.isfinite(scores.score) or not (maps is None or np.isfinite(maps).all()):
@@ -181,15 +192,16 @@ def result_of(item: Prepared, category_name: str, scores: PictureScores, precisi
         warning=item.warning,
         upsampling=scores.upsampling,
         parts=scores.parts,
+        score_range=score_range,
     )
 
 
 def warn_if_constant(results: Sequence[Result]) -> None:
     """Warn when not one map of a batch varies."""
-    maps = [result.tile_maps for result in results if result.tile_maps is not None]
-    if maps and all(map_spread(tile_maps) < CONSTANT_SPREAD for tile_maps in maps):
+    mapped = [(each.tile_maps, each.score_range) for each in results if each.tile_maps is not None]
+    if mapped and all(map_spread(*each) < CONSTANT_SPREAD for each in mapped):
         warnings.warn(
-            f"all anomaly maps of {len(maps)} pictures from {results[0].path} on are constant: the pictures are "
+            f"all anomaly maps of {len(mapped)} pictures from {results[0].path} on are constant: the pictures are "
             "blank, or the windows of this model are broken; do not trust these maps",
             ConstantMapWarning,
             stacklevel=3,

@@ -84,7 +84,7 @@ def heat_overlay(picture_rgb: np.ndarray, anomaly_map: np.ndarray, score_range: 
 
     Args:
         picture_rgb: uint8 (height, width, 3).
-        anomaly_map: float (height, width), 1 is most anomalous.
+        anomaly_map: float (height, width), more is more anomalous.
         score_range: scores at which colour starts and is strongest; None for :func:`heat_range`. Give the same
             range to pictures that are to be compared.
 

@@ -1,4 +1,4 @@
-"""open_clip's architectures: which ones WinCLIP can use, and their sizes."""
+"""open_clip's architectures: which ones can be used, and their sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from winspect.weights import DEFAULT_MODEL, TINY
 
 
 def list_architectures() -> list[str]:
-    """Names of open_clip's architectures that WinCLIP's windows can use, in open_clip's order."""
+    """Names of open_clip's architectures that can be used, in open_clip's order."""
     return [name for name in open_clip.list_models() if _obstacle(open_clip.get_model_config(name)) is None]
 
 
@@ -47,8 +47,8 @@ def check_usable(name: str, config: dict[str, Any]) -> None:
     obstacle = _obstacle(config)
     if obstacle:
         raise ArchitectureError(
-            f"model {name!r} cannot be used: {obstacle}, and WinCLIP's windows need a plain ViT whose class token "
-            f"gives the embedding; choose such a one, for example {DEFAULT_MODEL!r}"
+            f"model {name!r} cannot be used: {obstacle}, and every recipe reads patch tokens and the class token of a "
+            f"plain ViT; choose one of open_clip's (such as {DEFAULT_MODEL!r}), or timm/NAME for recipe memory"
         )
 
 

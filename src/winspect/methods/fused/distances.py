@@ -52,7 +52,7 @@ def nearest(vectors: Array, memory: Array) -> Array:
     """Distance of each vector, float32 (n, width), to the nearest of a memory: (n,), at least :data:`SMALLEST`."""
     xp = array_namespace(vectors)
     # |q - r|^2 = |q|^2 - 2 (q r - |r|^2 / 2): the nearest has the largest inner product with (q, 1).
-    products = largest_products(xp.concat([vectors, xp.ones_like(vectors[:, :1])], axis=1), memory)[:, 0]
+    products = largest_products(xp.concat([vectors, xp.ones_like(vectors[:, :1])], axis=1), memory)
     squares = xp.sum(vectors * vectors, axis=1) - 2 * products
     return xp.sqrt(xp.clip(squares / vectors.shape[1], min=SMALLEST**2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from winspect.system.arrays import Array, like, to_numpy
 if TYPE_CHECKING:
     from winspect.methods.mutual.method import Mutual
 
+logger = logging.getLogger(__name__)
+
 FEWEST = 4
 """Pictures that can be scored beside each other."""
 
@@ -41,17 +44,22 @@ class MutualBatch:
 
     Raises:
         SourceError: fewer than :data:`FEWEST`.
+        SettingsError: fewer than that in a group.
     """
 
     def __init__(self, method: Mutual, count: int) -> None:
         _check_count(count)
+        if count < FEWEST * method.groups:
+            raise SettingsError(
+                f"groups: got {method.groups} for {count} pictures, need at least {FEWEST} pictures a group"
+            )
         self._method, self._count = method, count
         self._features: dict[str, np.ndarray] = {}
         self._images: list[np.ndarray] = []
         self._usable: list[bool] = []
         self._kind: Array = None
 
-    def add(self, embeddings: Embeddings) -> None:
+    def add(self, embeddings: Embeddings) -> list[bool]:
         """See :class:`~winspect.methods.batch_method.Batch`.
 
         Raises:
@@ -74,6 +82,7 @@ class MutualBatch:
             self._features[name][rows] = to_numpy(standardised(values))
         self._usable += usable
         self._images.append(to_numpy(embeddings.image))
+        return usable
 
     def _make_room(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Room for the layers of all pictures, of which each has these."""
@@ -111,12 +120,10 @@ class MutualBatch:
         return BatchScores(pictures, halves, apart)
 
     def _groups(self, usable: np.ndarray) -> list[np.ndarray]:
-        """Numbers of the pictures that are compared with each other."""
-        groups = self._method.groups
-        if len(usable) < FEWEST * groups:
-            raise SettingsError(
-                f"groups: got {groups} for {len(usable)} pictures, need at least {FEWEST} pictures a group"
-            )
+        """Numbers of the pictures that are compared with each other; in fewer groups where too many failed."""
+        groups = min(self._method.groups, len(usable) // FEWEST)
+        if groups < self._method.groups:
+            logger.warning("groups: %d pictures can be used, and are compared in %d groups", len(usable), groups)
         if groups == 1:
             return [usable]
         order = np.random.default_rng(self._method.seed).permutation(usable)

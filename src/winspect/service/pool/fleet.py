@@ -281,7 +281,8 @@ class Fleet:
         if hashes := tuple(picture.sha256 for picture in stored):
             contents = await asyncio.to_thread(self._store.contents, category_name, "reference")
             self._references[category_name] = hashes
-            answers = [process.ask("show", category_name, hashes, contents) for process in processes]
+            named = [(picture.name, content) for picture, content in zip(stored, contents, strict=True)]
+            answers = [process.ask("show", category_name, hashes, named) for process in processes]
         else:
             self._references.pop(category_name, None)
             answers = [process.ask("forget", category_name) for process in processes]

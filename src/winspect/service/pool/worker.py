@@ -29,6 +29,7 @@ from winspect.errors import PictureError, WinspectError
 from winspect.methods.result import Result
 from winspect.outputs.maps import overlay_of, smaller_picture
 from winspect.pictures.decoding import Demanding
+from winspect.pictures.given import picture_given
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, heat_range, png_of, run_range
 from winspect.pictures.pool import default_workers
 from winspect.pictures.tiles import Prepared, prepare
@@ -148,8 +149,8 @@ class Worker:
         ends = [end if math.isfinite(end) else None for end in method.score_range]
         return {**self.model.describe(), "score_range": ends, "zero_shot": method.zero_shot}
 
-    def _show(self, category_name: str, hashes: tuple[str, ...], pictures: Sequence[bytes]) -> None:
-        self.model.reference(pictures, category_name)
+    def _show(self, category_name: str, hashes: tuple[str, ...], pictures: Sequence[tuple[str, bytes]]) -> None:
+        self.model.reference([picture_given(picture) for picture in pictures], category_name)
         self._shown[category_name] = hashes
 
     def _forget(self, category_name: str) -> None:

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 OLDEST := $(VENV)/open_clip-$(OLDEST_OPEN_CLIP)
 
-.PHONY: demo test lint types unit oldest audit release-check sbom man clean
+.PHONY: demo docs test lint types unit oldest audit release-check sbom man clean
 
 demo: $(VENV)/.demo
 	$(BIN)/winspect demo --out runs/demo
@@ -33,6 +33,11 @@ unit: $(VENV)/.test
 # The encoder against open_clip itself, once more on the oldest release we accept (it was sequence-first).
 oldest: $(OLDEST)/.done
 	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -m open_clip_versions tests
+
+# The site, in build/site: its notebooks are run, a warning is an error, and what was built is checked once more.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python docs/_site/check.py build/site
 
 # Known vulnerabilities of what is installed, asked of a service on the internet; where there is none, it says so.
 audit: $(VENV)/.test $(VENV)/audit/bin/pip-audit
@@ -69,6 +74,10 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(PIP) install -e '.[all,test]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
+	$(PIP) install -e '.[docs]'
+	touch $@
 
 $(OLDEST)/.done: $(VENV)/.test
 	$(PIP) install --no-deps --target $(OLDEST) open_clip_torch==$(OLDEST_OPEN_CLIP)

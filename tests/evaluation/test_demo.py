@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -18,6 +19,7 @@ from winspect.errors import MissingExtraError
 from winspect.evaluation.demo import DEMO_SETS, PICTURES_PER_LABEL, SHOTS, DemoSet, Scored, run_demo
 
 FEW = 4
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,23 @@ def test_a_warning_stands_beside_the_score(tmp_path, small_model, textile):
         seconds=1.0,
     )
     assert "Warning: the frame is black" in run_demo(tmp_path, small_model, [scored]).read_text()
+
+
+@pytest.mark.parametrize("make", DEMO_SETS)
+def test_figures_of_the_whole_sets_are_the_model_cards(make):
+    data = make()
+    section = (ROOT / "src/winspect/weights/winspect-tiny/MODEL_CARD.md").read_text(encoding="utf-8")
+    section = section.split(f"**{data.category_name.removesuffix(' cell')}")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
+    for shots, figure in data.whole_set:
+        way = ["log fusion", str(shots)] if shots else ["zero-shot", "0"]
+        assert next(cells[2] for cells in rows if cells[:2] == way).startswith(f"{figure:.3f}")
+
+
+def test_the_report_opens_with_good_samples_and_has_both(demo):
+    out, said = demo
+    text = (out / "report.html").read_text()
+    assert [figures["shots"] for figures in said["sets"]] == [4, 0, 4, 0]
+    head = text.split("<figure>")[0]
+    assert head.index("4-shot") < head.index("zero-shot")
+    assert "0.756" in head and "0.691" in head

@@ -1,6 +1,6 @@
 """Score pictures of two products with the bundled model and write a report.
 
-Score 32 pictures (solar cells, simulated fabric), zero-shot and few-shot; write a report.
+Score 32 pictures (solar cells, simulated fabric), few-shot and zero-shot; write a report.
 """
 
 from __future__ import annotations

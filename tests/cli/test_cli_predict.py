@@ -7,6 +7,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -304,6 +305,35 @@ def test_results_among_the_pictures_are_not_judged(cli, parts):
     assert json.loads(cli("predict", parts, "--json", "--out", out).out)["done"] == 4
     assert json.loads(cli("predict", parts, "--json", "--out", out).out)["done"] == 4
     assert json.loads(cli("predict", parts, "--json", "--out", out, "--resume").out)["resumed"] == 4
+
+
+def test_a_report_of_the_run(cli, mixed, tmp_path):
+    out = tmp_path / "out"
+    options = ("predict", mixed, "--threshold", "0.5", "--out", out)
+    done = cli(*options, "--report", "--json")
+    rows = [row for row in json.loads(done.out)["results"] if row["error"] is None]
+    assert (done.code, len(rows)) == (3, 5)
+    page = (out / "report.html").read_text()
+    ranked = sorted(rows, key=lambda row: -row["anomaly_score"])
+    for pattern in (r"<figcaption><span>([^<]+)<", r"<tr><td>([^<]+)<"):
+        assert re.findall(pattern, page) == [row["path"] for row in ranked]
+    assert re.findall(r'<td class="number">([\d.]+)<', page) == [f"{row['anomaly_score']:.4f}" for row in ranked]
+    assert page.count("data:image/jpeg") == 10
+    assert "8 pictures" in page and "3 failed" in page and f"model {SMALL}" in page
+    assert cli(*options, "--report", "--resume").code == 3
+    assert re.sub(r"\d{4}-.. UTC", "", (out / "report.html").read_text())[-2000:] == page[-2000:]
+    cli(*options)
+    assert not (out / "report.html").exists(), "it would be that of another run"
+    refused = cli("predict", mixed, "--report")
+    assert (refused.code, "--report needs --out DIR" in refused.err) == (2, True)
+
+
+def test_a_report_without_jinja2_is_refused_at_once(cli, parts, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    refused = cli("predict", parts, "--report", "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert "a report needs: pip install" in refused.err and "[full]" in refused.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_batch_that_was_stopped_is_scored_as_a_whole(cli, parts, tmp_path):

@@ -46,6 +46,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(results, "--raw-maps", None, "also write each map as float32 .npz")
     add_option(results, "--no-masks", None, "no masks and boxes of defects; as --boxes none")
     add_option(results, "--coco", None, "also write the boxes and masks as defects.coco.json")
+    add_option(results, "--report", None, "also write report.html: the most anomalous pictures, and scores")
     add_option(results, "--resume", None, "go on with an interrupted run in --out")
     add_run_options(parser, bundle=True)
 
@@ -66,9 +67,12 @@ def run(args: argparse.Namespace) -> int:
     references = good_samples(args)
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
     from winspect.outputs.coco import write_coco
+    from winspect.outputs.predictions import check_report, report_run
     from winspect.outputs.rows import Recorder, row_of, still_to_do
     from winspect.system.run_folder import locked
 
+    if args.report:
+        check_report()  # before anything is scored
     inspection = load_inspection(args, references, calibration)
     model, class_option = inspection.model, inspection.class_option
     _check_coco(args, inspection.rule)
@@ -96,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
                     printer.show(recorder.add(coloured) if recorder else row_of(rule.decide(result)))
             if args.coco:
                 write_coco(args.out)
+            if args.report:
+                report_run(args.out, model=model.describe(), bit_depth=model.bit_depth)
     return printer.exit_code
 
 
@@ -108,7 +114,7 @@ def _check_options(args: argparse.Namespace, calibration: Calibration | None) ->
             raise SettingsError(f"got {other} and --no-masks: COCO's regions are the masks'; leave one of them out")
         args.boxes = "none"
     check_decision_options(args, calibration)
-    for name in ("resume", "raw_maps", "coco"):
+    for name in ("resume", "raw_maps", "coco", "report"):
         if getattr(args, name) and not args.out:
             raise SettingsError(f"--{name.replace('_', '-')} needs --out DIR")
 

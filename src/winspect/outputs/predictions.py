@@ -14,11 +14,10 @@ from PIL import Image
 from winspect.errors import PictureError
 from winspect.outputs.maps import smaller_picture
 from winspect.outputs.pages import data_uri, write_page
-from winspect.outputs.rows import ROWS_FILE, Counts, read_rows
+from winspect.outputs.rows import REPORT_FILE, ROWS_FILE, Counts, read_rows
 from winspect.pictures.decoding import read_rgb
 from winspect.system.installation import need
 
-REPORT_FILE = "report.html"
 THUMBNAIL = 320
 """Pixels of a picture's longer side, at most."""
 
@@ -56,6 +55,15 @@ class Shown:
         return cls(row, picture, overlay, view.problem)
 
 
+def check_report() -> None:
+    """Refuse a report where what writes it is not installed.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    need("jinja2", "full", job="a report")
+
+
 def write_predictions(
     path: Path, entries: Iterable[Entry], *, title: str, model: Mapping[str, Any] | None = None
 ) -> Path:
@@ -68,7 +76,7 @@ def write_predictions(
         OutputError: the file cannot be written.
         MissingExtraError: jinja2 is not installed.
     """
-    need("jinja2", "full", job="a report")
+    check_report()
     counts = Counts()
     failed: list[Mapping[str, Any]] = []
     highest: list[tuple[float, int, Entry]] = []

@@ -31,7 +31,7 @@ from winspect.system.run_folder import begin, read_identity
 from winspect.system.terminal import cell
 
 ROWS_FILE, TABLE_FILE, RUN_FILE = "predictions.jsonl", "predictions.csv", "run.json"
-COCO_FILE = "defects.coco.json"
+COCO_FILE, REPORT_FILE = "defects.coco.json", "report.html"
 
 COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning")
 """Columns of ``predictions.csv``."""
@@ -168,7 +168,10 @@ class Recorder:
         if resume:
             _check_same_run(folder, run)
         self.done, self.counts = _earlier_rows(folder / ROWS_FILE) if resume else ([], Counts())
-        earlier = {"empty": [folder / ROWS_FILE], "remove": [folder / TABLE_FILE, folder / COCO_FILE]}
+        earlier = {
+            "empty": [folder / ROWS_FILE],
+            "remove": [folder / name for name in (TABLE_FILE, COCO_FILE, REPORT_FILE)],
+        }
         begin(folder / RUN_FILE, run, **({} if resume else earlier))
         if overlays or raw_maps or self.maps.masks:
             make_folder(folder / MAPS_FOLDER)

@@ -122,9 +122,9 @@ class Manifest:
         try:
             manifest = _from_document(document)
         except Exception as error:
-            raise _damage(folder / MANIFEST, error, written_by(document)) from error
+            raise damage(folder / MANIFEST, error, written_by(document)) from error
         for file, sha256 in manifest.sha256.items():
-            _check(folder, file, sha256)
+            check_hash(folder, file, sha256)
         _check_nothing_else(folder, manifest.sha256)
         return manifest
 
@@ -137,10 +137,11 @@ def refusing_damage(path: Path) -> Iterator[None]:
     except WinspectError:
         raise
     except Exception as error:
-        raise _damage(path, error) from error
+        raise damage(path, error) from error
 
 
-def _damage(path: Path, error: Exception, releases: str = "") -> BundleError:
+def damage(path: Path, error: Exception, releases: str = "") -> BundleError:
+    """What to raise of a damaged file; ``releases`` as of :func:`winspect.methods.identity.written_by`."""
     kind = "" if isinstance(error, WinspectError) else f"{type(error).__name__}: "
     reason = " ".join(f"{kind}{error}".split())[:300]
     return BundleError(f"{path}: damaged ({reason}); copy the bundle again, or export it again{releases}")
@@ -187,16 +188,23 @@ def _height_and_width(sides: Any) -> tuple[int, int]:
     return height, width
 
 
-def _check(folder: Path, file: str, sha256: str) -> None:
+def check_hash(folder: Path, file: str, sha256: str, *, listed_in: str = MANIFEST) -> None:
+    """Check a file of a folder against the hash that a file beside it lists.
+
+    Raises:
+        BundleError: it lies outside the folder, cannot be read, or has another hash.
+    """
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{folder / MANIFEST}: names {file!r}, which lies outside the bundle; do not trust it")
+        raise BundleError(f"{folder / listed_in}: names {file!r}, which lies outside the bundle; do not trust it")
     try:
         found = hash_file(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); copy the bundle again, whole") from error
     if found != sha256:
-        raise BundleError(f"{path}: its hash is not the one in {MANIFEST}: it is damaged or was changed; copy it again")
+        raise BundleError(
+            f"{path}: its hash is not the one in {listed_in}: it is damaged or was changed; copy it again"
+        )
 
 
 def _check_nothing_else(folder: Path, listed: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from winspect.errors import ReferencesError, SettingsError
 from winspect.methods.method import CutPicture, References
 from winspect.pictures.fingerprints import Copies, Fingerprint
 from winspect.system.arrays import to_numpy
-from winspect.system.opening import read_text
+from winspect.system.opening import open_file, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,27 @@ class ClassState:
             raise SettingsError(
                 f"got {there}, {len(self.samples)} fingerprints; need both (few-shot) or none (zero-shot)"
             )
+
+    def save(self, folder: Path, stem: str) -> dict[str, Any]:
+        """Write the arrays as files whose names begin with ``stem``; returns what a document says of them."""
+        text, references = f"{stem}text.npy", None if self.references is None else f"{stem}references.npz"
+        np.save(folder / text, self.text)
+        if self.references is not None and references is not None:
+            self.references.save(folder / references)
+        return {"text": text, "references": references, "shown": [sample.document() for sample in self.samples]}
+
+    @classmethod
+    def read(cls, text: Path, references: Path | None, samples: tuple[Fingerprint, ...]) -> ClassState:
+        """Read files of :meth:`save`; no pickled code is run.
+
+        Raises:
+            ValueError, OSError, BadZipFile: damaged.
+        """
+        with open_file(text) as file:
+            array = np.load(file, allow_pickle=False)
+        if array.dtype != np.float32 or array.ndim != 2 or len(array) != 2 or not np.isfinite(array).all():
+            raise ValueError(f"{text.name} holds {array.dtype} {array.shape}, not two embeddings")
+        return cls(array, None if references is None else References.load(references), samples)
 
 
 @dataclass(frozen=True, eq=False)

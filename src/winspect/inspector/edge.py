@@ -20,7 +20,6 @@ from winspect.methods.method import PictureScores, References
 from winspect.methods.winclip.prompts import class_key
 from winspect.pictures.tiles import Cut, Prepared, Preprocess
 from winspect.system.arrays import Array
-from winspect.system.opening import open_file
 
 
 def load_bundle(folder: str | PathLike[str]) -> EdgePredictor:
@@ -58,13 +57,9 @@ class EdgePredictor(Predictor):
             self.engine = EdgeEngine(folder, manifest, needs)
 
     def _load_class(self, folder: Path, name: str, bundled: BundledClass) -> None:
-        with open_file(folder / bundled.text) as file:
-            text = np.load(file, allow_pickle=False)
-        if text.dtype != np.float32 or text.ndim != 2 or len(text) != 2 or not np.isfinite(text).all():
-            raise ValueError(f"{bundled.text} holds {text.dtype} {text.shape}, not two embeddings")
-        references = None if bundled.references is None else References.load(folder / bundled.references)
+        references = None if bundled.references is None else folder / bundled.references
         self._names[class_key(name)] = name
-        self.take(name, ClassState(text, references, bundled.samples))
+        self.take(name, ClassState.read(folder / bundled.text, references, bundled.samples))
         if bundled.calibration is not None:
             self._calibrations[class_key(name)] = Calibration.load(folder / bundled.calibration)
 

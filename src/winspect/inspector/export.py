@@ -26,6 +26,7 @@ from winspect.engines.gate.pictures import gate_pictures
 from winspect.engines.traced import openvino_trace, write_onnx_trace
 from winspect.errors import BundleError, EngineError, OutputError
 from winspect.inspector.edge import EdgePredictor, preprocessing_document
+from winspect.inspector.saving import put_in_place
 from winspect.inspector.winclip import WinCLIP
 from winspect.methods.method import CutPicture
 from winspect.methods.winclip.prompts import check_class_name, class_key
@@ -111,7 +112,7 @@ def export(
                 f"the bundle's scores differ from the model's by up to {largest:.2g}, more than "
                 f"{LARGEST_DIFFERENCE[model.precision]:g} in {model.precision}; it was not written. Try another engine"
             )
-        _move(staging, target)
+        put_in_place(staging, target)
     except OSError as error:
         raise error if isinstance(error, OutputError) else output_error(target, error) from error
     finally:
@@ -125,21 +126,6 @@ def _check_target(target: Path, add: bool) -> None:
         raise BundleError(f"{target}: no bundle that classes could be added to; export without --add first")
     if not add and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target}: not an empty folder; choose another --out, or --add to add classes to a bundle")
-
-
-def _move(staging: Path, target: Path) -> None:
-    """Put the finished bundle in its place; an earlier one is there until then."""
-    staging.chmod(0o755)
-    old = staging.with_name(staging.name + ".old")
-    if target.exists():
-        target.rename(old)
-    try:
-        staging.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
@@ -203,11 +189,10 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
     place = f"classes/{max(taken, default=-1) + 1:02d}-{slug}"
     (folder / place).mkdir(parents=True)
     state = model.state_of(key)
-    np.save(folder / place / "text.npy", state.text)
-    bundled = BundledClass(text=f"{place}/text.npy")
+    files = state.save(folder / place, "")
+    bundled = BundledClass(text=f"{place}/{files['text']}")
     if state.references is not None:
-        state.references.save(folder / place / "references.npz")
-        bundled = replace(bundled, references=f"{place}/references.npz", samples=state.samples)
+        bundled = replace(bundled, references=f"{place}/{files['references']}", samples=state.samples)
     if calibration is not None:
         calibration.save(folder / place / "calibration.json")
         bundled = replace(bundled, calibration=f"{place}/calibration.json")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from winspect.errors import (
     MissingExtraError,
     PictureError,
     ReferencesError,
+    SettingsError,
     WeightsCorruptError,
 )
 from winspect.inspector.base import DEFAULT_CLASS, Picture, Predictor
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from winspect.engines.base import Engine
     from winspect.engines.choice import Choice
     from winspect.engines.gate import GateScores
-    from winspect.inspector.edge import EdgePredictor
 
 __all__ = ["DEFAULT_CLASS", "Picture", "WinCLIP"]
 
@@ -176,17 +177,70 @@ class WinCLIP(Predictor):
         )
         self.engine, self.gate = self._starter.start()
 
-    @staticmethod
-    def load(folder: str | PathLike[str]) -> EdgePredictor:
-        """An edge bundle, written by ``winspect export``: scores the classes it was made for, without torch.
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Save the few-shot state: how the model was made, and the classes that have good samples, without weights.
+
+        :meth:`load` scores with it as this model does, and reads no good sample again. A saved state that is there is
+        replaced. Good samples are kept as vectors, with their names and hashes, not as pictures.
 
         Raises:
-            BundleError: no bundle, a damaged one, or one of a newer release.
-            MissingExtraError: its engine is not installed.
+            OutputError: the folder holds something else, or cannot be written.
         """
-        from winspect.inspector.edge import load_bundle
+        from winspect.inspector.saving import SavedState, write_state
 
-        return load_bundle(folder)
+        model, weights, _ = self._source
+        place = weights if weights is None or not Path(weights).is_file() else Path(weights).resolve()
+        classes = {name: self.state_of(name) for name in self._good}
+        return write_state(SavedState(self.identity(), model, None if place is None else str(place), classes), folder)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        weights: str | PathLike[str] | None = None,
+        device: str | None = None,
+        engine: str | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+    ) -> Any:
+        """Load what :meth:`save` saved, or an edge bundle of ``winspect export``, which needs no torch.
+
+        Args:
+            folder: of either.
+            weights: the tag or the file, where it has another place than when the state was saved.
+            device, engine: as of :class:`WinCLIP`; None for ``auto``, and for those of the state where its precision is
+                not fp32: another engine would round otherwise.
+            cache_dir: as of :class:`WinCLIP`.
+
+        Returns:
+            Of a state a :class:`WinCLIP`; of a bundle a :class:`~winspect.inspector.edge.EdgePredictor`, which has
+            weights, device and engine of its own.
+
+        Raises:
+            BundleError: neither is there, it is damaged or of a newer release; or the weights are others.
+            MissingExtraError: what it needs is not installed.
+            SettingsError: options that a bundle does not have.
+        """
+        from winspect.inspector.saving import STATE_FILE, read_state
+
+        options = {"weights": weights, "device": device, "engine": engine, "cache_dir": cache_dir}
+        chosen = {name: value for name, value in options.items() if value is not None}
+        if not (Path(folder) / STATE_FILE).is_file():
+            from winspect.inspector.edge import load_bundle
+
+            if chosen:
+                raise SettingsError(f"{folder}: not a saved state, and a bundle has its own {', '.join(chosen)}")
+            return load_bundle(folder)
+        saved = read_state(folder)
+        made = saved.identity
+        if made.precision != "fp32":
+            chosen = {"device": made.device, "engine": made.engine, **chosen}
+        parts: dict[str, Any] = {"recipe": made.recipe, "prompts": made.prompts, "bit_depth": made.bit_depth}
+        loaded = cls(saved.model, **{"weights": saved.weights, "precision": made.precision, **parts, **chosen})
+        saved.check(loaded.identity())
+        for name, state in saved.classes.items():
+            loaded.take(name, state)
+        return loaded
 
     def _int8_tiles(self, pictures: Iterable[Picture]) -> np.ndarray:
         tiles = []

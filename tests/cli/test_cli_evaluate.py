@@ -456,6 +456,20 @@ def test_other_shots_are_put_side_by_side_where_no_gate_is_asked_for(cli, run_fo
     assert (answer["within"], answer["tolerance"]) == (None, None)
 
 
+def test_a_calibration_of_another_class_is_refused_before_anything_is_scored(cli, parts, tmp_path, small_checkpoint):
+    good = sorted(parts.glob("bolt/train/good/*.png"))[:2] + sorted(parts.glob("bolt/test/good/*.png"))[:2]
+    options = ("--max-false-alarms", "30%", "--scores-only", "--recipe", "paper")
+    options += ("--model", SMALL, "--weights", small_checkpoint, "--device", "cpu")
+    for name, code in (("screw", 2), ("bolt", 0)):
+        file = tmp_path / f"{name}.json"
+        assert cli("calibrate", *good, "--class", name, "--out", file, *options).code == 0
+        asked = ("--dataset", "mvtec", "--root", parts, "--categories", "bolt", "--out", tmp_path / name)
+        done = cli("evaluate", *asked, "--calibration", file)
+        assert done.code == code, done.err
+        assert ("got one of the class 'screw', need one of 'bolt'" in done.err) == (code == 2)
+    assert "calibrated for at most 0.3" in (tmp_path / "bolt/report.html").read_text()
+
+
 def test_comparing_needs_no_torch(run_folder):
     code = (
         "import sys; from winspect.cli import main; main.VERBS = ('compare',); "

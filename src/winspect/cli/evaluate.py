@@ -122,6 +122,8 @@ def _evaluate(
     from winspect.evaluation.run import evaluate
 
     calibrations = [Calibration.load(path) for path in args.calibration]
+    names = [class_name or options.get("class_names", {}).get(name, name) for name in dataset.categories]
+    _check_classes(calibrations, names)
     with when_interrupted(f"the same command goes on with what is in {args.out}"), _model(args, calibrations) as model:
 
         def report(results: dict[str, Any]) -> None:
@@ -146,6 +148,16 @@ def _runs(args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, tup
         draws = {} if shots else {"seeds": [0]}  # those of the others
         runs[recipe] = argparse.Namespace(**{**vars(args), **alone}), {"shots": shots, **draws}
     return runs
+
+
+def _check_classes(calibrations: Sequence[Calibration], names: Sequence[str]) -> None:
+    """Refuse a calibration of none of the categories, before minutes of scoring."""
+    from winspect.methods.winclip.prompts import class_key
+
+    for calibration in calibrations:
+        if class_key(calibration.class_name) not in map(class_key, names):
+            need = ", ".join(map(repr, names))
+            raise SettingsError(f"--calibration: got one of the class {calibration.class_name!r}, need one of {need}")
 
 
 def _model(args: argparse.Namespace, calibrations: Sequence[Calibration]) -> AbstractContextManager[Any]:

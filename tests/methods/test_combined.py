@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from checkpoints import SMALL, build, register_small
 from miniature import part, save
+from PIL import Image
+from service.running import Running
 
 from tests import oracle
 from tests.methods import oracle_memory
@@ -17,11 +21,21 @@ from winspect.inspector.export import export
 from winspect.methods.combined import PaperAndMemory
 from winspect.methods.registry import get_method, method_of
 from winspect.methods.winclip.prompts import PromptEnsemble
+from winspect.service.http.inspecting import to_json
+from winspect.service.http.models import Row
+from winspect.service.settings import ModelSpec
+from winspect.weights import TINY
 
 SHAPES = {"square": (80, 80), "landscape": (170, 75), "portrait": (70, 90)}
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 GOODS = [part(number, defective=False)[0] for number in range(14)]
 PICTURE = part(20, defective=True)[0]
+
+
+def png(rgb):
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -147,3 +161,19 @@ def test_command_line(cli, small_checkpoint, tmp_path):
     assert row["anomaly_score"] == pytest.approx(combined, abs=1e-9)
     done = cli(*given, "--recipe", "memory", "--set", "size=64", "--reference", *goods, "--json")
     assert "parts" not in json.loads(done.out)["results"][0]
+
+
+def test_service(tmp_path):
+    """In a model process; good samples are added and removed."""
+    options = {"model": TINY, "device": "cpu", "engine": "torch", "recipe": "paper+memory"}
+    expected = WinCLIP(**options)
+    expected.reference([png(good) for good in GOODS[:2]], "bolt")
+    with Running(tmp_path, ModelSpec(options), hang_s=300.0, load_s=300.0) as service:
+        samples = [(f"{number}.png", png(GOODS[number])) for number in range(2)]
+        service.ask(service.backend.set_references("bolt", samples))
+        answer = service.predict(png(PICTURE), "bolt")
+        assert answer.shots == 2
+        result = expected.predict(png(PICTURE), "bolt")
+        assert answer.result.anomaly_score == pytest.approx(result.anomaly_score, abs=1e-6)
+        assert answer.result.parts == pytest.approx(result.parts, abs=1e-6)
+        assert Row.model_validate(to_json(answer, overlay=False, map_pixels=None)).parts == answer.result.parts

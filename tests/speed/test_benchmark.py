@@ -174,6 +174,14 @@ def test_all_combinations_may_fail(measure):
     assert len(results["failed"]) == 1
 
 
+def test_a_model_without_text_is_refused_before_it_is_loaded():
+    asked = {"model": {"model": "timm/vit_tiny_patch16_224"}, "category_name": "part", "pictures": []}
+    outcome, (kind, message) = Jobs().answer("survey", asked)
+    assert (outcome, kind) == ("failed", "SettingsError")
+    assert "compare pictures with text, which timm/vit_tiny_patch16_224 has none of" in message
+    assert "winspect profile --recipe memory" in message
+
+
 def test_a_dead_process_answers_every_further_job_with_the_same_error():
     worker = Worker(fake_serve)
     try:

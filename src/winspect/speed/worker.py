@@ -15,7 +15,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from winspect.errors import PictureError, WinspectError
+from winspect.errors import PictureError, SettingsError, WinspectError
 from winspect.speed.plans import OPENVINO, PLANS
 from winspect.system.machine import peak_rss_mb
 from winspect.system.terminal import log_to_stderr
@@ -116,9 +116,20 @@ class Jobs:
         """Find out what must be known before anything is measured; leaves the prompts of the class in the cache.
 
         Then no worker has to encode them, and the peak memory of all is comparable.
+
+        Raises:
+            SettingsError: the model has no text, and every plan compares with it.
         """
         from winspect.engines.devices import resolve_device
         from winspect.inspector.winclip import WinCLIP
+        from winspect.weights import DEFAULT_MODEL
+        from winspect.weights.timm_names import is_timm
+
+        if is_timm(name := str(model.get("model", DEFAULT_MODEL))):
+            raise SettingsError(
+                f"the plans of a benchmark compare pictures with text, which {name} has none of: time it with "
+                "`winspect profile --recipe memory`, or choose a CLIP such as ViT-B-16-plus-240"
+            )
 
         # On the CPU: nothing is measured here.
         on_cpu = {"engine": "torch", "precision": "fp32", "recipe": "paper", "device": "cpu"}

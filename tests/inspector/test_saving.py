@@ -1,4 +1,4 @@
-"""A few-shot state that is saved and loaded scores as before, reads no good sample again, and refuses what is not it."""
+"""A few-shot state, saved and loaded, scores as before without its good samples, and refuses what is not it."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_what_is_not_a_state(copy, change, words):
 
 def test_other_weights_are_refused(saved, copy, tmp_path):
     other = save_checkpoint(SMALL, tmp_path, seed=1)
-    with pytest.raises(BundleError, match="saved of something else .*weights_sha256"):
+    with pytest.raises(BundleError, match=r"saved of something else .*weights_sha256"):
         WinCLIP.load(saved, weights=other, engine="torch", device="cpu")
     document = json.loads((copy / STATE_FILE).read_text())
     document["load"]["weights"] = str(tmp_path / "moved.safetensors")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
+LINKS = runpy.run_path(str(ROOT / ".ci/absolute_links.py"))
 YAML = sorted([*ROOT.glob(".github/**/*.yml"), ROOT / ".pre-commit-config.yaml", ROOT / "CITATION.cff"])
 
 
@@ -24,7 +27,7 @@ def test_the_fallbacks_are_of_one_release():
 def test_what_the_build_writes_is_ignored_and_removed_again():
     written = re.search(r'^version_file = "(.+)"$', PYPROJECT, re.MULTILINE)[1]
     assert written in (ROOT / ".gitignore").read_text().splitlines()
-    assert all(written in (ROOT / ".ci" / name).read_text() for name in ("run", "release-check"))
+    assert written in (ROOT / ".ci/run").read_text()
 
 
 def test_where_the_project_is_stands_in_one_place():
@@ -66,3 +69,27 @@ def test_everything_but_training_is_in_the_extra_all():
     extras = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
     named = set(re.search(r"\[(.*)\]", extras["all"][0])[1].split(","))
     assert set(extras) - named == {"all", "test", "edge", "edge-onnx", "ascend"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[a](b.md)", "[a](R/blob/v1/b.md)"),
+        ("![a](b/c.jpg)", "![a](R/raw/v1/b/c.jpg)"),
+        ("[![a](b.jpg)](c.md)", "[![a](R/raw/v1/b.jpg)](R/blob/v1/c.md)"),
+        ('<img alt="x" src="b.jpg">', '<img alt="x" src="R/raw/v1/b.jpg">'),
+        ("[a](https://x) [b](#c)", "[a](https://x) [b](#c)"),
+    ],
+)
+def test_links_become_absolute(text, expected):
+    assert LINKS["absolute"](text, "R", "v1") == expected
+
+
+def test_the_readme_for_an_index_has_no_relative_link(tmp_path):
+    readme = Path(shutil.copy(ROOT / "README.md", tmp_path))
+    assert LINKS["main"](str(ROOT / "pyproject.toml"), str(readme), "v1") == 0
+    text = readme.read_text()
+    assert re.findall(r"\]\((?!https?:|#)", text) + re.findall(r'src="(?!https?:)', text) == []
+    assert "/raw/v1/docs/" in text
+    (tmp_path / "empty.toml").touch()
+    assert LINKS["main"](str(tmp_path / "empty.toml"), str(readme), "v1") == 2

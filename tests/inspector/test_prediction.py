@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from miniature import save
 from PIL import Image, ImageShow
 
@@ -63,6 +64,9 @@ def test_nothing_is_decided_until_somebody_decides():
     assert (result.verdict, result.threshold, result.p_value, result.boxes, result.mask) == (None,) * 5
     assert isinstance(result, Result)
     assert result["anomaly_score"] == 0.75
+    assert repr(result) == "Prediction('a.png', 'nut', anomaly_score=0.7500)"
+    assert repr(result.decide(threshold=0.5)).endswith("verdict='anomalous')")
+    assert repr(FAILED) == "Prediction('b<i>.png', 'nut', error='b<i>.png: empty')"
 
 
 def test_boxes_and_mask_are_where_the_map_is_high():
@@ -341,6 +345,9 @@ def test_a_picture_gives_one_and_a_source_of_many_gives_many(small_model, parts,
         (np.full((40, 40, 3), -1.5), PictureError, "before mean and deviation were taken out"),
         (np.zeros((3, 40, 40), np.uint8), PictureError, r"use transpose\(1, 2, 0\)"),
         (np.zeros((40, 40, 2), np.uint8), PictureError, r"\(H, W, 3\)"),
+        (torch.zeros((40, 40, 3)), PictureError, r"torch has channels first; use permute\(2, 0, 1\)"),
+        (torch.full((3, 40, 40), 255.0), PictureError, "need 0 to 1: divide"),
+        (torch.zeros((3, 40, 40), dtype=torch.int64), PictureError, "got dtype int64"),
     ],
 )
 def test_what_no_picture_is(small_model, source, kind, words):

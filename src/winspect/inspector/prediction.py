@@ -84,7 +84,7 @@ def decision_rule(
     return DecisionRule(threshold, calibration, regions)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction(Result):
     """What the model says of a picture, and what one does with that: draw it, save it, decide, hand it on.
 
@@ -105,6 +105,12 @@ class Prediction(Result):
     def of(cls, result: Result, **more: Any) -> Prediction:
         """The same result, with more attributes."""
         return cls(**({entry.name: getattr(result, entry.name) for entry in fields(result)} | more))
+
+    def __repr__(self) -> str:
+        outcome = f"error={str(self.error)!r}" if self.error is not None else f"anomaly_score={self.anomaly_score:.4f}"
+        outcome += "" if self.verdict is None else f", verdict={self.verdict!r}"
+        outcome += "" if self.warning is None else f", warning={self.warning!r}"
+        return f"{type(self).__name__}({self.path!r}, {self.category_name!r}, {outcome})"
 
     # What was decided
 

@@ -70,6 +70,16 @@ def test_an_unknown_option_is_an_error_of_its_verb(capsys):
     assert refused(capsys, "predict", "a.png", "--zzz").startswith("usage: winspect predict ")
 
 
+def test_the_message_is_not_below_a_wall_of_options(capsys):
+    lines = refused(capsys, "predict", "--class", "bolt").splitlines()
+    assert (
+        lines[0]
+        == "usage: winspect predict PICTURE [PICTURE ...] [OPTION]...; winspect predict --help lists the options"
+    )
+    assert lines[1:] == ["winspect predict: error: the following arguments are required: PICTURE"]
+    assert "--dataset KIND --out DIR" in refused(capsys, "evaluate")
+
+
 def test_a_file_in_the_place_of_a_verb(tmp_path, capsys):
     (tmp_path / "a photo.jpg").touch()
     said = refused(capsys, tmp_path / "a photo.jpg")

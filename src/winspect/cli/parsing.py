@@ -41,9 +41,13 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage, what is wrong with it and what was probably meant, and exit with 2."""
+        """Print what must be given, what is wrong and what was probably meant, and exit with 2."""
         hints = [*self._verb_hints(), *self._option_hints(), *self._greedy_hints(message)]
-        super().error(printable("; ".join([message, *hints])))
+        formatter = self._get_formatter()
+        needed = [action for action in self._actions if action.required or not action.option_strings]
+        formatter.add_usage(self.usage, needed, [])
+        usage = f"{formatter.format_help().rstrip()} [OPTION]...; {self.prog} --help lists the options"
+        self.exit(2, f"{usage}\n{self.prog}: error: {printable('; '.join([message, *hints]))}\n")
 
     def _verb_hints(self) -> Iterator[str]:
         verbs = next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)

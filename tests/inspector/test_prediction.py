@@ -15,11 +15,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from checkpoints import SMALL
 from miniature import save
 from PIL import Image, ImageShow
 
-from winspect import Prediction, Result, Results
-from winspect.calibration import Calibration
+from winspect import Prediction, Result, Results, WinCLIP
+from winspect.calibration import Calibration, DecisionRule
 from winspect.errors import MissingExtraError, OutputError, PictureError, SettingsError, SourceError
 from winspect.inspector import prediction as held
 
@@ -242,6 +243,26 @@ def test_a_result_goes_to_another_process(small_model, parts):
     again = pickle.loads(pickle.dumps(result))
     assert (again.anomaly_score, again.verdict) == (result.anomaly_score, result.verdict)
     np.testing.assert_array_equal(again.plot(), result.plot())
+
+
+def test_the_colours_are_found_when_a_heat_map_is_drawn(small_checkpoint, parts, monkeypatch):
+    model = WinCLIP(SMALL, weights=small_checkpoint, device="cpu", engine="torch")
+    asked = []
+    level = WinCLIP._level
+    monkeypatch.setattr(WinCLIP, "_level", lambda *arguments: asked.append(1) or level(*arguments))
+    model.reference(parts, "bolt")
+    few = model.predict([parts / "0.png", parts / "1.png"], "bolt")
+    assert not asked, "scores do not wait for it"
+    model.reference([parts / "0.png", parts / "2.png"], "bolt")
+    few[0].plot(), few[1].plot()
+    assert len(asked) == 3, "those of the good samples that it was scored with, once"
+    assert few[0].colours() == DecisionRule().heat_range(lambda: few_levels(model, parts), (0.0, 1.0))
+    assert pickle.loads(pickle.dumps(few[0])).colours == few[0].colours()
+
+
+def few_levels(model, parts):
+    model.reference(parts, "bolt")
+    return model.good_levels("bolt")
 
 
 # Many

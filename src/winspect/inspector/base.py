@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import repeat
 from typing import Any
 
@@ -126,7 +126,8 @@ class Predictor(Scoring):
         kept: Iterable[Any] = given if isinstance(given, Sized) else repeat(None)
         predict = self._predict_one if alone else self._predict_many
         results = predict(given, category_name, keep_picture)
-        colours = rule.heat_range(lambda: self.good_levels(category_name), self.method.score_range)
+        good = self._good.get(class_key(category_name))  # those of now: others may be learnt before a heat map is drawn
+        colours = cache(lambda: rule.heat_range(lambda: () if good is None else good.levels, self.method.score_range))
         held = (
             Prediction.of(result, rule=rule, colours=colours, read_picture=self._reader(picture))
             for result, picture in zip(results, kept, strict=False)

@@ -92,13 +92,13 @@ class Prediction(Result):
 
     Attributes:
         rule: what decides on it; see :meth:`decide`.
-        colours: values of the map at which colour starts and is strongest; None for ``heat_range``, or else the map's
-            median and maximum.
+        colours: values of the map at which colour starts and is strongest, or what finds them when a heat map is drawn;
+            None for ``heat_range``, or else the map's median and maximum.
         read_picture: reads the picture again, where it can be read; None where it would have had to be kept.
     """
 
     rule: DecisionRule = field(default_factory=DecisionRule, repr=False)
-    colours: ScoreRange | None = field(default=None, repr=False)
+    colours: ScoreRange | Callable[[], ScoreRange | None] | None = field(default=None, repr=False)
     read_picture: Callable[[], np.ndarray] | None = field(default=None, repr=False)
 
     @classmethod
@@ -209,9 +209,15 @@ class Prediction(Result):
         if self.anomaly_map is None:
             raise SettingsError(f"{self.path}: scored without its map: predict with maps=True to see where")
         rgb = self.thumbnail(longest, picture)
-        colours = self.colours or self.heat_range or heat_range(self.anomaly_map)
+        colours = self._found_colours() or self.heat_range or heat_range(self.anomaly_map)
         judged = replace(self.judgement, result=replace(self, picture_rgb=rgb))
         return Image.fromarray(overlay_of(judged, colours))
+
+    def _found_colours(self) -> ScoreRange | None:
+        return self.colours() if callable(self.colours) else self.colours
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "colours": self._found_colours()}  # what finds them holds the model
 
     def thumbnail(self, longest: int | None = None, picture: Any = None) -> np.ndarray:
         """The picture that was scored, read again where it was not kept: uint8 (height, width, 3), RGB.

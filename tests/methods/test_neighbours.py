@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from winspect.engines.compiled import openvino_core
+from winspect.engines.products import openvino_largest
 from winspect.methods import neighbours
 from winspect.methods.coreset import farthest_points
 from winspect.methods.neighbours import largest_products
@@ -28,6 +30,42 @@ def test_largest_products(kind, size):
     assert type(found) is type(kind(queries))
     products = queries.astype(np.float64) @ memory.astype(np.float64).T
     np.testing.assert_allclose(found, products.max(axis=1), atol=1e-6)
+
+
+@KINDS
+@pytest.mark.parametrize("size", [1, 300, 5000])
+def test_largest_products_where_openvino_runs(kind, size, monkeypatch):
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return openvino_largest(*args)
+
+    openvino_core()
+    monkeypatch.setattr(neighbours, "openvino_largest", counted)
+    queries, memory = vectors(1, 1500), vectors(2, size)
+    found = largest_products(kind(queries), kind(memory))
+    assert calls
+    assert type(found) is type(kind(queries))
+    products = queries.astype(np.float64) @ memory.astype(np.float64).T
+    np.testing.assert_allclose(found, products.max(axis=1), atol=1e-6)
+
+
+@KINDS
+def test_what_is_no_number_stays_so_where_openvino_runs(kind):
+    openvino_core()
+    queries = vectors(1, 6)
+    queries[2, 3] = np.nan
+    found = np.asarray(largest_products(kind(queries), kind(vectors(2, 40))))
+    np.testing.assert_array_equal(np.isnan(found), np.arange(6) == 2)
+
+
+@KINDS
+def test_double_precision_stays_so_where_openvino_runs(kind):
+    openvino_core()
+    queries, memory = (vectors(seed, 50).astype(np.float64) for seed in (1, 2))
+    found = largest_products(kind(queries), kind(memory))
+    np.testing.assert_allclose(found, (queries @ memory.T).max(axis=1), atol=1e-14)
 
 
 def test_no_queries():

@@ -5,9 +5,10 @@ Of unit vectors the nearest, by angle as by Euclidean distance, is the one with 
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
-from winspect.system.arrays import Array
+from winspect.engines.products import openvino_largest, runs_openvino
+from winspect.system.arrays import Array, like, to_numpy
 
 # A block of products (16 MB) is small enough to be read again from the processor's cache, and large enough for a
 # matrix product to run at its full rate.
@@ -31,8 +32,26 @@ def largest_products(queries: Array, memory: Array) -> Array:
 
 def _largest_of_rows(queries: Array, memory: Array) -> Array:
     xp = array_namespace(queries)
+    largest = _largest_by_openvino if _suits_openvino(queries, memory) else _largest
     best = None
     for start in range(0, len(memory), _COLUMNS):
-        found = xp.max(queries @ memory[start : start + _COLUMNS].T, axis=1)
+        found = largest(queries, memory[start : start + _COLUMNS])
         best = found if best is None else xp.maximum(best, found)
     return best
+
+
+def _suits_openvino(queries: Array, memory: Array) -> bool:
+    """Whether OpenVINO runs here, for float32 in main memory; what is not finite it may pass over."""
+    xp = array_namespace(queries, memory)
+    in_memory = not is_torch_array(queries) or queries.device.type == memory.device.type == "cpu"
+    is_float32 = queries.dtype == memory.dtype == xp.float32
+    return runs_openvino() and in_memory and is_float32 and bool(xp.all(xp.isfinite(queries)))
+
+
+def _largest(queries: Array, rows: Array) -> Array:
+    return array_namespace(queries).max(queries @ rows.T, axis=1)
+
+
+def _largest_by_openvino(queries: Array, rows: Array) -> Array:
+    threads = array_namespace(queries).get_num_threads() if is_torch_array(queries) else None
+    return like(openvino_largest(to_numpy(queries), to_numpy(rows), threads), queries)

@@ -98,3 +98,10 @@ def test_copies_and_what_cannot_be_compared_say_nothing():
     assert standing_apart([np.nan, 0.3, 0.3, 0.31, 3.0]) == [4]
     assert standing_apart([np.nan] * 3) == standing_apart([0.1, 0.5]) == []
     assert standing_apart([0.0] * 4) == []
+
+
+def test_of_many_the_farthest_are_named_and_the_others_counted():
+    scores = [*np.linspace(0.30, 0.31, 40), *range(1, 9)]
+    lines = module.warnings_of([f"{number}.png" for number in range(48)], scores)
+    assert [line.split(":")[0] for line in lines[:5]] == ["47.png", "46.png", "45.png", "44.png", "43.png"]
+    assert lines[5:] == ["42.png and 2 more stand apart, too"]

@@ -28,6 +28,7 @@ on eight generated products, in sets of 3 to 16: none of 160 sets of good sample
 a part of another product was found in 150 of 160, a defective one in 50 (``benchmarks.outliers``)."""
 
 _COPY = 1e-3  # of the largest score
+_MOST_NAMED = 5
 
 
 def left_out_scores(method: Method, samples: Sequence[Sample], text: Array) -> list[float]:
@@ -69,10 +70,13 @@ def standing_apart(scores: Sequence[float]) -> list[int]:
 
 
 def warnings_of(names: Sequence[str], scores: Sequence[float]) -> list[str]:
-    """A line for each sample that stands apart, by name."""
-    return [
+    """A line for each sample that stands apart, by name, the farthest first; of many, how many more there are."""
+    found = sorted(standing_apart(scores), key=lambda number: -scores[number])
+    lines = [
         f"{names[number]}: stands apart from the other good samples: compared with them it scores "
         f"{scores[number]:.4g}, they {np.nanmedian(scores):.4g} in the median. Is it good? If not, leave it out: what "
         "it shows counts as normal"
-        for number in standing_apart(scores)
+        for number in found[:_MOST_NAMED]
     ]
+    more = len(found) - len(lines)
+    return [*lines, f"{names[found[_MOST_NAMED]]} and {more - 1} more stand apart, too"] if more else lines

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from miniature import product
 from PIL import Image
 from service.running import Running, grey
 
@@ -115,3 +116,20 @@ def test_an_error_while_preparing_is_the_picture_s_own(worker, caplog):
 def test_it_uses_as_many_threads_as_the_options_say():
     assert decoders(ModelSpec({"workers": 3})) == 3
     assert decoders(ModelSpec()) == min(8, len(os.sched_getaffinity(0)))
+
+
+def test_a_good_sample_that_stands_apart_is_named_in_its_log(caplog, tmp_path):
+    def png(kind, item):
+        file = io.BytesIO()
+        Image.fromarray(product(kind, item)).save(file, "png")
+        return file.getvalue()
+
+    settings = {"layer": "stem_8", "rotations": 0, "size": 96}
+    spec = ModelSpec({**OPTIONS, "engine": "torch", "recipe": "memory", "settings": settings})
+    ours, _ = get_context("spawn").Pipe()
+    worker = Worker(ours, ServiceSettings(tmp_path), spec, None)
+    worker._load()
+    shown = [*((f"good{item}.png", png(0, item)) for item in range(4)), ("bad.png", png(1, 0))]
+    worker._show("part", ("0" * 64,) * 5, shown)
+    assert "reference picture bad.png: stands apart from the other good samples" in caplog.text
+    assert "good0.png" not in caplog.text

@@ -39,6 +39,7 @@ def pages(folder: Path, *, are_run: bool = True) -> dict[str, str | bytes]:
         notebook = run(path) if are_run else nbformat.read(path, as_version=4)
         text = "\n\n".join(_cells(notebook, path.stem, pictures))
         note = f"*[Download this notebook]({path.name}). Below it was run as it stands.*"
+        text = text.replace(f"{folder.resolve().parent}/", "")  # paths as from the repository
         head, _, rest = text.partition("\n")
         made[f"notebooks/{path.stem}.md"] = f"{head}\n\n{note}\n{rest}\n"
         made |= {f"notebooks/{name}": content for name, content in pictures.items()}

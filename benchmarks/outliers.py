@@ -59,7 +59,7 @@ def main() -> None:
     for recipe in args.recipes.split(","):
         model = WinCLIP(TINY, device="cpu", engine="torch", recipe=recipe, settings=RECIPES[recipe])
         lines = [
-            [list(model._encode_samples(pictures, progress=False)) for pictures in (line.good_rgb, line.defective_rgb)]
+            [list(model._encode_samples(list(rgb), progress=False)) for rgb in (line.good_rgb, line.defective_rgb)]
             for line in drawn
         ]
         for count in COUNTS:

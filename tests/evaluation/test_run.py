@@ -545,7 +545,7 @@ def test_only_equal_runs_stand_beside_published_figures(zero_shot):
     assert [table.name for table, _ in matching_tables(same)] == ["winclip"]
     few = {**same, "shots": 2}
     assert matching_tables(few) == []  # Its table has means over all categories alone.
-    few["categories"] = dict.fromkeys(official.OFFICIAL["mvtec"], {})
+    few["categories"] = {name: {} for name in official.OFFICIAL["mvtec"]}
     assert [table.name for table, _ in matching_tables(few)] == ["winclip"]
     for change in ({"shots": 3}, {"dataset": "folder"}, {"recipe": "tiles"}, {"model": "winspect-tiny"}):
         assert matching_tables({**same, **change}) == []

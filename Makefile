@@ -72,8 +72,8 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	$(PIP) install -e '.[all,test]'
-	touch $@ $(VENV)/.demo
+	$(PIP) install -e '.[all,test,docs]'
+	touch $@ $(VENV)/.demo $(VENV)/.docs
 
 $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	$(PIP) install -e '.[docs]'

@@ -407,8 +407,15 @@ def test_references_are_compared_by_content(fewshot, goods, tmp_path):
     fewshot.reference(moved[:1], "bolt")
     with pytest.raises(SettingsError, match=r"references: calibrated with good0.png \(.*\), now b.png \("):
         calibration.check_model(fewshot)
+    fewshot.reference(goods[2:4], "bolt")
+    with pytest.raises(SettingsError, match="Use what it was made with, or calibrate again"):
+        calibration.check_model(fewshot)
+    the_way_back = r"with: its good samples, the first 2 \(--reference, --shots 2\), or calibrate again"
+    fewshot.reference(goods[:3], "bolt")
+    with pytest.raises(SettingsError, match=the_way_back):
+        calibration.check_model(fewshot)
     fewshot.forget("bolt")
-    with pytest.raises(SettingsError, match=r"now none \(zero-shot\)"):
+    with pytest.raises(SettingsError, match=rf"now none \(zero-shot\)\. Use what it was made {the_way_back}"):
         calibration.check_model(fewshot)
 
 

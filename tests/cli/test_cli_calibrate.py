@@ -154,6 +154,11 @@ def test_held_out_pictures_that_contradict_are_a_no(cli, goods, tmp_path, monkey
         (("--max-false-alarms", "0"), ["max_false_alarms: got 0.0"]),
         (("--max-false-alarms", "nan"), ["max_false_alarms: got nan"]),
         ((*RATE, "--shots", "2"), ["--shots needs --reference"]),
+        ((*RATE, "--reference", "GOODS"), ["got 0 usable good pictures beside the 9 that are references", "--shots"]),
+        (
+            (*RATE, "--reference", "GOODS", "--shots", "2"),
+            ["got 7 usable good pictures beside the 2 that", "7 allow 0.125", "take fewer of them"],
+        ),
         ((*RATE, "--reference", "nowhere"), ["--reference", "nowhere"]),
         ((*RATE, "--held-out", "nowhere"), ["nowhere", "no such file"]),
         ((*RATE, "--defective", "nowhere"), ["nowhere", "no such file"]),
@@ -162,6 +167,7 @@ def test_held_out_pictures_that_contradict_are_a_no(cli, goods, tmp_path, monkey
     ],
 )
 def test_wrong_use_is_refused(cli, goods, tmp_path, arguments, words):
+    arguments = [goods if word == "GOODS" else word for word in arguments]
     refused = cli("calibrate", goods, "--out", tmp_path / "nut.json", *arguments)
     assert refused.code == 2
     assert refused.out == ""

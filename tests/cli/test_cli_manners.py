@@ -54,6 +54,22 @@ def test_typos_get_a_suggestion(arguments, hint, capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["parts", "--out", "x"], "--dataset folder --root parts"),
+        (["--dataset", "folder", "parts", "--out", "x"], "did you mean --root parts?"),
+        (["--dataset", "folder", "--root", "parts", "--out", "x", "more"], None),
+        (["nowhere", "--out", "x"], None),
+    ],
+)
+def test_a_folder_without_an_option_is_a_data_set(arguments, hint, capsys, tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, "evaluate", *arguments)
+    assert "--root parts" not in message if hint is None else message.rstrip().endswith(hint)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["zzz"],

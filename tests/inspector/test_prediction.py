@@ -351,6 +351,12 @@ def test_a_picture_gives_one_and_a_source_of_many_gives_many(small_model, parts,
     assert [result.anomaly_score for result in streamed] == [r.anomaly_score for r in small_model.predict(parts)]
 
 
+def test_a_model_is_called_as_others_are(small_model, parts):
+    called, predicted = small_model(parts, "bolt", threshold=0.0), small_model.predict(parts, "bolt", threshold=0.0)
+    assert [result.anomaly_score for result in called] == [result.anomaly_score for result in predicted]
+    assert {result.verdict for result in called} == {"anomalous"}
+
+
 @pytest.mark.parametrize(
     ("source", "kind", "words"),
     [

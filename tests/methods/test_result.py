@@ -49,6 +49,8 @@ def test_an_unknown_name_is_a_key_error_that_lists_the_known():
         result()["score"]
     with pytest.raises(KeyError):
         result()["__class__"]
+    with pytest.raises(KeyError, match="a single picture has a single result: leave the index out"):
+        result()[0]
 
 
 def test_it_cannot_be_changed():

@@ -268,7 +268,8 @@ def test_a_wrong_field_is_422(service, fields, words):
 
 def test_requests_without_what_is_needed(service):
     assert "no pictures" in error_of(service.post("/v1/predict", files={"class": (None, "nut")}), 422)["message"]
-    assert "multipart/form-data" in error_of(service.post("/v1/predict", content=GOOD), 415)["message"]
+    message = error_of(service.post("/v1/predict", content=GOOD), 415)["message"]
+    assert message.endswith("need multipart/form-data with a boundary, as of curl -F class=NAME -F pictures=@FILE")
     assert "multipart/form-data" in error_of(service.post("/v1/predict", json={"class": "nut"}), 415)["message"]
     error = error_of(service.post("/v1/references", files={"pictures": ("a.png", GOOD)}), 422)
     assert "'class'" in error["message"]

@@ -183,11 +183,18 @@ class Calibration:
         )
         if deciding:
             raise SettingsError(
-                f"the calibration was made with something else: {deciding}. Use what it was made with, or calibrate "
-                "again"
+                f"the calibration was made with something else: {deciding}. Use what it was made with"
+                f"{self._samples_to_show(identity)}, or calibrate again"
             )
         if rounding:
             logger.warning("%s: in fp32 scores agree within 1e-5, verdicts that close may differ", rounding)
+
+    def _samples_to_show(self, identity: Identity) -> str:
+        """How to come to the calibration's good samples, where the first of those shown are these, or none are."""
+        made, now = ([sample.sha256 for sample in each.references] for each in (self.identity, identity))
+        if not made or made == now or now[: len(made)] != made[: len(now)]:
+            return ""
+        return f": its good samples, the first {len(made)} (--reference, --shots {len(made)})"
 
     def document(self) -> dict[str, Any]:
         """The calibration as JSON has it. The thresholds follow from the scores, and stand there for the reader."""

@@ -47,8 +47,13 @@ def needed_pictures(max_false_alarms: float) -> int:
     return math.ceil(1 / check_rate(max_false_alarms)) - 1
 
 
-def check_enough(pictures: int, max_false_alarms: float) -> None:
+def check_enough(pictures: int, max_false_alarms: float, *, references: int = 0) -> None:
     """Refuse to promise what so few good pictures cannot keep.
+
+    Args:
+        pictures: those that are left to calibrate on.
+        max_false_alarms: the rate to keep.
+        references: how many good pictures are left out as references, for the message.
 
     Raises:
         SettingsError: says how many are needed, and which rate these allow.
@@ -56,9 +61,13 @@ def check_enough(pictures: int, max_false_alarms: float) -> None:
     needed = needed_pictures(max_false_alarms)
     if pictures < needed:
         allowed = f"; {pictures} allow {math.ceil(1e4 / (pictures + 1)) / 1e4:g}" if pictures else ""
+        beside, fewer = "", ""
+        if references:
+            beside = f" beside the {references} that are references"
+            fewer = "take fewer of them as references (--shots), "
         raise SettingsError(
-            f"got {pictures} usable good pictures, need at least {needed} for a false-alarm rate of at most "
-            f"{max_false_alarms:g}{allowed}; add pictures, or allow more false alarms"
+            f"got {pictures} usable good pictures{beside}, need at least {needed} for a false-alarm rate of at most "
+            f"{max_false_alarms:g}{allowed}; add pictures, {fewer}or allow more false alarms"
         )
 
 

@@ -67,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
     normals = find_pictures(args.normals)
     check_enough(len(normals), args.max_false_alarms)
     references = good_samples(args)
+    shown = {path.resolve() for path in references[: args.shots]}
+    left = [path for path in normals if path.resolve() not in shown]
+    check_enough(len(left), args.max_false_alarms, references=len(normals) - len(left))
     further: dict[str, Any] = {
         name: find_pictures(paths) for name, paths in given(args, "held_out", "defective").items()
     }

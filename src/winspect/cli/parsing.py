@@ -43,6 +43,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what must be given, what is wrong and what was probably meant, and exit with 2."""
         hints = [*self._verb_hints(), *self._option_hints(), *self._greedy_hints(message)]
+        hints += self._folder_hints(message)
         formatter = self._get_formatter()
         needed = [action for action in self._actions if action.required or not action.option_strings]
         formatter.add_usage(self.usage, needed, [])
@@ -82,6 +83,16 @@ class Parser(argparse.ArgumentParser):
             rest = [*self._words[: place + count], *self._words[place + count + 1 :]]
             hint += f": {self.prog} {shlex.join([values[-1], *rest])}"
         yield hint
+
+    def _folder_hints(self, message: str) -> Iterator[str]:
+        """A folder was named without an option, as in ``evaluate parts/``."""
+        folder = next((word for word in self._words if os.path.isdir(word)), None)
+        if folder is None or "--root" not in self._option_string_actions or "--root" in self._words:
+            return
+        if "--dataset" in message.partition("are required: ")[2].split(", "):
+            yield f"for a folder of good and one of defective pictures: --dataset folder --root {shlex.quote(folder)}"
+        elif message.startswith("unrecognized arguments: "):
+            yield f"did you mean --root {shlex.quote(folder)}?"
 
     def _last_greedy(self) -> tuple[int, int] | None:
         """Place of the last option that takes several values and has some, and how many it has taken."""

@@ -134,6 +134,8 @@ class Predictor(Scoring):
         )
         return next(held) if alone else Results(held, model=self.describe())
 
+    __call__ = predict
+
     def _reader(self, picture: Picture | None) -> Callable[[], np.ndarray] | None:
         return None if picture is None else partial(read_rgb, picture, bit_depth=self.bit_depth)
 

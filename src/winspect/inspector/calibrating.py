@@ -72,7 +72,8 @@ def calibrate(
         scores.append(_score(result))
         if maps:
             maxima.append(map_peak(result))
-    check_enough(len(scores), max_false_alarms)
+    references = sum(left_out.because == "reference" for left_out in usable.left_out)
+    check_enough(len(scores), max_false_alarms, references=references)
     scores.sort()
     further_scores, bad_scores = usable.scores(further, "held-out"), usable.scores(bad, "defective")
     return Calibration(

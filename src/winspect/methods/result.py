@@ -122,7 +122,8 @@ class Result:
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.keys():
-            raise KeyError(f"{name}; known are {', '.join(self.keys())}")
+            hint = "" if isinstance(name, str) else "; a single picture has a single result: leave the index out"
+            raise KeyError(f"{name}{hint}; known are {', '.join(self.keys())}")
         return getattr(self, name)
 
     def __iter__(self) -> Iterator[str]:

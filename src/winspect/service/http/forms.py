@@ -50,7 +50,8 @@ async def read_form(request: Request, *, max_files: int = 0) -> Any:
             return json.loads(await _text(request))
         except (ValueError, RecursionError) as error:
             raise Refused(400, "the body is not JSON") from error
-    expected = "multipart/form-data with a boundary" + ("" if max_files else ", or application/json")
+    example = ", as of curl -F class=NAME -F pictures=@FILE" if max_files else ", or application/json"
+    expected = f"multipart/form-data with a boundary{example}"
     raise Refused(415, f"got a body of type {header[:80]!r}, need {expected}")
 
 

@@ -61,7 +61,7 @@ def places(path: Path) -> set[str]:
 
 
 def write_pictures(folder: Path, *, good: int) -> None:
-    """Write the folders that pages name: ``good``, ``samples``, ``new``, ``pictures`` and ``examples``.
+    """Write the folders that pages name: ``good``, ``samples``, ``new``, ``pictures``, ``parts`` and ``examples``.
 
     Args:
         good: number of good pictures: the example part's, with other noise each.
@@ -71,6 +71,11 @@ def write_pictures(folder: Path, *, good: int) -> None:
         (folder / name).mkdir()
         for number, path in enumerate(sorted(_PART.glob(f"{kinds}/*.jpg"))):
             (folder / name / f"{number}.jpg").write_bytes(path.read_bytes())
+    for name, kind in (("OK", "*/good/*.jpg"), ("NG", "test/defective/*.jpg"), ("masks", "ground_truth/defective/*")):
+        (folder / "parts" / "hex_nut" / name).mkdir(parents=True)
+        for path in sorted(_PART.glob(kind)):
+            split = f"{path.parts[-3]}-" if name == "OK" else ""  # a number may be in both
+            (folder / "parts" / "hex_nut" / name / f"{split}{path.name}").write_bytes(path.read_bytes())
     (folder / "good").mkdir()
     originals = [np.asarray(Image.open(path)) for path in sorted(_PART.glob("*/good/*.jpg"))]
     random = np.random.default_rng(0)

@@ -284,6 +284,19 @@ def multipart(body, boundary="b"):
 PART = b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a.png"\r\n\r\n'
 
 
+def test_a_form_as_dotnet_writes_it(service):
+    """MultipartFormDataContent: the boundary in quotes, names without, the file's name twice, a type for text."""
+    body = (
+        b"--7f-b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=class\r\n\r\n"
+        b"hex nut\r\n--7f-b\r\nContent-Disposition: form-data; name=pictures; filename=0.png; "
+        b"filename*=utf-8''0.png\r\n\r\n" + GOOD + b"\r\n--7f-b--\r\n"
+    )
+    answer = service.post("/v1/predict", **multipart(body, boundary='"7f-b"'))
+    assert answer.status_code == 200, answer.text
+    (row,) = answer.json()["results"]
+    assert (row["path"], row["class"], row["error"]) == ("0.png", "hex nut", None)
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "words"),
     [

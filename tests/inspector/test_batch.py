@@ -61,6 +61,8 @@ def test_pictures_of_two_halves_carry_the_warning(caplog):
     with caplog.at_level(logging.WARNING):
         results = list(model.predict_many([*dark, *light], "bolt"))
     assert all("one of 5 pictures, about half of the batch" in result.warning for result in results)
+    clusters = ["cluster 1" if "(cluster 1 of 2)" in result.warning else "cluster 2" for result in results]
+    assert clusters == ["cluster 1"] * 5 + ["cluster 2"] * 5
     assert "falls into two clusters of 5 and 5 pictures" in caplog.text
 
 

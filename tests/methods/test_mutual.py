@@ -252,8 +252,8 @@ def test_two_halves_are_named():
     assert found.halves == (tuple(range(0, 16, 2)), tuple(range(1, 16, 2)))
     warning = found.warning([f"{number}.png" for number in range(16)])
     assert warning.startswith("the batch falls into two clusters of 8 and 8 pictures")
-    assert "First: 0.png, 2.png," in warning
-    assert warning.endswith("13.png, 15.png")
+    assert "First: 0.png, 2.png, 4.png, 6.png, 8.png and 3 more. " in warning
+    assert warning.endswith("Second: 1.png, 3.png, 5.png, 7.png, 9.png and 3 more")
     grouped = scored(Mutual(blocks=BLOCKS, groups=2), changed, images)
     assert {number % 2 for number in grouped.halves[0]} == {0} != {number % 2 for number in grouped.halves[1]}
 

@@ -170,10 +170,10 @@ def _results(
 
 def _half_of(scores: BatchScores, number: int) -> str | None:
     """The warning of a picture that is in one of two halves of its batch."""
-    half = next((half for half in scores.halves or () if number in half), None)
-    if half is None:
-        return None
-    return (
-        f"it is one of {len(half)} pictures, about half of the batch, that differ from the other half: what they share "
-        "counts as normal"
-    )
+    for which, half in enumerate(scores.halves or (), 1):
+        if number in half:
+            return (
+                f"it is one of {len(half)} pictures, about half of the batch (cluster {which} of 2), that differ from "
+                "the other half: what they share counts as normal"
+            )
+    return None

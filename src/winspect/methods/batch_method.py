@@ -12,6 +12,8 @@ import numpy as np
 from winspect.errors import SettingsError
 from winspect.methods.method import Embeddings, Method, PictureScores
 
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True, eq=False)
 class BatchScores:
@@ -38,12 +40,18 @@ class BatchScores:
         """
         if self.halves is None:
             return None
-        first, second = (", ".join(names[number] for number in half) for half in self.halves)
+        first, second = (_some([names[number] for number in half]) for half in self.halves)
         return (
             f"the batch falls into two clusters of {len(self.halves[0])} and {len(self.halves[1])} pictures: what sets "
             "them apart counts as normal, and is in no score. If one of them is defective, show the other as good "
             f"samples with recipe memory. First: {first}. Second: {second}"
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are more; each picture's row says that it is in a half."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 class Batch(Protocol):

@@ -62,6 +62,15 @@ def watch(capsys, process_as_before, small_checkpoint, graphs_compiled_once):
     return run
 
 
+def test_what_waits_at_the_end_is_counted(watch, incoming, tmp_path):
+    (incoming / "a.png").write_text("not a picture")
+    picture(incoming / "b.png")
+    out = tmp_path / "out"
+    done = watch(*(incoming, "--out", out, "--settle", "0.05"), enough=lambda: len(rows_in(out)) == 1)
+    assert done.code == 0
+    assert "winspect: left for the next start: 1 cannot be read so far" in done.err
+
+
 def test_rows_are_printed_and_written_until_sigterm(watch, incoming, tmp_path, small_model):
     for name in ("a.png", "b.png"):
         picture(incoming / name)

@@ -274,6 +274,8 @@ def test_many_are_a_sequence():
     assert isinstance(many[1:], Results) and len(many[1:]) == 2
     assert [result.path for result in many.failed] == ["b<i>.png"]
     assert repr(many) == "Results(3 pictures, 2 anomalous, 1 failed)"
+    undecided = Results([Result("a.png", "nut", 0.75)])
+    assert repr(undecided) == "Results(1 pictures, no verdicts, 0 failed)"
     assert "b&lt;i&gt;.png" in many._repr_html_()
     assert "<p>and 5 more</p>" in Results([spotted()] * 25)._repr_html_()
     assert isinstance(Results([Result("a", "nut", 0.5)])[0], Prediction)

@@ -190,6 +190,8 @@ def _watch_folder(args: argparse.Namespace, source: Path, station: Station) -> N
             say(f"{folder.leave_out_existing()} pictures that are there already are left alone")
         say(f"watching {source}; results in {args.out}; Ctrl-C ends it")
         station.watch_folder(folder)
+        if waiting := folder.behind_in_words():
+            say(f"left for the next start: {waiting}")
 
 
 def _print_row(row: dict[str, Any], *, as_json: bool) -> None:

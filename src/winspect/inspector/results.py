@@ -52,8 +52,9 @@ class Results(Sequence[Prediction]):
         return self._with(self._items[place]) if isinstance(place, slice) else self._items[place]
 
     def __repr__(self) -> str:
-        anomalous = sum(result.verdict == "anomalous" for result in self)
-        return f"{type(self).__name__}({len(self)} pictures, {anomalous} anomalous, {len(self.failed)} failed)"
+        verdicts = [result.verdict for result in self if result.verdict is not None]
+        anomalous = f"{verdicts.count('anomalous')} anomalous" if verdicts else "no verdicts"
+        return f"{type(self).__name__}({len(self)} pictures, {anomalous}, {len(self.failed)} failed)"
 
     def _with(self, results: Iterable[Result]) -> Results:
         return Results(results, model=self.model)

@@ -313,7 +313,8 @@ def test_other_arrays_are_refused_with_what_came(array):
 def test_floats_outside_0_to_1_are_refused(low, high):
     array = np.full((20, 20), low, np.float64)
     array[3, 4] = high
-    assert "need 0 to 1: divide by" in reason(array)
+    remedy = "give it as it was before mean and deviation were taken out" if low < 0 else "divide by"
+    assert f"need 0 to 1: {remedy}" in reason(array)
 
 
 def test_float_and_integer_files_out_of_range_are_refused():

@@ -5,7 +5,8 @@ Of unit vectors the nearest, by angle as by Euclidean distance, is the one with 
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace, is_torch_array
+import numpy as np
+from array_api_compat import array_namespace
 
 from winspect.engines.products import openvino_largest, runs_openvino
 from winspect.system.arrays import Array, like, to_numpy
@@ -43,7 +44,7 @@ def _largest_of_rows(queries: Array, memory: Array) -> Array:
 def _suits_openvino(queries: Array, memory: Array) -> bool:
     """Whether OpenVINO runs here, for float32 in main memory; what is not finite it may pass over."""
     xp = array_namespace(queries, memory)
-    in_memory = not is_torch_array(queries) or queries.device.type == memory.device.type == "cpu"
+    in_memory = isinstance(queries, np.ndarray) or queries.device.type == memory.device.type == "cpu"
     is_float32 = queries.dtype == memory.dtype == xp.float32
     return runs_openvino() and in_memory and is_float32 and bool(xp.all(xp.isfinite(queries)))
 
@@ -53,5 +54,5 @@ def _largest(queries: Array, rows: Array) -> Array:
 
 
 def _largest_by_openvino(queries: Array, rows: Array) -> Array:
-    threads = array_namespace(queries).get_num_threads() if is_torch_array(queries) else None
+    threads = None if isinstance(queries, np.ndarray) else array_namespace(queries).get_num_threads()
     return like(openvino_largest(to_numpy(queries), to_numpy(rows), threads), queries)

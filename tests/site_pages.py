@@ -61,12 +61,14 @@ def places(path: Path) -> set[str]:
 
 
 def write_pictures(folder: Path, *, good: int) -> None:
-    """Write the folders that pages name: ``good``, ``samples``, ``new``, ``pictures``, ``parts`` and ``examples``.
+    """Write the folders that pages name: ``good``, ``samples``, ``new``, ``pictures``, ``parts``, ``examples`` and
+    ``incoming``, which is empty.
 
     Args:
         good: number of good pictures: the example part's, with other noise each.
     """
     (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / "incoming").mkdir()
     for name, kinds in (("samples", "train/good"), ("new", "test/*"), ("pictures", "test/*")):
         (folder / name).mkdir()
         for number, path in enumerate(sorted(_PART.glob(f"{kinds}/*.jpg"))):

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from site_pages import PAGES, ROOT, blocks, calls, commands, link_targets, places, text_of, write_pictures
@@ -14,8 +21,9 @@ MADE = {"docs/api.md"}
 """Pages that are made when the site is."""
 RUN_WHOLE = {"docs/start.md": 104, "docs/tasks.md": 24, "docs/thresholds.md": 104, "docs/edge.md": 104}
 """Pages whose commands and code run in their order, in a folder of pictures: how many of these are good."""
-ENDLESS = ("watch", "serve")
-"""Verbs that end on a signal: their own tests run them."""
+READY = {"watch": "watching incoming", "serve": "ready after"}
+"""Verbs that end on a signal, and what they say when they have begun."""
+PORT = re.compile(r"serving on http://127\.0\.0\.1:(\d+)")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -50,12 +58,14 @@ def test_a_page_runs_from_top_to_bottom(page, good, tmp_path, monkeypatch, capsy
     write_pictures(tmp_path, good=good)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WINSPECT_MODEL", "winspect-tiny")  # in place of 833 MB
-    _run(page, {})
+    with ExitStack() as running:
+        _run(page, {}, running)
     assert capsys.readouterr().out
 
 
-def _run(page, names):
+def _run(page, names, running):
     """Run commands and code in the order in which they stand; the code of a page shares its names."""
+    port = None
     for language, block in re.findall(r"^```(sh|console|python)\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL):
         if language == "python":
             model = names.get("model")
@@ -63,7 +73,33 @@ def _run(page, names):
             assert names.get("model") is not model
             continue
         for arguments in calls(block):
-            assert arguments[0] in ENDLESS or main(arguments) == 0, arguments
+            if arguments[0] in READY:
+                port = PORT.search(running.enter_context(_begun(arguments)))
+            else:
+                assert main(arguments) == 0, arguments
+        if block.startswith("curl ") and shutil.which("curl"):
+            asked = block.replace("localhost:8080", f"127.0.0.1:{port[1]}")
+            answer = subprocess.run(shlex.split(asked), check=True, capture_output=True, timeout=60).stdout
+            assert 0 < json.loads(answer)["results"][0]["anomaly_score"] < 1
+
+
+@contextmanager
+def _begun(arguments):
+    """Run a command that ends on a signal, from when it has begun; gives what it said until then."""
+    more = ["--port", "0", "--data", "data"] if arguments[0] == "serve" else []
+    command = [sys.executable, "-m", "winspect", *arguments, *more]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if READY[arguments[0]] in line:
+                break
+        try:
+            yield "".join(lines)
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, rest = process.communicate(timeout=60)
+        assert process.returncode == 0, [*lines, rest]
 
 
 def test_messages_of_the_page_on_troubles_are_in_the_code():

@@ -24,8 +24,8 @@ OTHERS = 8
 
 LEAST_SPREAD = 0.15
 """The least standard deviation of the logarithms of good samples' scores, as few of them may be alike by chance. Chosen
-on eight generated products, in sets of 3 to 16: none of 160 sets of good samples, by memory or subspace, was warned of;
-a part of another product was found in 150 of 160, a defective one in 50 (``benchmarks.outliers``)."""
+on eight generated products, in sets of 3 to 16 good samples, of which none was warned of (``benchmarks.outliers``; what
+it finds stands in docs/methods.md)."""
 
 _COPY = 1e-3  # of the largest score
 _MOST_NAMED = 5

@@ -495,7 +495,7 @@ def test_too_few_when_references_are_left_out_is_a_failure_that_says_so(service)
     service.ask(service.backend.set_references("nine", pictures[:1]))
     state = calibrated(service, "nine", 0.1)
     assert state.state == "failed"
-    assert "got 8 usable good pictures, need at least 9" in state.message
+    assert "got 8 usable good pictures beside the 1 that are references, need at least 9" in state.message
     service.ask(service.backend.delete_references("nine"))
     assert calibrated(service, "nine", 0.1).state == "ready"
 

@@ -4,7 +4,7 @@ Two sets that come as packages (``pip install "winspect[demo]"``): woven textile
 with a global change) and solar cells in electroluminescence (2624, of which those with a defect probability of at
 least 0.5 count as defective). Prints the model card's table: image AUROC zero-shot, 1-shot and 4-shot (mean and
 standard deviation over draws of the references, which are then left out), beside baselines that need no training.
-The default recipe, ``fused``, takes the most time: ``--device cuda`` runs it on a GPU, ``--methods fused`` alone.
+Recipe ``fused`` takes the most time: ``--device cuda`` runs it on a GPU, ``--methods fused`` alone.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def encode(pictures: RealSet) -> Encoded:
 
 
 def encode_for_fused(pictures: RealSet, device: torch.device) -> tuple[Fused, Embeddings]:
-    """The default recipe, and every picture embedded as it needs it: about 1 MB each."""
+    """Recipe ``fused``, and every picture embedded as it needs it: about 1 MB each."""
     loaded = load(TINY)
     recipe: Any = get_method(FUSED)
     method = recipe.for_model(loaded.scoring, TINY)

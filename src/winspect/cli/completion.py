@@ -15,8 +15,7 @@ from typing import Any
 
 from winspect.cli.common import Exit
 from winspect.cli.options import add_option
-from winspect.errors import MissingExtraError
-from winspect.system.installation import install_command
+from winspect.system.installation import need
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 _WORDS = re.compile(r"[a-z0-9+-]+(\|[a-z0-9+-]+)+")
@@ -51,15 +50,12 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
                 action.choices = choices
     if shell == "fish":
         return "\n".join(_fish(parser))
-    try:
-        import shtab
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"completion in {shell} needs: {install_command('completion')}") from error
+    shtab = need("shtab", "completion", job=f"completion in {shell}")
     for _, verb in verbs_of(parser):
         for action in verb._actions:
             if action.choices is None and _is_file(action):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-    return shtab.complete(parser, shell)
+    return str(shtab.complete(parser, shell))
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:

@@ -11,8 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from winspect.errors import MissingExtraError
-from winspect.system.installation import install_command
+from winspect.system.installation import need
 from winspect.watch.tree import below
 
 logger = logging.getLogger(__name__)
@@ -29,10 +28,7 @@ def need_watchfiles() -> None:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import watchfiles  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(f"watching a folder needs: {install_command('watch')}") from error
+    need("watchfiles", "watch", job="watching a folder")
 
 
 class FolderEvents:

@@ -77,8 +77,10 @@ def test_every_extra_that_is_named_is_one():
     for path in (ROOT / "src").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "install_command":
-                extras |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+            called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if called in ("install_command", "need"):
+                named = node.args if called == "install_command" else node.args[1:]  # need's first is a module
+                extras |= {argument.value for argument in named if isinstance(argument, ast.Constant)}
             elif isinstance(node, ast.Constant) and path.name != "installation.py":
                 assert 'pip install "winspect' not in str(node.value), path
     assert {"full", "serve", "watch", "ray", "onnx", "int8", "demo", "ascend"} <= extras

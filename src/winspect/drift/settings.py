@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -64,6 +65,11 @@ class DriftSettings:
             return cls(**document)
         except SettingsError as error:
             raise SettingsError(f"drift: {error}") from error
+
+    @property
+    def log_bound(self) -> float:
+        """Natural logarithm of the capital at which the martingale of a statistic gives the alarm."""
+        return math.log(len(self.statistics) / self.rate)
 
     def document(self) -> dict[str, Any]:
         """The JSON and TOML form."""

@@ -9,6 +9,8 @@ from winspect.calibration.defects import Defects
 from winspect.calibration.findings import Defective, HeldOut, LeftOut
 from winspect.calibration.judgement import DecisionRule, Judgement
 from winspect.calibration.regions import RegionRule
+from winspect.calibration.rules import Rules
+from winspect.calibration.verdicts import Verdicts
 
 __all__ = [
     "Calibration",
@@ -19,5 +21,7 @@ __all__ = [
     "Judgement",
     "LeftOut",
     "RegionRule",
+    "Rules",
+    "Verdicts",
     "needed_pictures",
 ]

@@ -23,19 +23,21 @@ import numpy as np
 from winspect.errors import SettingsError
 
 
-def check_rate(max_false_alarms: float) -> Fraction:
-    """The highest rate of false alarms as an exact fraction.
+def check_rate(rate: float, name: str = "max_false_alarms") -> Fraction:
+    """A rate of false alarms as an exact fraction.
+
+    Args:
+        name: of the rate, for the error.
 
     Raises:
         SettingsError: it is not a number above 0 and below 1.
     """
-    is_number = isinstance(max_false_alarms, int | float) and not isinstance(max_false_alarms, bool)
-    if not (is_number and 0 < max_false_alarms < 1):
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not (is_number and 0 < rate < 1):
         raise SettingsError(
-            f"max_false_alarms: got {max_false_alarms!r}, need a rate above 0 and below 1, such as 0.01 for one false "
-            "alarm in a hundred good pictures"
+            f"{name}: got {rate!r}, need a rate above 0 and below 1, such as 0.01 for one in a hundred good pictures"
         )
-    return Fraction(repr(float(max_false_alarms)))
+    return Fraction(repr(float(rate)))
 
 
 def needed_pictures(max_false_alarms: float) -> int:

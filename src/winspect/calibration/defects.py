@@ -31,12 +31,12 @@ class Defects:
     def mask(self) -> np.ndarray:
         """bool (height, width), at the picture's own size. Made when first read: boxes alone stay cheap."""
         columns, rows = (
-            np.diff(_edges(*lengths)) for lengths in zip(self.cells.shape[::-1], self.size_wh, strict=True)
+            np.diff(cell_edges(*lengths)) for lengths in zip(self.cells.shape[::-1], self.size_wh, strict=True)
         )
         return np.repeat(np.repeat(self.cells, rows, axis=0), columns, axis=1)
 
 
-def _edges(cells: int, length: int) -> np.ndarray:
+def cell_edges(cells: int, length: int) -> np.ndarray:
     """The first pixel of each of so many cells along a side, and the side's length."""
     return np.ceil(np.arange(cells + 1) * (length / cells) - 0.5).astype(int)
 
@@ -49,7 +49,7 @@ def regions_of(cells: np.ndarray, size_wh: tuple[int, int] | None = None) -> Def
         size_wh: width and height of the picture in pixels, no side below the grid's; None for the grid's own.
     """
     size_wh = size_wh or (cells.shape[1], cells.shape[0])
-    x, y = (_edges(*lengths) for lengths in zip(cells.shape[::-1], size_wh, strict=True))
+    x, y = (cell_edges(*lengths) for lengths in zip(cells.shape[::-1], size_wh, strict=True))
     labels, count = label_regions(cells)
     rows, columns = np.nonzero(cells)
     number = labels[rows, columns] - 1

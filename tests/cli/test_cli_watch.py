@@ -18,6 +18,7 @@ from checkpoints import SMALL
 from tests.watch.cameras import PASSWORD, mjpeg_camera
 from tests.watch.fakes import picture
 from winspect.cli.main import main
+from winspect.drift.settings import WATCHED
 from winspect.system.installation import install_command
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,19 @@ def test_rows_have_boxes(watch, incoming, tmp_path):
     }  # fmt: skip
 
 
+def test_drift_is_watched_in_the_folder_of_results(watch, incoming, tmp_path):
+    for number, brightness in enumerate((90, 100, 110)):
+        picture(incoming / f"{number}.png", brightness)
+    out = tmp_path / "out"
+    options = ("--drift", "1%", "--threshold", "1", "--settle", "0.05")
+    done = watch(incoming, "--out", out, *options, enough=lambda: len(rows_in(out)) == 3)
+    assert done.code == 0
+    (line,) = json.loads((out / "drift.json").read_text())["lines"]
+    assert (line["line"], line["rate"], line["alarm"]) == ("object", 0.01, None)
+    assert {name: statistic["values"] for name, statistic in line["statistics"].items()} == dict.fromkeys(WATCHED, 3)
+    assert "winspect_drift_alarm 0.0" in (out / "drift.prom").read_text()
+
+
 def test_json_lines_alone_on_stdout(watch, incoming, tmp_path):
     picture(incoming / "a.png")
     out = tmp_path / "out"
@@ -165,6 +179,7 @@ def test_a_camera(watch, tmp_path):
         (["IN", "--maps", "anomalous"], ["needs --threshold or --calibration"]),
         (["IN", "--threshold", "nan"], ["--threshold: got nan"]),
         (["IN", "--threshold", "-3"], ["--threshold: got -3.0", "run from 0 to 1"]),
+        (["IN", "--drift", "100%"], ["--drift: rate: got 1.0, need a probability above 0 and below 1"]),
         (["IN", "--shots", "2"], ["--shots needs --reference"]),
         (["IN", "--calibration", "nowhere.json"], ["nowhere.json"]),
         (["IN", "--class", "{x}"], ["braces"]),

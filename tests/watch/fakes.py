@@ -17,6 +17,7 @@ from winspect.errors import PictureError
 from winspect.methods.result import Result
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.given import source_name
+from winspect.pictures.statistics import picture_statistics
 from winspect.watch.folder import WatchedFolder
 from winspect.watch.journal import Journal
 from winspect.watch.results import WatchResults
@@ -53,6 +54,7 @@ class QuickModel:
                 tile_boxes=((0, 0, width, height),) if maps else (),
                 size_wh=(width, height),
                 picture_rgb=rgb if keep_pictures else None,
+                statistics=picture_statistics(Image.fromarray(rgb)),
             )
 
 
@@ -96,6 +98,7 @@ class Watch:
         self.root, self.out, self.model = root, out, model
         self.clock = options.pop("clock", Clock())
         self.existing, self.journal_type = options.pop("existing", "judge"), options.pop("journal_type", Journal)
+        self.drift = options.pop("drift", None)
         self.results_options = {
             name: options.pop(name) for name in ("maps", "keep_maps", "rule", "retry_s") if name in options
         }
@@ -127,7 +130,8 @@ class Watch:
 
             folder.listen = listen_and_tell
             status = Status(self.said.append, every_s=0.3)
-            Station(self.model, results, status, self.show).watch_folder(folder)
+            status.troubles += [] if self.drift is None else [self.drift.in_words]
+            Station(self.model, results, status, self.show, drift=self.drift).watch_folder(folder)
             status.last_line()
 
     def show(self, row: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, DecisionRule
+    from winspect.drift import DriftSettings
     from winspect.inspector.base import Predictor
     from winspect.pictures.heatmaps import ScoreRange
 
@@ -85,6 +86,22 @@ def check_regions(args: argparse.Namespace, calibration: Calibration | None) -> 
             f"{option} needs --pixel-threshold, or a --calibration made with maps (without --scores-only): they say "
             "which pixels are defects"
         )
+
+
+def drift_settings(args: argparse.Namespace) -> DriftSettings | None:
+    """What the drift alarm watches by the options; None where none is asked for.
+
+    Raises:
+        SettingsError: no probability.
+    """
+    if args.drift is None:
+        return None
+    from winspect.drift import DriftSettings
+
+    try:
+        return DriftSettings(rate=args.drift)
+    except SettingsError as error:
+        raise SettingsError(f"--drift: {error}") from error
 
 
 @dataclass(frozen=True)

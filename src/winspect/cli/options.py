@@ -96,6 +96,11 @@ OPTIONS = {
         "anomalous, where there is a pixel threshold)",
         choices=("none", "anomalous", "all"),
     ),
+    "--drift": _option(
+        "RATE",
+        "watch for drift of camera, light and scores, with this probability of a false alarm for as long as the line "
+        "runs, as in 0.01",
+    ),
     "--stretch": _option(
         None,
         "stretch the colours of heat maps to each picture, and draw nothing on them (default: one scale for the run, "

@@ -15,6 +15,8 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,17 +25,20 @@ from winspect.cli.common import Exit, given, good_samples, mute_stdout
 from winspect.cli.decisions import (
     add_decision_options,
     check_decision_options,
+    drift_settings,
     in_words,
     load_calibration,
     load_inspection,
 )
-from winspect.cli.options import add_option, add_run_options
+from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
 from winspect.system.terminal import printable, say
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
+    from winspect.cli.decisions import Inspection
+    from winspect.drift.alarm import DriftAlarm
     from winspect.watch.run import Station
 
 _KEPT = ("maps", "keep_maps", "frames", "keep_frames")
@@ -52,6 +57,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--out", "DIR", "where the results go, and what is known of earlier runs", required=True)
     add_decision_options(parser)
     add_option(parser, "--report", "SECONDS", "a line of status on stderr so often; 0: never", default=60.0)
+    add_options(parser, "--drift")
     _add_watch_options(parser)
     add_run_options(parser, bundle=True)
 
@@ -102,16 +108,37 @@ def run(args: argparse.Namespace) -> int:
     has_maps = args.maps not in (None, "none") and not args.stretch
     score_range = inspection.heat_range() if has_maps else None
     kept = given(args, *_KEPT)
-    with WatchResults(args.out, stop=stop, rule=inspection.rule, score_range=score_range, **kept) as results:
+    with (
+        WatchResults(args.out, stop=stop, rule=inspection.rule, score_range=score_range, **kept) as results,
+        _drift(args, inspection) as drift,
+    ):
         inspection.model.prepare_engine(**inspection.class_option, maps=results.needs["maps"])
         results.describe(public_name(source), inspection.document())
         status = Status(say, every_s=args.report)
+        if drift is not None:
+            status.troubles.append(drift.in_words)
         show = partial(_print_row, as_json=args.json)
         with stopping(stop):
-            _watch(args, source, Station(inspection.model, results, status, show, inspection.class_option))
+            station = Station(inspection.model, results, status, show, inspection.class_option, drift=drift)
+            _watch(args, source, station)
         status.last_line()
     sys.stdout.flush()
     return Exit.DONE
+
+
+@contextmanager
+def _drift(args: argparse.Namespace, inspection: Inspection) -> Iterator[DriftAlarm | None]:
+    """The drift alarm, where one is asked for; the model measures pictures for it."""
+    settings = drift_settings(args)
+    if settings is None:
+        yield None
+        return
+    from winspect.drift.alarm import DriftAlarm, identity_of
+
+    inspection.model.measure = True
+    identity = identity_of(inspection.document())
+    with DriftAlarm(args.out, settings, identity=identity, reports=True) as alarm:
+        yield alarm
 
 
 def _source(args: argparse.Namespace) -> Any:
@@ -140,6 +167,7 @@ def _check_options(args: argparse.Namespace, source: Any, calibration: Calibrati
     is_folder, is_video = (isinstance(source, Path) and check(source) for check in (Path.is_dir, Path.is_file))
     alone_in = "a watched folder" if is_folder else "a video" if is_video else "a camera"
     check_decision_options(args, calibration, alone_in=alone_in)
+    drift_settings(args)
     for names, fits, what in (
         ((*_FOLDER, "existing"), is_folder, "a folder"),
         (("every_s", "frames", "keep_frames"), not is_folder, "a camera or a video"),

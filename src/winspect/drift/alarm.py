@@ -48,6 +48,11 @@ def identity_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def line_of(row: Mapping[str, Any]) -> str:
+    """The line that a row belongs to: its class, and its camera where it has one."""
+    return f"{row['class']} at {row['source']}" if row.get("source") else row["class"]
+
+
 def utc_now() -> datetime:
     """The time, in UTC."""
     return datetime.now(timezone.utc)
@@ -71,6 +76,7 @@ class DriftAlarm:
     Args:
         folder: of ``drift.sqlite3``; made when it is not there.
         settings: what is watched.
+        identity: of what scores and decides, see :func:`identity_of`.
         reports: also write ``drift.json`` and ``drift.prom`` there, for people and for the node exporter of Prometheus:
             when something happens, and every hundred pictures.
         clock: gives the time in UTC.
@@ -89,6 +95,7 @@ class DriftAlarm:
         folder: Path,
         settings: DriftSettings | None = None,
         *,
+        identity: str = "",
         reports: bool = False,
         clock: Callable[[], datetime] = utc_now,
         most_values: int = MOST_VALUES,
@@ -96,7 +103,7 @@ class DriftAlarm:
         self.folder, self.settings = make_folder(folder), settings or DriftSettings()
         self.trouble: str | None = None
         self.left_out = 0
-        self._reports, self._clock, self._most_values = reports, clock, most_values
+        self._identity, self._reports, self._clock, self._most_values = identity, reports, clock, most_values
         self._file = DriftFile(folder / FILE)
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
@@ -115,15 +122,21 @@ class DriftAlarm:
             self._file.close()
 
     def take(
-        self, row: Mapping[str, Any], statistics: Mapping[str, float] | None, *, identity: str, line: str | None = None
+        self,
+        row: Mapping[str, Any],
+        statistics: Mapping[str, float] | None,
+        *,
+        identity: str | None = None,
+        line: str | None = None,
     ) -> dict[str, Any] | None:
         """Take a picture into account.
 
         Args:
             row: as ``predictions.jsonl`` has it; ``time``, ``id`` and ``product`` where it has them.
             statistics: as :func:`winspect.pictures.statistics.picture_statistics` has them.
-            identity: see :func:`identity_of`. Another product or revision in the row is another identity, too.
-            line: what the picture belongs to; None for its class.
+            identity: where it is another than at the beginning; another product or revision in the row is another
+                identity, too. When it changes, the line begins a new life.
+            line: what the picture belongs to; None for its class and its camera.
 
         Returns:
             The alarm, as :meth:`documents` has it, where this picture gives it; else None.
@@ -134,7 +147,7 @@ class DriftAlarm:
         product = row.get("product") or {}
         whole = identity_of(
             {
-                "with": identity,
+                "with": self._identity if identity is None else identity,
                 "settings": self.settings.document(),
                 "product": [product.get("name"), product.get("revision")],
             }
@@ -142,7 +155,7 @@ class DriftAlarm:
         time = row.get("time") or self._clock().isoformat(timespec="milliseconds")
         with self._lock:
             try:
-                alarm = self._take(line or row["class"], whole, Seen(time, row["path"], row.get("id"), values))
+                alarm = self._take(line or line_of(row), whole, Seen(time, row["path"], row.get("id"), values))
             except (sqlite3.Error, OSError, OutputError) as error:
                 self._note_trouble(error)
                 return None

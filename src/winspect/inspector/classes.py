@@ -45,6 +45,7 @@ class Classes(ABC):
         method: embeddings to scores.
         grid_hw: rows and columns of the patch grid.
         bit_depth: of the camera, where its values stand unscaled in 16 bits; None for values of the whole range.
+        measure: also measure brightness, sharpness, ... of each picture: ``Result.statistics``. It changes no score.
     """
 
     engine: Any
@@ -54,6 +55,7 @@ class Classes(ABC):
 
     def __init__(self, *, plan: str = "auto", workers: int | None = None, bit_depth: int | None = None) -> None:
         self._fork_guard = ForkGuard()
+        self.measure = False
         self.plan, self.workers, self.bit_depth = plan, workers, check_bit_depth(bit_depth)
         self._texts: dict[str, Array] = {}
         self._good: dict[str, GoodSamples] = {}
@@ -83,7 +85,7 @@ class Classes(ABC):
     def cut(self) -> Cut:
         """How pictures are read and cut into tiles."""
         cut = self.method.cut
-        return Cut(cut.tiling, cut.stride_fraction, self.bit_depth)
+        return Cut(cut.tiling, cut.stride_fraction, self.bit_depth, measure=self.measure)
 
     def identity(self, category_name: str | None = None) -> Identity:
         """What decides the scores: of a class, with its good samples; of the model as such for None.

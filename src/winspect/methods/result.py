@@ -66,6 +66,8 @@ class Result:
             usual is known otherwise, from good samples or a calibration, or not at all.
         parts: scores that were combined into ``anomaly_score``, by recipe, each in its own range; mostly empty.
         score_range: the lowest and the highest value that the method gives as a score, or in a map.
+        statistics: brightness, sharpness, ... of the picture (:func:`winspect.pictures.statistics.picture_statistics`);
+            None unless they were asked for.
     """
 
     path: str
@@ -81,6 +83,7 @@ class Result:
     heat_range: tuple[float, float] | None = field(default=None, repr=False)
     parts: Mapping[str, float] = field(default_factory=dict, repr=False)
     score_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
+    statistics: Mapping[str, float] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):
@@ -194,6 +197,7 @@ def result_of(
         upsampling=scores.upsampling,
         parts=scores.parts,
         score_range=score_range,
+        statistics=item.statistics,
     )
 
 

@@ -5,7 +5,7 @@ Decoding itself, and what becomes of 16-bit, alpha, palettes and so on, is descr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from winspect.errors import PictureError, SettingsError
 from winspect.pictures.decoding import MAX_PIXELS, Demanding, Source, decoding
 from winspect.pictures.given import source_name
 from winspect.pictures.rotation import rotated
+from winspect.pictures.statistics import picture_statistics
 from winspect.pictures.suspicions import blank_frame, joined
 
 Box = tuple[int, int, int, int]
@@ -75,12 +76,14 @@ class Cut:
         stride_fraction: step between tiles, in sides of a tile.
         bit_depth: of the camera, as for :func:`winspect.pictures.decoding.decoding`.
         max_pixels: refuse larger pictures before decoding.
+        measure: also measure brightness, sharpness, ... of the picture as the camera gave it; changes no score.
     """
 
     tiling: bool = False
     stride_fraction: float = 0.8
     bit_depth: int | None = None
     max_pixels: int = MAX_PIXELS
+    measure: bool = False
 
     def boxes(self, name: str, width: int, height: int) -> list[Box]:
         """The boxes of a picture.
@@ -98,7 +101,7 @@ class Cut:
         raise PictureError(name, f'{width}x{height} makes more than {MAX_TILES} tiles: use recipe "paper", or crop it')
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, in bundles and in the keys of caches; without ``max_pixels``, which changes no score."""
+        """The JSON form, in bundles and in the keys of caches; without what changes no score."""
         depth = {} if self.bit_depth is None else {"bit_depth": self.bit_depth}
         return {"recipe": "tiles" if self.tiling else "paper", "stride_fraction": self.stride_fraction, **depth}
 
@@ -219,6 +222,7 @@ class Prepared:
         tiles: float32 (T, 3, height, width), normalised.
         rgb: uint8 (H, W, 3), or None unless it was asked for.
         warning: what is suspicious about the picture; see :class:`winspect.pictures.decoding.Decoded`.
+        statistics: see :func:`winspect.pictures.statistics.picture_statistics`; None unless they were asked for.
     """
 
     name: str
@@ -227,6 +231,7 @@ class Prepared:
     tiles: np.ndarray
     rgb: np.ndarray | None = None
     warning: str | None = None
+    statistics: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.tiles.shape[:2] != (len(self.boxes), _CHANNELS):
@@ -258,9 +263,10 @@ def prepare(
     name = source_name(source)
     with decoding(source, max_pixels=cut.max_pixels, bit_depth=cut.bit_depth, demanding=demanding) as decoded:
         image = decoded.image
+        statistics = picture_statistics(image) if cut.measure else None
         boxes = cut.boxes(name, image.width, image.height)
         views = [image, *(rotated(image, angle) for angle in angles)]
         pixels = np.stack([preprocess.resize(view, box) for view in views for box in boxes])
         rgb = np.array(image) if keep_rgb else None
     warning = joined(decoded.warning, blank_frame(pixels))
-    return Prepared(name, image.size, boxes * len(views), preprocess.normalise(pixels), rgb, warning)
+    return Prepared(name, image.size, boxes * len(views), preprocess.normalise(pixels), rgb, warning, statistics)

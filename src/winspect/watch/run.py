@@ -20,6 +20,7 @@ from winspect.watch.folder import Arrival, WatchedFolder
 from winspect.watch.results import StoppedError, WatchResults
 
 if TYPE_CHECKING:
+    from winspect.drift.alarm import DriftAlarm
     from winspect.inspector.protocol import Scorer
     from winspect.methods.result import Result
 
@@ -52,6 +53,9 @@ class Status:
     Args:
         say: takes the line. every_s: 0 for never.
         now: seconds, as :func:`time.monotonic`.
+
+    Attributes:
+        troubles: each says in words what else is not well; empty for nothing.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Status:
         self._say, self._every_s, self._now = say, every_s, now
         self._began = self._last = now()
         self._rows_before = 0
+        self.troubles: list[Callable[[], str]] = []
         self._warned_in_a_row, self._warning = 0, ""  # the newest pictures with a warning, and the newest one's
 
     def count(self, row: dict[str, Any]) -> None:
@@ -90,6 +95,7 @@ class Status:
         if number := self._warned_in_a_row:
             pictures = "picture has" if number == 1 else f"{number} pictures have"
             troubles.append(f"NOT WELL: the last {pictures} a warning: {self._warning}")
+        troubles += [in_words() for in_words in self.troubles]
         return "; ".join(filter(None, troubles)) or "up to date"
 
     def _counted(self) -> str:
@@ -108,6 +114,7 @@ class Station:
         status: counts the rows.
         show: takes each row once it is on the disk.
         class_option: the class as an argument of the model's methods.
+        drift: takes each row, too; None to watch for no drift.
     """
 
     model: Scorer
@@ -115,6 +122,7 @@ class Station:
     status: Status
     show: Callable[[dict[str, Any]], None]
     class_option: Mapping[str, Any] = field(default_factory=dict)
+    drift: DriftAlarm | None = None
 
     def watch_folder(self, folder: WatchedFolder) -> None:
         """Score what arrives in a folder, in order of arrival."""
@@ -135,7 +143,7 @@ class Station:
                 row, position = self.results.add(result, extra={"file": arrival.entry()})
                 folder.done(arrival)
                 self.results.patiently(partial(folder.journal.add, arrival.name, arrival.content, position))
-                self._tell(row)
+                self._tell(row, result)
             self.status.tick(folder.behind_in_words)
             if folder.stop.is_set():
                 return
@@ -167,12 +175,14 @@ class Station:
         (result,) = self._scored([frame.rgb])
         error = result.error and PictureError(frame.name, result.error.reason)
         row, _ = self.results.add(replace(result, path=frame.name, error=error), extra=extra, frame_rgb=frame.rgb)
-        self._tell(row)
+        self._tell(row, result)
 
     def _scored(self, pictures: Any) -> Iterator[Result]:
         return self.model.predict_many(pictures, **{**self.class_option, **self.results.needs})
 
-    def _tell(self, row: dict[str, Any]) -> None:
+    def _tell(self, row: dict[str, Any], result: Result) -> None:
+        if self.drift is not None and (alarm := self.drift.take(row, result.statistics)):
+            row = {**row, "drift": alarm}
         self.show(row)
         self.status.count(row)
 

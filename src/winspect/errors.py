@@ -9,6 +9,9 @@
     │   ├── ReferencesError        too few, or unusable, reference pictures
     │   ├── SourceError            no pictures found, a path that is not there
     │   ├── OutputError            the output folder cannot be written, or is full
+    │   ├── FeedbackError          an answer about a picture that is unknown, or has nothing to answer
+    │   │   └── AlreadyJudgedError an answer about a picture that has one, or none to undo
+    │   ├── AuditLogError          an audit log that is missing, or was cut or altered; names the line
     │   ├── DeviceError            a device that is unknown or not there
     │   ├── PrecisionError         a precision that is unknown or not to be had on this device
     │   ├── EngineError            an engine that is unknown or not installed
@@ -62,6 +65,18 @@ class SourceError(UsageError):
 
 class OutputError(UsageError):
     """The place for results cannot be written."""
+
+
+class FeedbackError(UsageError):
+    """An answer about a picture that is unknown, or that could not be scored."""
+
+
+class AlreadyJudgedError(FeedbackError):
+    """A picture has an answer already, or none to undo. Nothing is lost: the log has what was answered."""
+
+
+class AuditLogError(UsageError):
+    """An audit log that is missing, or was cut or altered. The message names the line."""
 
 
 class DeviceError(UsageError):

@@ -22,6 +22,9 @@ import numpy as np
 
 from winspect.errors import SettingsError
 
+SUSPICIOUS = 0.01
+"""Further good pictures are at odds with a calibration when so many alarms have less than this chance."""
+
 
 def check_rate(rate: float, name: str = "max_false_alarms") -> Fraction:
     """A rate of false alarms as an exact fraction.

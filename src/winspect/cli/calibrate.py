@@ -58,8 +58,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; returns the exit code."""
-    from winspect.calibration.conformal import check_enough
-    from winspect.inspector.calibrating import SUSPICIOUS, calibrate
+    from winspect.calibration.conformal import SUSPICIOUS, check_enough
+    from winspect.inspector.calibrating import calibrate
     from winspect.pictures.find import find_pictures
 
     category_name = DEFAULT_CLASS if args.category_name is None else args.category_name

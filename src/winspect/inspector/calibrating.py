@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUSPICIOUS = 0.01
-"""Held-out good pictures are at odds with a calibration when so many alarms have less than this chance."""
-
 
 def calibrate(
     model: CalibratedScorer,

@@ -98,7 +98,7 @@ class Watch:
         self.root, self.out, self.model = root, out, model
         self.clock = options.pop("clock", Clock())
         self.existing, self.journal_type = options.pop("existing", "judge"), options.pop("journal_type", Journal)
-        self.drift = options.pop("drift", None)
+        self.drift, self.audit = options.pop("drift", None), options.pop("audit", None)
         self.results_options = {
             name: options.pop(name) for name in ("maps", "keep_maps", "rule", "retry_s") if name in options
         }
@@ -131,7 +131,7 @@ class Watch:
             folder.listen = listen_and_tell
             status = Status(self.said.append, every_s=0.3)
             status.troubles += [] if self.drift is None else [self.drift.in_words]
-            Station(self.model, results, status, self.show, drift=self.drift).watch_folder(folder)
+            Station(self.model, results, status, self.show, audit=self.audit, drift=self.drift).watch_folder(folder)
             status.last_line()
 
     def show(self, row: dict[str, Any]) -> None:

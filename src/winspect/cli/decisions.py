@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import DEFAULT_CLASS, check_recipe, load_predictor
+from winspect.cli.common import DEFAULT_CLASS, check_recipe, given, load_predictor
 from winspect.cli.options import add_options
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, DecisionRule
     from winspect.drift import DriftSettings
+    from winspect.feedback import FeedbackSettings
     from winspect.inspector.base import Predictor
     from winspect.pictures.heatmaps import ScoreRange
 
@@ -102,6 +103,20 @@ def drift_settings(args: argparse.Namespace) -> DriftSettings | None:
         return DriftSettings(rate=args.drift)
     except SettingsError as error:
         raise SettingsError(f"--drift: {error}") from error
+
+
+def feedback_settings(args: argparse.Namespace) -> FeedbackSettings:
+    """How feedback is taken by the options.
+
+    Raises:
+        SettingsError: no share.
+    """
+    from winspect.feedback import FeedbackSettings
+
+    try:
+        return FeedbackSettings(**given(args, "audit_rate"))
+    except SettingsError as error:
+        raise SettingsError(f"--audit-rate: {error}") from error
 
 
 @dataclass(frozen=True)

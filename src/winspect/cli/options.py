@@ -96,6 +96,11 @@ OPTIONS = {
         "anomalous, where there is a pixel threshold)",
         choices=("none", "anomalous", "all"),
     ),
+    "--audit-rate": _option(
+        "RATE",
+        "share of the pictures that is drawn by chance for the review queue, whatever their scores: their answers join "
+        "a calibration (default: 0.02)",
+    ),
     "--drift": _option(
         "RATE",
         "watch for drift of camera, light and scores, with this probability of a false alarm for as long as the line "

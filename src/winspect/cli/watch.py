@@ -21,11 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import Exit, given, good_samples, mute_stdout
+from winspect.cli.common import DEFAULT_CLASS, Exit, given, good_samples, mute_stdout
 from winspect.cli.decisions import (
     add_decision_options,
     check_decision_options,
     drift_settings,
+    feedback_settings,
     in_words,
     load_calibration,
     load_inspection,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from winspect.calibration import Calibration
     from winspect.cli.decisions import Inspection
     from winspect.drift.alarm import DriftAlarm
+    from winspect.feedback.trail import AuditTrail
     from winspect.watch.run import Station
 
 _KEPT = ("maps", "keep_maps", "frames", "keep_frames")
@@ -57,7 +59,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--out", "DIR", "where the results go, and what is known of earlier runs", required=True)
     add_decision_options(parser)
     add_option(parser, "--report", "SECONDS", "a line of status on stderr so often; 0: never", default=60.0)
-    add_options(parser, "--drift")
+    add_options(parser, "--drift", "--audit-rate")
     _add_watch_options(parser)
     add_run_options(parser, bundle=True)
 
@@ -111,19 +113,35 @@ def run(args: argparse.Namespace) -> int:
     with (
         WatchResults(args.out, stop=stop, rule=inspection.rule, score_range=score_range, **kept) as results,
         _drift(args, inspection) as drift,
+        _audit(args, inspection) as audit,
     ):
         inspection.model.prepare_engine(**inspection.class_option, maps=results.needs["maps"])
         results.describe(public_name(source), inspection.document())
         status = Status(say, every_s=args.report)
+        status.troubles.append(audit.trouble)
         if drift is not None:
             status.troubles.append(drift.in_words)
         show = partial(_print_row, as_json=args.json)
         with stopping(stop):
-            station = Station(inspection.model, results, status, show, inspection.class_option, drift=drift)
+            takers: dict[str, Any] = {"audit": audit, "drift": drift}
+            station = Station(inspection.model, results, status, show, inspection.class_option, **takers)
             _watch(args, source, station)
         status.last_line()
     sys.stdout.flush()
     return Exit.DONE
+
+
+@contextmanager
+def _audit(args: argparse.Namespace, inspection: Inspection) -> Iterator[AuditTrail]:
+    """The audit log, with the rows of a run that was killed before they were in it."""
+    from winspect.feedback.feedback import Feedback
+    from winspect.feedback.trail import AuditTrail
+    from winspect.watch.rows import newest_rows
+
+    identity = inspection.model.identity(inspection.class_option.get("category_name", DEFAULT_CLASS))
+    with AuditTrail(Feedback(args.out, feedback_settings(args)), identity=identity) as trail:
+        trail.missing(newest_rows(args.out))
+        yield trail
 
 
 @contextmanager
@@ -168,6 +186,7 @@ def _check_options(args: argparse.Namespace, source: Any, calibration: Calibrati
     alone_in = "a watched folder" if is_folder else "a video" if is_video else "a camera"
     check_decision_options(args, calibration, alone_in=alone_in)
     drift_settings(args)
+    feedback_settings(args)
     for names, fits, what in (
         ((*_FOLDER, "existing"), is_folder, "a folder"),
         (("every_s", "frames", "keep_frames"), not is_folder, "a camera or a video"),

@@ -25,7 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from winspect.errors import AuditLogError, OutputError
+from winspect.errors import OutputError
 from winspect.system.files import make_folder, output_error, replacing_in_cache
 from winspect.system.run_folder import FolderLock
 
@@ -112,8 +112,8 @@ class AuditLog:
     def new_entries(self) -> Iterator[dict[str, Any]]:
         """Entries that were not given before, in order; a line without its end is none yet.
 
-        Raises:
-            AuditLogError: a line is no entry; names file and line.
+        A line that is no entry is logged and passed over: a line must go on whatever became of its log, and
+        :func:`winspect.feedback.verifying.verify` names it.
         """
         for path in sorted(self.folder.glob(_PATTERN)):
             if path.name < self._read_file:
@@ -126,7 +126,12 @@ class AuditLog:
                         break
                     self._read_file, self._read_bytes = path.name, start + len(line)
                     start = self._read_bytes
-                    yield _entry(line, path)
+                    if (entry := entry_of(line)) is not None:
+                        yield entry
+                    else:
+                        logger.error(
+                            "%s: a line was altered (%r); see `winspect feedback DIR --verify`", path, line[:40]
+                        )
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
@@ -134,7 +139,6 @@ class AuditLog:
 
         Raises:
             OutputError: the folder cannot be written, or another writer does not come to its end.
-            AuditLogError: the last line is damaged otherwise.
         """
         make_folder(self.folder)
         with self._locked():
@@ -169,12 +173,12 @@ class AuditLog:
             size -= cut
             notes.append({"event": "repair", "file": last.name, "removed_bytes": cut})
             logger.warning("%s: removed a last line that a crash had cut off (%d bytes)", last, cut)
+        known = read_head(self.folder)
         head = Head(0, START)
         for path in reversed(files):  # the last file may hold nothing but what was cut off
-            if line := _last_line(path):
-                head = Head(int(_entry(line, path)["n"]), hash_of(line))
+            if lines := _last_lines(path):
+                head = Head(_number_of(lines, known), hash_of(lines[-1]))
                 break
-        known = self._known_head()
         if known is not None and (known.n > head.n or (known.n == head.n and known != head)):
             notes.append({"event": "gap", "known_n": known.n, "known_sha256": known.sha256})
             logger.error(
@@ -206,9 +210,6 @@ class AuditLog:
         with suppress(OSError), replacing_in_cache(self.folder / HEAD_FILE) as temporary:
             temporary.write_text(json.dumps({"n": head.n, "sha256": head.sha256}) + "\n")
 
-    def _known_head(self) -> Head | None:
-        return read_head(self.folder)
-
 
 def read_head(folder: Path) -> Head | None:
     """What ``head.json`` says in the log's folder; None where it is missing or damaged."""
@@ -219,22 +220,22 @@ def read_head(folder: Path) -> Head | None:
         return None
 
 
-def _entry(line: bytes, path: Path) -> dict[str, Any]:
-    """A line as an entry.
-
-    Raises:
-        AuditLogError: it is none.
-    """
+def entry_of(line: bytes) -> dict[str, Any] | None:
+    """A line as an entry; None where it is none."""
     try:
         entry = json.loads(line)
-        if isinstance(entry, dict) and isinstance(entry["n"], int) and isinstance(entry["event"], str):
-            return entry
-    except (ValueError, KeyError, RecursionError):
-        pass
-    raise AuditLogError(
-        f"{path}: a line was altered: it is no entry of an audit log ({line[:60]!r}); `winspect feedback DIR --verify` "
-        "names every damaged line"
-    )
+    except (ValueError, RecursionError):
+        return None
+    is_entry = isinstance(entry, dict) and isinstance(entry.get("n"), int) and isinstance(entry.get("event"), str)
+    return entry if is_entry else None
+
+
+def _number_of(lines: Sequence[bytes], known: Head | None) -> int:
+    """Number of the last of some lines, of which the last ones may be damaged."""
+    for behind, line in enumerate(reversed(lines)):
+        if (entry := entry_of(line)) is not None:
+            return int(entry["n"]) + behind
+    return 0 if known is None else known.n
 
 
 def _write_through(path: Path, size: int, content: bytes) -> None:
@@ -279,8 +280,8 @@ def _remove_cut_line(path: Path) -> int:
     return size - end
 
 
-def _last_line(path: Path) -> bytes:
-    """The last line of a file that ends with a line break; empty for an empty file."""
+def _last_lines(path: Path) -> list[bytes]:
+    """The last lines of a file that ends with a line break, at least one where it has any."""
     with path.open("rb") as file:
         size, tail = file.seek(0, os.SEEK_END), b""
         while size and tail.count(b"\n") < 2:
@@ -288,4 +289,5 @@ def _last_line(path: Path) -> bytes:
             file.seek(start)
             tail = file.read(size - start) + tail
             size = start
-    return tail.rstrip(b"\n").rpartition(b"\n")[2]
+    lines = tail.splitlines()
+    return lines[1:] if size and len(lines) > 1 else lines

@@ -23,9 +23,6 @@ class Feedback:
         folder: of a watch's results, or a service's data.
         settings: how much is kept.
         clock: gives the time in UTC.
-
-    Raises:
-        AuditLogError: the log is damaged, so that it cannot be read; names the file.
     """
 
     def __init__(

@@ -27,6 +27,7 @@ class JudgedPicture:
         is_drawn: for the audit sample, by chance, whatever its score.
         peak: the largest value of its map, where that was looked at.
         run: digest of the identity that scored it.
+        file: absolute path of the file that it is in; None for what is no file.
     """
 
     id: str
@@ -42,11 +43,12 @@ class JudgedPicture:
     is_drawn: bool = False
     peak: float | None = None
     run: str | None = None
+    file: str | None = None
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> JudgedPicture:
         """The picture of an entry."""
-        names = ("id", "n", "time", "path", "sha256", "score", "verdict", "threshold", "p_value", "peak", "run")
+        names = ("id", "n", "time", "path", "sha256", "score", "verdict", "threshold", "p_value", "peak", "run", "file")
         values: dict[str, Any] = {name: entry.get(name) for name in names}
         return cls(**values, class_name=entry["class"], is_drawn=bool(entry.get("audit")))
 
@@ -89,6 +91,7 @@ class Records:
         answers: that stand, by id.
         references: where a picture went that became a good sample, by id.
         runs: identities by their digests, as documents.
+        last: picture of the log.
         calibrations: digests of those that were made by feedback -> ids of the pictures that joined.
     """
 
@@ -97,6 +100,7 @@ class Records:
     references: dict[str, str] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     calibrations: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    last: JudgedPicture | None = None
     _kept: dict[str, JudgedPicture] = field(default_factory=dict)  # drawn or answered: never forgotten
     _recent: OrderedDict[str, JudgedPicture] = field(default_factory=OrderedDict)
 
@@ -107,7 +111,7 @@ class Records:
             take(entry)
 
     def _picture(self, entry: Mapping[str, Any]) -> None:
-        picture = JudgedPicture.read(entry)
+        picture = self.last = JudgedPicture.read(entry)
         if picture.is_drawn:
             self._kept[picture.id] = picture
             return
@@ -159,8 +163,8 @@ class Records:
         """
         if (picture := self.get(which)) is not None:
             return picture
-        places = (which, os.path.abspath(which))
-        found = [each for each in self.pictures() if each.path in places or os.path.abspath(each.path) == places[1]]
+        place = os.path.abspath(which)
+        found = [each for each in self.pictures() if each.path == which or each.file == place]
         found = found or [each for each in self.pictures() if os.path.basename(each.path) == which]
         if not found:
             raise FeedbackError(

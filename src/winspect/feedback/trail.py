@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from winspect.calibration.regions import map_peak
@@ -70,18 +71,29 @@ class AuditTrail:
         self.close()
 
     def take(
-        self, row: Mapping[str, Any], *, picture: Any = None, sha256: str | None = None, result: Result | None = None
+        self,
+        row: Mapping[str, Any],
+        *,
+        picture: Any = None,
+        sha256: str | None = None,
+        file: str | os.PathLike[str] | None = None,
+        result: Result | None = None,
     ) -> None:
         """Take a row that has its ``id``. Never waits for the disk, but to read the picture's hash, and never raises.
 
         Args:
             picture: path, array or bytes, for the hash where that is not given.
+            file: that the picture is in; None for ``picture``, where it is a path.
             result: with its maps, where there are any: the peak of one that was drawn is kept.
         """
         drawn = row["anomaly_score"] is not None and is_drawn(row["id"], self.feedback.settings.audit_rate)
         if sha256 is None and picture is not None:
             sha256 = fingerprint(picture).sha256
+        if file is None and isinstance(picture, str | os.PathLike):
+            file = picture
         entry = {"event": "picture", "id": row["id"], "sha256": sha256, "score": row["anomaly_score"]}
+        if file is not None:
+            entry["file"] = os.path.abspath(file)
         entry |= {name: row[name] for name in _COPIED if row.get(name) is not None}
         if "time" in row:
             entry["time"] = row["time"]
@@ -93,10 +105,19 @@ class AuditTrail:
                 entry["peak"] = map_peak(result)
         self._put(entry)
 
-    def missing(self, rows: Any) -> int:
-        """Take those rows that have an id and are not in the log: of a run that was killed. Returns how many."""
+    def missing(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Take those rows behind the log's last picture that are not in it: of a run that was killed.
+
+        Args:
+            rows: with ``id`` and ``time``, in order; those without are passed over.
+
+        Returns:
+            How many there were.
+        """
         with self.feedback.records() as records:
-            left = [row for row in rows if "id" in row and records.get(row["id"]) is None]
+            since = "" if records.last is None else records.last.time
+            late = (row for row in rows if "id" in row and str(row.get("time", "")) >= since)
+            left = [row for row in late if records.get(row["id"]) is None]
         for row in left:
             self.take(row, picture=row["path"])
         return len(left)

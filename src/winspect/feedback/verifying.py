@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from winspect.errors import AuditLogError
-from winspect.feedback.chain import AUDIT_FOLDER, START, Head, hash_of, log_files, read_head
+from winspect.feedback.chain import AUDIT_FOLDER, START, Head, entry_of, hash_of, log_files, read_head
 
 Damage = Literal["altered", "removed", "inserted", "cut"]
 
@@ -169,8 +168,4 @@ class _Chain:
 def _lines(path: Path) -> Iterator[_Line]:
     with path.open("rb") as file:
         for number, content in enumerate(file, 1):
-            try:
-                entry = json.loads(content)
-            except (ValueError, RecursionError):
-                entry = None
-            yield _Line(path.name, number, content, entry if isinstance(entry, dict) else None)
+            yield _Line(path.name, number, content, entry_of(content))

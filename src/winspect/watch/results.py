@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 
@@ -166,7 +167,7 @@ class WatchResults:
         judgement = self.rule.decide(result)
         row = row_of(judgement)
         moment = self.clock()
-        row.update(time=moment.isoformat(timespec="milliseconds"), **extra)
+        row.update(id=uuid4().hex, time=moment.isoformat(timespec="milliseconds"), **extra)
         is_kept = {"none": False, "anomalous": row["verdict"] == "anomalous", "all": True}
         if is_kept[self.maps] and result.picture_rgb is not None and result.tile_maps is not None:
             name = f"{stamp(moment)}_{short_stem(result.path)}.png"

@@ -96,6 +96,13 @@ def rows_behind(folder: Path, known: dict[str, int]) -> Iterator[tuple[dict[str,
             raise OutputError(f"{path}: {error}; move the file away") from error
 
 
+def newest_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of the newest day; none where there is no file, or from a line on that is no row."""
+    with suppress(ValueError):
+        for path in sorted(folder.glob(_PATTERN))[-1:]:
+            yield from (row for row, _ in read_rows(path))
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a new file's name last; not every system lets a folder be opened."""
     with suppress(OSError):

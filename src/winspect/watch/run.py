@@ -21,6 +21,7 @@ from winspect.watch.results import StoppedError, WatchResults
 
 if TYPE_CHECKING:
     from winspect.drift.alarm import DriftAlarm
+    from winspect.feedback.trail import AuditTrail
     from winspect.inspector.protocol import Scorer
     from winspect.methods.result import Result
 
@@ -114,6 +115,7 @@ class Station:
         status: counts the rows.
         show: takes each row once it is on the disk.
         class_option: the class as an argument of the model's methods.
+        audit: takes each row after it is on the disk; None for no audit log.
         drift: takes each row, too; None to watch for no drift.
     """
 
@@ -122,6 +124,7 @@ class Station:
     status: Status
     show: Callable[[dict[str, Any]], None]
     class_option: Mapping[str, Any] = field(default_factory=dict)
+    audit: AuditTrail | None = None
     drift: DriftAlarm | None = None
 
     def watch_folder(self, folder: WatchedFolder) -> None:
@@ -143,7 +146,7 @@ class Station:
                 row, position = self.results.add(result, extra={"file": arrival.entry()})
                 folder.done(arrival)
                 self.results.patiently(partial(folder.journal.add, arrival.name, arrival.content, position))
-                self._tell(row, result)
+                self._tell(row, result, result.path)
             self.status.tick(folder.behind_in_words)
             if folder.stop.is_set():
                 return
@@ -175,12 +178,15 @@ class Station:
         (result,) = self._scored([frame.rgb])
         error = result.error and PictureError(frame.name, result.error.reason)
         row, _ = self.results.add(replace(result, path=frame.name, error=error), extra=extra, frame_rgb=frame.rgb)
-        self._tell(row, result)
+        self._tell(row, result, frame.rgb)
 
     def _scored(self, pictures: Any) -> Iterator[Result]:
         return self.model.predict_many(pictures, **{**self.class_option, **self.results.needs})
 
-    def _tell(self, row: dict[str, Any], result: Result) -> None:
+    def _tell(self, row: dict[str, Any], result: Result, picture: Any) -> None:
+        if self.audit is not None:
+            file = self.results.folder / row["frame"] if row.get("frame") else None
+            self.audit.take(row, picture=picture, file=file, result=result)
         if self.drift is not None and (alarm := self.drift.take(row, result.statistics)):
             row = {**row, "drift": alarm}
         self.show(row)

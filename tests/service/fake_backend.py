@@ -55,6 +55,7 @@ class FakeBackend:
 
     def __init__(self, settings):
         self.settings, self.restarts = settings, 0
+        self.drift = None
         self.batcher = SimpleNamespace(on_batch=lambda size, seconds, error: None)
         self.now = "loading"
         self.is_ready = asyncio.Event()

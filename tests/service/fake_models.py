@@ -106,7 +106,9 @@ class Fake:
     def result(self, item, category_name, few):
         score = brightness(item) / 2 + few
         maps = np.full((len(item.boxes), 2, 2), score, np.float32)
-        return Result(item.name, category_name, score, maps, tuple(item.boxes), item.size_wh, item.rgb)
+        return Result(
+            item.name, category_name, score, maps, tuple(item.boxes), item.size_wh, item.rgb, statistics=item.statistics
+        )
 
 
 def brightness(item):

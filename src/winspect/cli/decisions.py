@@ -95,7 +95,7 @@ def drift_settings(args: argparse.Namespace) -> DriftSettings | None:
     Raises:
         SettingsError: no probability.
     """
-    if args.drift is None:
+    if getattr(args, "drift", None) is None:
         return None
     from winspect.drift import DriftSettings
 

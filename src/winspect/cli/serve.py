@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import Exit, check_recipe, expand_references, model_options
+from winspect.cli.decisions import drift_settings
 from winspect.cli.options import add_model_options, add_options
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -40,7 +41,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="serve this class, and no others; may be repeated (default: any)",
     )
     add_store_options(what)
-    add_options(what, "--reference", reference="good samples of the one --class")
+    add_options(what, "--reference", "--drift", reference="good samples of the one --class")
     network = parser.add_argument_group("network")
     _add_settings(network)
     network.add_argument(
@@ -138,7 +139,14 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
         for setting in fields(ServiceSettings)
         if (value := getattr(args, setting.name, None)) is not None
     }
-    return ServiceSettings(**{**given, "data": args.data or data_folder(), "refuse_stale": not args.allow_stale})
+    return ServiceSettings(
+        **{
+            **given,
+            "data": args.data or data_folder(),
+            "refuse_stale": not args.allow_stale,
+            "drift": drift_settings(args),
+        }
+    )
 
 
 def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tuple[str, ...] = ()) -> Backend:

@@ -29,6 +29,7 @@ from winspect.service.contract import (
     class_key,
     clean_name,
 )
+from winspect.service.drifting import ServiceDrift
 from winspect.service.pool.batcher import Batcher
 from winspect.service.pool.fleet import Fleet, whole
 from winspect.service.settings import MEGABYTE, ModelSpec, ServiceSettings
@@ -57,6 +58,7 @@ class Backend:
             settings.data, max_bytes=int(settings.max_store_mb * MEGABYTE), max_classes=settings.max_classes
         )
         self.batcher = Batcher(max_queue=settings.max_queue, max_batch=settings.max_batch)
+        self.drift = None if settings.drift is None else ServiceDrift(settings, lambda: self.fleet.described)
         self.fleet = Fleet(settings, spec, self.store, self.batcher, self._check_calibrations)
         self._calibrations = Calibrations(self.store, self._score_good, self.fleet, refuse_stale=settings.refuse_stale)
 
@@ -103,6 +105,8 @@ class Backend:
         await self._calibrations.stop()
         await self.batcher.drain(seconds)
         await self.fleet.stop()
+        if self.drift is not None:
+            await asyncio.to_thread(self.drift.close)
         self.store.close()
 
     async def _check_calibrations(self, classes: Sequence[str]) -> None:
@@ -139,9 +143,13 @@ class Backend:
         answer = await self._ask(asked)
         rule = self._rule(question, key, answer.references)  # references may have changed meanwhile
         if rule.regions is None:
-            return replace(answer, judgement=rule.decide(answer.result))
-        # Looking for regions takes milliseconds: not in the thread that answers everyone.
-        return replace(answer, judgement=await asyncio.to_thread(rule.decide, answer.result))
+            judgement = rule.decide(answer.result)
+        else:  # looking for regions takes milliseconds: not in the thread that answers everyone
+            judgement = await asyncio.to_thread(rule.decide, answer.result)
+        answer = replace(answer, judgement=judgement)
+        if self.drift is not None:
+            await self.drift.take(question, answer, rule.calibration)
+        return answer
 
     def _rule(self, question: Question, key: str, references: tuple[str, ...]) -> DecisionRule:
         """Rule for a result that was scored with these references."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from winspect.drift import DriftSettings
 from winspect.errors import SettingsError
 
 MEGABYTE = 2**20
@@ -33,6 +34,7 @@ class ServiceSettings:
             anything.
         refuse_stale: do not start beside a stored calibration for another model: its class would have no verdict.
         page: serve the web page at ``/``.
+        drift: what is watched for drift; None for nothing.
         max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
         max_classes: classes that anything is stored of; and other names whose prompts are kept encoded: the one not
             asked for longest makes room for the next.
@@ -50,6 +52,7 @@ class ServiceSettings:
     allowed_hosts: tuple[str, ...] = ()
     refuse_stale: bool = False
     page: bool = True
+    drift: DriftSettings | None = None
     host: str = field(
         default="127.0.0.1", metadata=_network("ADDRESS", "where to listen (default: {}, this machine alone)")
     )

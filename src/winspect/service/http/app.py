@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from starlette.routing import Match
 from winspect._version import __version__
 from winspect.errors import WinspectError
 from winspect.service.http import docs
+from winspect.service.http.api_drift import add_drift
 from winspect.service.http.api_v1 import add_v1
 from winspect.service.http.api_v2 import add_v2
 from winspect.service.http.callers import Callers, read_keys
@@ -66,6 +68,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     metrics = Metrics(backend)
     backend.batcher.on_batch = metrics.batch
     add_v1(app, backend, settings, metrics)
+    add_drift(app, backend)
     add_v2(app, backend, settings, metrics)
     if settings.page:
         add_page(app)
@@ -73,7 +76,8 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False)
     async def read_metrics() -> Response:
-        return Response(generate_latest(metrics.registry), headers={"Content-Type": _TEXT_FORMAT})
+        text = await asyncio.to_thread(generate_latest, metrics.registry)  # the drift alarm's may wait for its disk
+        return Response(text, headers={"Content-Type": _TEXT_FORMAT})
 
     def count(exchange: Exchange) -> None:
         metrics.exchange(exchange, _endpoint(app, exchange))

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
+from winspect.drift.report import HELP
 from winspect.service.contract import Answer
 from winspect.service.http.guard import Exchange
 from winspect.service.http.refusals import STATUSES
 
 if TYPE_CHECKING:
     from winspect.service.backend import Backend
+    from winspect.service.drifting import ServiceDrift
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+
+class _DriftCollector(Collector):
+    """Metrics of the drift alarm, read together."""
+
+    def __init__(self, drift: ServiceDrift) -> None:
+        self._drift = drift
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The names, without figures."""
+        return (GaugeMetricFamily(name, text) for name, text in HELP.items())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The figures of now."""
+        for name, value in self._drift.figures().items():
+            family = GaugeMetricFamily(name, HELP[name], labels=["statistic"] if isinstance(value, dict) else [])
+            for label, number in value.items() if isinstance(value, dict) else [(None, value)]:
+                family.add_metric([] if label is None else [label], number)
+            yield family
 
 
 class Metrics:
@@ -52,6 +76,8 @@ class Metrics:
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=registry).set_function(value)
+        if backend.drift is not None:
+            registry.register(_DriftCollector(backend.drift))
         for reason in filter(None, (status.reject for status in STATUSES.values())):
             self._rejects.labels(reason)
         for outcome in ("normal", "anomalous", "unjudged", "failed"):

@@ -240,7 +240,7 @@ class Worker:
             item = prepare(
                 question.picture,
                 self.model.preprocess,
-                replace(self.model.cut, max_pixels=self.settings.max_pixels),
+                replace(self.model.cut, max_pixels=self.settings.max_pixels, measure=self.settings.drift is not None),
                 keep_rgb=question.overlay,
                 demanding=demanding,
             )

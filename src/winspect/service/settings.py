@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from winspect.drift import DriftSettings
 from winspect.errors import SettingsError
+
+if TYPE_CHECKING:
+    from winspect.drift import DriftSettings
 
 MEGABYTE = 2**20
 

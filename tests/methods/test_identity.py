@@ -40,6 +40,7 @@ OTHER = {
     "activation": "gelu",
     "prompts": PromptEnsemble(normal_states=("{}",)),
     "bit_depth": 12,
+    "roi": "22.7% of 64x48 pixels, sha256 cb317aedd8ea9ec7",
     "class_name": "bolt",
     "references": SAMPLES[:1],
     "release": "0.0.9",
@@ -136,6 +137,7 @@ def test_equal_is_what_scores_the_same():
     [
         ({"model": "ViT-L-14"}, "model: was 'ViT-B-32', is 'ViT-L-14'"),
         ({"bit_depth": 12}, "bit_depth: was None, is 12"),
+        ({"roi": "22.7% of 64x48"}, "roi: was None, is '22.7% of 64x48'"),
         (
             {"recipe": get_method("paper", {"temperature": 0.05})},
             "recipe: was {'temperature': 0.07}, is {'temperature': 0.05}",
@@ -181,6 +183,7 @@ def test_a_document_without_later_entries_is_as_that_release_scored():
         ("prompts", {"templates": ["{} {}"]}, "templates: got '{} {}', need text with the placeholder"),
         ("bit_depth", True, "bit_depth: got True, need a int"),
         ("bit_depth", "12", "bit_depth: got '12', need a int"),
+        ("roi", 12, "roi: got 12, need a str"),
         ("class", 3, "class: got 3, need a str"),
         ("class", "", "class: got the empty class name"),
         ("class", "a {}", "class: .*braces"),

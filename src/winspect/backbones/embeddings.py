@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError
+from winspect.pictures.inside import Inside, on_grid
 from winspect.system.arrays import Array
 
 LAST = "last"
@@ -113,12 +116,23 @@ class Embeddings:
             :func:`~winspect.backbones.windows.window_indices`.
         patches: layer -> (batch, rows, columns, width of the layer), for each layer that was needed.
         grid_hw: rows and columns of the patches that windows are made of.
+        inside: what of each tile lies inside of the region of interest; None where all does.
     """
 
     image: Array
     windows: Mapping[int, Array] = field(default_factory=dict)
     patches: Mapping[str, Array] = field(default_factory=dict)
     grid_hw: tuple[int, int] = (1, 1)
+    inside: Inside | None = None
+
+    def inside_on(self, grid_hw: tuple[int, int]) -> np.ndarray | None:
+        """Patches of a grid that lie inside, if only in part: bool (batch, rows, columns); None where all do."""
+        return on_grid(self.inside, grid_hw)
+
+    def inside_of(self, layer: str) -> np.ndarray | None:
+        """:meth:`inside_on` the grid of a layer."""
+        rows, columns = self.patches[layer].shape[1:3]
+        return self.inside_on((int(rows), int(columns)))
 
     def vectors(self, layer: str) -> Array:
         """The patches of a layer one behind the other, row by row: (batch, patches, width)."""
@@ -132,11 +146,13 @@ class Embeddings:
             windows={scale: function(windows) for scale, windows in self.windows.items()},
             patches={layer: function(patches) for layer, patches in self.patches.items()},
             grid_hw=self.grid_hw,
+            inside=self.inside,
         )
 
     def rows(self, start: int, stop: int) -> Embeddings:
         """The tiles from ``start`` up to ``stop``, as views."""
-        return self.map(lambda array: array[start:stop])
+        inside = None if self.inside is None else self.inside[start:stop]
+        return replace(self.map(lambda array: array[start:stop]), inside=inside)
 
     @staticmethod
     def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
@@ -150,4 +166,5 @@ class Embeddings:
             windows={scale: concat([part.windows[scale] for part in parts]) for scale in first.windows},
             patches={layer: concat([part.patches[layer] for part in parts]) for layer in first.patches},
             grid_hw=first.grid_hw,
+            inside=None if first.inside is None else tuple(chain.from_iterable(part.inside or () for part in parts)),
         )

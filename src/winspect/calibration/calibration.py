@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _DERIVED = ("pictures", "threshold", "pixel_threshold")
 _IDENTITY = (
     *("model", "weights_sha256", "activation", "recipe", "prompts_sha256", "precision", "engine", "device", "class"),
-    *("references", "bit_depth"),
+    *("references", "bit_depth", "roi"),
 )
 
 

@@ -86,6 +86,8 @@ class RegionRule:
         """The places of all regions: bool (rows, columns) of the smaller picture."""
         assert small.tile_maps is not None and small.size_wh is not None and result.size_wh is not None
         heat, odds = _map(small), _map(replace(small, tile_maps=_logs(small)))
+        if small.inside is not None:
+            odds = np.where(small.inside, odds, -np.inf)
         least = _LEAST_PATCH * math.prod(_patch(result)) if self.min_area is None else self.min_area
         least *= math.prod(small.size_wh) / math.prod(result.size_wh)
         highest = _highest(odds)
@@ -163,7 +165,7 @@ def _around(odds: np.ndarray, place: Place, patch_wh: tuple[float, float]) -> np
 
 def _beside(odds: np.ndarray, place: Place) -> np.ndarray:
     """Everything that lies as high as the region of a peak reaches down."""
-    base = min(float(np.median(odds)), float(odds[place]))
+    base = min(float(np.median(odds[np.isfinite(odds)])), float(odds[place]))  # outside of a region of interest: none
     return odds >= base + REACH * (odds[place] - base)
 
 

@@ -124,6 +124,10 @@ def model_options(
         SettingsError: two calibrations were made differently.
     """
     options = given(args, *MODEL_KEYWORDS)
+    if getattr(args, "roi", None) is not None:
+        from winspect.pictures.roi import Roi
+
+        options["roi"] = Roi.load(args.roi)  # not its path, which workers elsewhere do not have
     if args.int8_pictures:
         options["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.settings:

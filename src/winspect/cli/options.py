@@ -62,6 +62,9 @@ _MODEL = {
     ),
     "--device": _option("auto|cpu|cuda|npu:0|openvino:GPU", "where the model runs (default: auto)"),
     "--bit-depth": _option("N", "of the camera, as in 12, whose values are stored unscaled in 16-bit files"),
+    "--roi": _option(
+        "FILE", "region of interest: a mask (PNG, white is inside), or polygons of LabelMe or COCO (JSON)"
+    ),
     "--precision": _option(
         "auto|fp32|bf16|fp16|int8",
         "precision of the image tower (default: the calibration's, or what `winspect precision` says, or fp32; auto: "

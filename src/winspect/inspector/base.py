@@ -243,7 +243,7 @@ class Predictor(Scoring):
             method.batch(len(pictures)),
             progress_bar(prepared, "pictures", len(pictures), shown=progress),
             category_name,
-            lambda tiles: self._encode(tiles, needs),
+            lambda items: self._embed(items, needs),
             tiles_at_once=self.engine.tiles_per_pass(needs),
             precision=self.precision,
             score_range=method.score_range,

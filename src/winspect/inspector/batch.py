@@ -46,7 +46,7 @@ def compare(
     batch: Batch,
     items: Iterable[Prepared | PictureError],
     category_name: str,
-    encode: Callable[[np.ndarray], Embeddings],
+    embed: Callable[[Sequence[Prepared]], Embeddings],
     *,
     tiles_at_once: int,
     precision: str,
@@ -57,12 +57,12 @@ def compare(
     Args:
         batch: an empty one of the method's, with room for all pictures.
         items: prepared for the method; of a picture that cannot be used the error becomes the result.
-        encode: embeds normalised tiles (tiles, 3, height, width).
+        embed: embeds the tiles of pictures, one behind the other.
         tiles_at_once: how many are embedded together.
         precision: of the encoder, for messages.
         score_range: of the method.
     """
-    order, comparable = _added(batch, items, encode, tiles_at_once)
+    order, comparable = _added(batch, items, embed, tiles_at_once)
     try:
         scores = batch.scores()
     except SourceError as error:
@@ -81,7 +81,7 @@ def compare(
 def _added(
     batch: Batch,
     items: Iterable[Prepared | PictureError],
-    encode: Callable[[np.ndarray], Embeddings],
+    embed: Callable[[Sequence[Prepared]], Embeddings],
     tiles_at_once: int,
 ) -> tuple[list[Prepared | PictureError], list[bool]]:
     """Add all pictures to a batch.
@@ -92,10 +92,10 @@ def _added(
     order: list[Prepared | PictureError] = []
     comparable: list[bool] = []
     places: list[int] = []
-    waiting: list[np.ndarray] = []
+    waiting: list[Prepared] = []
 
     def add_waiting() -> None:
-        for place, can_be in zip(places, batch.add(encode(np.concatenate(waiting))), strict=True):
+        for place, can_be in zip(places, batch.add(embed(waiting)), strict=True):
             comparable[place] = can_be
         places.clear()
         waiting.clear()
@@ -103,7 +103,7 @@ def _added(
     for item in items:
         if isinstance(item, Prepared):
             places.append(len(order))
-            waiting.append(item.tiles)
+            waiting.append(item)
             order.append(replace(item, tiles=item.tiles[:, :, :0, :0]))  # the batch keeps what it needs of them
         else:
             order.append(item)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from os import PathLike
 from typing import Any
 
@@ -14,6 +16,7 @@ from winspect.backbones.embeddings import Embeddings, Needs
 from winspect.errors import PictureError, ReferencesError, SettingsError
 from winspect.inspector.class_state import ClassState, GoodSamples, Learned, Sample
 from winspect.inspector.standing_apart import left_out_scores, warnings_of
+from winspect.methods.dropping import lowest_outside
 from winspect.methods.identity import Identity
 from winspect.methods.method import Method, References
 from winspect.methods.winclip.prompts import class_key
@@ -21,6 +24,7 @@ from winspect.pictures.depth import check_bit_depth
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
 from winspect.pictures.given import pictures_given
 from winspect.pictures.pool import Pace, prepare_many
+from winspect.pictures.roi import Roi
 from winspect.pictures.tiles import Cut, Prepared, Preprocess
 from winspect.system.arrays import Array, to_numpy
 from winspect.system.forks import ForkGuard
@@ -46,6 +50,7 @@ class Classes(ABC):
         grid_hw: rows and columns of the patch grid.
         bit_depth: of the camera, where its values stand unscaled in 16 bits; None for values of the whole range.
         measure: also measure brightness, sharpness, ... of each picture: ``Result.statistics``. It changes no score.
+        roi: the region of interest; None for whole pictures.
     """
 
     engine: Any
@@ -53,8 +58,15 @@ class Classes(ABC):
     method: Method
     grid_hw: tuple[int, int]
 
-    def __init__(self, *, plan: str = "auto", workers: int | None = None, bit_depth: int | None = None) -> None:
-        self._fork_guard = ForkGuard()
+    def __init__(
+        self,
+        *,
+        plan: str = "auto",
+        workers: int | None = None,
+        bit_depth: int | None = None,
+        roi: Roi | None = None,
+    ) -> None:
+        self._fork_guard, self.roi = ForkGuard(), roi
         self.measure = False
         self.plan, self.workers, self.bit_depth = plan, workers, check_bit_depth(bit_depth)
         self._texts: dict[str, Array] = {}
@@ -72,6 +84,12 @@ class Classes(ABC):
     def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
         """Embeddings of normalised tiles, float32 (tiles, 3, height, width)."""
 
+    def _embed(self, items: Sequence[Prepared], needs: Needs) -> Embeddings:
+        """Embeddings of the tiles of pictures, one behind the other; their tiles have one size."""
+        embeddings = self._encode(np.concatenate([item.tiles for item in items]), needs)
+        insides = [item.inside for item in items if item.inside is not None]
+        return replace(embeddings, inside=tuple(chain.from_iterable(insides))) if insides else embeddings
+
     def _on_device(self, array: np.ndarray) -> Array:
         """An array as what the embeddings are, where the embeddings are."""
         return array
@@ -84,8 +102,7 @@ class Classes(ABC):
     @property
     def cut(self) -> Cut:
         """How pictures are read and cut into tiles."""
-        cut = self.method.cut
-        return Cut(cut.tiling, cut.stride_fraction, self.bit_depth, measure=self.measure)
+        return replace(self.method.cut, bit_depth=self.bit_depth, measure=self.measure, roi=self.roi)
 
     def identity(self, category_name: str | None = None) -> Identity:
         """What decides the scores: of a class, with its good samples; of the model as such for None.
@@ -206,7 +223,7 @@ class Classes(ABC):
             if item.warning is not None and warnings is not None:
                 warnings.append(f"{item.name}: {item.warning}")
             views = len(item.boxes) // len(set(item.boxes))
-            sample = Sample(item.name, self._encode(item.tiles, needs), views, item.size_wh)
+            sample = Sample(item.name, self._embed([item], needs), views, item.size_wh)
             if not sample.is_finite:
                 reason = f"its vectors in {self.engine.precision} are not numbers: use precision fp32 or bf16, or check"
                 raise ReferencesError(f"cannot use a reference picture: {item.name}: {reason} the weights")
@@ -236,7 +253,8 @@ class Classes(ABC):
     def _level(self, samples: Sequence[Sample], number: int, text: Array) -> float:
         others = self.method.fit([other.embeddings for other in samples if other is not samples[number]])
         sample, picture = samples[number].upright()
-        (scores,) = self.method.score(sample, [picture], text=text, references=others)
+        found = self.method.score(sample, [picture], text=text, references=others)
+        (scores,) = lowest_outside(found, sample, [picture], self.method.score_range[0])
         return 0.0 if scores.tile_maps is None else scores.upsampling.highest(scores.tile_maps, samples[number].size_wh)
 
     def references_of(self, category_name: str = DEFAULT_CLASS) -> tuple[Fingerprint, ...]:

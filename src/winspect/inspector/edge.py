@@ -18,6 +18,7 @@ from winspect.inspector.class_state import ClassState
 from winspect.methods.identity import Identity
 from winspect.methods.method import PictureScores, References
 from winspect.methods.winclip.prompts import class_key
+from winspect.pictures.roi import Roi
 from winspect.pictures.tiles import Cut, Prepared, Preprocess
 from winspect.system.arrays import Array
 
@@ -49,6 +50,8 @@ class EdgePredictor(Predictor):
             self.method = manifest.identity.recipe.for_model(manifest.scoring, self.model)
             settings = read_json(folder / PREPROCESSING)
             self.preprocess = Preprocess(**settings["tiles"])
+            if (roi := settings["cut"].get("roi")) is not None:
+                self.roi = Roi.read(roi)
             self._calibrations: dict[str, Calibration] = {}
             self._names: dict[str, str] = {}
             for name, bundled in manifest.classes.items():

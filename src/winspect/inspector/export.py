@@ -211,6 +211,7 @@ def _largest_difference(
     differences = []
     for category in categories:
         pictures = _pictures_to_check(model, category)
+        picture_wh = model.cut.picture_wh or picture_wh
         if picture_wh is not None:
             pictures = [np.asarray(Image.fromarray(picture).resize(picture_wh)) for picture in pictures]
         pairs = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)

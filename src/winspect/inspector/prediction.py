@@ -209,7 +209,11 @@ class Prediction(Result):
         if self.anomaly_map is None:
             raise SettingsError(f"{self.path}: scored without its map: predict with maps=True to see where")
         rgb = self.thumbnail(longest, picture)
-        colours = self._found_colours() or self.heat_range or heat_range(self.anomaly_map)
+        colours = (
+            self._found_colours()
+            or self.heat_range
+            or heat_range(self.anomaly_map[slice(None) if self.inside is None else self.inside])
+        )
         judged = replace(self.judgement, result=replace(self, picture_rgb=rgb))
         return Image.fromarray(overlay_of(judged, colours))
 

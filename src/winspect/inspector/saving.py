@@ -15,6 +15,7 @@ from winspect.errors import BundleError, OutputError
 from winspect.inspector.class_state import ClassState
 from winspect.methods.identity import Identity, written_by
 from winspect.pictures.fingerprints import Fingerprint
+from winspect.pictures.roi import Roi
 from winspect.system.files import output_error, write_json
 from winspect.weights.cache import hash_file
 
@@ -30,12 +31,14 @@ class SavedState:
         identity: of the model.
         model, weights: as :class:`winspect.WinCLIP` takes them.
         classes: by the words they contribute to a prompt.
+        roi: the region of interest; None for whole pictures.
     """
 
     identity: Identity
     model: str
     weights: str | None
     classes: Mapping[str, ClassState]
+    roi: Roi | None = None
 
     def check(self, identity: Identity) -> None:
         """Refuse a model that scores otherwise than the one that was saved.
@@ -68,12 +71,13 @@ def write_state(state: SavedState, folder: str | PathLike[str]) -> Path:
         classes = {
             name: saved.save(staging, f"{place:02d}") for place, (name, saved) in enumerate(state.classes.items())
         }
+        roi = {} if state.roi is None else {"roi": state.roi.document()}
         files = sorted(path.name for path in staging.iterdir())
         document = {
             "kind": KIND,
             "schema": SCHEMA,
             **state.identity.document(),
-            "load": {"model": state.model, "weights": state.weights},
+            "load": {"model": state.model, "weights": state.weights, **roi},
             "classes": classes,
             "sha256": {name: hash_file(staging / name) for name in files},
         }
@@ -122,6 +126,7 @@ def read_state(folder: str | PathLike[str]) -> SavedState:
             model=load["model"],
             weights=load["weights"],
             classes={name: _read_class(place, entry, hashes) for name, entry in document["classes"].items()},
+            roi=Roi.read(load["roi"]) if "roi" in load else None,
         )
     except BundleError:
         raise

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-
 from winspect.errors import PictureError
 from winspect.inspector.classes import DEFAULT_CLASS, Classes
+from winspect.methods.dropping import lowest_outside
 from winspect.methods.method import CutPicture, PictureScores, References
 from winspect.methods.result import Result, result_of, warn_if_constant
 from winspect.methods.winclip.prompts import class_key
@@ -112,9 +111,10 @@ class Scoring(Classes):
         needs = self.method.needs(few_shot=references is not None, maps=maps)
         scores: dict[int, PictureScores] = {}
         for alike in _by_size(items):
-            embeddings = self._encode(np.concatenate([items[place].tiles for place in alike]), needs)
+            embeddings = self._embed([items[place] for place in alike], needs)
             pictures = [_as_cut(items[place]) for place in alike]
             found = self.method.score(embeddings, pictures, text=text, references=references, maps=maps)
+            found = lowest_outside(found, embeddings, pictures, self.method.score_range[0])
             scores.update(zip(alike, found, strict=True))
         return [scores[place] for place in range(len(items))]
 
@@ -135,4 +135,6 @@ def _by_size(items: Sequence[Prepared]) -> Iterable[list[int]]:
 
 
 def _as_cut(item: Prepared) -> CutPicture:
-    return CutPicture(len(item.tiles), item.size_wh)
+    # Without the last tile, outside of the region of interest, none is repeated: the size does not matter.
+    has_last = item.boxes[-1][2:] == item.size_wh
+    return CutPicture(len(item.tiles), item.size_wh if has_last else None)

@@ -33,6 +33,7 @@ from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
 from winspect.pictures.given import pictures_given
+from winspect.pictures.roi import Roi
 from winspect.system.installation import install_command
 from winspect.weights import DEFAULT_MODEL, cache_folder
 
@@ -79,6 +80,8 @@ class WinCLIP(Predictor):
         workers: threads that decode and resize; None for one per core, at most 8.
         bit_depth: of the camera, 9 to 16, where its values stand unscaled in 16-bit files or arrays, as those of 12-bit
             cameras do: they are scaled by its range, and larger values are refused. None for values of the whole range.
+        roi: the region of interest, or a file of it: a mask (PNG), or polygons of LabelMe or COCO. What lies outside
+            takes no part in scores, maps, calibrations or good samples. None for whole pictures.
         int8_pictures: at least 8 pictures of the parts to be inspected, to calibrate int8 on; None for a bundled set.
         cache_dir: where downloaded weights and text embeddings are kept; None for the user's cache folder.
 
@@ -103,6 +106,7 @@ class WinCLIP(Predictor):
         batch_size: int | None = None,
         workers: int | None = None,
         bit_depth: int | None = None,
+        roi: Roi | str | PathLike[str] | None = None,
         int8_pictures: Iterable[Picture] | None = None,
         cache_dir: str | PathLike[str] | None = None,
     ) -> None:
@@ -116,7 +120,8 @@ class WinCLIP(Predictor):
             logger.info("%s", reason)
         method = get_method(recipe or default_recipe(model), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else PromptEnsemble.read(prompts)
-        super().__init__(plan=plan, workers=workers, bit_depth=bit_depth)
+        roi = roi if isinstance(roi, Roi | None) else Roi.load(roi)
+        super().__init__(plan=plan, workers=workers, bit_depth=bit_depth, roi=roi)
         self._source = model, weights, cache_dir
         tower = self._load(method)
         self._start(options, choice, tower)
@@ -191,7 +196,8 @@ class WinCLIP(Predictor):
         model, weights, _ = self._source
         place = weights if weights is None or not Path(weights).is_file() else Path(weights).resolve()
         classes = {name: self.state_of(name) for name in self._good}
-        return write_state(SavedState(self.identity(), model, None if place is None else str(place), classes), folder)
+        weights = None if place is None else str(place)
+        return write_state(SavedState(self.identity(), model, weights, classes, self.roi), folder)
 
     @classmethod
     def load(
@@ -235,7 +241,12 @@ class WinCLIP(Predictor):
         made = saved.identity
         if made.precision != "fp32":
             chosen = {"device": made.device, "engine": made.engine, **chosen}
-        parts: dict[str, Any] = {"recipe": made.recipe, "prompts": made.prompts, "bit_depth": made.bit_depth}
+        parts: dict[str, Any] = {
+            "recipe": made.recipe,
+            "prompts": made.prompts,
+            "bit_depth": made.bit_depth,
+            "roi": saved.roi,
+        }
         loaded = cls(saved.model, **{"weights": saved.weights, "precision": made.precision, **parts, **chosen})
         saved.check(loaded.identity())
         for name, state in saved.classes.items():
@@ -287,6 +298,7 @@ class WinCLIP(Predictor):
             precision=self.precision,
             device=self.device.type,
             bit_depth=self.bit_depth,
+            roi=None if self.roi is None else self.roi.words,
         )
 
     @property

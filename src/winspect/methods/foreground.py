@@ -12,7 +12,7 @@ _BORDER = 0.2
 _FEWEST_IN_THE_CENTRE = 0.35
 
 
-def foreground(patches: np.ndarray) -> np.ndarray:
+def foreground(patches: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
     """Mask of the patches that show the part.
 
     The first principal component of the patches is more than 10; in the other direction where at most 35 % of the
@@ -21,21 +21,24 @@ def foreground(patches: np.ndarray) -> np.ndarray:
 
     Args:
         patches: (rows, columns, width), not normalised; finite.
+        inside: bool (rows, columns), the patches that are looked at; None for all. Others are never foreground.
 
     Returns:
         bool (rows, columns).
     """
-    rows, columns, width = patches.shape
-    centred = patches.reshape(-1, width).astype(np.float64)
+    rows, columns, _ = patches.shape
+    inside = np.ones((rows, columns), bool) if inside is None else inside
+    centred = patches[inside].astype(np.float64)
     centred -= centred.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     first = directions[:, -1]
-    component = (centred @ first * np.sign(first[np.abs(first).argmax()])).reshape(rows, columns)
+    component = np.zeros((rows, columns))
+    component[inside] = centred @ first * np.sign(first[np.abs(first).argmax()])
     mask = component > _THRESHOLD
-    centre = mask[tuple(slice(int(side * _BORDER), int(side * (1 - _BORDER))) for side in (rows, columns))]
-    if centre.sum() <= centre.size * _FEWEST_IN_THE_CENTRE:
+    centre = tuple(slice(int(side * _BORDER), int(side * (1 - _BORDER))) for side in (rows, columns))
+    if mask[centre].sum() <= inside[centre].sum() * _FEWEST_IN_THE_CENTRE:
         mask = -component > _THRESHOLD
-    return _eroded(_dilated(_dilated(mask)))
+    return _eroded(_dilated(_dilated(mask))) & inside
 
 
 def _dilated(mask: np.ndarray) -> np.ndarray:

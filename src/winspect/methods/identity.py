@@ -19,6 +19,7 @@ from winspect.system.entries import entry
 SINCE_LATER = ("activation",)
 """Entries that earlier releases did not write; they are compared only where both documents have them."""
 
+_NONE_WHERE_MISSING = ("bit_depth", "roi")
 _ROUNDING_ONLY = ("engine", "device")
 _LONGEST, _MOST_NAMES = 80, 4
 
@@ -40,6 +41,7 @@ class Identity:
         prompts_sha256: hash of the prompts.
         engine, precision, device: what runs the image tower, and the type of device it runs on.
         bit_depth: bits of a camera whose values stand unscaled in 16 bits; None for values of the whole range.
+        roi: the region of interest in words, with its hash; None for whole pictures.
         class_name: words of the class in prompts; None for the model as such.
         references: name and hash of each good sample of the class; none for zero-shot.
         release: of winspect.
@@ -56,6 +58,7 @@ class Identity:
     prompts: PromptEnsemble | None = field(default=None, compare=False, repr=False)
     prompts_sha256: str = ""
     bit_depth: int | None = None
+    roi: str | None = None
     class_name: str | None = None
     references: tuple[Fingerprint, ...] = ()
     release: str = field(default=__version__, compare=False)
@@ -89,6 +92,7 @@ class Identity:
             "precision": self.precision,
             "device": self.device,
             "bit_depth": self.bit_depth,
+            "roi": self.roi,
             "class": self.class_name,
         }
         if self.class_name is not None:
@@ -128,6 +132,7 @@ class Identity:
             prompts=None if prompts is None else _prompts(prompts),
             prompts_sha256=entry(document, "prompts_sha256", str) if prompts is None else "",
             bit_depth=maybe("bit_depth", int),
+            roi=maybe("roi", str),
             class_name=class_name,
             references=() if class_name is None else tuple(map(Fingerprint.read, entry(document, "references", list))),
             release=maybe("winspect", str) or "unknown",
@@ -146,7 +151,7 @@ class Identity:
             identity.entries() | ({"class": class_key(identity.class_name)} if identity.class_name else {})
             for identity in (self, other)
         )
-        unsaid = ({*first} ^ {*second}) - {"bit_depth"}
+        unsaid = ({*first} ^ {*second}) - {*_NONE_WHERE_MISSING}
         rounding = _ROUNDING_ONLY if self.precision == other.precision == "fp32" else ()
         return [
             replace(difference, is_rounding=difference.name in rounding)

@@ -16,6 +16,7 @@ from array_api_compat import array_namespace, device
 from winspect.backbones.embeddings import LAST_NORM, Embeddings, Needs
 from winspect.errors import ReferencesError
 from winspect.methods.coreset import groups, thinned
+from winspect.methods.dropping import kept_vectors, mean_of_largest_inside, of_pictures, spread
 from winspect.methods.foreground import foreground
 from winspect.methods.method import CutPicture, Method, PictureScores, References, split
 from winspect.methods.neighbours import largest_products
@@ -23,7 +24,7 @@ from winspect.methods.samples import checked_vectors, given
 from winspect.methods.settings import check_seed, check_setting, check_size, is_count, is_number, whole_size
 from winspect.methods.upsampling import Upsampling
 from winspect.pictures.tiles import Preprocess
-from winspect.system.arrays import Array, like, mean_of_largest, merge, normalize, to_numpy
+from winspect.system.arrays import Array, like, normalize, to_numpy
 
 MEMORY, ROWS = "memory", "rows"
 
@@ -112,7 +113,7 @@ class Memory(Method):
         Raises:
             ReferencesError: a sample's vectors are not numbers, or the memory is larger than ``limit_gb``.
         """
-        counts = [math.prod(sample.patches[self.layer].shape[:-1]) for sample in samples]
+        counts = [self._count(sample) for sample in samples]
         together = list(groups(counts))
         kept = [max(1, round(self.coreset * sum(counts[group]))) for group in together]
         first = samples[0].patches[self.layer]
@@ -127,10 +128,14 @@ class Memory(Method):
             rows.append(kept_rows)
         return References({MEMORY: memory, ROWS: like(np.concatenate(rows).astype(np.int64), memory)})
 
+    def _count(self, sample: Embeddings) -> int:
+        """Patches of a good sample that are kept."""
+        inside = sample.inside_of(self.layer)
+        return math.prod(sample.patches[self.layer].shape[:-1]) if inside is None else int(inside.sum())
+
     def samples_refusal(self, count: int, sample: Embeddings) -> str | None:
         """See :class:`Method`."""
-        *grid, width = sample.patches[self.layer].shape
-        return self._refusal_of_rows(count * math.prod(grid), width)
+        return self._refusal_of_rows(count * self._count(sample), sample.patches[self.layer].shape[-1])
 
     def _refusal_of_rows(self, rows: int, width: int) -> str | None:
         """Why good samples' patches, before they are thinned, make too large a memory: the bytes, and what fits."""
@@ -152,9 +157,8 @@ class Memory(Method):
             raise ReferencesError(reason)
 
     def _vectors(self, sample: Embeddings, number: int) -> Array:
-        """All patches of a good sample, of length 1: (rows, width)."""
-        vectors = merge(sample.vectors(self.layer))
-        return normalize(checked_vectors(vectors, number))
+        """All patches of a good sample that are kept, of length 1: (rows, width)."""
+        return normalize(checked_vectors(kept_vectors(sample, self.layer), number))
 
     def join(self, parts: Sequence[References]) -> References:
         """What is kept of the good samples of several calls of :meth:`fit`, in order: adds samples to others.
@@ -203,15 +207,17 @@ class Memory(Method):
             ReferencesError: without good samples.
         """
         references = given(references, self.name)
-        patches = embeddings.patches[self.layer]
+        patches, inside = embeddings.patches[self.layer], embeddings.inside_of(self.layer)
         xp = array_namespace(patches)
-        cosines = largest_products(normalize(merge(embeddings.vectors(self.layer))), references[MEMORY])
-        distances = xp.reshape(xp.clip(1 - cosines, min=0.0, max=2.0), patches.shape[:3])
+        cosines = largest_products(normalize(kept_vectors(embeddings, self.layer)), references[MEMORY])
+        distances = spread(xp.clip(1 - cosines, min=0.0, max=2.0), inside)
+        distances = xp.reshape(distances, patches.shape[:3])
         if self.mask:
-            distances = distances * xp.astype(like(_foregrounds(to_numpy(patches)), distances), distances.dtype)
+            parts = like(_foregrounds(to_numpy(patches), inside), distances)
+            distances = distances * xp.astype(parts, distances.dtype)
         return [
-            PictureScores(mean_of_largest(xp.reshape(own, (-1,)), self.top_share), to_numpy(own), self._upsampling)
-            for _, own in split(pictures, distances)
+            PictureScores(mean_of_largest_inside(maps, compared, self.top_share), to_numpy(maps), self._upsampling)
+            for (_, maps), compared in zip(split(pictures, distances), of_pictures(pictures, inside), strict=True)
         ]
 
     @property
@@ -219,8 +225,13 @@ class Memory(Method):
         return Upsampling(sigma=self.sigma)
 
 
-def _foregrounds(patches: np.ndarray) -> np.ndarray:
+def _foregrounds(patches: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
     """The mask of each tile; a tile whose vectors are not numbers keeps all, and fails by its score."""
     return np.stack(
-        [foreground(tile) if np.isfinite(tile).all() else np.ones(tile.shape[:2], bool) for tile in patches]
+        [
+            foreground(tile, None if inside is None else inside[number])
+            if np.isfinite(tile).all()
+            else np.ones(tile.shape[:2], bool)
+            for number, tile in enumerate(patches)
+        ]
     )

@@ -14,6 +14,7 @@ import numpy as np
 from winspect.errors import PictureError
 from winspect.methods.method import PictureScores
 from winspect.methods.upsampling import BILINEAR, Upsampling
+from winspect.pictures.roi import Roi
 from winspect.pictures.tiles import Prepared
 
 CONSTANT_SPREAD = 1e-3
@@ -68,6 +69,7 @@ class Result:
         score_range: the lowest and the highest value that the method gives as a score, or in a map.
         statistics: brightness, sharpness, ... of the picture (:func:`winspect.pictures.statistics.picture_statistics`);
             None unless they were asked for.
+        roi: the region of interest that it was scored with; None for the whole picture.
     """
 
     path: str
@@ -84,6 +86,7 @@ class Result:
     parts: Mapping[str, float] = field(default_factory=dict, repr=False)
     score_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
     statistics: Mapping[str, float] | None = field(default=None, repr=False)
+    roi: Roi | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):
@@ -99,12 +102,24 @@ class Result:
     def anomaly_map(self) -> np.ndarray | None:
         """float32 (height, width) at the picture's own size, more is more anomalous.
 
-        Each tile's map is upsampled to its tile; where tiles overlap their maps are averaged.
-        Made when first read, so that scores alone stay cheap. None when there is an error.
+        Each tile's map is upsampled to its tile; where tiles overlap their maps are averaged. Outside of the region of
+        interest it has the method's lowest value. Made when first read, so that scores alone stay cheap. None when
+        there is an error.
         """
         if self.tile_maps is None or self.size_wh is None:
             return None
-        width, height = self.size_wh
+        if self.inside is None:
+            return self._whole_map(self.size_wh)
+        lowest = min(self.score_range[0], float(self.tile_maps.min()))  # of logarithms they are lower
+        return np.where(self.inside, self._whole_map(self.size_wh), np.float32(lowest))
+
+    @property
+    def inside(self) -> np.ndarray | None:
+        """Pixels inside of the region of interest: bool (height, width), read-only; None where all are."""
+        return None if self.roi is None or self.size_wh is None else self.roi.at(self.size_wh)
+
+    def _whole_map(self, size_wh: tuple[int, int]) -> np.ndarray:
+        width, height = size_wh
         if self.tile_boxes == ((0, 0, width, height),):
             return self._tile_map(0)
         total = np.zeros((height, width), np.float32)
@@ -112,7 +127,7 @@ class Result:
         for number, (x0, y0, x1, y1) in enumerate(self.tile_boxes):
             total[y0:y1, x0:x1] += self._tile_map(number)
             count[y0:y1, x0:x1] += 1
-        return total / count
+        return total / np.maximum(count, 1)  # there are no tiles wholly outside of the region of interest
 
     def _tile_map(self, number: int) -> np.ndarray:
         assert self.tile_maps is not None  # narrowed by anomaly_map
@@ -198,6 +213,7 @@ def result_of(
         parts=scores.parts,
         score_range=score_range,
         statistics=item.statistics,
+        roi=item.roi,
     )
 
 

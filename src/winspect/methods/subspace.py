@@ -13,6 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import Embeddings
+from winspect.methods.dropping import kept, mean_of_largest_inside, of_pictures, spread, upsampled
 from winspect.methods.method import CutPicture, PictureScores, References, split
 from winspect.methods.samples import checked_vectors, given
 from winspect.methods.settings import (
@@ -24,8 +25,8 @@ from winspect.methods.settings import (
     is_number,
 )
 from winspect.methods.square import SquareOfBlocks
-from winspect.methods.upsampling import Upsampling, upsample
-from winspect.system.arrays import Array, like, mean_of_largest, to_numpy
+from winspect.methods.upsampling import BILINEAR, Upsampling
+from winspect.system.arrays import Array, like, to_numpy
 
 MEAN, OUTSIDE, SCATTER, COUNT = "mean", "outside", "scatter", "count"
 
@@ -105,7 +106,7 @@ class Subspace(SquareOfBlocks):
         Raises:
             ReferencesError: a sample's vectors are not numbers.
         """
-        return self.join([_moments(self._features(sample), number) for number, sample in enumerate(samples)])
+        return self.join([self._moments(sample, number) for number, sample in enumerate(samples)])
 
     def join(self, parts: Sequence[References]) -> References:
         """What is kept of the good samples of several calls of :meth:`fit`: adds samples to others."""
@@ -142,27 +143,31 @@ class Subspace(SquareOfBlocks):
         references = given(references, self.name)
         features = self._features(embeddings)
         xp = array_namespace(features)
-        outside = (features - xp.astype(references[MEAN], features.dtype)) @ references[OUTSIDE]
-        scores = upsample(xp.sum(outside * outside, axis=-1), (self.size, self.size))
-        smooth = _smoothed(scores, self.sigma)
+        size_hw, inside = (self.size, self.size), embeddings.inside_of(self.layers[0])
+        vectors = kept(xp.reshape(features, (-1, features.shape[-1])), inside)
+        outside = (vectors - xp.astype(references[MEAN], features.dtype)) @ references[OUTSIDE]
+        lengths = xp.reshape(spread(xp.sum(outside * outside, axis=-1), inside), features.shape[:3])
+        smooth = _smoothed(upsampled(lengths, inside, BILINEAR, size_hw), self.sigma)
         upsampling = Upsampling(per_patch=self.size / features.shape[1])
+        insides = of_pictures(pictures, embeddings.inside_on(size_hw))
         return [
-            PictureScores(mean_of_largest(xp.reshape(own, (-1,)), self.top_share), to_numpy(own), upsampling)
-            for _, own in split(pictures, smooth)
+            PictureScores(mean_of_largest_inside(maps, pixels, self.top_share), to_numpy(maps), upsampling)
+            for (_, maps), pixels in zip(split(pictures, smooth), insides, strict=True)
         ]
 
-
-def _moments(features: Array, sample: int) -> References:
-    """Mean, scatter and count of all patches of a good sample, (views, rows, columns, width), in float64."""
-    xp = array_namespace(features)
-    views = xp.reshape(checked_vectors(features, sample), (len(features), -1, features.shape[-1]))
-    count = views.shape[0] * views.shape[1]
-    mean = sum(xp.sum(xp.astype(view, xp.float64), axis=0) for view in views) / count
-    scatter = mean[:, None] * 0
-    for view in views:  # one at a time: float64 takes twice the room
-        apart = xp.astype(view, xp.float64) - mean
-        scatter = scatter + apart.T @ apart
-    return References({MEAN: mean, SCATTER: scatter, COUNT: like(np.array([count]), mean)})
+    def _moments(self, sample: Embeddings, number: int) -> References:
+        """Mean, scatter and count of all patches of a good sample that are kept, in float64."""
+        features, inside = self._features(sample), sample.inside_of(self.layers[0])
+        xp = array_namespace(features)
+        vectors = xp.reshape(checked_vectors(features, number), (len(features), -1, features.shape[-1]))
+        views = [kept(view, None if inside is None else inside[place]) for place, view in enumerate(vectors)]
+        count = sum(map(len, views))
+        mean = sum(xp.sum(xp.astype(view, xp.float64), axis=0) for view in views) / count
+        scatter = mean[:, None] * 0
+        for view in views:  # one at a time: float64 takes twice the room
+            apart = xp.astype(view, xp.float64) - mean
+            scatter = scatter + apart.T @ apart
+        return References({MEAN: mean, SCATTER: scatter, COUNT: like(np.array([count]), mean)})
 
 
 def _left_out(covariance: np.ndarray, variance: float) -> np.ndarray:

@@ -11,13 +11,14 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from winspect.errors import PictureError, SettingsError
+from winspect.pictures.inside import TileInside
 from winspect.pictures.polygons import Points, fault_of, inside
 from winspect.pictures.roi_files import decoded, encoded, read_file
 
@@ -25,6 +26,7 @@ _AREA_KEYS = ("polygon", "exclude", "name", "threshold")
 _KEYS = ("file", "size", "areas", "mask")
 _FIX = "draw the region of interest on a picture of this size, or resize the picture"
 _MOST_PIXELS = 178_956_970
+_HASH = 16  # digits of it that tell regions of interest apart
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,19 @@ class Roi:
 
     @property
     def words(self) -> str:
-        """Size, share and hash, for identities and messages."""
-        return f"{self.inside.mean():.1%} of {_by(self.size_wh)} pixels, sha256 {self.sha256}"
+        """Share, size and the start of the hash, for identities and messages."""
+        return f"{self.inside.mean():.1%} of {_by(self.size_wh)} pixels, sha256 {self.sha256[:_HASH]}"
+
+    def at(self, size_wh: tuple[int, int]) -> np.ndarray:
+        """What lies inside of the pictures scaled to another size: bool (height, width), read-only."""
+        return self._tile.on(size_wh[::-1])
+
+    @cached_property
+    def _tile(self) -> TileInside:
+        return TileInside(self.inside)
+
+    def __reduce__(self) -> Any:
+        return _made, (self.size_wh, self.areas, self.mask)
 
     def check(self, name: str, size_wh: tuple[int, int]) -> None:
         """Refuse a picture of another size.
@@ -215,6 +228,12 @@ def _size_of(mask: np.ndarray, size: Any) -> Any:
     if size is not None and list(size) != list(found):
         raise SettingsError(f"size: got {_brief(size)} beside a mask of {_by(found)} pixels; use the mask's")
     return found
+
+
+@lru_cache(maxsize=8)
+def _made(size_wh: tuple[int, int], areas: tuple[Area, ...], mask: bytes | None) -> Roi:
+    """One value for all copies of another process, so that what lies inside is found once."""
+    return Roi(size_wh, areas, mask)
 
 
 def _area(number: int, entry: Any) -> Area:

@@ -73,7 +73,7 @@ def _of_picture(content: bytes) -> dict[str, Any]:
         pixels = read_rgb(content)
     except PictureError as error:
         raise SettingsError(f"the mask cannot be used: {error.reason}") from error
-    return {"size": [pixels.shape[1], pixels.shape[0]], "mask": encoded(pixels.any(axis=2))}
+    return {"size": [pixels.shape[1], pixels.shape[0]], "mask": encoded(np.asarray(pixels.any(axis=2)))}
 
 
 def _of_json(content: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image
 from winspect.errors import PictureError, SettingsError
 from winspect.pictures.decoding import MAX_PIXELS, Demanding, Source, decoding
 from winspect.pictures.given import source_name
+from winspect.pictures.inside import Inside, TileInside, any_of_cells
+from winspect.pictures.roi import Roi
 from winspect.pictures.rotation import rotated
 from winspect.pictures.statistics import picture_statistics
 from winspect.pictures.suspicions import blank_frame, joined
@@ -77,6 +80,7 @@ class Cut:
         bit_depth: of the camera, as for :func:`winspect.pictures.decoding.decoding`.
         max_pixels: refuse larger pictures before decoding.
         measure: also measure brightness, sharpness, ... of the picture as the camera gave it; changes no score.
+        roi: what lies outside is filled with a constant colour, and tiles wholly outside are left out; None for all.
     """
 
     tiling: bool = False
@@ -84,13 +88,28 @@ class Cut:
     bit_depth: int | None = None
     max_pixels: int = MAX_PIXELS
     measure: bool = False
+    roi: Roi | None = None
+
+    @property
+    def picture_wh(self) -> tuple[int, int] | None:
+        """Width and height in pixels that pictures must have; None for any."""
+        return None if self.roi is None else self.roi.size_wh
 
     def boxes(self, name: str, width: int, height: int) -> list[Box]:
-        """The boxes of a picture.
+        """The boxes of a picture, without those that lie wholly outside of the region of interest.
 
         Raises:
-            PictureError: it makes more than :data:`MAX_TILES` tiles; carries ``name``.
+            PictureError: it makes more than :data:`MAX_TILES` tiles, or has another size than the region of interest
+                was drawn on; carries ``name``.
         """
+        boxes = self._all_boxes(name, width, height)
+        if self.roi is None:
+            return boxes
+        self.roi.check(name, (width, height))
+        inside = self.roi.inside
+        return [box for box in boxes if inside[box[1] : box[3], box[0] : box[2]].any()]
+
+    def _all_boxes(self, name: str, width: int, height: int) -> list[Box]:
         if not self.tiling:
             return [(0, 0, width, height)]
         # The first test spares building millions of boxes: there are never fewer tiles than the sides' ratio.
@@ -103,7 +122,8 @@ class Cut:
     def document(self) -> dict[str, Any]:
         """The JSON form, in bundles and in the keys of caches; without what changes no score."""
         depth = {} if self.bit_depth is None else {"bit_depth": self.bit_depth}
-        return {"recipe": "tiles" if self.tiling else "paper", "stride_fraction": self.stride_fraction, **depth}
+        roi = {} if self.roi is None else {"roi": self.roi.document()}
+        return {"recipe": "tiles" if self.tiling else "paper", "stride_fraction": self.stride_fraction, **depth, **roi}
 
 
 WHOLE = Cut()
@@ -166,12 +186,30 @@ class Preprocess:
                 raise SettingsError(f"box {box} is not inside the picture of {image.width}x{image.height}")
             image = image.crop(box)
         method = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
+        return self._cropped(np.asarray(image.resize(self._resized_wh(image.size), method)))
+
+    def inside(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels of what :meth:`resize` gives that any pixel inside becomes a part of: bool, of bool (H, W)."""
+        width, height = self._resized_wh((pixels.shape[1], pixels.shape[0]))
+        return self._cropped(any_of_cells(pixels, (height, width)))
+
+    def _resized_wh(self, size_wh: tuple[int, int]) -> tuple[int, int]:
         if not self.aspect:
-            return np.asarray(image.resize((self.size, self.size), method))
-        # Truncated as torchvision's Resize does it.
-        width, height = (self.size * side // min(image.size) for side in image.size)
-        whole = np.asarray(image.resize((width, height), method))
-        return whole[: height - height % self.patch, : width - width % self.patch]
+            return self.size, self.size
+        width, height = (self.size * side // min(size_wh) for side in size_wh)  # truncated as torchvision's Resize does
+        return width, height
+
+    def _cropped(self, pixels: np.ndarray) -> np.ndarray:
+        if not self.aspect:
+            return pixels
+        height, width = pixels.shape[:2]
+        return pixels[: height - height % self.patch, : width - width % self.patch]
+
+    @property
+    def neutral_rgb(self) -> tuple[int, int, int]:
+        """The colour that is nothing to the model: its mean, rounded to 8 bits."""
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return red, green, blue
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
         """The second half: uint8 (..., height, width, 3), RGB, to float32 (..., 3, height, width).
@@ -223,6 +261,8 @@ class Prepared:
         rgb: uint8 (H, W, 3), or None unless it was asked for.
         warning: what is suspicious about the picture; see :class:`winspect.pictures.decoding.Decoded`.
         statistics: see :func:`winspect.pictures.statistics.picture_statistics`; None unless they were asked for.
+        inside: what of each tile lies inside of the region of interest; None where all does.
+        roi: the region of interest, if there is one.
     """
 
     name: str
@@ -232,6 +272,8 @@ class Prepared:
     rgb: np.ndarray | None = None
     warning: str | None = None
     statistics: Mapping[str, float] | None = None
+    inside: Inside | None = None
+    roi: Roi | None = None
 
     def __post_init__(self) -> None:
         if self.tiles.shape[:2] != (len(self.boxes), _CHANNELS):
@@ -265,8 +307,24 @@ def prepare(
         image = decoded.image
         statistics = picture_statistics(image) if cut.measure else None
         boxes = cut.boxes(name, image.width, image.height)
-        views = [image, *(rotated(image, angle) for angle in angles)]
+        seen = image if cut.roi is None else cut.roi.filled(image, preprocess.neutral_rgb)
+        views = [seen, *(rotated(seen, angle) for angle in angles)]
         pixels = np.stack([preprocess.resize(view, box) for view in views for box in boxes])
+        inside = None if cut.roi is None else _inside(cut.roi, preprocess, tuple(boxes), tuple(angles))
         rgb = np.array(image) if keep_rgb else None
-    warning = joined(decoded.warning, blank_frame(pixels))
-    return Prepared(name, image.size, boxes * len(views), preprocess.normalise(pixels), rgb, warning, statistics)
+    warning = joined(decoded.warning, blank_frame(_looked_at(pixels, inside)))
+    tiles = preprocess.normalise(pixels)
+    return Prepared(name, image.size, boxes * len(views), tiles, rgb, warning, statistics, inside, cut.roi)
+
+
+@lru_cache(maxsize=64)
+def _inside(roi: Roi, preprocess: Preprocess, boxes: tuple[Box, ...], angles: tuple[float, ...]) -> Inside:
+    """What lies inside of each tile of each view; the same for all pictures, so that patches are counted once."""
+    grey = Image.fromarray(np.repeat(roi.inside[:, :, None], _CHANNELS, axis=2).astype(np.uint8) * 255)
+    views = [roi.inside, *(np.asarray(rotated(grey, angle))[:, :, 0] > 0 for angle in angles)]
+    return tuple(TileInside(preprocess.inside(view[y0:y1, x0:x1])) for view in views for x0, y0, x1, y1 in boxes)
+
+
+def _looked_at(pixels: np.ndarray, inside: Inside | None) -> np.ndarray:
+    """The pixels that lie inside: uint8 (..., 3)."""
+    return pixels if inside is None else pixels[np.stack([tile.pixels for tile in inside])][None]

@@ -33,6 +33,8 @@ ALIGNED = Upsampling(align_corners=True)
 
 _FEATURES, _NEAREST, _VECTORS = 1 / 2, 1 / 4, 1 / 8  # shares of the memory limit; vectors are needed twice
 _FARTHEST = 0.05
+_FAR = 1e3
+"""All entries of the vector of a patch outside of its picture's region of interest, which is near to none."""
 
 
 class MutualBatch:
@@ -57,6 +59,7 @@ class MutualBatch:
         self._features: dict[str, np.ndarray] = {}
         self._images: list[np.ndarray] = []
         self._usable: list[bool] = []
+        self._inside: list[np.ndarray] = []
         self._kind: Array = None
 
     def add(self, embeddings: Embeddings) -> list[bool]:
@@ -79,8 +82,11 @@ class MutualBatch:
         keep = like(np.array(usable)[:, None, None, None], layers[0])
         for name, features in zip(self._method.layers, layers, strict=True):
             values = xp.where(keep, xp.astype(features, xp.float32), xp.zeros_like(features, dtype=xp.float32))
-            self._features[name][rows] = to_numpy(standardised(values))
+            self._features[name][rows] = to_numpy(standardised(values, embeddings.inside_on(self._grid_hw)))
         self._usable += usable
+        everything = np.ones((len(usable), *self._grid_hw), bool)
+        inside = embeddings.inside_on(self._grid_hw)
+        self._inside.append((everything if inside is None else inside).reshape(len(usable), -1))
         self._images.append(to_numpy(embeddings.image))
         return usable
 
@@ -101,11 +107,12 @@ class MutualBatch:
         """See :class:`~winspect.methods.batch_method.Batch`."""
         usable, count = np.flatnonzero(self._usable), len(self._usable)
         _check_count(len(usable), count - len(usable))
-        maps = np.full((count, math.prod(self._grid_hw)), np.nan)
+        inside = np.concatenate(self._inside)
+        maps = np.full(inside.shape, np.nan)
         apart = np.full((count, count), np.nan, np.float32)
         halves = None
         for group in self._groups(usable):
-            maps[group], distances = self._score_group(group)
+            maps[group], distances = self._score_group(group, inside[group])
             apart[np.ix_(group, group)] = distances
             found = find_halves(distances)
             if found is not None and halves is None:
@@ -129,31 +136,45 @@ class MutualBatch:
         order = np.random.default_rng(self._method.seed).permutation(usable)
         return [np.sort(group) for group in np.array_split(order, groups)]
 
-    def _score_group(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Maps (pictures, patches) of a group, and how far each two pictures are apart."""
+    def _score_group(self, group: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Maps (pictures, all patches) of a group, and how far each two pictures are apart.
+
+        Args:
+            inside: bool (pictures, all patches); those outside in every picture are left out.
+        """
         method, count = self._method, len(group)
         limit = method.limit_gb * 1e9
-        patches = math.prod(self._grid_hw)
+        places = np.flatnonzero(inside.any(axis=0))
+        inside, patches = inside[:, places], len(places)
         nearest = room((count, count, patches), np.float32, limit_bytes=limit * _NEAREST)
         maps, apart = np.zeros((count, patches)), np.zeros((count, count))
         for layer in method.layers:
             width = self._features[layer].shape[-1] + 2
             pictures = max(1, int(limit * _VECTORS / (4 * patches * width)))
             for side in method.neighbourhoods:
-                nearest_in_pairs(self._loading(layer, side, group), nearest, pictures=pictures)
+                nearest_in_pairs(self._loading(layer, side, group, places, inside), nearest, pictures=pictures)
                 for number in range(count):
                     others = np.arange(count) != number
                     squares = nearest[number][others]
-                    maps[number] += mean_of_nearest(squares, method.share)
-                    apart[number, others] += _far_patches(squares)
+                    maps[number] += mean_of_nearest(squares, method.share) * inside[number]
+                    apart[number, others] += _far_patches(squares[:, inside[number]])
         comparisons = len(method.layers) * len(method.neighbourhoods)
-        return maps / comparisons, apart / comparisons
+        whole = np.zeros((count, math.prod(self._grid_hw)))
+        whole[:, places] = maps / comparisons
+        return whole, apart / comparisons
 
-    def _loading(self, layer: str, side: int, group: np.ndarray) -> Any:
+    def _loading(self, layer: str, side: int, group: np.ndarray, places: np.ndarray, inside: np.ndarray) -> Any:
         def load(pictures: slice) -> Array:
             features = self._features[layer][group[pictures]].astype(np.float32)
             vectors = with_neighbours(like(features, self._kind), side)
-            return array_namespace(vectors).reshape(vectors, (len(vectors), -1, vectors.shape[-1]))
+            xp = array_namespace(vectors)
+            vectors = xp.reshape(vectors, (len(vectors), -1, vectors.shape[-1]))
+            if len(places) < vectors.shape[1]:
+                vectors = xp.take(vectors, like(places, vectors), axis=1)
+            if not inside[pictures].all():
+                kept = like(inside[pictures][..., None], vectors)
+                vectors = xp.where(kept, vectors, xp.full_like(vectors, _FAR))
+            return vectors
 
         return load
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 from array_api_compat import array_namespace
 
-from winspect.system.arrays import Array, normalize
+from winspect.system.arrays import Array, like, normalize
 
 _EPS = 1e-5
 
 
-def standardised(features: Array) -> Array:
-    """Each picture's values to mean 0 and variance 1 over all of (rows, columns, width): (batch, ...) to the same."""
+def standardised(features: Array, inside: np.ndarray | None = None) -> Array:
+    """Each picture's values to mean 0 and variance 1 over all of (rows, columns, width): (batch, ...) to the same.
+
+    Args:
+        inside: bool (batch, rows, columns), the patches that count; others become 0. None for all.
+    """
     xp = array_namespace(features)
+    if inside is not None:
+        counted = xp.astype(like(inside[..., None], features), features.dtype)
+        count = xp.sum(counted, axis=(1, 2, 3), keepdims=True) * features.shape[-1]
+        centred = (features - xp.sum(features * counted, axis=(1, 2, 3), keepdims=True) / count) * counted
+        return centred / xp.sqrt(xp.sum(centred * centred, axis=(1, 2, 3), keepdims=True) / count + _EPS)
     everything = tuple(range(1, features.ndim))
     centred = features - xp.mean(features, axis=everything, keepdims=True)
     variance = xp.mean(centred * centred, axis=everything, keepdims=True)

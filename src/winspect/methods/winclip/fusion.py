@@ -30,6 +30,7 @@ from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import LAST, STEM, Embeddings
 from winspect.backbones.windows import spread_to_patches
+from winspect.methods.dropping import kept, spread, windows_inside
 from winspect.methods.method import References
 from winspect.methods.winclip.scoring import association
 from winspect.system.arrays import Array, like, logit, merge, sigmoid, smallest, squared_distances
@@ -71,35 +72,47 @@ class FusionSettings:
     more_references: float = 0.0
 
 
-def keep(stem: Array) -> dict[str, Array]:
+def keep(stem: Array, inside: np.ndarray | None = None) -> dict[str, Array]:
     """What is kept of K good samples beside their patch tokens and windows.
 
     Args:
         stem: (K, patches, channels) stem features.
+        inside: bool (K, rows, columns), the patches that are kept; None for all.
 
     Returns:
-        ``stem`` (K * patches, channels); ``crowding`` (K * patches,), how alone each of them is; ``looks``
-        (K, 2 * channels), mean and deviation of each stem channel.
+        ``stem`` (rows, channels); ``crowding`` (rows,), how alone each of them is; ``looks`` (K, 2 * channels), mean
+        and deviation of each stem channel.
     """
-    return {"stem": merge(stem), "crowding": crowding(stem), "looks": look(stem)}
+    return {"stem": kept(merge(stem), inside), "crowding": crowding(stem, inside), "looks": look(stem, inside)}
 
 
-def look(stem: Array) -> Array:
-    """Mean and deviation of each channel over a picture: (batch, patches, channels) to (batch, 2 * channels)."""
+def look(stem: Array, inside: np.ndarray | None = None) -> Array:
+    """Mean and deviation of each channel over a picture: (batch, patches, channels) to (batch, 2 * channels).
+
+    Args:
+        inside: bool (batch, rows, columns), the patches that count; None for all.
+    """
     xp = array_namespace(stem)
-    return xp.concat([xp.mean(stem, axis=1), xp.std(stem, axis=1, correction=1)], axis=1)
+    if inside is None:
+        return xp.concat([xp.mean(stem, axis=1), xp.std(stem, axis=1, correction=1)], axis=1)
+    counted = xp.astype(like(inside.reshape(len(inside), -1, 1), stem), stem.dtype)
+    count = xp.sum(counted, axis=1, keepdims=True)
+    mean = xp.sum(stem * counted, axis=1, keepdims=True) / xp.clip(count, min=1)
+    squares = xp.sum((stem - mean) ** 2 * counted, axis=1) / xp.clip(count - 1, min=1)[:, 0]
+    return xp.concat([mean[:, 0], xp.sqrt(squares)], axis=1)
 
 
-def crowding(stem: Array) -> Array:
+def crowding(stem: Array, inside: np.ndarray | None = None) -> Array:
     """How alone each patch of the good samples is: its mean distance to the three nearest others, at least 0.1.
 
     The patch itself and its eight neighbours in its own picture do not count: they show the same spot.
 
     Args:
         stem: (K, patches, channels) of a square grid of patches.
+        inside: bool (K, rows, columns), the patches that are kept; None for all. Of fewer than three others the mean.
 
     Returns:
-        (K * patches,) distances in standard deviations of a channel.
+        (rows,) distances in standard deviations of a channel, of those that are kept.
     """
     xp = array_namespace(stem)
     samples, patches, channels = stem.shape
@@ -114,10 +127,20 @@ def crowding(stem: Array) -> Array:
                 start = (sample - block.start) * patches
                 beside = slice(start, start + patches)
                 apart[:, beside] = xp.where(same_spot, xp.inf, apart[:, beside])
+            if inside is not None:
+                apart[:, like(~inside[block].ravel(), stem)] = xp.inf
             nearest.append(smallest(apart, min(_NEAREST_GOOD, apart.shape[1])))
         squares = smallest(xp.concat(nearest, axis=1), _NEAREST_GOOD)
-        found.append(xp.mean(xp.sqrt(xp.clip(squares, min=0.0)), axis=1))
-    return xp.clip(xp.concat(found) / channels**0.5, min=_SMALLEST_CROWDING)
+        found.append(_mean_of_finite(xp.sqrt(xp.clip(squares, min=0.0))))
+    return kept(xp.clip(xp.concat(found) / channels**0.5, min=_SMALLEST_CROWDING), inside)
+
+
+def _mean_of_finite(values: Array) -> Array:
+    """The mean of each row's finite values, 0 without any: (n, m) to (n,)."""
+    xp = array_namespace(values)
+    finite = xp.isfinite(values)
+    count = xp.sum(xp.astype(finite, values.dtype), axis=1)
+    return xp.sum(xp.where(finite, values, xp.zeros_like(values)), axis=1) / xp.clip(count, min=1)
 
 
 def _neighbours(patches: int) -> np.ndarray:
@@ -127,13 +150,18 @@ def _neighbours(patches: int) -> np.ndarray:
     return (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
 
 
-def stem_distance(stem: Array, good: References, crowding_power: float) -> Array:
-    """``stem(q)`` of the module's formula: (batch, patches, channels) to (batch, patches) logarithms."""
+def stem_distance(stem: Array, good: References, crowding_power: float, inside: np.ndarray | None = None) -> Array:
+    """``stem(q)`` of the module's formula: (batch, patches, channels) to (batch, patches) logarithms.
+
+    Args:
+        inside: bool (batch, rows, columns), the patches that are compared; None for all. Others get that of the
+            smallest distance.
+    """
     xp = array_namespace(stem)
     batch, patches, channels = stem.shape
     # Squares, divided by what a busy texture is allowed: one logarithm of the smallest instead of one a pair.
     weights = good["crowding"] ** (-2 * crowding_power) / channels
-    flat = merge(stem)
+    flat = kept(merge(stem), inside)
     step = max(1, _LARGEST_DISTANCE_MATRIX // len(good["stem"]))
     smallest_allowed = _SMALLEST_DISTANCE**2 * channels
     nearest = [
@@ -142,14 +170,17 @@ def stem_distance(stem: Array, good: References, crowding_power: float) -> Array
         )
         for start in range(0, len(flat), step)
     ]
-    return xp.reshape(0.5 * xp.log(xp.concat(nearest)), (batch, patches))
+    lowest = math.log(_SMALLEST_DISTANCE)
+    return xp.reshape(spread(0.5 * xp.log(xp.concat(nearest)), inside, lowest), (batch, patches))
 
 
-def look_distance(stem: Array, good: References) -> Array:
+def look_distance(stem: Array, good: References, inside: np.ndarray | None = None) -> Array:
     """Root mean square distance of each picture's look to the nearest good sample's: (batch,)."""
     xp = array_namespace(stem)
     # Difference by difference: a picture that is a good sample itself is at 0, not at a product's rounding.
-    apart = xp.linalg.vector_norm(look(stem)[:, None] - good["looks"][None], axis=2) / good["looks"].shape[1] ** 0.5
+    apart = (
+        xp.linalg.vector_norm(look(stem, inside)[:, None] - good["looks"][None], axis=2) / good["looks"].shape[1] ** 0.5
+    )
     return xp.min(apart, axis=1)
 
 
@@ -197,24 +228,33 @@ def fused_sums(
     stem, patches = embeddings.vectors(STEM), embeddings.vectors(LAST)
     xp = array_namespace(zero_shot_maps)
     grid_hw = (zero_shot_maps.shape[1], zero_shot_maps.shape[2])
+    inside = embeddings.inside_on(grid_hw)
 
     def flat(maps: Array) -> Array:
         return xp.reshape(maps, (maps.shape[0], -1))
 
     maps = (
-        settings.stem * stem_distance(stem, good, settings.crowding)
-        + settings.patch * _log(association(patches, good["patches"]))
+        settings.stem * stem_distance(stem, good, settings.crowding, inside)
+        + settings.patch * _log(association(patches, good["patches"], inside))
         + settings.zero_shot * _logit(flat(zero_shot_maps))
     )
     for scale, windows in embeddings.windows.items():
-        spread = spread_to_patches(association(windows, good[f"windows_{scale}"]), grid_hw, scale, stride)
-        maps = maps + settings.window * _log(flat(spread))
+        compared = association(windows, good[f"windows_{scale}"], windows_inside(inside, scale, stride))
+        maps = maps + settings.window * _log(flat(spread_to_patches(compared, grid_hw, scale, stride)))
     images = (
-        xp.max(maps, axis=1)
+        largest_inside(maps, inside)
         + settings.image_zero_shot * _logit(image_scores)
-        + settings.look * _log(look_distance(stem, good))
+        + settings.look * _log(look_distance(stem, good, inside))
     )
     return images, xp.reshape(maps, zero_shot_maps.shape)
+
+
+def largest_inside(maps: Array, inside: np.ndarray | None) -> Array:
+    """The largest value of each map (batch, patches) that lies inside: (batch,); minus infinity where nothing does."""
+    xp = array_namespace(maps)
+    if inside is not None:
+        maps = xp.where(like(inside.reshape(len(inside), -1), maps), maps, xp.full_like(maps, -xp.inf))
+    return xp.max(maps, axis=1)
 
 
 def _log(apart: Array) -> Array:

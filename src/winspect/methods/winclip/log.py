@@ -61,7 +61,8 @@ class Log(Tiles):
     def fit(self, samples: Sequence[Embeddings]) -> References:
         """See :class:`Method`."""
         references = super().fit(samples)
-        added = keep(Embeddings.concatenate(samples).vectors(STEM))
+        together = Embeddings.concatenate(samples)
+        added = keep(together.vectors(STEM), together.inside_of(STEM))
         return References({**references.arrays, **added}, references.tiles)
 
     def score(

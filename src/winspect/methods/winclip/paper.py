@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import LAST, LAST_NORM, Embeddings, Needs
+from winspect.methods.dropping import kept, windows_inside
 from winspect.methods.method import CutPicture, Method, PictureScores, References, split
 from winspect.methods.winclip.recipes import Recipe
 from winspect.methods.winclip.scoring import class_score, combine, few_shot_map, zero_shot_map
@@ -69,9 +71,17 @@ class Paper(Method):
     def fit(self, samples: Sequence[Embeddings]) -> References:
         """See :class:`Method`."""
         together = Embeddings.concatenate(samples)
-        windows = {f"{WINDOWS}{scale}": merge(vectors) for scale, vectors in together.windows.items()}
+        inside = together.inside_on(together.grid_hw)
+        windows = {
+            f"{WINDOWS}{scale}": self._rows(vectors, windows_inside(inside, scale, self.recipe.stride))
+            for scale, vectors in together.windows.items()
+        }
         counts = {len(sample.image) for sample in samples}
-        return References({PATCHES: merge(together.vectors(self._layer)), **windows}, _only(counts))
+        return References({PATCHES: self._rows(together.vectors(self._layer), inside), **windows}, _only(counts))
+
+    def _rows(self, vectors: Array, inside: np.ndarray | None) -> Array:
+        """The vectors of good samples that are kept: (tiles, n, width) to (rows, width)."""
+        return kept(merge(vectors), inside)
 
     def score(
         self,
@@ -109,7 +119,9 @@ class Paper(Method):
 
     def _association(self, embeddings: Embeddings, patches: Array, windows: Mapping[int, Array]) -> Array:
         tokens, stride = embeddings.vectors(self._layer), self.recipe.stride
-        return few_shot_map(tokens, embeddings.windows, patches, windows, embeddings.grid_hw, stride=stride)
+        inside = embeddings.inside_on(embeddings.grid_hw)
+        known = patches, windows
+        return few_shot_map(tokens, embeddings.windows, *known, embeddings.grid_hw, stride=stride, inside=inside)
 
     def _mean(self, picture: CutPicture, scores: Array) -> Array:
         """The mean of a picture's tiles."""

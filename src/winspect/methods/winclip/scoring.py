@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from winspect.backbones.windows import harmonic_mean, spread_to_patches
+from winspect.methods.dropping import kept, spread, windows_inside
 from winspect.system.arrays import Array, merge, normalize, sigmoid
 
 # Entries of the cosine matrix computed at a time (64 MB): bounds memory however many references there are.
@@ -51,23 +53,24 @@ def zero_shot_map(
     return harmonic_mean(xp.stack([whole, *maps]), axis=0)
 
 
-def association(queries: Array, references: Array) -> Array:
+def association(queries: Array, references: Array, inside: np.ndarray | None = None) -> Array:
     """1/2 (1 - max cosine to any reference) of every query vector (equation 5).
 
     Args:
         queries: float (batch, n, width).
         references: float (m, width), the vectors of all references of that scale, m >= 1.
+        inside: bool (batch, n), the queries that are compared; None for all. Others get 0.
 
     Returns:
         float (batch, n), 0 (seen before) to 1 (opposite to everything seen).
     """
     xp = array_namespace(queries, references)
-    flat = merge(normalize(queries))
+    flat = kept(merge(normalize(queries)), inside)
     known = normalize(references).T
     step = max(1, _LARGEST_COSINE_MATRIX // len(references))
     nearest = xp.concat([xp.max(flat[start : start + step] @ known, axis=1) for start in range(0, len(flat), step)])
     # Rounding can put the cosine of equal vectors a hair above 1.
-    return xp.reshape(xp.clip(0.5 * (1 - nearest), min=0.0, max=1.0), queries.shape[:2])
+    return xp.reshape(spread(xp.clip(0.5 * (1 - nearest), min=0.0, max=1.0), inside), queries.shape[:2])
 
 
 def few_shot_map(
@@ -78,22 +81,29 @@ def few_shot_map(
     grid_hw: tuple[int, int],
     *,
     stride: int = 1,
+    inside: np.ndarray | None = None,
 ) -> Array:
     """Arithmetic mean of the association maps of every window scale and of the patch tokens.
 
     Args:
         patches: float (batch, patches, width); ``windows``: scale -> float (batch, windows, embedding).
         reference_patches: float (m, width); ``reference_windows``: scale -> float (m, embedding).
+        inside: bool (batch, rows, columns), the patches that are compared, and the windows that hold one; None for all.
 
     Returns:
         float (batch, rows, columns), 0 to 1.
     """
     maps = [
-        spread_to_patches(association(windows[scale], reference_windows[scale]), grid_hw, scale, stride)
-        for scale in windows
+        spread_to_patches(
+            association(vectors, reference_windows[scale], windows_inside(inside, scale, stride)),
+            grid_hw,
+            scale,
+            stride,
+        )
+        for scale, vectors in windows.items()
     ]
     xp = array_namespace(patches)
-    maps.append(xp.reshape(association(patches, reference_patches), (-1, *grid_hw)))
+    maps.append(xp.reshape(association(patches, reference_patches, inside), (-1, *grid_hw)))
     return xp.mean(xp.stack(maps), axis=0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import Embeddings
@@ -13,7 +14,7 @@ from winspect.methods.method import CutPicture, PictureScores, References
 from winspect.methods.winclip.paper import PATCHES, WINDOWS, Paper
 from winspect.methods.winclip.scoring import combine
 from winspect.pictures.tiles import last_tile_count
-from winspect.system.arrays import Array, merge, to_numpy
+from winspect.system.arrays import Array, like, merge, to_numpy
 
 _FIX = "tile_references is same: use pictures of one shape, or tile_references=pooled"
 
@@ -34,6 +35,15 @@ class Tiles(Paper):
             counts = ", ".join(str(len(sample.image)) for sample in samples)
             raise ReferencesError(f"the good samples have {counts} tiles, and {_FIX}")
         return references
+
+    def _rows(self, vectors: Array, inside: np.ndarray | None) -> Array:
+        """As of :class:`Paper`; where tile is compared with tile all have as many rows, copies of one that is kept."""
+        if inside is None or not self._same:
+            return super()._rows(vectors, inside)
+        flat = inside.reshape(len(inside), -1)
+        places = np.where(flat, np.arange(flat.shape[1]), flat.argmax(axis=1)[:, None])
+        rows = places + np.arange(len(flat))[:, None] * flat.shape[1]
+        return array_namespace(vectors).take(merge(vectors), like(rows.ravel(), vectors), axis=0)
 
     def refusal(self, picture: CutPicture, references: References) -> str | None:
         """See :class:`Method`."""

@@ -168,7 +168,8 @@ class Worker:
 
     def _warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
         """Build and run once what the first pictures of these classes need."""
-        noise = np.random.default_rng(0).integers(0, 256, (_WARM_UP_SIDE, _WARM_UP_SIDE, 3), np.uint8)
+        width, height = self.model.cut.picture_wh or (_WARM_UP_SIDE, _WARM_UP_SIDE)
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         self._warmed_up = frozenset(classes)
         # The others are scored when they have good samples, which run the engine when they are shown.
         scored = [name for name in classes if self.model.method.zero_shot or name in self._shown]

@@ -114,6 +114,9 @@ OPTIONS = {
         "stretch the colours of heat maps to each picture, and draw nothing on them (default: one scale for the run, "
         "with score, verdict and boxes)",
     ),
+    # Where results go
+    "--deliver": _option("FILE", "deliver each row: MQTT, webhook, OPC UA, command; a TOML file, see docs/line.md"),
+    "--on-anomaly": _option("COMMAND", "start this for each anomalous picture, with its row as JSON on stdin"),
     # Where it runs
     "--address": _option(
         "auto|HOST:PORT|ray://HOST:PORT", "a Ray cluster (default: $RAY_ADDRESS, else this machine alone)"

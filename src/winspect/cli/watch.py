@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from winspect.cli.decisions import (
     load_calibration,
     load_inspection,
 )
+from winspect.cli.deliveries import add_delivery_options, deliverer_of
 from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
@@ -60,6 +61,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_decision_options(parser)
     add_option(parser, "--report", "SECONDS", "a line of status on stderr so often; 0: never", default=60.0)
     add_options(parser, "--drift", "--audit-rate")
+    add_delivery_options(parser.add_argument_group("results to the machine beside"))
     _add_watch_options(parser)
     add_run_options(parser, bundle=True)
 
@@ -96,11 +98,13 @@ def run(args: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
     from winspect.watch.camera import public_name
     from winspect.watch.results import WatchResults
+    from winspect.watch.rows import ResultsFiles
     from winspect.watch.run import Station, Status, stopping
 
     source = _source(args)
     calibration = load_calibration(args)
     _check_options(args, source, calibration)
+    deliverer = deliverer_of(args, args.out, results=ResultsFiles(args.out))
     references = good_samples(args)
     make_folder(args.out)
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
@@ -122,8 +126,10 @@ def run(args: argparse.Namespace) -> int:
         if drift is not None:
             status.troubles.append(drift.in_words)
         show = partial(_print_row, as_json=args.json)
-        with stopping(stop):
-            takers: dict[str, Any] = {"audit": audit, "drift": drift}
+        if deliverer is not None:
+            status.troubles.append(deliverer.behind_in_words)
+        with deliverer or nullcontext(), stopping(stop):
+            takers: dict[str, Any] = {"audit": audit, "drift": drift, "deliverer": deliverer}
             station = Station(inspection.model, results, status, show, inspection.class_option, **takers)
             _watch(args, source, station)
         status.last_line()

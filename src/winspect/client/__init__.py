@@ -17,8 +17,8 @@ from winspect.client.answers import (
 )
 from winspect.client.asynchronous import AsyncClient
 from winspect.client.errors import ClientError, NoAnswerError, RefusedError
-from winspect.client.retrying import Retries
 from winspect.client.synchronous import Client
+from winspect.system.retrying import Retries
 
 __all__ = [
     "AnomalyMap",

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from winspect._version import __version__
 from winspect.client.errors import ClientError, NoAnswerError, RefusedError
 from winspect.client.requests import Request
-from winspect.client.retrying import BUSY, Retries, retry_after
 from winspect.errors import MissingExtraError, SettingsError
 from winspect.system.installation import install_command
+from winspect.system.retrying import BUSY, Retries, retry_after
 
 try:
     import httpx

@@ -15,7 +15,7 @@ from winspect.client.answers import Calibration, ClassInfo, References, Row
 from winspect.client.connecting import httpx, options_of, read, wait_after, wait_without
 from winspect.client.errors import ClientError, NoAnswerError, RefusedError
 from winspect.client.requests import Picture, Request
-from winspect.client.retrying import Retries
+from winspect.system.retrying import Retries
 
 Found = TypeVar("Found")
 

@@ -170,6 +170,7 @@ class OpcUaSettings(DeliverySettings):
 
     Attributes:
         host: where it listens; ``0.0.0.0`` for every address of this machine.
+        sources: that have their object from the start; others get it with their first row.
         acknowledge: show a source's next row only when a client has written this one's id to ``Acknowledged``: so
             none is missed. Without it the newest is shown at once.
         certificate, key: files (PEM or DER) for signed and encrypted connections; then there are no others.
@@ -180,6 +181,7 @@ class OpcUaSettings(DeliverySettings):
     kind: ClassVar[str] = "opcua"
     host: str = "127.0.0.1"
     port: int = 4840
+    sources: tuple[str, ...] = ()
     acknowledge: bool = False
     certificate: str = field(default="", metadata=_FILE)
     key: str = field(default="", metadata=_FILE)
@@ -191,6 +193,8 @@ class OpcUaSettings(DeliverySettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.needs_together("certificate", "key")
+        if self.user and not self.certificate:
+            raise self.refusal("user", self.user, "certificate and key: without them the password is not encrypted")
 
 
 @dataclass(frozen=True, kw_only=True)

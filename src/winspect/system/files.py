@@ -88,6 +88,29 @@ def write_file(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
+def append_line(path: Path, line: bytes) -> int:
+    """Write a line through to the disk, at the end of a file; where that fails, the file is as it was before.
+
+    Returns:
+        The byte at which it begins.
+
+    Raises:
+        OSError: what the system says; the same line can be tried again.
+    """
+    # Opened for each line: a file that was moved away or deleted meanwhile must not swallow what follows.
+    with path.open("ab", buffering=0) as file:
+        start = file.seek(0, os.SEEK_END)
+        try:
+            rest = line
+            while rest:  # where the disk gets full in the middle, the system takes some, and complains at the next call
+                rest = rest[os.write(file.fileno(), rest) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(start)
+            raise
+    return start
+
+
 def write_json(path: Path, document: Any, *, indent: int | None = 2, **options: Any) -> None:
     """Write a document atomically; ``options`` are those of :func:`json.dumps`. Errors as of :func:`write_file`."""
     write_file(path, json.dumps(document, indent=indent, **options) + "\n")

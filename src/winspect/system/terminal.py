@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-_LIBRARIES = ("ray", "torch", "onnxscript", "openvino", "nncf")
+_LIBRARIES = ("ray", "torch", "onnxscript", "openvino", "nncf", "asyncua")
 """Libraries whose notices are none of the user's business; torch.cuda's say why a GPU is not used."""
 
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from winspect.errors import OutputError
 from winspect.outputs.rows import line_of, read_rows, remove_cut_line
+from winspect.system.files import append_line
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +61,7 @@ def append_row(folder: Path, row: dict[str, Any], moment: datetime) -> Position:
     line = line_of(row)
     path = folder / f"predictions-{moment:%Y-%m-%d}.jsonl"
     is_new = not path.exists()
-    # Opened for each row: a file that was moved away or deleted meanwhile must not swallow what follows.
-    with path.open("ab", buffering=0) as file:
-        start = file.seek(0, os.SEEK_END)
-        try:
-            rest = line
-            while rest:  # where the disk gets full in the middle, the system takes some, and complains at the next call
-                rest = rest[os.write(file.fileno(), rest) :]
-            os.fsync(file.fileno())
-        except BaseException:
-            file.truncate(start)
-            raise
+    start = append_line(path, line)
     if is_new:
         _sync_folder(folder)
     return Position(path.name, start + len(line))
@@ -101,6 +92,21 @@ def newest_rows(folder: Path) -> Iterator[dict[str, Any]]:
     with suppress(ValueError):
         for path in sorted(folder.glob(_PATTERN))[-1:]:
             yield from (row for row, _ in read_rows(path))
+
+
+class ResultsFiles:
+    """The results files of a folder, for deliveries; see :class:`winspect.delivery.deliverer.ResultsFiles`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def ends(self) -> list[Position]:
+        """The position at which each file ends."""
+        return [Position(path.name, path.stat().st_size) for path in sorted(self.folder.glob(_PATTERN))]
+
+    def behind(self, known: dict[str, int]) -> Iterator[tuple[dict[str, Any], Position]]:
+        """See :func:`rows_behind`."""
+        return rows_behind(self.folder, known)
 
 
 def _sync_folder(folder: Path) -> None:

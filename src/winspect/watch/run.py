@@ -18,8 +18,10 @@ from winspect.outputs.rows import Counts, count_of_warnings
 from winspect.watch.camera import Camera, Frame, video_frames
 from winspect.watch.folder import Arrival, WatchedFolder
 from winspect.watch.results import StoppedError, WatchResults
+from winspect.watch.rows import Position
 
 if TYPE_CHECKING:
+    from winspect.delivery.deliverer import Deliverer
     from winspect.drift.alarm import DriftAlarm
     from winspect.feedback.trail import AuditTrail
     from winspect.inspector.protocol import Scorer
@@ -117,6 +119,7 @@ class Station:
         class_option: the class as an argument of the model's methods.
         audit: takes each row after it is on the disk; None for no audit log.
         drift: takes each row, too; None to watch for no drift.
+        deliverer: takes each row, too; None where none is delivered.
     """
 
     model: Scorer
@@ -126,6 +129,7 @@ class Station:
     class_option: Mapping[str, Any] = field(default_factory=dict)
     audit: AuditTrail | None = None
     drift: DriftAlarm | None = None
+    deliverer: Deliverer | None = None
 
     def watch_folder(self, folder: WatchedFolder) -> None:
         """Score what arrives in a folder, in order of arrival."""
@@ -146,7 +150,7 @@ class Station:
                 row, position = self.results.add(result, extra={"file": arrival.entry()})
                 folder.done(arrival)
                 self.results.patiently(partial(folder.journal.add, arrival.name, arrival.content, position))
-                self._tell(row, result, result.path)
+                self._tell(row, position, result, result.path)
             self.status.tick(folder.behind_in_words)
             if folder.stop.is_set():
                 return
@@ -177,18 +181,21 @@ class Station:
     def _score_frame(self, frame: Frame, extra: Mapping[str, Any]) -> None:
         (result,) = self._scored([frame.rgb])
         error = result.error and PictureError(frame.name, result.error.reason)
-        row, _ = self.results.add(replace(result, path=frame.name, error=error), extra=extra, frame_rgb=frame.rgb)
-        self._tell(row, result, frame.rgb)
+        result = replace(result, path=frame.name, error=error)
+        row, position = self.results.add(result, extra=extra, frame_rgb=frame.rgb)
+        self._tell(row, position, result, frame.rgb)
 
     def _scored(self, pictures: Any) -> Iterator[Result]:
         return self.model.predict_many(pictures, **{**self.class_option, **self.results.needs})
 
-    def _tell(self, row: dict[str, Any], result: Result, picture: Any) -> None:
+    def _tell(self, row: dict[str, Any], position: Position, result: Result, picture: Any) -> None:
         if self.audit is not None:
             file = self.results.folder / row["frame"] if row.get("frame") else None
             self.audit.take(row, picture=picture, file=file, result=result)
         if self.drift is not None and (alarm := self.drift.take(row, result.statistics)):
             row = {**row, "drift": alarm}
+        if self.deliverer is not None:
+            self.deliverer.take(row, position)
         self.show(row)
         self.status.count(row)
 

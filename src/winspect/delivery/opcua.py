@@ -44,7 +44,7 @@ class OpcUaChannel:
         SettingsError: the password or a certificate is not there.
     """
 
-    at_once = 100
+    at_once = 1
 
     def __init__(self, settings: OpcUaSettings) -> None:
         need("asyncua", "opcua", job="an OPC UA server")

@@ -53,7 +53,7 @@ class WebhookChannel:
         SettingsError: the secret or the certificate is not there.
     """
 
-    at_once = 16
+    at_once = 1
 
     def __init__(self, settings: WebhookSettings) -> None:
         httpx = need("httpx", "client", job="a webhook")

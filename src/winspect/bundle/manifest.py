@@ -40,12 +40,14 @@ class BundledClass:
         references: .npz of what is kept of the good samples; None for zero-shot.
         calibration: a file of ``winspect calibrate``; None without.
         samples: name and SHA-256 of each good sample.
+        product: document of the product that the class was exported of; None without.
     """
 
     text: str
     references: str | None = None
     calibration: str | None = None
     samples: tuple[Fingerprint, ...] = ()
+    product: Mapping[str, Any] | None = None
 
     @property
     def files(self) -> list[str]:
@@ -96,6 +98,7 @@ class Manifest:
                     "references": bundled.references,
                     "calibration": bundled.calibration,
                     "shown": [sample.document() for sample in bundled.samples],
+                    **({} if bundled.product is None else {"product": bundled.product}),
                 }
                 for name, bundled in self.classes.items()
             },
@@ -157,6 +160,7 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
             references=entries["references"],
             calibration=entries["calibration"],
             samples=tuple(map(Fingerprint.read, entries["shown"])),
+            product=entries.get("product"),
         )
         for name, entries in document["classes"].items()
     }

@@ -60,6 +60,19 @@ def check_threshold(threshold: float | None, score_range: tuple[float, float], n
 
 
 @dataclass(frozen=True)
+class ProductRevision:
+    """The product that a verdict is of, as rows have it.
+
+    Attributes:
+        name: of the product.
+        revision: from 1; it rises with each recorded change.
+    """
+
+    name: str
+    revision: int
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A result and what was decided on it. Two are equal when they decide the same.
 
@@ -70,6 +83,7 @@ class Judgement:
         p_value: 1/(n+1) to 1, small is anomalous; None without a calibration, and where there is no score.
         is_calibrated: whether a calibration was asked.
         defects: regions of defects; None where none were looked for, or there is no map.
+        product: whose rule decided; None for no product's.
     """
 
     result: Result = field(compare=False, repr=False)
@@ -78,6 +92,7 @@ class Judgement:
     p_value: float | None
     is_calibrated: bool = field(default=False, repr=False)
     defects: Defects | None = field(default=None, compare=False, repr=False)
+    product: ProductRevision | None = None
 
     @property
     def boxes(self) -> list[list[int]] | None:
@@ -94,12 +109,14 @@ class DecisionRule:
         calibration: gives p-values, and verdicts where there is no ``threshold``: anomalous is what lies above its own.
         regions: which defects are looked for; None for none.
         anomalous_at: whether a score at ``threshold`` is anomalous, or only what lies above it.
+        product: whose rule this is; None for no product's.
     """
 
     threshold: float | None = None
     calibration: Calibration | None = None
     regions: RegionRule | None = None
     anomalous_at: bool = True
+    product: ProductRevision | None = None
 
     def decide(self, result: Result) -> Judgement:
         """Decide on a result. That the model is the calibration's is :meth:`Calibration.check_model`'s to check.
@@ -116,7 +133,9 @@ class DecisionRule:
             verdict = verdict_of(score, verdicts.threshold, anomalous_at=verdicts.anomalous_at)
         if self.regions is not None:
             defects = self.regions.find(result, verdict)
-        return Judgement(result, verdict, verdicts.threshold, p_value, self.calibration is not None, defects)
+        return Judgement(
+            result, verdict, verdicts.threshold, p_value, self.calibration is not None, defects, self.product
+        )
 
     def verdicts_only(self) -> DecisionRule:
         """The rule of the same verdicts without p-values and defects: small enough to travel with each picture."""
@@ -149,7 +168,8 @@ class DecisionRule:
             "pixel_threshold": self.calibration.pixel_threshold,
         }
         boxes = None if self.regions is None else asdict(self.regions)
-        return {"threshold": self.threshold, "calibration": calibration, "boxes": boxes}
+        product = {} if self.product is None else {"product": asdict(self.product)}
+        return {"threshold": self.threshold, "calibration": calibration, "boxes": boxes, **product}
 
 
 def _check_class(calibration: Calibration, result: Result) -> None:

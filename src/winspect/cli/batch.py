@@ -22,6 +22,7 @@ from winspect.cli.decisions import (
     rule_of,
 )
 from winspect.cli.options import add_option, add_options, add_run_options
+from winspect.cli.product_options import mark_of, use_product
 from winspect.system.terminal import show
 
 
@@ -48,6 +49,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the pictures; returns the exit code."""
+    use_product(args)
     calibration = load_calibration(args)
     check_decision_options(args, calibration)
     check_regions(args, calibration)
@@ -74,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
             calibration=calibration,
             regions=rule_of(args, calibration).regions,
             stretch=args.stretch,
+            product=mark_of(args),
             maps=args.maps,
             shard_rows=args.shard_rows,
             resume=args.resume,

@@ -25,12 +25,14 @@ from winspect.cli.common import (
     when_interrupted,
 )
 from winspect.cli.options import add_option, add_options, add_run_options
-from winspect.errors import OutputError
+from winspect.cli.product_options import use_product
+from winspect.errors import OutputError, SettingsError
 from winspect.system.files import make_folder
 from winspect.system.terminal import say, show
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
+    from winspect.product.document import Product
 
 _DEFAULT_RATE = 0.01
 
@@ -39,13 +41,15 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     normals = "good pictures: files, folders (searched recursively) and globs"
     add_option(parser, "normals", "NORMALS", normals, nargs="+")
-    add_option(parser, "--out", "FILE", "the calibration to write (JSON)", required=True)
+    out = "the calibration to write (JSON; default with --product: NAME.calibration.json beside it)"
+    add_option(parser, "--out", "FILE", out)
     rate = f"(default: {_DEFAULT_RATE}); a rate of 1/k needs k - 1 pictures"
     share = f"the share of good pictures that may be flagged, as in 0.05 or 5%% {rate}"
     add_option(parser, "--max-false-alarms", "RATE", share, default=_DEFAULT_RATE)
     add_options(
         parser,
-        *("--class", "--reference", "--shots"),
+        *("--product", "--class", "--reference", "--shots"),
+        product="calibrate a product of `winspect product`: it then names the calibration, as a new revision",
         category_name="what the part is called (default: object)",
         reference="good samples: calibrate few-shot scores",
     )
@@ -62,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from winspect.inspector.calibrating import calibrate
     from winspect.pictures.find import find_pictures
 
+    use_product(args, calibrating=True)
+    args.out = args.out or _default_out(args)
     category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
     check_recipe(args, alone_in="a calibrated line", scored_as=category_name)
     normals = find_pictures(args.normals)
@@ -90,14 +96,40 @@ def run(args: argparse.Namespace) -> int:
             progress=True,
             **further,
         )
+    revision = None
     contradicted = calibration.held_out is not None and calibration.held_out.chance < SUSPICIOUS
     if not contradicted:
         calibration.save(args.out)
+        revision = _record(args)
     out = None if contradicted else str(args.out)
     # The file's entries but for its lists of scores
     entries = {name: value for name, value in calibration.document().items() if name not in ("scores", "map_maxima")}
-    print_result(args, {"out": out, **entries}, partial(show, *_lines(calibration, out)))
+    product = {} if revision is None else {"product": {"name": revision.name, "revision": revision.revision}}
+    lines = _lines(calibration, out) + ([] if revision is None else [f"{revision.title} decides by it"])
+    print_result(args, {"out": out, **product, **entries}, partial(show, *lines))
     return _report_trouble(calibration, args.out, contradicted)
+
+
+def _default_out(args: argparse.Namespace) -> Path:
+    """Where the calibration of a product is written."""
+    if args.product is None:
+        raise SettingsError("--out: name the calibration to write, as in --out part.json; or --product FILE")
+    return args.product.with_name(f"{args.product.stem}.calibration.json")
+
+
+def _record(args: argparse.Namespace) -> Product | None:
+    """Let the product name the calibration; None without a product."""
+    if args.product_used is None:
+        return None
+    from winspect.product.named_files import relative
+    from winspect.product.recording import record
+
+    file = relative(args.out, args.product.parent)
+
+    def edit(text: Any) -> None:
+        text["calibration"] = {"file": file}
+
+    return record(args.product, verb="calibrate --product", edit=edit)[0]
 
 
 def _lines(calibration: Calibration, out: str | None) -> list[str]:

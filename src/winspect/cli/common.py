@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -98,8 +98,10 @@ def say_first(lines: Sequence[str], *, where: str, most: int = 20) -> None:
         say(f"and {len(lines) - most} more{where}")
 
 
-def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Read the values of ``--set``: NAME=VALUE each."""
+def parse_settings(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Read the values of ``--set``: NAME=VALUE each; or take a product's settings."""
+    if isinstance(pairs, Mapping):
+        return dict(pairs)
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

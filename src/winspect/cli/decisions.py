@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import DEFAULT_CLASS, check_recipe, given, load_predictor
 from winspect.cli.options import add_options
+from winspect.cli.product_options import mark_of
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def add_decision_options(parser: argparse.ArgumentParser, **helps: str) -> None:
     """Add the class, good samples, what decides, and which defects get boxes."""
-    scored = ("--class", "--reference", "--shots", "--threshold", "--calibration")
+    scored = ("--product", "--class", "--reference", "--shots", "--threshold", "--calibration")
     add_options(parser, *scored, "--stretch", "--boxes", "--pixel-threshold", "--min-area", **helps)
 
 
@@ -72,7 +73,7 @@ def rule_of(args: argparse.Namespace, calibration: Calibration | None) -> Decisi
 
     calibrated = None if calibration is None else calibration.regions
     regions = chosen_regions(args.boxes, args.pixel_threshold, args.min_area, calibrated)
-    return DecisionRule(args.threshold, calibration, regions)
+    return DecisionRule(args.threshold, calibration, regions, product=mark_of(args))
 
 
 def check_regions(args: argparse.Namespace, calibration: Calibration | None) -> None:

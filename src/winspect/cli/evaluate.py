@@ -28,6 +28,7 @@ from winspect.cli.common import (
 )
 from winspect.cli.data_sets import DRAWINGS, KINDS
 from winspect.cli.options import add_option, add_options, add_run_options
+from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError, SourceError
 from winspect.system.terminal import say
 
@@ -42,6 +43,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{DRAWINGS}\n{parser.epilog}"
     add_option(parser, "--dataset", "KIND", f"what kind of data set it is: {KINDS}", required=True)
     add_option(parser, "--root", "DIR", "where it is (elpv, textile: default the package)")
+    product = "score with the model, recipe and class of a product of `winspect product`"
+    add_options(parser, "--product", product=product)
     add_option(parser, "--categories", "A,B", "only these categories (default: all)")
     class_name = "this category alone; for a data set of one category, what its part is called in the prompts"
     add_option(parser, "--class", "NAME", class_name, dest="class_name")
@@ -83,6 +86,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the data set; returns the exit code."""
+    use_product(args, model_only=True)
     if args.pool is not None and args.address is None:
         raise SettingsError("--pool needs --address: it is the number of processes on a cluster")
     options = given(args, "shots", "pixel_grid", "overlays", "stretch", "raw_maps", "fresh") | _seeds(args)

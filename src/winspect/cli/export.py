@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from winspect.cli.common import Exit, check_recipe, good_samples, load_model, print_result
 from winspect.cli.decisions import load_calibration
 from winspect.cli.options import add_option, add_options, add_run_options
+from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError
 from winspect.system.terminal import show
 
@@ -27,7 +29,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--class", "NAME", classes, dest="categories", nargs="+")
     add_options(
         parser,
-        *("--reference", "--shots", "--calibration"),
+        *("--product", "--reference", "--shots", "--calibration"),
         reference="good samples of the class, for few-shot scores",
         calibration="a file of `winspect calibrate` to put in",
     )
@@ -38,6 +40,22 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle; returns the exit code."""
+    use_product(args)
+    categories, difference = export_bundle(args, args.out)
+    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    summary = {"out": str(args.out), "classes": categories, "engine": args.engine, "bytes": size}
+    what = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
+    text = f"{args.out}: {', '.join(categories)} for {args.engine}, {what}"
+    print_result(args, {"schema": 1, **summary, "largest_difference": difference}, partial(show, text))
+    return Exit.DONE
+
+
+def export_bundle(args: argparse.Namespace, out: Path) -> tuple[list[str], float]:
+    """Write the bundle that the options describe, after :func:`use_product`.
+
+    Returns:
+        Its classes, and the largest difference between its scores and the model's.
+    """
     args.engine = args.engine or "openvino"
     if args.engine not in ENGINES:
         raise SettingsError(f"--engine: got {args.engine!r}, a bundle runs in one of {', '.join(ENGINES)}")
@@ -58,14 +76,10 @@ def run(args: argparse.Namespace) -> int:
     if references:
         model.reference(references, categories[0], shots=args.shots, progress=True)
     calibrations = {} if calibration is None else {categories[0]: calibration}
+    products = {} if args.product_used is None else {categories[0]: args.product_used.document()}
     shape_wh = _size_of(references[0]) if references and model.preprocess.aspect else None
-    difference = export(model, categories, args.out, calibrations=calibrations, add=args.add, picture_wh=shape_wh)
-    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
-    summary = {"out": str(args.out), "classes": categories, "engine": args.engine, "bytes": size}
-    what = f"{size / 1e6:.1f} MB; scores within {difference:.1g} of the model's"
-    text = f"{args.out}: {', '.join(categories)} for {args.engine}, {what}"
-    print_result(args, {"schema": 1, **summary, "largest_difference": difference}, partial(show, text))
-    return Exit.DONE
+    more: dict[str, Any] = {"calibrations": calibrations, "products": products, "picture_wh": shape_wh}
+    return categories, export(model, categories, out, add=args.add, **more)
 
 
 def _size_of(picture: Path) -> tuple[int, int]:

@@ -19,21 +19,8 @@ from winspect.system.opening import NotAFileError
 from winspect.system.terminal import log_to_stderr, open_streams, say
 
 VERBS = (
-    *(
-        "demo",
-        "predict",
-        "references",
-        "serve",
-        "ui",
-        "watch",
-        "feedback",
-        "batch",
-        "calibrate",
-        "export",
-        "evaluate",
-        "benchmark",
-    ),
-    *("profile", "compare", "prepare", "weights", "precision", "doctor", "completion"),
+    *("demo", "predict", "references", "serve", "ui", "watch", "feedback", "batch", "calibrate", "product", "export"),
+    *("evaluate", "benchmark", "profile", "compare", "prepare", "weights", "precision", "doctor", "completion"),
 )
 """Verbs in the order of the help; each is a module of its name, whose docstring is its help."""
 

@@ -46,7 +46,10 @@ _MODEL = {
         f"(default: ${MODEL_VARIABLE} or ViT-B-16-plus-240)",
     ),
     "--weights": _option("TAG|FILE", "a pretrained tag, or a .pt, .bin or .safetensors file"),
-    "--bundle": _option("DIR", "an edge bundle of `winspect export`, in place of --model and all else in this group"),
+    "--bundle": _option(
+        "DIR",
+        "an edge bundle of `winspect export`, or a packed product, in place of all else in this group",
+    ),
     "--recipe": _option(
         "paper|tiles|log|fused|memory|subspace|mutual|paper+memory",
         "how scores are made (default: the model's own); docs/methods.md",
@@ -83,6 +86,11 @@ _MODEL = {
 OPTIONS = {
     **_MODEL,
     # What is inspected, with which good samples
+    "--product": _option(
+        "FILE",
+        "a product of `winspect product`, its TOML file or packed: says what is inspected, and what decides; "
+        "options that contradict it are refused",
+    ),
     "--class": _option(
         "NAME", "what the part is called (default: the calibration's class, or object)", dest="category_name"
     ),

@@ -25,6 +25,7 @@ from winspect.cli.decisions import (
     rule_of,
 )
 from winspect.cli.options import add_option, add_run_options
+from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError
 from winspect.system.terminal import printable, say
 
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from winspect.outputs.maps import without_own_maps
     from winspect.pictures.find import find_pictures
 
+    use_product(args)
     calibration = load_calibration(args)
     _check_options(args, calibration)
     if args.bundle is None:

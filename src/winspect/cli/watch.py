@@ -33,6 +33,7 @@ from winspect.cli.decisions import (
 )
 from winspect.cli.deliveries import add_delivery_options, deliverer_of
 from winspect.cli.options import add_option, add_options, add_run_options
+from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
 from winspect.system.terminal import printable, say
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     from winspect.watch.rows import ResultsFiles
     from winspect.watch.run import Station, Status, stopping
 
+    use_product(args)
     source = _source(args)
     calibration = load_calibration(args)
     _check_options(args, source, calibration)

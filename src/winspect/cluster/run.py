@@ -32,6 +32,7 @@ from winspect.system.terminal import say
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration, RegionRule
+    from winspect.calibration.judgement import ProductRevision
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def batch(
     threshold: float | None = None,
     regions: RegionRule | None = None,
     calibration: Calibration | None = None,
+    product: ProductRevision | None = None,
     maps: str = "none",
     stretch: bool = False,
     shard_rows: int | None = None,
@@ -98,6 +100,7 @@ def batch(
         references, shots: good samples, for few-shot scores; of inputs of one class.
         threshold: scores from here on are anomalous; ``calibration`` decides where it is None.
         regions: which defects get boxes, which needs maps; None for none.
+        product: whose verdicts these are; its name and revision are in every row.
         maps: one of :data:`MAPS`. stretch: the colours of heat maps to each picture, with nothing drawn on them.
         shard_rows: inputs per shard; None for a thousandth of all, 256 to 10,000.
         resume: go on with the run in ``out``.
@@ -124,7 +127,7 @@ def batch(
         classes=inputs.classes,
         references=[os.path.abspath(path) for path in references],
         shots=shots,
-        rule=DecisionRule(threshold, calibration, regions),
+        rule=DecisionRule(threshold, calibration, regions, product=product),
         arrays=maps in ("arrays", "both"),
         overlays=(place if is_uri(place) else os.path.abspath(place)) if maps in ("overlays", "both") else None,
         stretch=stretch,

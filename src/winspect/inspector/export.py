@@ -46,6 +46,7 @@ def export(
     out: str | PathLike[str],
     *,
     calibrations: Mapping[str, Calibration] | None = None,
+    products: Mapping[str, Mapping[str, Any]] | None = None,
     add: bool = False,
     picture_wh: tuple[int, int] | None = None,
 ) -> float:
@@ -56,6 +57,7 @@ def export(
         categories: the classes, at least one.
         out: a folder that does not exist, or is empty; with ``add`` a bundle of the same model.
         calibrations: by class; each is checked against the model.
+        products: documents of the products that classes are of, by class, for the bundle to keep.
         add: add the classes to the bundle in ``out``, or replace them there.
         picture_wh: width and height in pixels of the pictures that it will inspect. It matters where the recipe keeps
             their aspect ratio: the graph is for one shape, and pictures of another are refused. None for squares.
@@ -100,6 +102,8 @@ def export(
                 engine.image_hw = _tile_hw(model, picture_wh)
             _write_model(model, engine, staging)
         _write_classes(model, categories, calibrations or {}, staging, classes)
+        for category, document in (products or {}).items():
+            _give_product(classes, category, document)
         needs = model.method.needs(few_shot=True, maps=True)
         traced_hw = engine.image_hw if engine.is_traced(needs) else None
         grid_hw = model.grid_hw if traced_hw is None else grid_of(needs.seen_hw(traced_hw), engine.tower.patch)
@@ -197,6 +201,21 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
         calibration.save(folder / place / "calibration.json")
         bundled = replace(bundled, calibration=f"{place}/calibration.json")
     return bundled
+
+
+def _give_product(classes: dict[str, BundledClass], category: str, document: Mapping[str, Any]) -> None:
+    """Keep the product of a class in the bundle.
+
+    Raises:
+        BundleError: another of its classes is a product of this name: rows would not say which.
+    """
+    for name, bundled in classes.items():
+        if class_key(name) == class_key(category):
+            classes[name] = replace(bundled, product=document)
+        elif bundled.product is not None and bundled.product["name"].casefold() == document["name"].casefold():
+            raise BundleError(
+                f"the bundle holds a product {document['name']!r} already, of class {name!r}; give this another name"
+            )
 
 
 def _tile_hw(model: WinCLIP, picture_wh: tuple[int, int]) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,7 +38,8 @@ COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "err
 
 
 def row_of(judgement: Judgement, *, map_file: str | None = None) -> dict[str, Any]:
-    """A judgement as a row; ``p_value`` is there where a calibration was asked, ``parts`` where scores were combined.
+    """A judgement as a row; ``p_value`` is there where a calibration was asked, ``parts`` where scores were combined,
+    ``product`` where a product decides.
 
     Args:
         map_file: of the heat map or the raw map, as rows name it.
@@ -56,6 +57,7 @@ def row_of(judgement: Judgement, *, map_file: str | None = None) -> dict[str, An
         "warning": result.warning,
         **({"p_value": judgement.p_value} if judgement.is_calibrated else {}),
         **({"parts": dict(result.parts)} if result.parts else {}),
+        **({"product": asdict(judgement.product)} if judgement.product else {}),
     }
 
 

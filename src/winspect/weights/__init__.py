@@ -23,3 +23,6 @@ LOCAL, HUB = "local-dir:", "hf-hub:"
 
 TIMM = "timm/"
 """Beginning of the names of timm's models."""
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+"""Endings of weights files."""

@@ -22,10 +22,10 @@ from winspect.errors import (
     WeightsMissingError,
 )
 from winspect.system.opening import open_file
+from winspect.weights import SUFFIXES
 from winspect.weights.architectures import architectures_like
 from winspect.weights.torchscript import is_torchscript, read_torchscript
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 # Not weights: masks and indices of old versions, and the three numbers in OpenAI's files. ``logit_bias`` is added to

@@ -1,0 +1,174 @@
+"""The history of a product: a line of JSON for each revision, in a file beside the product that only grows."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from winspect.errors import SettingsError
+from winspect.system.entries import entry
+from winspect.system.files import output_error
+from winspect.system.opening import read_text
+
+_ENDING = ".history.jsonl"
+_NOTHING = object()
+
+
+@dataclass(frozen=True)
+class Change:
+    """An entry that differs between two revisions.
+
+    Attributes:
+        key: as in ``model.recipe``; ``file good/1.png`` for the hash of a file.
+        before, after: as JSON has them; None for what is not there.
+    """
+
+    key: str
+    before: Any
+    after: Any
+
+    def in_words(self) -> str:
+        """The entry with both values."""
+        return f"{self.key}: {_words(self.before)} -> {_words(self.after)}"
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """What was recorded of a revision.
+
+    Attributes:
+        time: ISO 8601, UTC.
+        user: name of the system's user.
+        verb: what recorded it, as in ``product check --update``.
+        revision: that was made.
+        changes: against the revision before.
+        document, files: the product then, and the hashes of its files.
+    """
+
+    time: str
+    user: str
+    verb: str
+    revision: int
+    changes: tuple[Change, ...]
+    document: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @classmethod
+    def now(
+        cls, verb: str, document: Mapping[str, Any], files: Mapping[str, str], before: HistoryEntry | None
+    ) -> HistoryEntry:
+        """The entry of a change that is made now.
+
+        Args:
+            before: the entry of the revision before; None for a new product.
+        """
+        known = ({}, {}) if before is None else (before.document, before.files)
+        found = () if before is None else tuple(changes(*known, document, files))
+        moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return cls(moment, user_name(), verb, document["revision"], found, document, files)
+
+
+def history_file(product: Path) -> Path:
+    """The file of a product's history."""
+    return product.with_name(product.stem + _ENDING)
+
+
+def append(product: Path, latest: HistoryEntry) -> None:
+    """Add an entry; it is on the disk when this returns.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = history_file(product)
+    line = (json.dumps(asdict(latest), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                file.write(line)
+                os.fsync(file.fileno())
+            except OSError:  # a full disk: no half of a line stays
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def read_history(product: Path) -> list[HistoryEntry]:
+    """The entries, oldest first; none where there is no history.
+
+    Raises:
+        SettingsError: the file cannot be read, or a line was cut or changed; names the line.
+    """
+    path = history_file(product)
+    try:
+        lines = read_text(path).removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot read the history ({error}); restore it, or move it away") from error
+    return [_read_line(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _read_line(path: Path, number: int, line: str) -> HistoryEntry:
+    try:
+        document = json.loads(line)
+        found = [
+            Change(entry(change, "key", str), change["before"], change["after"])
+            for change in entry(document, "changes", list)
+        ]
+        return HistoryEntry(
+            time=entry(document, "time", str),
+            user=entry(document, "user", str),
+            verb=entry(document, "verb", str),
+            revision=entry(document, "revision", int),
+            changes=tuple(found),
+            document=entry(document, "document", dict),
+            files=entry(document, "files", dict),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise SettingsError(
+            f"{path}: line {number} is no entry of a history ({error}): it was cut or changed; restore the file, or "
+            "move it away to begin a new history"
+        ) from error
+
+
+def changes(
+    document: Mapping[str, Any], files: Mapping[str, str], now: Mapping[str, Any], files_now: Mapping[str, str]
+) -> list[Change]:
+    """The entries in which a product differs from an earlier one, but for the revision; by key."""
+    before, after = (
+        {**_flat(each), **{f"file {name}": sha256 for name, sha256 in hashes.items()}}
+        for each, hashes in ((document, files), (now, files_now))
+    )
+    keys = [key for key in dict.fromkeys((*before, *after)) if key != "revision"]
+    return [
+        Change(key, before.get(key), after.get(key))
+        for key in keys
+        if before.get(key, _NOTHING) != after.get(key, _NOTHING)
+    ]
+
+
+def user_name() -> str:
+    """Name of the user who runs the program, as the system has it; ``unknown`` where it has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def _words(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

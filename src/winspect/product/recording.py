@@ -1,0 +1,125 @@
+"""Writing a product: a new one, and a change as a new revision, with the comments and the order of its file kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from winspect.errors import OutputError, SettingsError
+from winspect.product.document import RECORD, SCHEMA, Product
+from winspect.product.file import read_product, same_name
+from winspect.product.history import Change, HistoryEntry, append, changes, history_file, read_history
+from winspect.product.named_files import hashes, update_command
+from winspect.system.files import output_error, write_file
+from winspect.system.installation import need
+from winspect.system.opening import read_text
+from winspect.system.run_folder import FolderLock
+
+
+def new_product(path: Path, entries: Mapping[str, Any], *, verb: str) -> Product:
+    """Write a new product, at revision 1.
+
+    Args:
+        entries: the document but for ``schema`` and ``revision``.
+        verb: for the history.
+
+    Raises:
+        OutputError: there is such a file, or it cannot be written.
+        SettingsError: as of :meth:`Product.read`; a file that it names is not there; or its folder has a product of
+            its name.
+    """
+    if path.exists():
+        raise OutputError(f"{path}: is there already; edit it, and record it with {update_command(path)}")
+    document = {"schema": SCHEMA, "name": entries["name"], "revision": 1, **entries}
+    try:
+        product = Product.read(document, path)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    if found := same_name(product):
+        raise SettingsError("; ".join(found))
+    files = hashes(product)
+    tomlkit = _tomlkit()
+    with _locked(path):
+        if history_file(path).exists():
+            raise OutputError(f"{history_file(path)}: is there, of an earlier product; move it away, or choose a name")
+        text = tomlkit.document()
+        text.add(tomlkit.comment(f"A product of winspect. After an edit: {update_command(Path(path.name))}"))
+        for name, value in product.document().items():
+            text.add(name, value)
+        _write(product, text, HistoryEntry.now(verb, product.document(), files, None))
+    return read_product(path)
+
+
+def record(path: Path, *, verb: str, edit: Callable[[Any], None] = lambda text: None) -> tuple[Product, list[Change]]:
+    """Record a product with its files as they are now, as a new revision; comments and order are kept.
+
+    Args:
+        verb: for the history.
+        edit: changes the TOML document before.
+
+    Returns:
+        The product, and what has changed since the last revision; nothing is written where nothing has.
+
+    Raises:
+        SettingsError, OutputError: as of :func:`new_product`; also for a history that cannot be read.
+    """
+    tomlkit = _tomlkit()
+    with _locked(path):
+        before = read_product(path)
+        entries = read_history(path)
+        try:
+            text = tomlkit.parse(read_text(path))
+        except ValueError as error:
+            raise SettingsError(f"{path}: not TOML: {error}") from error
+        edit(text)
+        product = Product.read(text.unwrap(), path)
+        if found := same_name(product):
+            raise SettingsError("; ".join(found))
+        files, last = hashes(product), entries[-1] if entries else None
+        known = (before.document(), {}) if last is None else (last.document, last.files)
+        found_changes = changes(*known, product.document(), files)
+        is_latest = last is not None and last.revision == product.revision
+        if is_latest and not found_changes and product.record and product.record.document == product.fingerprint:
+            return product, []
+        if last is not None or before.record is not None:  # else written by hand, and recorded for the first time
+            text["revision"] = 1 + max(product.revision, 0 if last is None else last.revision)
+        product = Product.read(text.unwrap(), path)
+        _write(product, text, HistoryEntry.now(verb, product.document(), files, last))
+    return read_product(path), found_changes
+
+
+def _write(product: Product, text: Any, entry: HistoryEntry) -> None:
+    """Append to the history, then write the file: no revision is without its entry, whenever this is cut off."""
+    tomlkit = _tomlkit()
+    table = tomlkit.table()
+    table.add(tomlkit.comment("Written by winspect: what this revision was recorded with."))
+    table.add("document", product.fingerprint)
+    files = tomlkit.table()
+    for name, sha256 in entry.files.items():
+        files.add(name, sha256)
+    table.add("files", files)
+    text.pop(RECORD, None)
+    text.add(RECORD, table)
+    append(product.path, entry)
+    write_file(product.path, tomlkit.dumps(text))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other commands from changing the product meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path.parent, error) from error
+    lock = FolderLock(path.with_name(f".{path.name}.lock"), str(path))
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tomlkit() -> Any:
+    return need("tomlkit", "full", job="writing a product, with the comments in its file kept,")

@@ -1,0 +1,297 @@
+"""``winspect product`` and ``--product`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import SMALL
+from miniature import part, save
+
+from winspect.cli.main import build_parser
+from winspect.cli.product_options import use_product
+from winspect.errors import SettingsError
+
+WITHOUT_TORCH = """
+import sys
+for name in "torch torchvision open_clip timm scipy jinja2 yaml safetensors huggingface_hub simplejpeg tomlkit".split():
+    sys.modules[name] = None
+from winspect.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def line(tmp_path, monkeypatch) -> Path:
+    """A folder of a line, where the commands run: good samples, good pictures, new ones."""
+    monkeypatch.chdir(tmp_path)
+    for name, seeds in (("references", range(2)), ("good", range(10, 19)), ("more", range(5, 7))):
+        for seed in seeds:
+            save(tmp_path / f"{name}/{seed}.png", part(seed, defective=False)[0])
+    for number, bad in enumerate((False, True)):
+        save(tmp_path / f"new/{number}.png", part(300 + number, defective=bad)[0])
+    return tmp_path
+
+
+@pytest.fixture
+def nut(cli, line, small_checkpoint) -> Path:
+    """A product of the small model, few-shot, without a calibration."""
+    shutil.copy(small_checkpoint, line / "weights.safetensors")
+    model = ("--model", SMALL, "--weights", "weights.safetensors", "--set", "temperature=0.05", "--recipe", "tiles")
+    made = cli("product", "new", "nut.toml", "--class", "metal_nut", "--reference", "references", *model)
+    assert (made.code, made.out) == (0, "nut.toml: product 'nut' revision 1\n"), made.err
+    return line / "nut.toml"
+
+
+def used(*words: object):
+    """The options of a command line as the product fills them in."""
+    args = build_parser().parse_args([str(word) for word in words])
+    use_product(args)
+    return args
+
+
+# -- new, check, show
+
+
+def test_new_writes_down_all_that_decides_a_score(nut, cli):
+    shown = json.loads(cli("product", "show", "nut.toml", "--json").out)["product"]
+    assert shown["class"] == "metal nut"
+    assert shown["references"] == {"files": ["references"]}
+    assert shown["model"] == {
+        **{"name": SMALL, "weights": "weights.safetensors", "recipe": "tiles"},
+        **{"settings": {"temperature": 0.05}, "precision": "fp32"},
+    }
+    text = cli("product", "show", "nut.toml").out
+    assert re.search(r"^model.recipe +tiles$", text, re.M) and re.search(
+        r"^model.settings.temperature +0.05$", text, re.M
+    )
+
+
+def test_new_takes_the_model_of_the_machine_and_names_it(cli, line, monkeypatch):
+    monkeypatch.setenv("WINSPECT_MODEL", "winspect-tiny")
+    monkeypatch.setenv("WINSPECT_PRECISION", "bf16")
+    assert cli("product", "new", "here.toml", "--class", "nut", "--name", "PN 4711").code == 0
+    monkeypatch.delenv("WINSPECT_MODEL")
+    model = json.loads(cli("product", "show", "here.toml", "--json").out)["product"]["model"]
+    assert model == {"name": "winspect-tiny", "recipe": "log", "precision": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nut.json", "--class", "nut"), "ends in .toml; name it nut.toml"),
+        (("b.toml",), "--class: name what the part is called"),
+        (("b.toml", "--class", "nut", "--reference", "nowhere"), "[references] files: 'nowhere': no such file"),
+        (("b.toml", "--class", "nut", "--recipe", "magic"), "got the recipe 'magic'"),
+        (("b.toml", "--class", "nut", "--set", "colour=3"), "colour"),
+        (("b.toml", "--class", "nut", "--shots", "2"), "--shots needs --reference"),
+        (("b.toml", "--class", "nut", "--calibration", "none.json"), "none.json: cannot read the calibration"),
+        (("b.toml", "--class", "nut", "--precision", "auto"), "got 'auto', need one of fp32"),
+        (("nut.toml", "--class", "nut"), "is there already"),
+        (("b.toml", "--class", "nut", "--name", "nut"), "same name"),
+    ],
+)
+def test_new_refuses_and_writes_nothing(cli, nut, arguments, words):
+    refused = cli("product", "new", *arguments)
+    assert refused.code == 2 and words in refused.err
+    assert not Path("b.toml").exists() and not Path("b.history.jsonl").exists()
+
+
+def test_check_says_what_has_changed_update_records_it_and_the_history_keeps_it(cli, nut):
+    assert cli("product", "check", nut).code == 0
+    save(nut.parent / "references/1.png", part(77, defective=False)[0])
+    nut.write_text(nut.read_text().replace("metal nut", "hex nut"))
+    checked = cli("product", "check", "nut.toml", "--json")
+    first, second = json.loads(checked.out)["problems"]
+    assert checked.code == 1 and "class: metal nut -> hex nut" in first and "references/1.png has changed" in second
+    refused = cli("predict", "new", "--product", "nut.toml")
+    assert refused.code == 2 and "winspect product check --update nut.toml" in refused.err
+    updated = cli("product", "check", "nut.toml", "--update")
+    assert updated.code == 0 and updated.out.startswith("nut.toml: product 'nut' revision 2\nclass: metal nut -> hex")
+    assert (
+        cli("product", "check", "nut.toml", "--update").out
+        == "nut.toml: product 'nut' revision 2, as it was recorded\n"
+    )
+    history = cli("product", "show", "nut.toml", "--history").out.splitlines()
+    assert [line.split()[:2] for line in history if line.startswith("revision")] == [
+        ["revision", "1"],
+        ["revision", "2"],
+    ]
+    assert "  class: metal nut -> hex nut" in history
+    entries = json.loads(cli("product", "show", "nut.toml", "--history", "--json").out)["history"]
+    assert [entry["revision"] for entry in entries] == [1, 2]
+
+
+def test_show_history_without_one(cli, nut):
+    os.remove("nut.history.jsonl")
+    refused = cli("product", "show", "nut.toml", "--history")
+    assert refused.code == 2 and "has no history beside it" in refused.err
+    assert "ends at revision 0" in cli("product", "check", "nut.toml").out
+
+
+# -- what a product decides
+
+
+def test_a_product_fills_in_the_options(nut):
+    args = used("predict", "new", "--product", "nut.toml")
+    assert (args.model, args.weights, args.recipe, args.precision) == (SMALL, "weights.safetensors", "tiles", "fp32")
+    assert args.settings == {"temperature": 0.05}
+    assert args.reference == ["references/0.png", "references/1.png"]
+    assert (args.category_name, args.engine, args.calibration) == ("metal nut", None, None)
+    assert args.product_used.mark.revision == 1
+
+
+def test_paths_are_those_of_the_products_folder(nut, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    args = used("predict", "new", "--product", nut)
+    assert args.weights == str(nut.parent / "weights.safetensors")
+    assert args.reference == [str(nut.parent / f"references/{number}.png") for number in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "says"),
+    [
+        (("--model", "winspect-tiny"), "--model winspect-tiny", f"says {SMALL}"),
+        (("--weights", "other.pt"), "--weights other.pt", "says weights.safetensors"),
+        (("--recipe", "log"), "--recipe log", "says tiles"),
+        (("--set", "temperature=0.07"), "--set temperature=0.07", "says temperature=0.05"),
+        (("--set", "size=96"), "--set size=96", "says temperature=0.05"),
+        (("--precision", "bf16"), "--precision bf16", "says fp32"),
+        (("--prompts", "accurate-winclip"), "--prompts accurate-winclip", "has none"),
+        (("--bit-depth", "12"), "--bit-depth 12", "has none"),
+        (("--class", "bolt"), "--class bolt", "says metal nut"),
+        (("--reference", "more"), "--reference more", "says references/0.png references/1.png"),
+        (("--reference", "references/0.png"), "--reference references/0.png", "says references/0.png"),
+        (("--shots", "1"), "--shots 1", "has none"),
+        (("--calibration", "cal.json"), "--calibration cal.json", "has none"),
+    ],
+)
+def test_what_contradicts_a_product_is_refused_with_both_values(cli, nut, options, given, says):
+    refused = cli("predict", "new", "--product", "nut.toml", *options)
+    assert refused.code == 2
+    assert f"{given}: product 'nut' revision 1 (nut.toml) {says}" in refused.err
+    assert "winspect product check --update" in refused.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--class", "Metal_Nut", "--recipe", "tiles", "--set", "temperature=0.05"),
+        ("--reference", "references", "--weights", "./weights.safetensors"),
+        ("--device", "cpu", "--engine", "onnx", "--batch-size", "4", "--threshold", "0.5", "--boxes", "none"),
+    ],
+)
+def test_what_agrees_with_a_product_or_is_open_is_taken(nut, options):
+    used("predict", "new", "--product", "nut.toml", *options)
+
+
+def test_one_product_or_bundle(cli, nut):
+    refused = cli("predict", "new", "--product", "nut.toml", "--bundle", "bundle")
+    assert refused.code == 2 and "--product nut.toml and --bundle bundle: leave one of them out" in refused.err
+    refused = cli("predict", "new", "--product", "nowhere.toml")
+    assert refused.code == 2 and "nowhere.toml: cannot read it" in refused.err
+
+
+def test_other_verbs_take_what_is_theirs(nut):
+    watched = used("watch", "in", "--out", "out", "--product", "nut.toml")
+    assert (watched.model, watched.category_name) == (SMALL, "metal nut")
+    exported = used("export", "--out", "bundle", "--product", "nut.toml")
+    assert (exported.categories, exported.recipe) == (["metal nut"], "tiles")
+    batched = used("batch", "in", "--out", "out", "--product", "nut.toml")
+    assert batched.reference == ["references/0.png", "references/1.png"]
+    with pytest.raises(SettingsError, match="--class nut bolt: product 'nut' revision 1"):
+        used("export", "--out", "bundle", "--product", "nut.toml", "--class", "nut", "bolt")
+
+
+# -- calibrated, packed, carried
+
+
+@pytest.fixture
+def calibrated(cli, nut) -> Path:
+    """The same product, calibrated."""
+    run = ("--device", "cpu", "--engine", "openvino")
+    done = cli("calibrate", "good", "--product", "nut.toml", "--max-false-alarms", "0.1", *run)
+    assert done.code == 0 and done.out.endswith("product 'nut' revision 2 decides by it\n"), done.err
+    return nut
+
+
+@pytest.mark.usefixtures("graphs_compiled_once")
+def test_made_calibrated_packed_and_carried_to_where_no_torch_is(cli, calibrated, tmp_path_factory, monkeypatch):
+    assert used("predict", "new", "--product", "nut.toml").calibration == Path("nut.calibration.json")
+    refused = cli("predict", "new", "--product", "nut.toml", "--threshold", "0.5")
+    assert refused.code == 2 and "--threshold 0.5: product 'nut' revision 2" in refused.err
+    scored = cli("predict", "new", "--product", "nut.toml", "--json", "--device", "cpu", "--out", "out")
+    rows = json.loads(scored.out)["results"]
+    assert [row["product"] for row in rows] == [{"name": "nut", "revision": 2}] * 2
+    assert all(row["verdict"] in ("normal", "anomalous") and row["p_value"] for row in rows)
+    assert json.loads(Path("out/run.json").read_text())["product"] == {"name": "nut", "revision": 2}
+    kept = Path("out/predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["product"] for line in kept] == [rows[0]["product"]] * 2
+
+    packed = cli("product", "pack", "nut.toml", "--device", "cpu", "--json")
+    document = json.loads(packed.out)
+    assert (document["out"], document["engine"]) == ("nut-r2.winspect", "openvino") and packed.code == 0
+    station = tmp_path_factory.mktemp("station")
+    shutil.move("nut-r2.winspect", station)
+    shutil.copytree("new", station / "new")
+    shutil.copytree("references", station / "references")
+    monkeypatch.chdir(station)
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "WINSPECT_CACHE": str(station / "cache")}
+
+    def edge(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+        return subprocess.run(command, env=here, capture_output=True, text=True, check=False, timeout=240)
+
+    for option in ("--product", "--bundle"):
+        found = edge("predict", "new", option, "nut-r2.winspect", "--json")
+        assert found.returncode == 0, found.stderr
+        for ours, theirs in zip(json.loads(found.stdout)["results"], rows, strict=True):
+            assert ours.pop("anomaly_score") == pytest.approx(theirs["anomaly_score"], abs=1e-4)
+            assert {**ours, "anomaly_score": theirs["anomaly_score"]} == theirs
+    shown = edge("product", "show", "nut-r2.winspect")
+    assert re.search(r"^revision +2$", shown.stdout, re.M)
+    refused = edge("predict", "new", "--product", "nut-r2.winspect", "--recipe", "paper")
+    assert refused.returncode == 2 and "--recipe paper: product 'nut' revision 2 (nut-r2.winspect)" in refused.stderr
+    refused = edge("predict", "new", "--product", "nut-r2.winspect", "--reference", "references")
+    assert refused.returncode == 2 and "--reference references: product 'nut' revision 2" in refused.stderr
+    refused = edge("calibrate", "new", "--product", "nut-r2.winspect")
+    assert refused.returncode == 2 and "this verb needs the product's TOML file" in refused.stderr
+    content = Path("nut-r2.winspect").read_bytes()
+    Path("nut-r2.winspect").write_bytes(content[: len(content) // 2])
+    refused = edge("predict", "new", "--product", "nut-r2.winspect")
+    assert refused.returncode == 2 and "cut or damaged" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.usefixtures("graphs_compiled_once")
+def test_two_products_in_one_bundle_each_with_its_rows(cli, nut):
+    text = nut.read_text().split("[record]")[0]
+    Path("bolt.toml").write_text(text.replace('"nut"', '"bolt"').replace("metal nut", "bolt"))
+    Path("twin.toml").write_text(text.replace("metal nut", "gear").replace('"nut"', '"Bolt "').replace("Bolt ", "twin"))
+    for name in ("bolt.toml", "twin.toml"):
+        assert cli("product", "check", "--update", name).code == 0
+    run = ("--out", "bundle", "--device", "cpu")
+    assert cli("export", "--product", "nut.toml", *run).code == 0
+    assert cli("export", "--product", "bolt.toml", "--add", *run).code == 0
+    refused = cli("predict", "new", "--product", "bundle")
+    assert refused.code == 2 and "holds the products 'nut'" in refused.err
+    scored = cli("predict", "new", "--bundle", "bundle", "--class", "bolt", "--json")
+    assert [row["product"]["name"] for row in json.loads(scored.out)["results"]] == ["bolt"] * 2
+
+
+def test_a_calibration_made_with_something_else_is_a_problem(cli, calibrated):
+    assert cli("product", "check", "nut.toml").code == 0
+    save(Path("references/0.png"), part(900, defective=False)[0])
+    assert cli("product", "check", "--update", "nut.toml").code == 1
+    found = json.loads(cli("product", "check", "nut.toml", "--json").out)["problems"]
+    assert len(found) == 1 and "was made with another good samples (2 there, 2 here); calibrate again" in found[0]
+
+
+def test_calibrate_needs_a_place_or_a_product(cli, line):
+    refused = cli("calibrate", "good", "--model", "winspect-tiny")
+    assert refused.code == 2 and "--out: name the calibration to write" in refused.err

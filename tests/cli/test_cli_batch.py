@@ -151,6 +151,7 @@ def test_what_is_given_is_passed_on(cli, called, textile):
         "shots": 1,
         "threshold": 0.25,
         "calibration": None,
+        "product": None,
         "regions": None,
         "stretch": False,
         "maps": "both",

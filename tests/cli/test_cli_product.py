@@ -231,6 +231,8 @@ def test_made_calibrated_packed_and_carried_to_where_no_torch_is(cli, calibrated
     assert [row["product"] for row in rows] == [{"name": "nut", "revision": 2}] * 2
     assert all(row["verdict"] in ("normal", "anomalous") and row["p_value"] for row in rows)
     assert json.loads(Path("out/run.json").read_text())["product"] == {"name": "nut", "revision": 2}
+    rows = [{**row, "map": None} for row in rows]
+    assert all(row.pop("mask") for row in rows)
     kept = Path("out/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["product"] for line in kept] == [rows[0]["product"]] * 2
 

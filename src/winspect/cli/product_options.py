@@ -41,9 +41,11 @@ def use_product(args: argparse.Namespace, *, model_only: bool = False, calibrati
     place = args.product or bundle
     if place is None:
         return
-    from winspect.product.packing import is_packed
+    from winspect.product.packing import is_packed, may_hold_product
 
-    if is_packed(place) or bundle is not None:
+    if bundle is not None and not may_hold_product(bundle):
+        return
+    if is_packed(place):
         _use_packed(args, place)
     else:
         from winspect.product.file import load_product

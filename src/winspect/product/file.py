@@ -99,8 +99,7 @@ def same_name(product: Product) -> list[str]:
             document = read_toml(path)
         except SettingsError:
             continue  # no product, or one that says so itself when it is used
-        name = document.get("name")
-        is_product = {"schema", "class"} <= document.keys() and isinstance(name, str)
+        is_product, name = {"schema", "class"} <= document.keys(), str(document.get("name"))
         if is_product and name.casefold() == product.name.casefold():
             found.append(f"{path} is a product of the same name, {name!r}: give one of them another name")
     return found

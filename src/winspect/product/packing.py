@@ -33,6 +33,11 @@ def is_packed(path: Path) -> bool:
     return path.suffix.lower() == ENDING or path.is_dir()
 
 
+def may_hold_product(bundle: Path) -> bool:
+    """Whether what ``--bundle`` names can be looked into for a product."""
+    return bundle.suffix.lower() == ENDING or (bundle / MANIFEST).is_file()
+
+
 def pack_folder(folder: Path, out: Path) -> int:
     """Write the folder of a bundle as one file; returns its size in bytes.
 

@@ -91,7 +91,7 @@ def check_regions(args: argparse.Namespace, calibration: Calibration | None) -> 
 
 
 def drift_settings(args: argparse.Namespace) -> DriftSettings | None:
-    """What the drift alarm watches by the options; None where none is asked for.
+    """What the drift alarm watches by the options, or by the settings of a product in their place; None for nothing.
 
     Raises:
         SettingsError: no probability.
@@ -100,6 +100,8 @@ def drift_settings(args: argparse.Namespace) -> DriftSettings | None:
         return None
     from winspect.drift import DriftSettings
 
+    if isinstance(args.drift, DriftSettings):
+        return args.drift
     try:
         return DriftSettings(rate=args.drift)
     except SettingsError as error:

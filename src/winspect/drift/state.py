@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "drift.sqlite3"
 _VERSION = 1
+_MOST_LOG_BYTES = 16 * 2**20
 _TABLES = f"""
 CREATE TABLE lines (
     line TEXT PRIMARY KEY, identity TEXT, began TEXT, life INTEGER, pictures INTEGER, martingales TEXT, crossing TEXT
@@ -100,6 +101,7 @@ class DriftFile:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
+            database.execute(f"PRAGMA journal_size_limit = {_MOST_LOG_BYTES}")
             database.execute("BEGIN IMMEDIATE")
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:

@@ -39,7 +39,7 @@ def slow_twin(rgb: np.ndarray) -> dict[str, float]:
 
 
 def test_a_small_picture_is_measured_on_all_its_pixels():
-    rgb = picture()
+    rgb = picture(64, 60)
     found = picture_statistics(Image.fromarray(rgb))
     assert tuple(found) == STATISTICS
     assert found == pytest.approx(slow_twin(rgb), rel=1e-9)

@@ -10,6 +10,7 @@
     │   ├── SourceError            no pictures found, a path that is not there
     │   ├── OutputError            the output folder cannot be written, or is full
     │   ├── FeedbackError          an answer about a picture that is unknown, or has nothing to answer
+    │   │   ├── UnknownPictureError  no judged picture has this id or path
     │   │   └── AlreadyJudgedError an answer about a picture that has one, or none to undo
     │   ├── AuditLogError          an audit log that is missing, or was cut or altered; names the line
     │   ├── DeviceError            a device that is unknown or not there
@@ -69,6 +70,10 @@ class OutputError(UsageError):
 
 class FeedbackError(UsageError):
     """An answer about a picture that is unknown, or that could not be scored."""
+
+
+class UnknownPictureError(FeedbackError):
+    """No judged picture has the id or path that was given."""
 
 
 class AlreadyJudgedError(FeedbackError):

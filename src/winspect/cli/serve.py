@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import Exit, check_recipe, expand_references, model_options
-from winspect.cli.decisions import drift_settings
+from winspect.cli.decisions import drift_settings, feedback_settings
 from winspect.cli.options import add_model_options, add_options
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -41,7 +41,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="serve this class, and no others; may be repeated (default: any)",
     )
     add_store_options(what)
-    add_options(what, "--reference", "--drift", reference="good samples of the one --class")
+    add_options(what, "--reference", "--drift", "--audit-rate", reference="good samples of the one --class")
+    what.add_argument(
+        "--feedback",
+        action="store_true",
+        help="take answers of operators, and keep an audit log and pictures to review in --data; so does --audit-rate",
+    )
     network = parser.add_argument_group("network")
     _add_settings(network)
     network.add_argument(
@@ -145,6 +150,7 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
             "data": args.data or data_folder(),
             "refuse_stale": not args.allow_stale,
             "drift": drift_settings(args),
+            "feedback": feedback_settings(args) if args.feedback or args.audit_rate is not None else None,
         }
     )
 

@@ -57,6 +57,7 @@ class Row:
         parts: scores that were combined into ``anomaly_score``, by recipe; None for most recipes.
         size: width and height in pixels. ``shots``: good samples it was compared with; 0 is zero-shot.
         map, overlay_png: where they were asked for.
+        id: by which feedback refers to it; None for a picture that could not be used at all.
     """
 
     path: str
@@ -73,6 +74,60 @@ class Row:
     shots: int | None = None
     map: AnomalyMap | None = None
     overlay_png: bytes | None = field(default=None, repr=False)
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgedPicture:
+    """A picture as the service has judged it.
+
+    Attributes:
+        time: ISO 8601, UTC. path: the name that it was sent under.
+        sha256: of the file. audit: whether it was drawn by chance for the audit sample.
+    """
+
+    id: str
+    time: str
+    path: str
+    class_name: str
+    sha256: str | None
+    score: float | None
+    verdict: str | None
+    threshold: float | None
+    p_value: float | None
+    audit: bool
+
+
+@dataclass(frozen=True)
+class Feedback(JudgedPicture):
+    """A picture and what was said of it.
+
+    Attributes:
+        answer: that stands; None where nobody has judged it. by: who said so; answered: when.
+        disputed: somebody else said the opposite: it counts as neither.
+        reference: it is a good sample by feedback. pooled: its class is calibrated on it.
+    """
+
+    answer: Literal["good", "defective"] | None
+    by: str | None
+    answered: str | None
+    disputed: bool
+    reference: bool
+    pooled: bool
+
+
+@dataclass(frozen=True)
+class ReviewPicture(JudgedPicture):
+    """A picture to look at.
+
+    Attributes:
+        because: why it is in the queue. doubt: 1 at the threshold, towards 0 far from it.
+        has_picture: whether the service still has its file.
+    """
+
+    because: Literal["disputed", "review", "audit", "anomalous", "doubt"]
+    doubt: float
+    has_picture: bool
 
 
 @dataclass(frozen=True)
@@ -148,6 +203,16 @@ def references_of(answer: Any) -> References:
     """The answer of ``GET /v1/references``."""
     samples = tuple(_made(Reference, entry) for entry in _entry(answer, "references"))
     return _made(References, answer, references=samples)
+
+
+def feedback_of(answer: Any) -> Feedback:
+    """The answer of ``/v1/feedback``."""
+    return _made(Feedback, answer)
+
+
+def review_of(answer: Any) -> list[ReviewPicture]:
+    """The answer of ``GET /v1/review``."""
+    return [_made(ReviewPicture, entry) for entry in _entry(answer, "pictures")]
 
 
 def good_pictures_of(answer: Any) -> int:

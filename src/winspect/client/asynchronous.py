@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import anyio
 
 from winspect.client import requests
-from winspect.client.answers import Calibration, ClassInfo, References, Row
+from winspect.client.answers import Calibration, ClassInfo, Feedback, References, ReviewPicture, Row
 from winspect.client.connecting import httpx, options_of, read, wait_after, wait_without
 from winspect.client.errors import ClientError, NoAnswerError, RefusedError
 from winspect.client.requests import Picture, Request
@@ -140,6 +140,18 @@ class AsyncClient:
     async def delete_calibration(self, class_name: str) -> ClassInfo:
         """Drop the calibration of a class, or stop the one that runs."""
         return await self._do(requests.delete_calibration(class_name))
+
+    # -- feedback
+
+    async def feedback(
+        self, id: str, answer: str, *, by: str | None = None, note: str | None = None, reference: bool = False
+    ) -> Feedback:
+        """Say of a picture what it was. See :meth:`Client.feedback`."""
+        return await self._do(requests.feedback(id, answer, by, note, reference=reference))
+
+    async def review(self, class_name: str | None = None, *, most: int = 50) -> list[ReviewPicture]:
+        """The pictures to look at, the most doubtful first, of a class or of all."""
+        return await self._do(requests.review(class_name, most))
 
     # -- the service
 

@@ -107,6 +107,20 @@ def delete_calibration(class_name: str) -> Request[answers.ClassInfo]:
     return Request("DELETE", "/v1/calibrations", answers.class_of, params={"class": class_name})
 
 
+def feedback(id: str, answer: str, by: str | None, note: str | None, *, reference: bool) -> Request[answers.Feedback]:
+    """``POST /v1/feedback``; the same answer by the same person counts once, so that it may be made again."""
+    options = {"id": id, "answer": answer, "by": by, "note": note, "reference": reference or None}
+    is_repeatable = answer != "undo" and not reference
+    return Request(
+        "POST", "/v1/feedback", answers.feedback_of, fields=_fields(None, options), is_repeatable=is_repeatable
+    )
+
+
+def review(class_name: str | None, most: int) -> Request[list[answers.ReviewPicture]]:
+    """``GET /v1/review``."""
+    return Request("GET", "/v1/review", answers.review_of, params=_fields(class_name, {"most": most}))
+
+
 def classes() -> Request[list[answers.ClassInfo]]:
     """``GET /v1/classes``."""
     return Request("GET", "/v1/classes", answers.classes_of)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from winspect.client import requests
-from winspect.client.answers import Calibration, ClassInfo, References, Row
+from winspect.client.answers import Calibration, ClassInfo, Feedback, References, ReviewPicture, Row
 from winspect.client.connecting import httpx, options_of, read, wait_after, wait_without
 from winspect.client.errors import ClientError, NoAnswerError, RefusedError
 from winspect.client.requests import Picture, Request
@@ -170,6 +170,29 @@ class Client:
     def delete_calibration(self, class_name: str) -> ClassInfo:
         """Drop the calibration of a class, or stop the one that runs."""
         return self._do(requests.delete_calibration(class_name))
+
+    # -- feedback
+
+    def feedback(
+        self, id: str, answer: str, *, by: str | None = None, note: str | None = None, reference: bool = False
+    ) -> Feedback:
+        """Say of a picture what it was.
+
+        Args:
+            id: of its :class:`Row`.
+            answer: ``good``, ``defective``, or ``undo`` for what was said of it.
+            by: who says so. note: what else is to be written into the audit log.
+            reference: a good picture becomes a good sample of its class, too.
+
+        Raises:
+            RefusedError: 404 for an unknown id, or a service that takes no feedback; 409 where the picture has an
+                answer already, or none to undo.
+        """
+        return self._do(requests.feedback(id, answer, by, note, reference=reference))
+
+    def review(self, class_name: str | None = None, *, most: int = 50) -> list[ReviewPicture]:
+        """The pictures to look at, the most doubtful first, of a class or of all."""
+        return self._do(requests.review(class_name, most))
 
     # -- the service
 

@@ -36,7 +36,6 @@ class Feedback:
         self._log = AuditLog(folder, file_bytes=int(self.settings.file_mb * 2**20), clock=clock)
         self._records = Records(self.settings.remember)
         self._lock = threading.RLock()
-        self._refresh()
 
     @contextmanager
     def records(self) -> Iterator[Records]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from winspect.errors import AlreadyJudgedError, FeedbackError
+from winspect.errors import AlreadyJudgedError, FeedbackError, UnknownPictureError
 from winspect.methods.winclip.prompts import class_key
 
 Verdict = Literal["good", "defective"]
@@ -91,6 +91,7 @@ class Records:
         answers: that stand, by id.
         references: where a picture went that became a good sample, by id.
         runs: identities by their digests, as documents.
+        pooled: hashes of the pictures that a service has put among a class' good ones, by id.
         last: picture of the log.
         calibrations: digests of those that were made by feedback -> ids of the pictures that joined.
     """
@@ -100,6 +101,7 @@ class Records:
     references: dict[str, str] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     calibrations: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    pooled: dict[str, str] = field(default_factory=dict)
     last: JudgedPicture | None = None
     _kept: dict[str, JudgedPicture] = field(default_factory=dict)  # drawn or answered: never forgotten
     _recent: OrderedDict[str, JudgedPicture] = field(default_factory=OrderedDict)
@@ -137,8 +139,12 @@ class Records:
     def _change(self, entry: Mapping[str, Any]) -> None:
         if entry.get("what") == "reference" and entry.get("do") == "add":
             self.references[entry["id"]] = entry["place"]
-        elif entry.get("what") == "reference":
+        elif entry.get("what") == "reference":  # taken back
             self.references.pop(entry["id"], None)
+        elif entry.get("what") == "pool" and entry.get("do") == "add":
+            self.pooled[entry["id"]] = entry["sha256"]
+        elif entry.get("what") == "pool":
+            self.pooled.pop(entry["id"], None)
         elif entry.get("what") == "calibration" and "ids" in entry:
             self.calibrations[entry["sha256"]] = tuple(entry["ids"])
 
@@ -159,7 +165,7 @@ class Records:
         """A picture by its id, the path of its row, or the file's name.
 
         Raises:
-            FeedbackError: there is none, or several.
+            UnknownPictureError: there is none. FeedbackError: there are several.
         """
         if (picture := self.get(which)) is not None:
             return picture
@@ -167,7 +173,7 @@ class Records:
         found = [each for each in self.pictures() if each.path == which or each.file == place]
         found = found or [each for each in self.pictures() if os.path.basename(each.path) == which]
         if not found:
-            raise FeedbackError(
+            raise UnknownPictureError(
                 f"{which!r}: unknown here: need the id of a row, or the path of a picture as its row has it; only the "
                 f"newest {self.remember} pictures can be judged"
             )

@@ -78,6 +78,7 @@ class AuditTrail:
         sha256: str | None = None,
         file: str | os.PathLike[str] | None = None,
         result: Result | None = None,
+        may_be_drawn: bool = True,
     ) -> None:
         """Take a row that has its ``id``. Never waits for the disk, but to read the picture's hash, and never raises.
 
@@ -85,8 +86,9 @@ class AuditTrail:
             picture: path, array or bytes, for the hash where that is not given.
             file: that the picture is in; None for ``picture``, where it is a path.
             result: with its maps, where there are any: the peak of one that was drawn is kept.
+            may_be_drawn: whether it can be of the audit sample; may depend on nothing that its score depends on.
         """
-        drawn = row["anomaly_score"] is not None and is_drawn(row["id"], self.feedback.settings.audit_rate)
+        drawn = may_be_drawn and self.draws(row)
         if sha256 is None and picture is not None:
             sha256 = fingerprint(picture).sha256
         if file is None and isinstance(picture, str | os.PathLike):
@@ -104,6 +106,10 @@ class AuditTrail:
             if result is not None and result.tile_maps is not None:
                 entry["peak"] = map_peak(result)
         self._put(entry)
+
+    def draws(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of the audit sample by its id; see :func:`is_drawn`."""
+        return row["anomaly_score"] is not None and is_drawn(row["id"], self.feedback.settings.audit_rate)
 
     def missing(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Take those rows behind the log's last picture that are not in it: of a run that was killed.

@@ -17,6 +17,7 @@ from winspect.calibration.judgement import chosen_regions
 from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import ScoreRange, run_range
+from winspect.service.answering import ServiceFeedback
 from winspect.service.contract import (
     Answer,
     CalibrationState,
@@ -60,7 +61,14 @@ class Backend:
         self.batcher = Batcher(max_queue=settings.max_queue, max_batch=settings.max_batch)
         self.drift = None if settings.drift is None else ServiceDrift(settings, lambda: self.fleet.described)
         self.fleet = Fleet(settings, spec, self.store, self.batcher, self._check_calibrations)
-        self._calibrations = Calibrations(self.store, self._score_good, self.fleet, refuse_stale=settings.refuse_stale)
+        self.feedback = None if settings.feedback is None else ServiceFeedback(self, settings.feedback)
+        self._calibrations = Calibrations(
+            self.store,
+            self._score_good,
+            self.fleet,
+            refuse_stale=settings.refuse_stale,
+            retest=None if self.feedback is None else self.feedback.retest,
+        )
 
     # -- life
 
@@ -105,6 +113,8 @@ class Backend:
         await self._calibrations.stop()
         await self.batcher.drain(seconds)
         await self.fleet.stop()
+        if self.feedback is not None:
+            await asyncio.to_thread(self.feedback.close)
         if self.drift is not None:
             await asyncio.to_thread(self.drift.close)
         self.store.close()
@@ -147,6 +157,8 @@ class Backend:
         else:  # looking for regions takes milliseconds: not in the thread that answers everyone
             judgement = await asyncio.to_thread(rule.decide, answer.result)
         answer = replace(answer, judgement=judgement)
+        if self.feedback is not None:
+            await self.feedback.take(question, answer)
         if self.drift is not None:
             await self.drift.take(question, answer, rule.calibration)
         return answer
@@ -193,6 +205,14 @@ class Backend:
             some = ", ".join(sorted(self._served)[:_MOST_NAMED])
             raise UnknownClass(f"the class {key!r} is not served here; served are {some}")
         return key
+
+    def check_class(self, category_name: str) -> None:
+        """Refuse a class that is not served.
+
+        Raises:
+            UnknownClass: it is not.
+        """
+        self._key(category_name)
 
     async def _key_with(self, category_name: str, kind: Kind, noun: str) -> str:
         key = self._key(category_name)
@@ -289,8 +309,11 @@ class Backend:
         key = await self._key_with(category_name, "good", "good pictures")
         await whole(asyncio.to_thread(self.store.replace, key, "good", ()))
 
-    async def start_calibration(self, category_name: str, max_false_alarms: float) -> None:
+    async def start_calibration(self, category_name: str, max_false_alarms: float, *, force: bool = False) -> None:
         """Score the stored good pictures in the background and keep the calibration; see :meth:`calibration`.
+
+        Args:
+            force: keep it even where good pictures of the audit sample contradict the others.
 
         Raises:
             SettingsError: a rate out of range, too few pictures for it, or a calibration of the class is running.
@@ -298,7 +321,7 @@ class Backend:
         """
         key = self._key(category_name)
         self.fleet.check_ready()
-        await self._calibrations.start(key, max_false_alarms)
+        await self._calibrations.start(key, max_false_alarms, force=force)
 
     async def calibration(self, category_name: str) -> CalibrationState:
         """State of the calibration of a class."""

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from winspect.calibration.judgement import Boxes, DecisionRule, Judgement
 from winspect.errors import ClassNameError, WinspectError
@@ -114,6 +115,7 @@ class Answer:
         score_range: of the colours of heat maps.
         queue_seconds: from the question to the start of the model; ``compute_seconds``: of the whole batch.
         batch_size: pictures scored together; 0 for one that never came to the model.
+        id: by which feedback refers to it.
     """
 
     judgement: Judgement
@@ -123,6 +125,7 @@ class Answer:
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     batch_size: int = 0
+    id: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def result(self) -> Result:

@@ -13,6 +13,7 @@ from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
     from winspect.drift import DriftSettings
+    from winspect.feedback import FeedbackSettings
 
 MEGABYTE = 2**20
 
@@ -37,6 +38,7 @@ class ServiceSettings:
         refuse_stale: do not start beside a stored calibration for another model: its class would have no verdict.
         page: serve the web page at ``/``.
         drift: what is watched for drift; None for nothing.
+        feedback: how answers of operators are taken; None for none, and no audit log.
         max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
         max_classes: classes that anything is stored of; and other names whose prompts are kept encoded: the one not
             asked for longest makes room for the next.
@@ -55,6 +57,7 @@ class ServiceSettings:
     refuse_stale: bool = False
     page: bool = True
     drift: DriftSettings | None = None
+    feedback: FeedbackSettings | None = None
     host: str = field(
         default="127.0.0.1", metadata=_network("ADDRESS", "where to listen (default: {}, this machine alone)")
     )

@@ -132,7 +132,7 @@ def _add_calibrations(app: FastAPI, backend: Backend, settings: ServiceSettings)
     )
     async def start_calibration(request: Request) -> models.CalibrationAnswer:
         form: models.CalibrationForm = models.CalibrationForm.read(await read_form(request))
-        await backend.start_calibration(form.class_name, form.max_false_alarms)
+        await backend.start_calibration(form.class_name, form.max_false_alarms, force=form.force)
         return await calibration(form.class_name)
 
     @app.get("/v1/calibrations", tags=tags, summary="Where the calibration of a class stands", responses=_READ)

@@ -18,6 +18,7 @@ from winspect._version import __version__
 from winspect.errors import WinspectError
 from winspect.service.http import docs
 from winspect.service.http.api_drift import add_drift
+from winspect.service.http.api_feedback import add_feedback
 from winspect.service.http.api_v1 import add_v1
 from winspect.service.http.api_v2 import add_v2
 from winspect.service.http.callers import Callers, read_keys
@@ -68,6 +69,7 @@ def create_app(backend: Backend, settings: ServiceSettings) -> FastAPI:
     metrics = Metrics(backend)
     backend.batcher.on_batch = metrics.batch
     add_v1(app, backend, settings, metrics)
+    add_feedback(app, backend)
     add_drift(app, backend)
     add_v2(app, backend, settings, metrics)
     if settings.page:

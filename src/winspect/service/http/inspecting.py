@@ -123,7 +123,7 @@ def to_json(answer: Answer, *, overlay: bool, map_pixels: int | None) -> dict[st
         map_pixels: with the anomaly map of at most so many pixels, as base64 of little-endian float32.
     """
     result, failed = answer.result, answer.result.error is not None
-    row = row_with_p_value(answer)
+    row = {**row_with_p_value(answer), "id": answer.id}
     row["size"] = None if result.size_wh is None else list(result.size_wh)
     row["shots"] = None if failed else answer.shots
     row["map"] = None

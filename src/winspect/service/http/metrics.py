@@ -76,6 +76,11 @@ class Metrics:
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=registry).set_function(value)
+        if (feedback := backend.feedback) is not None:
+            waiting = Gauge("winspect_audit_waiting", "Pictures not in the audit log yet.", registry=registry)
+            waiting.set_function(lambda: feedback.trail.waiting)
+            lost = Gauge("winspect_audit_lost", "Pictures missing in the audit log.", registry=registry)
+            lost.set_function(lambda: feedback.trail.lost)
         if backend.drift is not None:
             registry.register(_DriftCollector(backend.drift))
         for reason in filter(None, (status.reject for status in STATUSES.values())):

@@ -122,6 +122,22 @@ class CalibrationForm(Body):
         lt=1,
         description="The share of good pictures that may be flagged; 1/k needs k - 1 pictures.",
     )
+    force: bool = Field(
+        default=False, description="Also where good pictures of the audit sample contradict what the others promise."
+    )
+
+
+class FeedbackForm(Body):
+    """Fields of ``POST /v1/feedback``."""
+
+    id: str = Field(description="Of a row.", max_length=64)
+    answer: Literal["good", "defective", "undo"] = Field(description="What it was; undo takes back what was said.")
+    by: str | None = Field(default=None, max_length=100, description="Who says so; it is written down, not proven.")
+    note: str | None = Field(default=None, max_length=1000, description="Written into the audit log, too.")
+    reference: bool = Field(
+        default=False,
+        description="With good: the picture becomes a good sample of its class, which is calibrated again.",
+    )
 
 
 # -- answers of /v1
@@ -162,6 +178,7 @@ class Row(Answer):
     """A picture's row."""
 
     path: str = Field(description="The client's file name.")
+    id: str = Field(description="By which `POST /v1/feedback` refers to it.")
     class_name: str
     anomaly_score: float | None = Field(
         ge=0, description="More is more anomalous; `score_range` of `GET /v1/model` says its range."

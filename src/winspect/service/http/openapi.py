@@ -10,6 +10,7 @@ from winspect.service.http.models import (
     Body,
     CalibrationForm,
     ErrorAnswer,
+    FeedbackForm,
     PicturesForm,
     PredictForm,
     ReferencesForm,
@@ -41,6 +42,6 @@ def request_body(model: type[Body], *kinds: str) -> dict[str, Any]:
 
 def request_schemas() -> dict[str, Any]:
     """Schemas of bodies that are read by hand, by name."""
-    models = (PredictForm, PicturesForm, ReferencesForm, CalibrationForm, InferRequest)
+    models = (PredictForm, PicturesForm, ReferencesForm, CalibrationForm, FeedbackForm, InferRequest)
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFS)
     return schemas["$defs"]

@@ -10,7 +10,17 @@ from typing import NamedTuple
 
 from starlette.responses import JSONResponse, Response
 
-from winspect.errors import ClassNameError, OutputError, PictureError, ReferencesError, SettingsError, WinspectError
+from winspect.errors import (
+    AlreadyJudgedError,
+    ClassNameError,
+    FeedbackError,
+    OutputError,
+    PictureError,
+    ReferencesError,
+    SettingsError,
+    UnknownPictureError,
+    WinspectError,
+)
 from winspect.service.contract import DeadlineExceeded, NotReady, Overloaded, StoreFull, UnknownClass
 
 logger = logging.getLogger(__name__)
@@ -35,6 +45,7 @@ STATUSES = MappingProxyType(
         404: Status("NotFound", "Unknown class, or there is nothing of what is asked for."),
         405: Status("MethodNotAllowed", "Another method is needed."),
         408: Status("TooSlow", "The body did not arrive in time.", "slow_client"),
+        409: Status("AlreadyJudged", "The picture has an answer already, or none to undo."),
         413: Status("TooLarge", "Too many bytes, pictures or fields.", "too_large"),
         415: Status("UnsupportedType", "Another type of body, or a compressed one."),
         422: Status("BadValue", "A field, a class name or a picture that cannot be used."),
@@ -47,6 +58,9 @@ STATUSES = MappingProxyType(
     }
 )
 STATUS_OF: tuple[tuple[type[WinspectError], int], ...] = (
+    (UnknownPictureError, 404),
+    (AlreadyJudgedError, 409),
+    (FeedbackError, 422),
     (Overloaded, 429),
     (DeadlineExceeded, 504),
     (NotReady, 503),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ _MOST_DEATHS = 3  # of the model under one picture
 
 ScoreOne = Callable[[str, str, bytes, bool], Awaitable[Answer]]
 """(class, name, file, maps) to an answer."""
+Retest = Callable[[str, Calibration, Mapping[str, float]], object]
+"""(class, what was made, scores by the hashes of the pictures); refuses by an error."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Job:
 
     Attributes:
         references: hashes of those to score with. ``score``: scores through the queue.
-        stopped: set to give up.
+        stopped: set to give up. scores: so far, by the hashes of the pictures.
     """
 
     category_name: str
@@ -71,6 +73,7 @@ class Job:
     stopped: threading.Event = field(default_factory=threading.Event)
     has_begun: bool = False
     task: asyncio.Task[None] | None = None
+    scores: dict[str, float] = field(default_factory=dict)
 
     def identity(self, category_name: str | None = None) -> Identity:
         """What decides the scores of the class."""
@@ -115,6 +118,8 @@ class Job:
             if references != self.references:
                 raise SettingsError("the references were changed while the calibration ran; start it again")
             self.state = replace(self.state, done=self.state.done + 1)
+            if result.anomaly_score is not None:
+                self.scores[picture.sha256] = float(result.anomaly_score)
             return result
         raise ServiceError("it was stopped")
 
@@ -128,10 +133,14 @@ class Calibrations:
         fleet: knows the running model, and the sets of references.
         refuse_stale: do not start beside stored calibrations that were made with another model. Those whose references
             were changed while the service ran may stay: callers saw their class become stale then.
+        retest: refuses what is made (class, calibration, scores by hash) with SettingsError; None for no check.
     """
 
-    def __init__(self, store: Store, score: ScoreOne, fleet: Fleet, *, refuse_stale: bool) -> None:
+    def __init__(
+        self, store: Store, score: ScoreOne, fleet: Fleet, *, refuse_stale: bool, retest: Retest | None = None
+    ) -> None:
         self._store, self._score, self._fleet, self._refuse_stale = store, score, fleet, refuse_stale
+        self._retest = retest
         self._given: dict[str, Calibration] = {}  # named at the start; stored when all of them can be used
         self._has_started = False
         self._kept: dict[str, _Kept] = {}
@@ -223,8 +232,8 @@ class Calibrations:
             document=kept.calibration.document(),
         )
 
-    async def start(self, category_name: str, max_false_alarms: float) -> None:
-        """Calibrate in the background.
+    async def start(self, category_name: str, max_false_alarms: float, *, force: bool = False) -> None:
+        """Calibrate in the background; ``force`` leaves the retest out.
 
         Raises:
             SettingsError: a rate out of range, too few pictures, or a calibration of this class is running.
@@ -238,13 +247,15 @@ class Calibrations:
         loop = asyncio.get_running_loop()
         job = Job(category_name, state, references, self._store, self._score, loop, identity)
         self._jobs[category_name] = job
-        job.task = loop.create_task(self._run(job, pictures, max_false_alarms))
+        job.task = loop.create_task(self._run(job, pictures, max_false_alarms, force))
 
-    async def _run(self, job: Job, pictures: Sequence[StoredPicture], rate: float) -> None:
+    async def _run(self, job: Job, pictures: Sequence[StoredPicture], rate: float, force: bool) -> None:
         try:
             async with self._turn:
                 job.has_begun = True
                 made = await asyncio.to_thread(calibrate, job, pictures, job.category_name, max_false_alarms=rate)
+                if self._retest is not None and not force:
+                    await asyncio.to_thread(self._retest, job.category_name, made, job.scores)
                 await asyncio.to_thread(self._store.set_document, job.category_name, made.document())
             await self.check(job.category_name)
             if self._jobs.get(job.category_name) is job:

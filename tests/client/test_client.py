@@ -35,7 +35,7 @@ from winspect.client import (
 from winspect.client import answers as client_answers
 from winspect.errors import PictureError, SettingsError
 from winspect.service.contract import Overloaded
-from winspect.service.http import models
+from winspect.service.http import api_feedback, models
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/client.md").read_text(encoding="utf-8")
@@ -92,7 +92,9 @@ def test_a_picture_gets_a_typed_row(service):
         warning=None,
         size=(60, 40),
         shots=0,
+        id=row.id,
     )
+    assert len(row.id) == 32
     with pytest.raises(AttributeError):
         row.verdict = "normal"
 
@@ -106,6 +108,9 @@ def test_answers_have_the_fields_of_the_services_models():
         (client_answers.Reference, models.Reference),
         (client_answers.References, models.ReferencesAnswer),
         (client_answers.RowError, models.ErrorBody),
+        (client_answers.Feedback, api_feedback.FeedbackAnswer),
+        (client_answers.ReviewPicture, api_feedback.ReviewPicture),
+        (client_answers.Rates, api_feedback.RatesAnswer),
     )
     for mine, theirs in pairs:
         assert set(mine.__dataclass_fields__) == set(theirs.model_fields), theirs

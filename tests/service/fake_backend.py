@@ -99,6 +99,9 @@ class FakeBackend:
             raise NotReady(f"the model is {self.now}")
         return key
 
+    def check_class(self, category_name):
+        self.key_of(category_name)
+
     async def predict(self, question):
         key = self.key_of(question.category_name)
         if self.waiting + self.running >= self.settings.max_queue:

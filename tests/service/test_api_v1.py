@@ -78,7 +78,9 @@ def test_a_picture_gets_a_row_of_predictions(service):
         "p_value": None,
         "size": [60, 40],
         "shots": 0,
+        "id": row["id"],
     }
+    assert len(row["id"]) == 32
 
 
 def test_pictures_keep_their_order_and_their_names(service):

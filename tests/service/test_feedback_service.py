@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 
 import httpx
@@ -239,12 +238,15 @@ def test_the_client_answers_and_asks_for_the_queue(tmp_path):
         def handle(request):
             headers = {"content-type": request.headers.get("content-type", "")}
             sent = ask(request.method, str(request.url), content=request.read(), headers=headers)
-            return httpx.Response(sent.status_code, json=json.loads(sent.content))
+            kind = {"content-type": sent.headers["content-type"]}
+            return httpx.Response(sent.status_code, content=sent.content, headers=kind)
 
         with Client("http://service", transport=httpx.MockTransport(handle)) as client:
             row = client.predict(grey(130), "part", threshold=0.1)
             (waiting,) = client.review("part", most=5)
             assert (waiting.id, waiting.because, waiting.has_picture) == (row.id, "anomalous", True)
+            assert client.review_picture(row.id) == grey(130)
+            assert client.judged(row.id).answer is None and client.feedback_rates("part").good == 0
             answer = client.feedback(row.id, "good", by="anna", note="dust", reference=True)
             assert (answer.answer, answer.by, answer.reference) == ("good", "anna", True)
             assert client.review() == []

@@ -131,6 +131,29 @@ class ReviewPicture(JudgedPicture):
 
 
 @dataclass(frozen=True)
+class Rates:
+    """What the audit sample of a class says: numbers of pictures.
+
+    Attributes:
+        good, defective: drawn and called so; ``alarms``, ``found``: of these flagged.
+        all_defective, all_found: with those that were not drawn, of which mostly flagged ones were looked at.
+        pooled: good ones that the class is calibrated on.
+        waits_for: the drawn picture without an answer that holds back the ``behind`` ones.
+    """
+
+    class_name: str
+    good: int
+    alarms: int
+    defective: int
+    found: int
+    all_defective: int
+    all_found: int
+    pooled: int
+    waits_for: str | None
+    behind: int
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Where the calibration of a class stands.
 
@@ -213,6 +236,11 @@ def feedback_of(answer: Any) -> Feedback:
 def review_of(answer: Any) -> list[ReviewPicture]:
     """The answer of ``GET /v1/review``."""
     return [_made(ReviewPicture, entry) for entry in _entry(answer, "pictures")]
+
+
+def rates_of(answer: Any) -> Rates:
+    """The answer of ``GET /v1/feedback/rates``."""
+    return _made(Rates, answer)
 
 
 def good_pictures_of(answer: Any) -> int:

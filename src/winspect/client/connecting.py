@@ -49,6 +49,8 @@ def read(request: Request[Found], response: httpx.Response) -> Found:
     """
     if response.is_error:
         raise _refusal(response)
+    if not request.is_json:
+        return request.read(response.content)
     try:
         answer = response.json()
     except ValueError as error:

@@ -33,6 +33,7 @@ class Request(Generic[Found]):
         read: the answer's JSON to what the caller gets.
         params, fields, files: query, fields and pictures of the form.
         is_repeatable: whether it may be made again when nobody knows whether it arrived.
+        is_json: whether the answer is; False for a file.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Request(Generic[Found]):
     fields: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[tuple[str, tuple[str, bytes]]] = field(default=(), repr=False)
     is_repeatable: bool = True
+    is_json: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of httpx."""
@@ -119,6 +121,21 @@ def feedback(id: str, answer: str, by: str | None, note: str | None, *, referenc
 def review(class_name: str | None, most: int) -> Request[list[answers.ReviewPicture]]:
     """``GET /v1/review``."""
     return Request("GET", "/v1/review", answers.review_of, params=_fields(class_name, {"most": most}))
+
+
+def review_picture(id: str) -> Request[bytes]:
+    """``GET /v1/review/picture``."""
+    return Request("GET", "/v1/review/picture", bytes, params={"id": id}, is_json=False)
+
+
+def judged(id: str) -> Request[answers.Feedback]:
+    """``GET /v1/feedback``."""
+    return Request("GET", "/v1/feedback", answers.feedback_of, params={"id": id})
+
+
+def feedback_rates(class_name: str) -> Request[answers.Rates]:
+    """``GET /v1/feedback/rates``."""
+    return Request("GET", "/v1/feedback/rates", answers.rates_of, params={"class": class_name})
 
 
 def classes() -> Request[list[answers.ClassInfo]]:

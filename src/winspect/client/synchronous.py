@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from winspect.client import requests
-from winspect.client.answers import Calibration, ClassInfo, Feedback, References, ReviewPicture, Row
+from winspect.client.answers import Calibration, ClassInfo, Feedback, Rates, References, ReviewPicture, Row
 from winspect.client.connecting import httpx, options_of, read, wait_after, wait_without
 from winspect.client.errors import ClientError, NoAnswerError, RefusedError
 from winspect.client.requests import Picture, Request
@@ -193,6 +193,18 @@ class Client:
     def review(self, class_name: str | None = None, *, most: int = 50) -> list[ReviewPicture]:
         """The pictures to look at, the most doubtful first, of a class or of all."""
         return self._do(requests.review(class_name, most))
+
+    def judged(self, id: str) -> Feedback:
+        """A judged picture and what was said of it."""
+        return self._do(requests.judged(id))
+
+    def review_picture(self, id: str) -> bytes:
+        """The file of a judged picture, as it was sent; 422 where the service has it no more."""
+        return self._do(requests.review_picture(id))
+
+    def feedback_rates(self, class_name: str) -> Rates:
+        """False alarms and defects found by the audit sample of a class."""
+        return self._do(requests.feedback_rates(class_name))
 
     # -- the service
 

@@ -243,6 +243,11 @@ def rates_of(answer: Any) -> Rates:
     return _made(Rates, answer)
 
 
+def lines_of(answer: Any) -> list[dict[str, Any]]:
+    """The lines of ``/v1/drift``, which stay JSON."""
+    return [document_of(line) for line in _entry(answer, "lines")]
+
+
 def good_pictures_of(answer: Any) -> int:
     """How many good pictures a class has."""
     return int(_entry(answer, "good_pictures"))

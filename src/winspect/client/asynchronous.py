@@ -165,6 +165,16 @@ class AsyncClient:
         """False alarms and defects found by the audit sample of a class."""
         return await self._do(requests.feedback_rates(class_name))
 
+    # -- drift
+
+    async def drift(self, class_name: str | None = None, *, newest: int = 0) -> list[dict[str, Any]]:
+        """Has a line drifted, since when: a line per class, as ``GET /v1/drift`` has them."""
+        return await self._do(requests.drift("GET", class_name, newest))
+
+    async def reset_drift(self, class_name: str) -> list[dict[str, Any]]:
+        """Watch a line anew, as after its lamp was replaced."""
+        return await self._do(requests.drift("DELETE", class_name, None))
+
     # -- the service
 
     async def classes(self) -> list[ClassInfo]:

@@ -138,6 +138,11 @@ def feedback_rates(class_name: str) -> Request[answers.Rates]:
     return Request("GET", "/v1/feedback/rates", answers.rates_of, params={"class": class_name})
 
 
+def drift(method: str, class_name: str | None, newest: int | None) -> Request[list[dict[str, Any]]]:
+    """``GET`` or ``DELETE /v1/drift``."""
+    return Request(method, "/v1/drift", answers.lines_of, params=_fields(class_name, {"newest": newest}))
+
+
 def classes() -> Request[list[answers.ClassInfo]]:
     """``GET /v1/classes``."""
     return Request("GET", "/v1/classes", answers.classes_of)

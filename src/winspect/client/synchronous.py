@@ -206,6 +206,16 @@ class Client:
         """False alarms and defects found by the audit sample of a class."""
         return self._do(requests.feedback_rates(class_name))
 
+    # -- drift
+
+    def drift(self, class_name: str | None = None, *, newest: int = 0) -> list[dict[str, Any]]:
+        """Has a line drifted, since when: a line per class, as ``GET /v1/drift`` has them."""
+        return self._do(requests.drift("GET", class_name, newest))
+
+    def reset_drift(self, class_name: str) -> list[dict[str, Any]]:
+        """Watch a line anew, as after its lamp was replaced."""
+        return self._do(requests.drift("DELETE", class_name, None))
+
     # -- the service
 
     def classes(self) -> list[ClassInfo]:

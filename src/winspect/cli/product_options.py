@@ -90,6 +90,7 @@ def _values(product: Product, *, packed: bool = False, calibrating: bool = False
     values |= dict.fromkeys(_CLASS, product.class_name)
     values["shots"] = None if references is None else references.shots
     values["reference"] = None if references is None else list(references.files)
+    values["drift"] = product.sections.get("drift")
     if packed:
         return values
     values["model"] = model_name(product)
@@ -154,6 +155,8 @@ def _is_same(name: str, given: Any, value: Any) -> bool:
         from winspect.cli.common import expand_references
 
         return [*map(os.path.realpath, expand_references(given))] == [*map(os.path.realpath, value)]
+    if name == "drift":
+        return given == value.rate
     if name in ("weights", "prompts", "calibration"):
         return given == value or os.path.realpath(given) == os.path.realpath(value)
     return given == value

@@ -45,11 +45,11 @@ class ServiceDrift:
         """
         if question.zero_shot or answer.result.error is not None:
             return
-        judgement = answer.judgement
+        row = row_of(answer.judgement)
         if question.threshold is not None:
-            judgement = DecisionRule(calibration=calibration).verdicts_only().decide(answer.result)
+            row["verdict"] = DecisionRule(calibration=calibration).verdicts_only().decide(answer.result).verdict
         identity = self._identity(answer.references, calibration)
-        job = partial(self._alarm.take, row_of(judgement), answer.result.statistics, identity=identity)
+        job = partial(self._alarm.take, row, answer.result.statistics, identity=identity)
         await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
     def _identity(self, references: tuple[str, ...], calibration: Calibration | None) -> str:

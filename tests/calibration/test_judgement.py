@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from winspect.calibration import Calibration, DecisionRule, RegionRule
-from winspect.calibration.judgement import chosen_regions
+from winspect.calibration import Calibration, DecisionRule, RegionRule, Rules, Verdicts
+from winspect.calibration.judgement import chosen_regions, verdict_of
 from winspect.errors import PictureError, SettingsError
 from winspect.methods.identity import Identity
 from winspect.methods.registry import get_method
@@ -73,3 +78,213 @@ def test_another_class_is_refused():
 )
 def test_chosen_regions_by_hand(boxes, pixel_threshold, min_area, calibrated, expected):
     assert chosen_regions(boxes, pixel_threshold, min_area, calibrated) == expected
+
+
+# -- three verdicts
+
+PLAIN = Verdicts(threshold=0.8, review_threshold=0.5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "score", "expected"),
+    [
+        (DecisionRule(verdicts=PLAIN), 0.5, ("review", "score 0.5 >= 0.5")),
+        (DecisionRule(verdicts=PLAIN), 0.49, ("normal", None)),
+        (DecisionRule(verdicts=PLAIN), 0.8, ("anomalous", "score 0.8 >= 0.8")),
+        (DecisionRule(verdicts=PLAIN), None, (None, None)),
+        # Of nine scores 0.2 allows above the 8th, 0.5 above the 5th.
+        (DecisionRule(calibration=CALIBRATION, verdicts=Verdicts(0.5)), 0.5, ("normal", None)),
+        (DecisionRule(calibration=CALIBRATION, verdicts=Verdicts(0.5)), 0.51, ("review", "score 0.51 > 0.5")),
+        (DecisionRule(calibration=CALIBRATION, verdicts=Verdicts(0.5)), 0.8, ("review", "score 0.8 > 0.5")),
+        (DecisionRule(calibration=CALIBRATION, verdicts=Verdicts(0.5)), 0.81, ("anomalous", "score 0.81 > 0.8")),
+        (DecisionRule(calibration=replace(CALIBRATION, review=0.5)), 0.51, ("review", "score 0.51 > 0.5")),
+        (DecisionRule(0.9, replace(CALIBRATION, review=0.5)), 0.51, ("normal", None)),  # a threshold replaces both
+    ],
+)
+def test_three_verdicts_by_hand(rule, score, expected):
+    decided = rule.decide(result(score))
+    assert (decided.verdict, decided.reason) == expected
+    small = rule.verdicts_only()
+    assert small.calibration is None
+    assert small.decide(result(score)).verdict == decided.verdict
+
+
+def test_levels_that_are_equal_give_two_verdicts():
+    alike = replace(CALIBRATION, scores=(0.5,) * 9, map_maxima=None)
+    rule = DecisionRule(calibration=alike, verdicts=Verdicts(0.5))
+    for each in (rule, rule.verdicts_only()):
+        assert [each.decide(result(score)).verdict for score in (0.5, 0.51)] == ["normal", "anomalous"]
+
+
+def test_what_is_not_a_number_is_never_normal():
+    for score, threshold, review in itertools.product((math.nan, 0.1), (math.nan, 0.5), (math.nan, 0.3)):
+        if not math.isnan(score + threshold + review):
+            continue
+        for anomalous_at in (True, False):
+            assert verdict_of(score, threshold, anomalous_at=anomalous_at, review=review) != "normal"
+
+
+@pytest.mark.parametrize("review", [0.2, 0.1])
+def test_a_review_rate_that_is_not_above_the_alarms_is_refused(review):
+    with pytest.raises(SettingsError, match=rf"review: got {review}, need a rate above max_false_alarms \(0.2\)"):
+        DecisionRule(calibration=CALIBRATION, verdicts=Verdicts(review))
+    with pytest.raises(SettingsError, match="need a rate above max_false_alarms"):
+        replace(CALIBRATION, review=review)
+    with pytest.raises(SettingsError, match="need a rate above max_false_alarms"):
+        CALIBRATION.decide(result(0.5), review=review)
+
+
+def test_a_review_rate_needs_a_calibration():
+    with pytest.raises(SettingsError, match=r"review: got the rate 0.5 without a calibration"):
+        DecisionRule(verdicts=Verdicts(0.5))
+    with pytest.raises(SettingsError, match="without a calibration that keeps it"):
+        DecisionRule(0.5, CALIBRATION, verdicts=Verdicts(0.5))
+
+
+def test_a_calibration_keeps_its_review_rate(tmp_path):
+    calibration = replace(CALIBRATION, review=0.5)
+    calibration.save(tmp_path / "c.json")
+    document = json.loads((tmp_path / "c.json").read_text())
+    assert (document["review"], document["review_threshold"]) == (0.5, 0.5)
+    assert Calibration.load(tmp_path / "c.json") == calibration
+    assert "review" not in CALIBRATION.document()  # files of two verdicts are as they were
+    with pytest.raises(SettingsError, match=r"review_threshold is 0.4, but 0.5 follows"):
+        Calibration.read(document | {"review_threshold": 0.4})
+    with pytest.raises(SettingsError, match="review: got nan"):
+        Calibration.read(document | {"review": math.nan})
+    with pytest.raises(SettingsError, match="need a rate above max_false_alarms"):
+        Calibration.read(document | {"review": 0.1})
+
+
+def spots(score: float, *heats: float) -> Result:
+    """A picture of 80 x 80 pixels with a spot of 4 x 4, 8 x 4, 12 x 4, ... pixels at each heat, far from each other."""
+    heat = np.full((80, 80), 0.01, np.float32)
+    for number, value in enumerate(heats):
+        heat[10 + 20 * number : 14 + 20 * number, 20 : 24 + 4 * number] = value
+    return Result("a.png", "nut", score, heat[None], ((0, 0, 80, 80),), (80, 80))
+
+
+def ruled(*tables: dict, pixel_threshold: float | None = 0.5, mm: float | None = None, **more: object) -> DecisionRule:
+    verdicts = Verdicts(threshold=0.8, review_threshold=0.5, mm_per_pixel=mm)
+    return DecisionRule(
+        None, None, RegionRule(pixel_threshold, 0.0, **more), verdicts=verdicts, rules=Rules.read(tables)
+    )
+
+
+SMALL = {"area": "< 20 px", "then": "ignore"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "picture", "expected"),
+    [
+        # One defect of 16 pixels, one of 32: what is ignored has no box.
+        ([SMALL], spots(0.9, 0.9), ("normal", 0, "1 region ignored: area 16 px < 20")),
+        ([SMALL], spots(0.9, 0.9, 0.8), ("anomalous", 1, "score 0.9 >= 0.8")),
+        ([SMALL], spots(0.6, 0.9), ("normal", 0, "1 region ignored: area 16 px < 20")),
+        ([SMALL], spots(0.1, 0.9), ("normal", 0, None)),
+        (
+            [{"area": "> 20 px", "then": "anomalous"}],
+            spots(0.9, 0.9, 0.8),
+            ("anomalous", 2, "region 2: area 32 px > 20"),
+        ),
+        ([{"area": "> 20 px", "then": "review"}], spots(0.9, 0.7, 0.8), ("anomalous", 2, "score 0.9 >= 0.8")),
+        ([{"area": "> 8 px", "then": "review"}], spots(0.9, 0.7, 0.8), ("review", 2, "region 1: area 16 px > 8")),
+        # The first rule that is met decides.
+        ([{"area": "> 8 px", "then": "review"}, SMALL], spots(0.9, 0.7), ("review", 1, "region 1: area 16 px > 8")),
+        # No rule makes a picture graver than its score, unless it raises: then normal pictures are looked at, too.
+        ([{"area": "> 8 px", "then": "anomalous"}], spots(0.6, 0.9), ("review", 1, "score 0.6 >= 0.5")),
+        ([{"area": "> 8 px", "then": "anomalous"}], spots(0.1, 0.9), ("normal", 0, None)),
+        (
+            [{"name": "big", "area": "> 8 px", "then": "anomalous", "raises": True}],
+            spots(0.1, 0.9),
+            ("anomalous", 1, "region 1: big: area 16 px > 8"),
+        ),
+        ([{"area": "> 20 px", "then": "review", "raises": True}], spots(0.1, 0.9), ("normal", 0, None)),
+        # In a picture to review its highest place is a region even below the pixel threshold: that raises nothing.
+        ([{"area": "> 8 px", "then": "anomalous", "raises": True}], spots(0.6, 0.4), ("review", 1, "score 0.6 >= 0.5")),
+        (
+            [{"peak": "> 0.6", "count": ">= 3", "then": "anomalous", "raises": True}],
+            spots(0.1, 0.9, 0.9, 0.9),
+            ("anomalous", 3, "region 1: peak 0.9 > 0.6, count 3 >= 3"),
+        ),
+        (
+            [{"peak": "> 0.6", "count": ">= 3", "then": "anomalous", "raises": True}],
+            spots(0.1, 0.9, 0.9),
+            ("normal", 0, None),
+        ),
+        (
+            [{"length": "> 7.9 px", "then": "review"}],
+            spots(0.9, 0.1, 0.9),
+            ("review", 1, "region 1: length 8 px > 7.9"),
+        ),
+        ([{"aspect": ">= 2", "then": "review"}], spots(0.9, 0.1, 0.9), ("review", 1, "region 1: aspect 2 >= 2")),
+        ([{"aspect": "> 2", "then": "review"}], spots(0.9, 0.1, 0.9), ("anomalous", 1, "score 0.9 >= 0.8")),
+        (
+            [{"inside": [0, 0, 80, 20], "then": "ignore"}],
+            spots(0.9, 0.9),
+            ("normal", 0, "1 region ignored: inside 0, 0, 80, 20"),
+        ),
+        ([{"inside": [0, 20, 80, 80], "then": "ignore"}], spots(0.9, 0.9), ("anomalous", 1, "score 0.9 >= 0.8")),
+    ],
+)
+def test_rules_by_hand(tables, picture, expected):
+    rule = ruled(*tables)
+    decided = rule.decide(picture)
+    assert (decided.verdict, len(decided.boxes), decided.reason) == expected
+    assert rule.verdicts_only().decide(picture).verdict == decided.verdict
+
+
+def test_rules_in_millimetres():
+    """16 pixels of 0.5 mm x 0.5 mm are 4 mm2."""
+    rule = ruled({"area": "< 5 mm2", "length": "<= 2 mm", "then": "ignore"}, mm=0.5)
+    decided = rule.decide(spots(0.9, 0.9))
+    assert (decided.verdict, decided.reason) == ("normal", "1 region ignored: area 4 mm2 < 5, length 2 mm <= 2")
+    assert ruled({"area": "< 5 mm2", "length": "<= 2 mm", "then": "ignore"}, mm=0.6).decide(spots(0.9, 0.9)).boxes
+
+
+def test_boxes_of_normal_pictures_without_what_is_ignored():
+    decided = ruled(SMALL, pictures="all").decide(spots(0.1, 0.9, 0.9))
+    assert (decided.verdict, decided.boxes) == ("normal", [[20, 30, 28, 34]])
+
+
+def test_what_rules_need():
+    tables = [{**SMALL}]
+    with pytest.raises(SettingsError, match="rules: need the defects of pictures: leave out boxes none"):
+        DecisionRule(0.5, rules=Rules.read(tables))
+    with pytest.raises(SettingsError, match="rules: need a calibration or a threshold"):
+        DecisionRule(regions=RegionRule(0.5), rules=Rules.read(tables))
+    with pytest.raises(SettingsError, match=r"rules: 1: area: .* without a scale"):
+        ruled({"area": "< 5 mm2", "then": "ignore"})
+    with pytest.raises(SettingsError, match="rules: 1: roi: got 'rim', but there is no ROI with named parts"):
+        ruled({"roi": "rim", "then": "ignore"})
+    with pytest.raises(SettingsError, match="rules: raises needs a pixel threshold"):
+        ruled({"area": "> 5 px", "then": "review", "raises": True}, pixel_threshold=None)
+
+
+RAISING = Rules.read([{"area": "> 0 px", "then": "anomalous", "raises": True}])
+
+
+def test_rules_that_raise_take_half_of_the_rate():
+    """Of 19 scores 0.2 allows 4 above, its half 2."""
+    scores = tuple(number / 20 for number in range(1, 20))
+    calibration = replace(CALIBRATION, scores=scores, map_maxima=scores)
+    assert (calibration.threshold, calibration.pixel_threshold) == (0.8, 0.8)
+    rule = DecisionRule(None, calibration, calibration.regions, verdicts=Verdicts(0.5), rules=RAISING)
+    assert (rule.levels.anomalous, rule.levels.review) == (0.9, 0.6)  # 0.1, and 0.5 - 0.1
+    assert rule.decide(spots(0.1, 0.85)).verdict == "normal"
+    assert rule.decide(spots(0.1, 0.95)).verdict == "anomalous"
+    by_hand = replace(rule, regions=RegionRule(0.3))
+    assert by_hand.levels.anomalous == 0.8  # outside the promise: nothing is taken for it
+    with pytest.raises(
+        SettingsError, match=r"got 9 usable good pictures, need at least 19 for a false-alarm rate of at most 0.05"
+    ):
+        few = replace(CALIBRATION, max_false_alarms=0.1)
+        DecisionRule(None, few, few.regions, rules=RAISING)
+
+
+def test_the_document_names_what_decides():
+    assert "rules" not in DecisionRule(0.5).document()
+    assert "verdict" not in DecisionRule(0.5).document()
+    rule = ruled(SMALL, mm=0.5)
+    assert rule.document()["rules"] == [SMALL]
+    assert rule.document()["verdict"] == {"threshold": 0.8, "review_threshold": 0.5, "mm_per_pixel": 0.5}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from winspect.calibration.defects import regions_of
 from winspect.calibration.measures import measure, smallest_rectangle
 from winspect.calibration.rules import Condition, Rules
-from winspect.calibration.verdicts import RoiLevel, Verdicts, gravest
+from winspect.calibration.verdicts import Verdicts, gravest
 from winspect.errors import SettingsError
 
 DUST = {"name": "dust", "area": "< 5 mm2", "then": "ignore"}
@@ -29,9 +29,9 @@ def test_a_document_is_read_and_written():
     assert rules[1].conditions[1] == Condition("area", "<=", 20.5, "mm2")
     assert rules[2].count == (Condition("count", ">=", 3.0),)
     assert (rules.raises, Rules.read(tables[:2]).raises) == (True, False)
-    verdicts = {"review": 0.05, "mm_per_pixel": 0.02, "roi": {"rim": {"rate": 0.002}, "bore": {"threshold": 0.7}}}
+    verdicts = {"review": 0.05, "mm_per_pixel": 0.02, "roi": {"rim": 0.002, "bore": 0.001}}
     assert Verdicts.read(verdicts).document() == verdicts
-    assert Verdicts.read(verdicts).roi["rim"] == RoiLevel(rate=0.002)
+    assert Verdicts.read(verdicts).roi["rim"] == 0.002
     assert Verdicts.read({}).document() == {}
     plain = {"threshold": 0.6, "review_threshold": 0.5}
     assert Verdicts.read(plain).document() == plain
@@ -117,13 +117,10 @@ def test_what_rules_need_of_the_product():
         ({"mm_per_pixel": float("nan")}, "mm_per_pixel: got nan"),
         ({"mm_per_pixel": float("inf")}, "mm_per_pixel: got inf"),
         ({"mm_per_pixel": "0.1"}, "mm_per_pixel: got '0.1'"),
-        ({"roi": 0.1}, "verdict: roi: got 0.1, need a table for each part"),
-        ({"roi": {"rim": 0.1}}, "verdict: roi: rim: got 0.1, need a table"),
-        ({"roi": {"rim": {}}}, "verdict: roi: rim: got rate None and threshold None, need one of the two"),
-        ({"roi": {"rim": {"rate": 0.1, "threshold": 0.5}}}, "need one of the two"),
-        ({"roi": {"rim": {"rate": 2}}}, "roi: rim: rate: got 2"),
-        ({"roi": {"rim": {"threshold": float("nan")}}}, "roi: rim: threshold: got nan"),
-        ({"roi": {"rim": {"rates": 0.1}}}, "roi: rim: got the unknown key 'rates'"),
+        ({"roi": 0.1}, "verdict: roi: got 0.1, need a table of rates by area"),
+        ({"roi": {"rim": {}}}, "verdict: roi: rim: got {}, need a rate"),
+        ({"roi": {"rim": 2}}, "roi: rim: got 2"),
+        ({"roi": {"rim": float("nan")}}, "roi: rim: got nan"),
     ],
 )
 def test_a_wrong_verdict_is_refused_by_name(document, message):

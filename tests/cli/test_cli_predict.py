@@ -168,6 +168,8 @@ def test_three_bad_pictures_of_eight_give_eight_rows_and_status_3(cli, mixed, tm
         "resumed": 0,
         "failed": 3,
         "warned": 0,
+        "anomalous": 0,
+        "review": 0,
         "judged_by_themselves": [],
         "interrupted": False,
         "error": None,
@@ -201,6 +203,38 @@ def test_a_threshold_gives_verdicts(cli, parts):
     assert [row["verdict"] for row in rows] == ["anomalous" if s >= middle else "normal" for s in scores]
     assert sorted(row["verdict"] for row in rows) == ["anomalous"] * 2 + ["normal"] * 2  # equal counts as anomalous
     assert "anomalous  " in cli("predict", parts, "--threshold", "0").out
+
+
+def test_a_third_verdict_and_rules(cli, parts, tmp_path):
+    scores = [row["anomaly_score"] for row in json.loads(cli("predict", parts, "--json").out)["results"]]
+    lowest, below, above, _ = sorted(scores)
+    low, high = lowest / 2, (below + above) / 2
+    levels = ("--threshold", repr(high), "--review-threshold", repr(low))
+    document = json.loads(cli("predict", parts, "--json", *levels).out)
+    assert [row["verdict"] for row in document["results"]] == [
+        "anomalous" if score >= high else "review" for score in scores
+    ]
+    assert (document["anomalous"], document["review"]) == (2, 2)
+    assert {row["review_threshold"] for row in document["results"]} == {low}
+    assert all(row["reason"].startswith("score ") for row in document["results"])
+    file = tmp_path / "rules.toml"
+    file.write_text("""
+        verdict.mm_per_pixel = 0.1
+        rules = [{ name = "all of them", area = "> 0 mm2", then = "ignore" }]
+    """)
+    cli("predict", parts, "--out", tmp_path / "out", *levels, "--rules", file, "--report")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["verdict"] for row in rows] == ["normal"] * 4
+    assert all("ignored: all of them: area " in row["reason"] for row in rows)
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as table:
+        assert [line["reason"] for line in csv.DictReader(table)] == [row["reason"] for row in rows]
+    assert "ignored: all of them" in (tmp_path / "out" / "report.html").read_text()
+    assert "ignored: all of them" in cli("predict", parts, *levels, "--rules", file).out
+    contradicted = cli("predict", parts, *levels, "--rules", tmp_path / "two.toml")
+    assert contradicted.code == 2
+    (tmp_path / "two.toml").write_text("verdict = { threshold = 0.9, review_threshold = 0.1 }")
+    contradicted = cli("predict", parts, "--threshold", "0.5", "--rules", tmp_path / "two.toml")
+    assert "--threshold: got 0.5, but [verdict] of the rules says 0.9" in contradicted.err
 
 
 def test_raw_maps_are_the_maps(cli, parts, tmp_path, small_model):
@@ -394,6 +428,12 @@ def test_a_batch_that_was_stopped_is_scored_as_a_whole(cli, parts, tmp_path):
         (["--model", "ViT-Z-99"], ["ViT-Z-99"]),
         (["nowhere.png"], ["nowhere.png", "no such file"]),
         (["*.nothing"], ["*.nothing", "check the pattern"]),
+        (["--review", "0.05"], ["--review", "--calibration"]),
+        (["--review", "0.05", "--threshold", "0.5"], ["--review", "--threshold", "--review-threshold"]),
+        (["--review-threshold", "0.5"], ["--review-threshold: needs --threshold"]),
+        (["--threshold", "0.5", "--review-threshold", "0.5"], ["--review-threshold: got 0.5", "below --threshold"]),
+        (["--threshold", "nan"], ["--threshold: got nan"]),
+        (["--rules", "nowhere.toml", "--threshold", "0.5"], ["nowhere.toml"]),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )

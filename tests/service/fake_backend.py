@@ -221,7 +221,7 @@ class FakeBackend:
         if not self.good.pop(self.key_of(category_name), None):
             raise UnknownClass(f"class {class_key(category_name)!r} has no good pictures")
 
-    async def start_calibration(self, category_name, max_false_alarms, *, force=False):
+    async def start_calibration(self, category_name, max_false_alarms, review=None, *, force=False):
         key = self.key_of(category_name)
         if not 0 < max_false_alarms < 1:
             raise SettingsError(f"max_false_alarms: got {max_false_alarms}, need a share between 0 and 1")

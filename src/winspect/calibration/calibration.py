@@ -20,6 +20,7 @@ from winspect.calibration.file import KIND, SCHEMA, read_file
 from winspect.calibration.findings import Defective, Finding, HeldOut, LeftOut, read_finding
 from winspect.calibration.judgement import DecisionRule, Judgement
 from winspect.calibration.regions import RegionRule
+from winspect.calibration.verdicts import Verdicts, check_above
 from winspect.errors import SettingsError
 from winspect.methods.identity import Identified, Identity, written_by
 from winspect.system.entries import entry
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DERIVED = ("pictures", "threshold", "pixel_threshold")
+_REVIEW = ("review", "review_threshold")
 _IDENTITY = (
     *("model", "weights_sha256", "activation", "recipe", "prompts_sha256", "precision", "engine", "device", "class"),
     *("references", "bit_depth", "roi"),
@@ -50,9 +52,12 @@ class Calibration:
         left_out: pictures that were given and not used.
         held_out, defective: results on further labelled pictures, if there were any.
         date: ISO 8601, UTC.
+        review: at most this share of new good pictures is ``review`` or ``anomalous``; None for two verdicts. Another
+            rate can be asked for later: see :meth:`decide`.
 
     Raises:
-        SettingsError: too few scores for the rate, or scores that are not finite, ascending numbers.
+        SettingsError: too few scores for the rate, a review rate that is not above it, or scores that are not finite,
+            ascending numbers.
     """
 
     identity: Identity
@@ -63,12 +68,14 @@ class Calibration:
     left_out: tuple[LeftOut, ...] = ()
     held_out: HeldOut | None = None
     defective: Defective | None = None
+    review: float | None = None
 
     def __post_init__(self) -> None:
         if self.identity.class_name is None:
             raise SettingsError("a calibration needs the identity of a class")
         _check_scores("scores", self.scores)
         check_enough(len(self.scores), self.max_false_alarms)
+        check_above(self.review, self.max_false_alarms)
         if self.map_maxima is not None:
             _check_scores("map_maxima", self.map_maxima)
             if len(self.map_maxima) != len(self.scores):
@@ -91,6 +98,11 @@ class Calibration:
         return conformal_threshold(self.scores, self.max_false_alarms)
 
     @property
+    def review_threshold(self) -> float | None:
+        """A picture whose score lies above it, and not above ``threshold``, is ``review``; None for two verdicts."""
+        return None if self.review is None else conformal_threshold(self.scores, self.review)
+
+    @property
     def pixel_threshold(self) -> float | None:
         """A region's peak lies above it: at most ``max_false_alarms`` of good pictures have any such place."""
         return None if self.map_maxima is None else conformal_threshold(self.map_maxima, self.max_false_alarms)
@@ -102,6 +114,7 @@ class Calibration:
 
     def __repr__(self) -> str:
         pixels = "" if self.pixel_threshold is None else f", pixels above {self.pixel_threshold:.4g}"
+        pixels += "" if self.review is None else f", review above {self.review_threshold:.4g}"
         return (
             f"{type(self).__name__}({self.class_name!r}: anomalous above {self.threshold:.4g}{pixels}, at most "
             f"{self.max_false_alarms:g} false alarms, {len(self.scores)} good pictures, {self.date})"
@@ -111,13 +124,16 @@ class Calibration:
         """See :func:`winspect.calibration.conformal.p_value`."""
         return p_value(score, self.scores)
 
-    def decide(self, result: Result) -> Judgement:
+    def decide(self, result: Result, *, review: float | None = None) -> Judgement:
         """Verdict and p-value of a result. Whether the model is the right one is checked by :meth:`check_model`.
 
+        Args:
+            review: of good pictures at most this share is ``review`` or ``anomalous``; None for the calibration's own.
+
         Raises:
-            SettingsError: the result is of another class.
+            SettingsError: the result is of another class, or a rate that is not above ``max_false_alarms``.
         """
-        return DecisionRule(calibration=self).decide(result)
+        return DecisionRule(calibration=self, verdicts=Verdicts(review)).decide(result)
 
     def defects(self, result: Result, rule: RegionRule | None = None) -> Defects | None:
         """The regions of a result, their boxes and mask; None for a picture that could not be scored.
@@ -207,6 +223,7 @@ class Calibration:
             **{name: entries[name] for name in _IDENTITY if name in entries},
             "max_false_alarms": self.max_false_alarms,
             **{name: getattr(self, name) for name in _DERIVED},
+            **({} if self.review is None else {name: getattr(self, name) for name in _REVIEW}),
             "held_out": self.held_out and asdict(self.held_out),
             "defective": self.defective and asdict(self.defective),
             "left_out": [asdict(left_out) for left_out in self.left_out],
@@ -243,8 +260,9 @@ class Calibration:
             left_out=tuple(read_finding(LeftOut, finding) for finding in entry(document, "left_out", list)),
             held_out=maybe(HeldOut, "held_out"),
             defective=maybe(Defective, "defective"),
+            review=entry(document, "review", float) if "review" in document else None,
         )
-        for name in _DERIVED:
+        for name in (*_DERIVED, *(_REVIEW if "review" in document else ())):
             if entry(document, name, object) != (value := getattr(calibration, name)):
                 raise SettingsError(f"{name} is {document[name]!r}, but {value!r} follows from scores and rate")
         return calibration

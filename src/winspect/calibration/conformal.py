@@ -26,7 +26,7 @@ SUSPICIOUS = 0.01
 """Further good pictures are at odds with a calibration when so many alarms have less than this chance."""
 
 
-def check_rate(rate: float, name: str = "max_false_alarms") -> Fraction:
+def check_rate(rate: float | Fraction, name: str = "max_false_alarms") -> Fraction:
     """A rate of false alarms as an exact fraction.
 
     Args:
@@ -35,15 +35,15 @@ def check_rate(rate: float, name: str = "max_false_alarms") -> Fraction:
     Raises:
         SettingsError: it is not a number above 0 and below 1.
     """
-    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    is_number = isinstance(rate, int | float | Fraction) and not isinstance(rate, bool)
     if not (is_number and 0 < rate < 1):
         raise SettingsError(
             f"{name}: got {rate!r}, need a rate above 0 and below 1, such as 0.01 for one in a hundred good pictures"
         )
-    return Fraction(repr(float(rate)))
+    return rate if isinstance(rate, Fraction) else Fraction(repr(float(rate)))
 
 
-def needed_pictures(max_false_alarms: float) -> int:
+def needed_pictures(max_false_alarms: float | Fraction) -> int:
     """The fewest good pictures for a rate: ceil(1 / rate) - 1, as the smallest p-value is 1 / (n + 1).
 
     >>> [needed_pictures(rate) for rate in (0.1, 0.05, 0.01)]
@@ -52,7 +52,7 @@ def needed_pictures(max_false_alarms: float) -> int:
     return math.ceil(1 / check_rate(max_false_alarms)) - 1
 
 
-def check_enough(pictures: int, max_false_alarms: float, *, references: int = 0) -> None:
+def check_enough(pictures: int, max_false_alarms: float | Fraction, *, references: int = 0) -> None:
     """Refuse to promise what so few good pictures cannot keep.
 
     Args:
@@ -72,11 +72,11 @@ def check_enough(pictures: int, max_false_alarms: float, *, references: int = 0)
             fewer = "take fewer of them as references (--shots), "
         raise SettingsError(
             f"got {pictures} usable good pictures{beside}, need at least {needed} for a false-alarm rate of at most "
-            f"{max_false_alarms:g}{allowed}; add pictures, {fewer}or allow more false alarms"
+            f"{float(max_false_alarms):g}{allowed}; add pictures, {fewer}or allow more false alarms"
         )
 
 
-def alarms_allowed(pictures: int, max_false_alarms: float) -> int:
+def alarms_allowed(pictures: int, max_false_alarms: float | Fraction) -> int:
     """floor(rate (n + 1)): a new score is flagged when fewer of the n scores than this reach it.
 
     >>> alarms_allowed(99, 0.01), alarms_allowed(99, 0.29)
@@ -85,7 +85,7 @@ def alarms_allowed(pictures: int, max_false_alarms: float) -> int:
     return math.floor(check_rate(max_false_alarms) * (pictures + 1))
 
 
-def conformal_threshold(scores: Sequence[float], max_false_alarms: float) -> float:
+def conformal_threshold(scores: Sequence[float], max_false_alarms: float | Fraction) -> float:
     """The ceil((n + 1)(1 - rate))-th smallest of n scores; what lies above it is flagged.
 
     Args:

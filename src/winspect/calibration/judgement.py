@@ -1,13 +1,34 @@
-"""Judgements: the only place where a result becomes a verdict, a p-value and defects."""
+"""Judgements: the only place where a result becomes a verdict, a p-value and defects.
+
+The score comes first: above the threshold a picture is ``anomalous``, above that of review it is ``review``, else
+``normal``. Then each defect takes the verdict of the first rule it meets (:mod:`winspect.calibration.rules`), or else
+the score's, and the picture the gravest of its defects; with all of them ignored it is ``normal``. A picture that was
+not aligned is never ``normal``: it is at least ``review``.
+
+The promise of a calibration, for new good pictures of the same line: at most ``max_false_alarms`` of them are
+``anomalous``, and at most the rate of review are ``review`` or ``anomalous``.
+
+* Two levels of one calibration are two conformal thresholds on the same scores; each keeps its rate.
+* A rule without ``raises`` never makes a picture graver than its score does: what it changes only lowers both rates.
+* Rules that raise look at defects whose peak lies above the pixel threshold. Of good pictures at most the rate of that
+  threshold has any such place, whatever rules say of it. So they take half of ``max_false_alarms``: one half finds the
+  pixel threshold, the other the threshold of scores, and by the union bound their sum is kept.
+* Thresholds that somebody chose (of scores, of pixels) are outside the promise, and so are pictures not aligned.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
+from winspect.calibration.conformal import check_rate, conformal_threshold
 from winspect.calibration.regions import RegionRule
+from winspect.calibration.rules import Rules
+from winspect.calibration.ruling import only, rule_on
+from winspect.calibration.verdicts import Verdict, Verdicts, check_above
 from winspect.errors import SettingsError
 from winspect.methods.winclip.prompts import class_key
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, run_range
@@ -17,26 +38,33 @@ if TYPE_CHECKING:
     from winspect.calibration.defects import Defects
     from winspect.methods.result import Result
 
-Verdict = Literal["normal", "anomalous"]
 Boxes = Literal["none", "anomalous", "all"]
 
 
-def verdict_of(score: float, threshold: float, *, anomalous_at: bool) -> Verdict:
+def verdict_of(score: float, threshold: float, *, anomalous_at: bool, review: float | None = None) -> Verdict:
     """The verdict on a score; more is more anomalous.
 
     Only a comparison that holds makes a picture normal: where score or threshold is not a number it is anomalous.
 
     Args:
         anomalous_at: whether the threshold itself is anomalous (``--threshold``), or only what lies above it
-            (calibrations).
+            (calibrations). The same holds for ``review``.
+        review: where review begins, not above ``threshold``; None for two verdicts.
 
     >>> verdict_of(0.5, 0.5, anomalous_at=True), verdict_of(0.5, 0.5, anomalous_at=False)
     ('anomalous', 'normal')
+    >>> verdict_of(0.45, 0.5, anomalous_at=False, review=0.4)
+    'review'
     >>> verdict_of(float("nan"), 0.5, anomalous_at=False)
     'anomalous'
     """
-    is_normal = score < threshold if anomalous_at else score <= threshold
-    return "normal" if is_normal else "anomalous"
+
+    def is_below(level: float) -> bool:
+        return score < level if anomalous_at else score <= level
+
+    if not is_below(threshold):
+        return "anomalous"
+    return "normal" if review is None or is_below(review) else "review"
 
 
 def check_threshold(threshold: float | None, score_range: tuple[float, float], name: str = "threshold") -> None:
@@ -84,6 +112,10 @@ class Judgement:
         is_calibrated: whether a calibration was asked.
         defects: regions of defects; None where none were looked for, or there is no map.
         product: whose rule decided; None for no product's.
+        review_threshold: the score above which ``review`` begins; None for two verdicts.
+        reason: of a verdict, in words: ``region 2: area 14 mm2 > 5``; None for a normal picture without any, and where
+            two thresholds alone decide.
+        is_explained: whether a reason was looked for.
     """
 
     result: Result = field(compare=False, repr=False)
@@ -93,11 +125,22 @@ class Judgement:
     is_calibrated: bool = field(default=False, repr=False)
     defects: Defects | None = field(default=None, compare=False, repr=False)
     product: ProductRevision | None = None
+    review_threshold: float | None = field(default=None, repr=False)
+    reason: str | None = None
+    is_explained: bool = field(default=False, repr=False)
 
     @property
     def boxes(self) -> list[list[int]] | None:
         """x0, y0, x1, y1 in pixels of each defect, the last two exclusive; None where none were looked for."""
         return None if self.defects is None else [list(box) for box in self.defects.boxes]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Scores at which verdicts begin; None for no verdicts, and for two of them."""
+
+    anomalous: float | None = None
+    review: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,14 +152,87 @@ class DecisionRule:
         calibration: gives p-values, and verdicts where there is no ``threshold``: anomalous is what lies above its own.
         regions: which defects are looked for; None for none.
         anomalous_at: whether a score at ``threshold`` is anomalous, or only what lies above it.
+        verdicts: where review begins, and the scale of lengths; its threshold is ``threshold``.
+        rules: on defects.
         product: whose rule this is; None for no product's.
+
+    Raises:
+        SettingsError: a review rate without a calibration, or not above its own rate; rules that lack what they need.
     """
 
     threshold: float | None = None
     calibration: Calibration | None = None
     regions: RegionRule | None = None
     anomalous_at: bool = True
+    verdicts: Verdicts = field(default_factory=Verdicts)
+    rules: Rules = field(default_factory=Rules)
     product: ProductRevision | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is None and self.verdicts.threshold is not None:
+            object.__setattr__(self, "threshold", self.verdicts.threshold)
+        if self.verdicts.review is not None:
+            if self.calibration is None or self.threshold is not None:
+                raise SettingsError(
+                    f"review: got the rate {self.verdicts.review:g} without a calibration that keeps it; give one, or "
+                    "scores: threshold and review_threshold"
+                )
+            check_above(self.verdicts.review, self.calibration.max_false_alarms)
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        if not self.rules:
+            return
+        self.rules.check(self.verdicts.mm_per_pixel)
+        if self.threshold is None and self.calibration is None:
+            raise SettingsError("rules: need a calibration or a threshold: they decide on what no rule is met by")
+        if self.regions is None:
+            raise SettingsError(
+                "rules: need the defects of pictures: leave out boxes none, and calibrate with maps, not scores alone"
+            )
+        if self.rules.raises and self.regions.pixel_threshold is None:
+            raise SettingsError(
+                "rules: raises needs a pixel threshold, or a calibration made with maps: defects of a "
+                "normal picture are what lies above it"
+            )
+        _ = self.levels, self._regions  # too few pictures for the halves of the rate are an error now
+
+    @property
+    def levels(self) -> Levels:
+        """Scores at which verdicts begin, by what was chosen or by the calibration."""
+        if self.threshold is not None:
+            return Levels(self.threshold, self.verdicts.review_threshold)
+        if self.calibration is None:
+            return Levels()
+        rate, scores = check_rate(self.calibration.max_false_alarms), self.calibration.scores
+        review = self.calibration.review if self.verdicts.review is None else self.verdicts.review
+        taken = self._rate_of_rules
+        level = None if review is None else conformal_threshold(scores, check_rate(review, "review") - taken)
+        return Levels(conformal_threshold(scores, rate - taken), level)
+
+    @property
+    def _rate_of_rules(self) -> Fraction:
+        """The share of ``max_false_alarms`` that rules which raise take from the score."""
+        calibration, regions = self.calibration, self.regions
+        if not self.rules.raises or calibration is None or regions is None:
+            return Fraction(0)
+        is_calibrated = regions.pixel_threshold == calibration.pixel_threshold
+        return check_rate(calibration.max_false_alarms) / 2 if is_calibrated else Fraction(0)
+
+    @property
+    def _regions(self) -> RegionRule | None:
+        """Which defects rules are asked about: of all pictures, where they may raise a verdict."""
+        if self.regions is None or not self.rules.raises:
+            return self.regions
+        pixel_threshold = self.regions.pixel_threshold
+        if (rate := self._rate_of_rules) and self.calibration is not None and self.calibration.map_maxima is not None:
+            pixel_threshold = conformal_threshold(self.calibration.map_maxima, rate)
+        return replace(self.regions, pixel_threshold=pixel_threshold, pictures="all")
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether judgements have reasons: where there is more than one threshold."""
+        return self.levels.review is not None or bool(self.rules)
 
     def decide(self, result: Result) -> Judgement:
         """Decide on a result. That the model is the calibration's is :meth:`Calibration.check_model`'s to check.
@@ -124,24 +240,71 @@ class DecisionRule:
         Raises:
             SettingsError: the calibration is for another class.
         """
-        verdicts, score = self.verdicts_only(), result.anomaly_score
-        verdict = p_value = defects = None
+        levels, score, regions = self.levels, result.anomaly_score, self._regions
+        p_value = defects = reason = None
         if self.calibration is not None:
-            _check_class(self.calibration, result)
+            check_class(self.calibration, result)
             p_value = None if score is None else self.calibration.p_value(score)
-        if score is not None and verdicts.threshold is not None:
-            verdict = verdict_of(score, verdicts.threshold, anomalous_at=verdicts.anomalous_at)
-        if self.regions is not None:
-            defects = self.regions.find(result, verdict)
+        verdict = self._verdict_of(score, levels)
+        if regions is not None:
+            defects = regions.find(result, verdict)
+        if self.is_explained:
+            verdict, reason, defects = self._explained(result, verdict, levels, defects)
         return Judgement(
-            result, verdict, verdicts.threshold, p_value, self.calibration is not None, defects, self.product
+            result,
+            verdict,
+            levels.anomalous,
+            p_value,
+            self.calibration is not None,
+            defects,
+            product=self.product,
+            review_threshold=levels.review,
+            reason=reason,
+            is_explained=self.is_explained,
         )
 
+    def _verdict_of(self, score: float | None, levels: Levels) -> Verdict | None:
+        if score is None or levels.anomalous is None:
+            return None
+        return verdict_of(score, levels.anomalous, anomalous_at=self._at, review=levels.review)
+
+    @property
+    def _at(self) -> bool:
+        return self.anomalous_at and self.threshold is not None
+
+    def _explained(
+        self, result: Result, verdict: Verdict | None, levels: Levels, defects: Defects | None
+    ) -> tuple[Verdict | None, str | None, Defects | None]:
+        """The verdict by score and rules, its reason, and the defects that are left."""
+        if verdict is None:
+            return None, None, defects
+        level = levels.anomalous if verdict == "anomalous" else levels.review
+        reason = None
+        if verdict != "normal":
+            reason = f"score {result.anomaly_score:.4g} {'>=' if self._at else '>'} {level:.4g}"
+        if not self.rules or defects is None or not defects.boxes:
+            return verdict, reason, defects
+        return self._ruled(result, verdict, reason, defects)
+
+    def _ruled(
+        self, result: Result, verdict: Verdict, reason: str | None, defects: Defects
+    ) -> tuple[Verdict, str | None, Defects]:
+        assert self._regions is not None and self.regions is not None  # it has defects
+        ruling = rule_on(result, verdict, defects, self.rules, self.verdicts.mm_per_pixel, self._regions)
+        is_boxed = ruling.verdict != "normal" or self.regions.pictures == "all"
+        return ruling.verdict, ruling.reason or reason, only(defects, ruling.kept if is_boxed else ())
+
     def verdicts_only(self) -> DecisionRule:
-        """The rule of the same verdicts without p-values and defects: small enough to travel with each picture."""
-        if self.threshold is None and self.calibration is not None:
-            return DecisionRule(self.calibration.threshold, anomalous_at=False)
-        return DecisionRule(self.threshold, anomalous_at=self.anomalous_at)
+        """The rule of the same verdicts without p-values: small enough to travel with each picture.
+
+        It looks for defects only where rules ask about them.
+        """
+        levels, regions = self.levels, self._regions if self.rules else None
+        if regions is not None and self.regions is not None:
+            regions = replace(regions, pictures=self.regions.pictures)
+        review = levels.review if levels.review != levels.anomalous else None  # no score lies between
+        verdicts = Verdicts(None, levels.anomalous, review, self.verdicts.mm_per_pixel)
+        return DecisionRule(levels.anomalous, None, regions, self._at, verdicts=verdicts, rules=self.rules)
 
     def heat_range(
         self, good_levels: Callable[[], Sequence[float]], limits: ScoreRange = UNIT_RANGE
@@ -169,18 +332,26 @@ class DecisionRule:
         }
         boxes = None if self.regions is None else asdict(self.regions)
         product = {} if self.product is None else {"product": asdict(self.product)}
-        return {"threshold": self.threshold, "calibration": calibration, "boxes": boxes, **product}
+        more = {"verdict": self.verdicts.document(), "rules": self.rules.document()}
+        used = {name: value for name, value in more.items() if value and value != {"threshold": self.threshold}}
+        return {"threshold": self.threshold, "calibration": calibration, "boxes": boxes, **used, **product}
 
 
-def _check_class(calibration: Calibration, result: Result) -> None:
-    if class_key(result.category_name) != class_key(calibration.class_name):
+def check_class(calibration: Calibration | None, result: Result) -> None:
+    """Refuse a result of another class than the calibration's. Raises SettingsError."""
+    if calibration is not None and class_key(result.category_name) != class_key(calibration.class_name):
         raise SettingsError(
             f"{result.path}: scored as {result.category_name!r}, but the calibration is for {calibration.class_name!r}"
         )
 
 
 def chosen_regions(
-    boxes: Boxes | None, pixel_threshold: float | None, min_area: float | None, calibrated: RegionRule | None
+    boxes: Boxes | None,
+    pixel_threshold: float | None,
+    min_area: float | None,
+    calibrated: RegionRule | None,
+    *,
+    ruled: bool = False,
 ) -> RegionRule | None:
     """Which defects are looked for: what somebody chose, completed by a calibration's rule; None for none.
 
@@ -188,12 +359,13 @@ def chosen_regions(
         boxes: which pictures get boxes; None for ``anomalous`` where something says which pixels are defects.
         pixel_threshold, min_area: as of :class:`RegionRule`; None for the calibration's, and the default.
         calibrated: :attr:`Calibration.regions`, if there is a calibration.
+        ruled: rules ask about defects: the region of the highest value is looked for even where nothing else is said.
 
     Raises:
         SettingsError: a value out of range.
     """
     if pixel_threshold is None and calibrated is not None:
         pixel_threshold = calibrated.pixel_threshold
-    if boxes == "none" or (boxes is None and pixel_threshold is None):
+    if boxes == "none" or (boxes is None and pixel_threshold is None and not ruled):
         return None
     return RegionRule(pixel_threshold, min_area, boxes or "anomalous")

@@ -6,7 +6,7 @@ and a weak one a few pixels of its tip. So the two questions are asked apart.
 *Is there something?* A region has a peak above the pixel threshold, which at most ``max_false_alarms`` of good pictures
 reach anywhere (:mod:`winspect.calibration.conformal`). However regions are grown, merged or dropped afterwards, at most
 that share of good pictures shows any. In a picture judged anomalous the highest peak is a region too, whatever its
-height: its verdict has said that there is something.
+height: its verdict has said that there is something. ``review`` counts as anomalous here.
 
 What lies lower than the region of the picture's highest peak reaches is background beside it, and no region.
 
@@ -53,7 +53,7 @@ class RegionRule:
     Attributes:
         pixel_threshold: a region has a value above it; None for the region of the highest value alone.
         min_area: in pixels of the picture; smaller regions are dropped, but for that of the highest value in a picture
-            judged anomalous. None for a tenth of a patch.
+            judged anomalous or ``review``. None for a tenth of a patch.
         pictures: ``anomalous``: a picture judged normal has no regions; ``all``: it has those above the threshold.
 
     Raises:
@@ -80,7 +80,7 @@ class RegionRule:
         if verdict == "normal" and self.pictures != "all":
             width, height = working_size(result)
             return regions_of(np.zeros((height, width), bool), result.size_wh)
-        return regions_of(self._cells(small, result, is_anomalous=verdict == "anomalous"), result.size_wh)
+        return regions_of(self._cells(small, result, is_anomalous=verdict in ("review", "anomalous")), result.size_wh)
 
     def _cells(self, small: Result, result: Result, *, is_anomalous: bool) -> np.ndarray:
         """The places of all regions: bool (rows, columns) of the smaller picture."""

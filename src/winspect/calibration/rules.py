@@ -215,6 +215,19 @@ def _value(condition: Condition, defect: Measured, mm_per_pixel: float | None) -
 
 
 @dataclass(frozen=True)
+class Ruled:
+    """What follows for a defect.
+
+    Attributes:
+        then, raises: of the rule it met. ``reason``: in words.
+    """
+
+    then: Then
+    raises: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Rules(Sequence[Rule]):
     """The rules on the defects of a picture, in order: the first that a defect meets decides on it."""
 
@@ -245,6 +258,21 @@ class Rules(Sequence[Rule]):
     def raises(self) -> bool:
         """Whether a rule can make a picture graver than its score does."""
         return any(rule.raises for rule in self.items)
+
+    def apply(self, defects: Sequence[Measured], mm_per_pixel: float | None) -> list[Ruled | None]:
+        """What the rules say of each defect; None where no rule is met, so that the score's verdict holds."""
+        ruled: list[Ruled | None] = [None] * len(defects)
+        for rule in self.items:
+            met = [
+                number
+                for number, defect in enumerate(defects)
+                if ruled[number] is None and rule.meets(defect, mm_per_pixel)
+            ]
+            if all(condition.holds(len(met)) for condition in rule.count):
+                for number in met:
+                    reason = rule.reason(defects[number], mm_per_pixel, len(met))
+                    ruled[number] = Ruled(rule.then, rule.raises, reason)
+        return ruled
 
     def check(self, mm_per_pixel: float | None, parts: Collection[str] = ()) -> None:
         """Refuse a length in mm without a scale, and a part that the ROI has not.

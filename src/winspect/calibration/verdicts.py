@@ -24,32 +24,9 @@ def gravest(*verdicts: Verdict) -> Verdict:
     return max(verdicts, key=VERDICTS.index)
 
 
-@dataclass(frozen=True)
-class RoiLevel:
-    """What makes a picture anomalous by the largest value of its map inside a part of the ROI.
-
-    Attributes:
-        rate: at most this share of good pictures is flagged by the part: its threshold is found by the calibration,
-            and the rate is taken from the calibration's ``max_false_alarms``.
-        threshold: values of the map above it are anomalous. Chosen by hand, it is outside the calibration's promise.
-
-    Raises:
-        SettingsError: not exactly one of the two, or a value out of range.
-    """
-
-    rate: float | None = None
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.rate is None) == (self.threshold is None):
-            raise SettingsError(f"got rate {self.rate!r} and threshold {self.threshold!r}, need one of the two")
-        if self.rate is not None:
-            check_rate(self.rate, "rate")
-        check_positive("threshold", self.threshold, "a value of the map, such as 0.7")
-
-    def document(self) -> dict[str, float]:
-        """The JSON and TOML form."""
-        return {name: value for name in ("rate", "threshold") if (value := getattr(self, name)) is not None}
+def mildest(*verdicts: Verdict) -> Verdict:
+    """The best of some verdicts."""
+    return min(verdicts, key=VERDICTS.index)
 
 
 @dataclass(frozen=True)
@@ -62,7 +39,8 @@ class Verdicts:
         threshold: scores from here on are ``anomalous``, in place of the calibration's.
         review_threshold: scores from here on are ``review``, below ``threshold``.
         mm_per_pixel: of the pictures as they come from the camera; None where rules count in pixels.
-        roi: parts of the ROI with a threshold of their own, by name.
+        roi: rates by the names of areas of the ROI: at most this share of good pictures is flagged for what lies in the
+            area, whose threshold the calibration finds. They are part of its ``max_false_alarms``, not beside it.
 
     Raises:
         SettingsError: a value out of range, or values that exclude each other.
@@ -72,11 +50,15 @@ class Verdicts:
     threshold: float | None = None
     review_threshold: float | None = None
     mm_per_pixel: float | None = None
-    roi: Mapping[str, RoiLevel] = field(default_factory=dict)
+    roi: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_review(self.review, self.threshold, self.review_threshold)
         check_positive("mm_per_pixel", self.mm_per_pixel, "the width of a pixel in mm above 0, such as 0.05")
+        if not isinstance(self.roi, Mapping):
+            raise SettingsError(f"roi: got {self.roi!r}, need a table of rates by area, as in roi = {{rim = 0.002}}")
+        for name, rate in self.roi.items():
+            check_rate(rate, f"roi: {name}")
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Verdicts:
@@ -85,12 +67,9 @@ class Verdicts:
         Raises:
             SettingsError: an unknown key, or a value out of range.
         """
-        values = dict(table("verdict", document, [entry.name for entry in fields(cls)]))
+        values = table("verdict", document, [entry.name for entry in fields(cls)])
         try:
-            levels = values.pop("roi", {})
-            if not isinstance(levels, Mapping):
-                raise SettingsError(f"roi: got {levels!r}, need a table for each part, as in [verdict.roi.rim]")
-            return cls(**values, roi={name: _level(name, level) for name, level in levels.items()})
+            return cls(**values)
         except SettingsError as error:
             raise SettingsError(f"verdict: {error}") from error
 
@@ -101,15 +80,7 @@ class Verdicts:
             for name in ("review", "threshold", "review_threshold", "mm_per_pixel")
             if (value := getattr(self, name)) is not None
         }
-        roi = {name: level.document() for name, level in self.roi.items()}
-        return {**numbers, **({"roi": roi} if roi else {})}
-
-
-def _level(name: str, document: object) -> RoiLevel:
-    try:
-        return RoiLevel(**table(name, document, [entry.name for entry in fields(RoiLevel)]))
-    except SettingsError as error:
-        raise SettingsError(f"roi: {error}" if str(error).startswith(name) else f"roi: {name}: {error}") from error
+        return {**numbers, **({"roi": dict(self.roi)} if self.roi else {})}
 
 
 def table(name: str, document: object, known: list[str]) -> Mapping[str, Any]:
@@ -176,7 +147,7 @@ def check_review(
         )
 
 
-def check_rates(review: float | None, max_false_alarms: float, name: str = "review") -> None:
+def check_above(review: float | None, max_false_alarms: float, name: str = "review") -> None:
     """Refuse a review rate that is not above the rate of alarms.
 
     Raises:

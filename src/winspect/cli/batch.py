@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         check_bundle_alone(args)
         options = {"bundle": str(args.bundle)}
+    rule = rule_of(args, calibration)
     references = [str(path) for path in good_samples(args)]
     with when_interrupted(f"go on with what is in {args.out}: --resume"):
         from winspect.cluster import batch
@@ -72,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
             device=options.pop("device", "auto"),
             references=references,
             shots=args.shots,
-            threshold=args.threshold,
+            threshold=rule.threshold,
             calibration=calibration,
-            regions=rule_of(args, calibration).regions,
+            regions=rule.regions,
+            verdicts=rule.verdicts,
+            rules=rule.rules,
             stretch=args.stretch,
             product=mark_of(args),
             maps=args.maps,
@@ -100,7 +103,8 @@ def _print(summary: Mapping[str, Any], out: str) -> None:
         f"{summary['judged_now']:,} in {duration(summary['seconds'])}{f', {pace} pictures/s' if pace else ''}"
     )
     if summary["anomalous"] is not None:
-        print(f"verdicts: {summary['anomalous']:,} anomalous, {summary['normal']:,} normal")
+        to_review = f"{summary['review']:,} to review, " if summary["review"] else ""
+        print(f"verdicts: {summary['anomalous']:,} anomalous, {to_review}{summary['normal']:,} normal")
     if summary["scores"]:
         show("scores: " + "  ".join(f"{name} {value:.4f}" for name, value in summary["scores"].items()))
     if slowest := summary["slowest_stage"]:

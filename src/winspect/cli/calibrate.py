@@ -48,8 +48,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--max-false-alarms", "RATE", share, default=_DEFAULT_RATE)
     add_options(
         parser,
-        *("--product", "--class", "--reference", "--shots"),
+        *("--product", "--review", "--class", "--reference", "--shots"),
         product="calibrate a product of `winspect product`: it then names the calibration, as a new revision",
+        review="also a verdict review: of good pictures at most this share is review or anomalous; predict can ask for "
+        "another rate later",
         category_name="what the part is called (default: object)",
         reference="good samples: calibrate few-shot scores",
     )
@@ -63,12 +65,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Calibrate; returns the exit code."""
     from winspect.calibration.conformal import SUSPICIOUS, check_enough
+    from winspect.calibration.verdicts import check_above
     from winspect.inspector.calibrating import calibrate
     from winspect.pictures.find import find_pictures
 
     use_product(args, calibrating=True)
     args.out = args.out or _default_out(args)
     category_name = DEFAULT_CLASS if args.category_name is None else args.category_name
+    check_above(args.review, args.max_false_alarms, "--review")
     check_recipe(args, alone_in="a calibrated line", scored_as=category_name)
     normals = find_pictures(args.normals)
     check_enough(len(normals), args.max_false_alarms)
@@ -92,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
             normals,
             category_name,
             max_false_alarms=args.max_false_alarms,
+            review=args.review,
             maps=not args.scores_only,
             progress=True,
             **further,
@@ -143,6 +148,11 @@ def _lines(calibration: Calibration, out: str | None) -> list[str]:
         f"threshold        {calibration.threshold:.6g}; its own rate is at most "
         f"{rate_bound(calibration.pictures, calibration.max_false_alarms):.3g} with 95 % confidence",
     ]
+    if calibration.review is not None:
+        lines.append(
+            f"review           {calibration.review_threshold:.6g}; at most {calibration.review:g} of good pictures are "
+            "review or anomalous"
+        )
     if calibration.pixel_threshold is not None:
         lines.append(f"pixel threshold  {calibration.pixel_threshold:.6g}")
     if (held_out := calibration.held_out) is not None:

@@ -15,7 +15,7 @@ from winspect.cli.product_options import mark_of
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
-    from winspect.calibration import Calibration, DecisionRule
+    from winspect.calibration import Calibration, DecisionRule, Rules, Verdicts
     from winspect.drift import DriftSettings
     from winspect.feedback import FeedbackSettings
     from winspect.inspector.base import Predictor
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def add_decision_options(parser: argparse.ArgumentParser, **helps: str) -> None:
     """Add the class, good samples, what decides, and which defects get boxes."""
     scored = ("--product", "--class", "--reference", "--shots", "--threshold", "--calibration")
-    add_options(parser, *scored, "--stretch", "--boxes", "--pixel-threshold", "--min-area", **helps)
+    verdicts = ("--review", "--review-threshold", "--rules")
+    add_options(parser, *scored, *verdicts, "--stretch", "--boxes", "--pixel-threshold", "--min-area", **helps)
 
 
 def check_decision_options(
@@ -41,13 +42,16 @@ def check_decision_options(
         _check_thresholds(args, method.score_range)
     if args.boxes == "none" and (args.pixel_threshold is not None or args.min_area is not None):
         raise SettingsError("got --boxes none beside --pixel-threshold or --min-area: leave one of them out")
-    rule_of(args, None)
+    verdicts_of(args)
+    if args.bundle is None or calibration is not None:  # a bundle's own calibration is known only later
+        rule_of(args, calibration)
 
 
 def _check_thresholds(args: argparse.Namespace, score_range: tuple[float, float]) -> None:
     from winspect.calibration.judgement import check_threshold
 
     check_threshold(args.threshold, score_range, "--threshold")
+    check_threshold(args.review_threshold, score_range, "--review-threshold")
     check_threshold(args.pixel_threshold, score_range, "--pixel-threshold")
 
 
@@ -72,13 +76,32 @@ def rule_of(args: argparse.Namespace, calibration: Calibration | None) -> Decisi
     from winspect.calibration.judgement import DecisionRule, chosen_regions
 
     calibrated = None if calibration is None else calibration.regions
-    regions = chosen_regions(args.boxes, args.pixel_threshold, args.min_area, calibrated)
-    return DecisionRule(args.threshold, calibration, regions, product=mark_of(args))
+    verdicts, rules = verdicts_of(args)
+    if verdicts.review is not None and calibration is None:
+        raise SettingsError(
+            "--review needs --calibration FILE, whose scores keep the rate; beside --threshold use --review-threshold"
+        )
+    regions = chosen_regions(args.boxes, args.pixel_threshold, args.min_area, calibrated, ruled=bool(rules))
+    return DecisionRule(verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules, product=mark_of(args))
+
+
+def verdicts_of(args: argparse.Namespace) -> tuple[Verdicts, Rules]:
+    """Levels of the verdict and rules, by ``--rules`` and the options beside it; a threshold becomes ``args``'s.
+
+    Raises:
+        SettingsError: they contradict each other, or a value is out of range.
+    """
+    from winspect.calibration.rules_file import chosen_verdicts
+
+    levels = {"review": args.review, "threshold": args.threshold, "review_threshold": args.review_threshold}
+    verdicts, rules = chosen_verdicts(args.rules, **levels, names=("--review", "--threshold", "--review-threshold"))
+    args.threshold = verdicts.threshold
+    return verdicts, rules
 
 
 def check_regions(args: argparse.Namespace, calibration: Calibration | None) -> None:
     """Refuse boxes where nothing says which pictures, or which pixels, are anomalous."""
-    decides = calibration is not None or args.threshold is not None
+    decides = calibration is not None or verdicts_of(args)[0].threshold is not None
     pixels = args.pixel_threshold is not None or (calibration is not None and calibration.pixel_threshold is not None)
     if args.boxes == "anomalous" and not (decides or pixels):
         raise SettingsError("--boxes anomalous needs --threshold, --calibration or --pixel-threshold: they say what is")
@@ -188,10 +211,11 @@ def _bundled(args: argparse.Namespace, model: Predictor) -> Calibration | None:
 
 
 def in_words(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """A row as the line for stdout (score, verdict, p-value, path) and the message for stderr; None for neither."""
+    """A row as the line for stdout (score, verdict, p-value, path, reason), and the message for stderr, or None."""
     if row["error"]:
         return None, f"failed: {row['error']['message']}"
     verdict = "" if row["verdict"] is None else f"  {row['verdict']:9}"
     verdict += f"  p {row['p_value']:.4f}" if "p_value" in row else ""
+    reason = f"  ({row['reason']})" if row.get("reason") else ""
     warning = row["warning"] and f"warning: {row['path']}: {row['warning']}"
-    return f"{row['anomaly_score']:.4f}{verdict}  {row['path']}", warning
+    return f"{row['anomaly_score']:.4f}{verdict}  {row['path']}{reason}", warning

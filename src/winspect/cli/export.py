@@ -9,6 +9,7 @@ the first good sample.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--class", "NAME", classes, dest="categories", nargs="+")
     add_options(
         parser,
-        *("--product", "--reference", "--shots", "--calibration"),
+        *("--product", "--reference", "--shots", "--calibration", "--review"),
         reference="good samples of the class, for few-shot scores",
         calibration="a file of `winspect calibrate` to put in",
+        review="put in with the calibration: of good pictures at most this share is review or anomalous",
     )
     add_option(parser, "--add", None, "add the class to the bundle in --out, or replace it there")
     add_option(parser, "--out", "DIR", "the bundle's folder", required=True)
@@ -60,6 +62,10 @@ def export_bundle(args: argparse.Namespace, out: Path) -> tuple[list[str], float
     if args.engine not in ENGINES:
         raise SettingsError(f"--engine: got {args.engine!r}, a bundle runs in one of {', '.join(ENGINES)}")
     calibration = load_calibration(args)
+    if args.review is not None:
+        if calibration is None:
+            raise SettingsError("--review needs --calibration FILE: a rate of good pictures is kept by its scores")
+        calibration = replace(calibration, review=args.review)
     categories = args.categories or ([calibration.class_name] if calibration else [])
     if not categories:
         raise SettingsError("--class: name the classes that the bundle shall inspect")

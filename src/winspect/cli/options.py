@@ -99,6 +99,13 @@ OPTIONS = {
     # What decides
     "--calibration": _option("FILE", "verdicts, p-values and boxes by a file of `winspect calibrate`"),
     "--threshold": _option("SCORE", "scores from here on are anomalous"),
+    "--review": _option(
+        "RATE",
+        "also a verdict review, by the calibration: of good pictures at most this share is review or anomalous, as in "
+        "0.05 or 5%% (default: the calibration's, if it has one)",
+    ),
+    "--review-threshold": _option("SCORE", "beside --threshold: scores from here on are review"),
+    "--rules": _option("FILE", "rules on defects, and [verdict], as TOML: docs/line.md"),
     "--pixel-threshold": _option("SCORE", "a defect's region has a map value above this (default: the calibration's)"),
     "--min-area": _option("PIXELS", "smaller regions are no defects (default: a tenth of a patch)"),
     "--boxes": _option(

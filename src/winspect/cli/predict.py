@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     model, class_option = inspection.model, inspection.class_option
     _check_coco(args, inspection.rule)
     # Boxes are not printed; and scores alone are much less work.
-    rule = inspection.rule if args.out or args.json else replace(inspection.rule, regions=None)
+    is_scores_alone = not (args.out or args.json or inspection.rule.rules)
+    rule = replace(inspection.rule, regions=None) if is_scores_alone else inspection.rule
     overlays = bool(args.out) and not args.no_overlays
     needs_maps = overlays or args.raw_maps or rule.regions is not None
     model.prepare_engine(**class_option, maps=needs_maps)
@@ -194,6 +195,8 @@ class _Printer:
             "resumed": self.resumed,
             "failed": self.counts.failed,
             "warned": self.counts.warned,
+            "anomalous": self.counts.anomalous,
+            "review": self.counts.review,
             "judged_by_themselves": self.seen,
             "interrupted": is_interrupted,
             "seconds": round(time.perf_counter() - self.began, 3),

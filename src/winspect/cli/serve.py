@@ -41,7 +41,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="serve this class, and no others; may be repeated (default: any)",
     )
     add_store_options(what)
-    add_options(what, "--reference", "--drift", "--audit-rate", reference="good samples of the one --class")
+    add_options(
+        what,
+        *("--reference", "--review", "--rules", "--drift", "--audit-rate"),
+        reference="good samples of the one --class",
+        rules="rules on defects, and [verdict], as TOML, for every class: docs/line.md",
+    )
     what.add_argument(
         "--feedback",
         action="store_true",
@@ -144,6 +149,11 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
         for setting in fields(ServiceSettings)
         if (value := getattr(args, setting.name, None)) is not None
     }
+    if getattr(args, "review", None) is not None or getattr(args, "rules", None) is not None:
+        from winspect.calibration.rules_file import chosen_verdicts
+
+        names = ("--review", "threshold", "review_threshold")
+        given["verdicts"], given["rules"] = chosen_verdicts(args.rules, review=args.review, names=names)
     return ServiceSettings(
         **{
             **given,

@@ -50,7 +50,8 @@ class Row:
     Attributes:
         path: the name that the picture was sent under. ``class_name``: what the part is called.
         anomaly_score: more is more anomalous; None where there is an ``error``.
-        verdict: None without a threshold. ``threshold``: what the score was compared with.
+        verdict: None without a threshold. ``threshold``: what the score was compared with; ``review_threshold``: where
+            ``review`` begins. ``reason``: of the verdict, where it is looked for.
         p_value: small is anomalous; None without a calibration.
         boxes: defects as x0, y0, x1, y1 in pixels, the last two exclusive; None where none were looked for.
         warning: what is suspicious about the picture.
@@ -63,7 +64,7 @@ class Row:
     path: str
     class_name: str
     anomaly_score: float | None = None
-    verdict: Literal["normal", "anomalous"] | None = None
+    verdict: Literal["normal", "review", "anomalous"] | None = None
     threshold: float | None = None
     p_value: float | None = None
     boxes: tuple[tuple[int, int, int, int], ...] | None = None
@@ -75,6 +76,8 @@ class Row:
     map: AnomalyMap | None = None
     overlay_png: bytes | None = field(default=None, repr=False)
     id: str | None = None
+    review_threshold: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Calibration:
             samples or another model and not used; ``failed``. ``message`` says why of the last two.
         max_false_alarms: the share of good pictures that may be flagged, 0 to 1.
         threshold, pictures, date: of a calibration that is there.
+        review: the share that may be ``review`` or ``anomalous``, and its ``review_threshold``; None for two verdicts.
     """
 
     state: Literal["none", "running", "ready", "stale", "failed"]
@@ -172,6 +176,8 @@ class Calibration:
     threshold: float | None
     pictures: int | None
     date: str | None
+    review: float | None = None
+    review_threshold: float | None = None
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ class AsyncClient:
         pictures: Iterable[Picture] = (),
         *,
         max_false_alarms: float = 0.01,
+        review: float | None = None,
         per_request: int = 8,
         within_s: float = 600.0,
     ) -> Calibration:
@@ -107,7 +108,7 @@ class AsyncClient:
         for group in requests.in_groups(pictures, per_request):
             await self.add_good(class_name, group)
         until = time.monotonic() + within_s
-        state = await self.start_calibration(class_name, max_false_alarms=max_false_alarms)
+        state = await self.start_calibration(class_name, max_false_alarms=max_false_alarms, review=review)
         while state.state == "running":
             if time.monotonic() > until:
                 raise NoAnswerError(f"the calibration of {class_name!r} still runs after {within_s:g} s")
@@ -125,9 +126,11 @@ class AsyncClient:
         """Forget the good pictures of a class."""
         return await self._do(requests.delete_good(class_name))
 
-    async def start_calibration(self, class_name: str, *, max_false_alarms: float = 0.01) -> Calibration:
+    async def start_calibration(
+        self, class_name: str, *, max_false_alarms: float = 0.01, review: float | None = None
+    ) -> Calibration:
         """Calibrate a class on its stored good pictures, in the service's background."""
-        return await self._do(requests.start_calibration(class_name, max_false_alarms))
+        return await self._do(requests.start_calibration(class_name, max_false_alarms, review))
 
     async def calibration(self, class_name: str) -> Calibration:
         """Where the calibration of a class stands."""

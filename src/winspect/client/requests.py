@@ -88,9 +88,11 @@ def delete_good(class_name: str) -> Request[answers.ClassInfo]:
     return Request("DELETE", "/v1/calibrations/pictures", answers.class_of, params={"class": class_name})
 
 
-def start_calibration(class_name: str, max_false_alarms: float) -> Request[answers.Calibration]:
+def start_calibration(
+    class_name: str, max_false_alarms: float, review: float | None = None
+) -> Request[answers.Calibration]:
     """``POST /v1/calibrations``."""
-    fields = _fields(class_name, {"max_false_alarms": max_false_alarms})
+    fields = _fields(class_name, {"max_false_alarms": max_false_alarms, "review": review})
     return Request("POST", "/v1/calibrations", answers.calibration_of, fields=fields, is_repeatable=False)
 
 

@@ -72,8 +72,9 @@ class Client:
             picture: a file (str or path), its bytes, a name and bytes, a PIL image, or an array uint8 (height,
                 width[, 3]), RGB.
             class_name: what the part is called; None for the service's default, object.
-            options: ``threshold``, ``overlay``, ``map``, ``boxes`` (``none``, ``anomalous``, ``all``),
-                ``pixel_threshold``, ``min_area``, ``zero_shot``, ``deadline_ms``, as ``POST /v1/predict`` has them.
+            options: ``threshold``, ``review_threshold``, ``overlay``, ``map``, ``boxes`` (``none``, ``anomalous``,
+                ``all``), ``pixel_threshold``, ``min_area``, ``zero_shot``, ``deadline_ms``, as ``POST /v1/predict`` has
+                them.
 
         Raises:
             RefusedError: 422 where the picture cannot be used.
@@ -121,6 +122,7 @@ class Client:
         pictures: Iterable[Picture] = (),
         *,
         max_false_alarms: float = 0.01,
+        review: float | None = None,
         per_request: int = 8,
         within_s: float = 600.0,
     ) -> Calibration:
@@ -128,6 +130,7 @@ class Client:
 
         Args:
             max_false_alarms: the share of good pictures that may be flagged; 1/k needs k - 1 pictures.
+            review: the share that may be ``review`` or ``anomalous``; None for two verdicts.
             within_s: to wait at most.
 
         Raises:
@@ -137,7 +140,7 @@ class Client:
         for group in requests.in_groups(pictures, per_request):
             self.add_good(class_name, group)
         until = time.monotonic() + within_s
-        state = self.start_calibration(class_name, max_false_alarms=max_false_alarms)
+        state = self.start_calibration(class_name, max_false_alarms=max_false_alarms, review=review)
         while state.state == "running":
             if time.monotonic() > until:
                 raise NoAnswerError(f"the calibration of {class_name!r} still runs after {within_s:g} s")
@@ -155,9 +158,11 @@ class Client:
         """Forget the good pictures of a class."""
         return self._do(requests.delete_good(class_name))
 
-    def start_calibration(self, class_name: str, *, max_false_alarms: float = 0.01) -> Calibration:
+    def start_calibration(
+        self, class_name: str, *, max_false_alarms: float = 0.01, review: float | None = None
+    ) -> Calibration:
         """Calibrate a class on its stored good pictures, in the service's background."""
-        return self._do(requests.start_calibration(class_name, max_false_alarms))
+        return self._do(requests.start_calibration(class_name, max_false_alarms, review))
 
     def calibration(self, class_name: str) -> Calibration:
         """Where the calibration of a class stands."""

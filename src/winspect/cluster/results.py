@@ -123,11 +123,11 @@ def summarise(destination: Destination) -> dict[str, Any]:
     Of the shards only the columns that are counted are read; of a picture 16 bytes are kept: class, verdict, score.
 
     Returns:
-        ``inputs`` of the run; of the finished shards ``judged`` and ``failed``, ``anomalous`` and ``normal`` (null
-        where nothing decided between them) and ``scores``: quantiles by name (:data:`QUANTILES`, linear between
-        neighbours; more is more anomalous), null where nothing was judged. ``classes``: the same by class where there
-        are several, at most :data:`MOST_CLASSES`. ``warned``: rows with a warning. ``shards`` and their ``bytes``.
-        ``errors`` by type: their ``count``, and the first as ``example`` (id, path, message).
+        ``inputs`` of the run; of the finished shards ``judged`` and ``failed``, ``anomalous``, ``review`` and
+        ``normal`` (null where nothing decided between them) and ``scores``: quantiles by name (:data:`QUANTILES`,
+        linear between neighbours; more is more anomalous), null where nothing was judged. ``classes``: the same by
+        class where there are several, at most :data:`MOST_CLASSES`. ``warned``: rows with a warning. ``shards`` and
+        their ``bytes``. ``errors`` by type: their ``count``, and the first as ``example`` (id, path, message).
 
     Raises:
         OutputError: a shard cannot be read.
@@ -189,6 +189,6 @@ def _described(verdicts: Counter[str | None], failed: int, scores: np.ndarray) -
     return {
         "judged": verdicts.total(),
         "failed": failed,
-        **{name: verdicts[name] if decided else None for name in ("anomalous", "normal")},
+        **{name: verdicts[name] if decided else None for name in ("anomalous", "review", "normal")},
         "scores": dict(zip(QUANTILES, levels, strict=True)) if levels else None,
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from winspect.calibration import DecisionRule
+from winspect.calibration import DecisionRule, Rules, Verdicts
 from winspect.cluster.cluster import connect
 from winspect.cluster.destination import Destination, refuse_used
 from winspect.cluster.filesystems import is_uri
@@ -73,6 +73,8 @@ def batch(
     regions: RegionRule | None = None,
     calibration: Calibration | None = None,
     product: ProductRevision | None = None,
+    verdicts: Verdicts | None = None,
+    rules: Rules | None = None,
     maps: str = "none",
     stretch: bool = False,
     shard_rows: int | None = None,
@@ -101,6 +103,7 @@ def batch(
         threshold: scores from here on are anomalous; ``calibration`` decides where it is None.
         regions: which defects get boxes, which needs maps; None for none.
         product: whose verdicts these are; its name and revision are in every row.
+        verdicts: where ``review`` begins, and the scale of lengths. rules: on defects, which need ``regions``.
         maps: one of :data:`MAPS`. stretch: the colours of heat maps to each picture, with nothing drawn on them.
         shard_rows: inputs per shard; None for a thousandth of all, 256 to 10,000.
         resume: go on with the run in ``out``.
@@ -127,7 +130,9 @@ def batch(
         classes=inputs.classes,
         references=[os.path.abspath(path) for path in references],
         shots=shots,
-        rule=DecisionRule(threshold, calibration, regions, product=product),
+        rule=DecisionRule(
+            threshold, calibration, regions, verdicts=verdicts or Verdicts(), rules=rules or Rules(), product=product
+        ),
         arrays=maps in ("arrays", "both"),
         overlays=(place if is_uri(place) else os.path.abspath(place)) if maps in ("overlays", "both") else None,
         stretch=stretch,

@@ -53,6 +53,8 @@ def result_schema(*, arrays: bool) -> pa.Schema:
         pa.field("warning", pa.string()),
         pa.field("model", pa.string(), nullable=False),
         pa.field("weights_sha256", pa.string(), nullable=False),
+        pa.field("review_threshold", pa.float64()),
+        pa.field("reason", pa.string()),
     ]
     if arrays:
         fields += [

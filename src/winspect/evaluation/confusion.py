@@ -23,6 +23,8 @@ class Confusion:
             largest F1, which was chosen on these very pictures.
         found, missed: defective pictures with the verdict anomalous, and normal.
         false_alarms, passed: normal pictures with the verdict anomalous, and normal.
+        review: the rate of the calibration for ``review``; None for two verdicts.
+        found_to_review, alarms_to_review: defective and normal pictures with the verdict review.
     """
 
     threshold: float
@@ -31,6 +33,9 @@ class Confusion:
     missed: int
     false_alarms: int
     passed: int
+    review: float | None = None
+    found_to_review: int = 0
+    alarms_to_review: int = 0
 
 
 def confusion(rows: Iterable[Mapping[str, Any]], calibration: Calibration | None = None) -> Confusion | None:
@@ -46,7 +51,8 @@ def confusion(rows: Iterable[Mapping[str, Any]], calibration: Calibration | None
 
     >>> rows = [("normal", 0.1), ("normal", 0.4), ("anomalous", 0.3), ("anomalous", 0.9), ("normal", None)]
     >>> confusion([{"label": label, "score": score} for label, score in rows])
-    Confusion(threshold=0.3, max_false_alarms=None, found=2, missed=0, false_alarms=1, passed=1)
+    Confusion(threshold=0.3, max_false_alarms=None, found=2, missed=0, false_alarms=1, passed=1, review=None, \
+found_to_review=0, alarms_to_review=0)
     """
     scored = [row for row in rows if row["score"] is not None]
     scores = np.array([row["score"] for row in scored], np.float64)
@@ -55,12 +61,22 @@ def confusion(rows: Iterable[Mapping[str, Any]], calibration: Calibration | None
     if threshold is None:
         return None
     flagged = scores >= threshold if calibration is None else scores > threshold
-    found, false_alarms = int((flagged & defective).sum()), int((flagged & ~defective).sum())
+    level = None if calibration is None else calibration.review_threshold
+    doubtful = np.zeros(len(scores), bool) if level is None else (scores > level) & ~flagged
+    counts = {
+        name: int((kind & verdict).sum())
+        for name, kind, verdict in (
+            ("found", defective, flagged),
+            ("missed", defective, ~flagged & ~doubtful),
+            ("false_alarms", ~defective, flagged),
+            ("passed", ~defective, ~flagged & ~doubtful),
+            ("found_to_review", defective, doubtful),
+            ("alarms_to_review", ~defective, doubtful),
+        )
+    }
     return Confusion(
         threshold=threshold,
         max_false_alarms=None if calibration is None else calibration.max_false_alarms,
-        found=found,
-        missed=int(defective.sum()) - found,
-        false_alarms=false_alarms,
-        passed=int((~defective).sum()) - false_alarms,
+        review=None if calibration is None else calibration.review,
+        **counts,
     )

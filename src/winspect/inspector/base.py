@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, S
 from dataclasses import replace
 from functools import cache, partial
 from itertools import repeat
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class Predictor(Scoring):
         category_name: str = DEFAULT_CLASS,
         *,
         max_false_alarms: float = 0.01,
+        review: float | None = None,
         held_out: Iterable[Picture] | Picture = (),
         defective: Iterable[Picture] | Picture = (),
         maps: bool = True,
@@ -64,7 +66,8 @@ class Predictor(Scoring):
     ) -> Calibration:
         """Thresholds from good pictures: see :func:`winspect.inspector.calibrating.calibrate`."""
         given: dict[str, Any] = {"held_out": held_out, "defective": defective, "maps": maps, "progress": progress}
-        return calibrate(self, pictures, category_name, max_false_alarms=max_false_alarms, bgr=bgr, **given)
+        given |= {"max_false_alarms": max_false_alarms, "review": review, "bgr": bgr}
+        return calibrate(self, pictures, category_name, **given)
 
     def prepare_engine(self, category_name: str = DEFAULT_CLASS, *, maps: bool = True) -> None:
         """Build what the engine needs for a class now instead of at its first picture; ``maps`` as in `predict_many`.
@@ -86,6 +89,9 @@ class Predictor(Scoring):
         threshold: float | None = None,
         calibration: Calibration | None = None,
         pixel_threshold: float | None = None,
+        review: float | None = None,
+        review_threshold: float | None = None,
+        rules: str | PathLike[str] | None = None,
         keep_picture: bool = False,
         bgr: bool = False,
     ) -> Any:
@@ -100,6 +106,9 @@ class Predictor(Scoring):
             threshold: scores from here on are anomalous; results then have a verdict, boxes and a mask.
             calibration: decides instead, made by :meth:`calibrate` with this model and class.
             pixel_threshold: a defect's region has a map value above it; see :meth:`Prediction.decide`.
+            review: with a calibration: of good pictures at most this share is ``review`` or ``anomalous``.
+            review_threshold: with a threshold: scores from here on are ``review``.
+            rules: a TOML file of rules on defects; see :mod:`winspect.calibration.rules`.
             keep_picture: keep the decoded pictures in the results. Without it, :meth:`Prediction.plot` reads a file
                 again and uses the caller's array, but cannot draw the frames of a video or a generator.
             bgr: the channels of an array or tensor are BGR, as OpenCV has them.
@@ -115,9 +124,11 @@ class Predictor(Scoring):
             SourceError: no pictures there, a URL, or a list or video that cannot be read.
             SettingsError: a threshold out of range, or a calibration made with something else.
         """
-        for name, value in (("threshold", threshold), ("pixel_threshold", pixel_threshold)):
+        scores = {"threshold": threshold, "pixel_threshold": pixel_threshold, "review_threshold": review_threshold}
+        for name, value in scores.items():
             check_threshold(value, self.method.score_range, name)
-        rule = decision_rule(threshold, calibration, pixel_threshold)
+        more: dict[str, Any] = {"review": review, "review_threshold": review_threshold, "rules": rules}
+        rule = decision_rule(threshold, calibration, pixel_threshold, **more)
         if calibration is not None:
             calibration.check_model(self, category_name)
         alone = is_single(source)

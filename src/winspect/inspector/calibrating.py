@@ -13,6 +13,7 @@ from winspect.calibration import Calibration, Defective, HeldOut, LeftOut
 from winspect.calibration.conformal import check_enough, check_rate
 from winspect.calibration.findings import LeftOutBecause
 from winspect.calibration.regions import map_peak
+from winspect.calibration.verdicts import check_above
 from winspect.errors import SettingsError
 from winspect.pictures.fingerprints import fingerprint
 from winspect.pictures.given import pictures_given
@@ -31,6 +32,7 @@ def calibrate(
     category_name: str,
     *,
     max_false_alarms: float = 0.01,
+    review: float | None = None,
     held_out: Any = (),
     defective: Any = (),
     maps: bool = True,
@@ -48,6 +50,8 @@ def calibrate(
             file or glob, or any number of pictures.
         category_name: the class they are scored as.
         max_false_alarms: above 0 and below 1.
+        review: above it and below 1: of good pictures at most this share is ``review`` or ``anomalous``; None for two
+            verdicts. Another rate can be asked for when it decides: the scores are kept.
         held_out: further good pictures, to see whether the promise holds for them.
         defective: pictures of defective parts, for an F1-optimal threshold, and to see how many are found.
         maps: False for scores alone, which are much less work (see :meth:`WinCLIP.predict_many`): no pixel threshold.
@@ -60,6 +64,7 @@ def calibrate(
         ClassNameError: the class name cannot be put into a prompt.
     """
     check_rate(max_false_alarms)
+    check_above(review, max_false_alarms)
     model.identity(category_name).recipe.check_alone("a calibrated line")
     good, further, bad = (list(pictures_given(given, bgr=bgr)) for given in (pictures, held_out, defective))
     check_enough(len(good), max_false_alarms)
@@ -82,6 +87,7 @@ def calibrate(
         left_out=tuple(usable.left_out),
         held_out=HeldOut.of(further_scores, scores, max_false_alarms) if further else None,
         defective=Defective.of(bad_scores, scores, max_false_alarms) if bad else None,
+        review=None if review is None else float(review),
     )
 
 

@@ -17,8 +17,10 @@ import numpy as np
 from PIL import Image
 
 from winspect.calibration.defects import Box, label_regions
-from winspect.calibration.judgement import DecisionRule, Judgement, Verdict, check_threshold, chosen_regions
+from winspect.calibration.judgement import DecisionRule, Judgement, check_class, check_threshold, chosen_regions
 from winspect.calibration.regions import working_size
+from winspect.calibration.rules_file import chosen_verdicts
+from winspect.calibration.verdicts import Verdict
 from winspect.errors import OutputError, PictureError, SettingsError, WinspectError
 from winspect.methods.result import Result, shrunk
 from winspect.outputs.maps import overlay_of, smaller_picture
@@ -68,8 +70,12 @@ def decision_rule(
     calibration: Calibration | None = None,
     pixel_threshold: float | None = None,
     min_area: float | None = None,
+    *,
+    review: float | None = None,
+    review_threshold: float | None = None,
+    rules: str | os.PathLike[str] | None = None,
 ) -> DecisionRule:
-    """What decides on pictures: a calibration, or thresholds that somebody chose.
+    """What decides on pictures: a calibration, or thresholds that somebody chose, and a file of rules.
 
     Raises:
         SettingsError: a value out of range.
@@ -80,8 +86,10 @@ def decision_rule(
     if min_area is not None and not decides:
         raise SettingsError("min_area: needs a threshold, pixel_threshold or calibration: they say what is a defect")
     calibrated = None if calibration is None else calibration.regions
+    verdicts, listed = chosen_verdicts(rules, review=review, threshold=threshold, review_threshold=review_threshold)
+    decides = decides or verdicts.threshold is not None
     regions = chosen_regions("anomalous" if decides else None, pixel_threshold, min_area, calibrated)
-    return DecisionRule(threshold, calibration, regions)
+    return DecisionRule(threshold, calibration, regions, verdicts=verdicts, rules=listed)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,6 +129,9 @@ class Prediction(Result):
         calibration: Calibration | None = None,
         pixel_threshold: float | None = None,
         min_area: float | None = None,
+        review: float | None = None,
+        review_threshold: float | None = None,
+        rules: str | os.PathLike[str] | None = None,
     ) -> Prediction:
         """The same result, decided on anew; what was decided before is dropped.
 
@@ -131,12 +142,19 @@ class Prediction(Result):
             pixel_threshold: a defect's region has a map value above it; None for the calibration's, else for the
                 region of the highest value alone.
             min_area: in pixels; smaller regions are no defects. None for a tenth of a patch.
+            review: with a calibration: of good pictures at most this share is ``review`` or ``anomalous``.
+            review_threshold: with a threshold: scores from here on are ``review``.
+            rules: a TOML file of rules on defects; see :mod:`winspect.calibration.rules`.
 
         Raises:
             SettingsError: a value out of range, or a calibration for another class.
         """
-        rule = decision_rule(threshold, calibration, pixel_threshold, min_area)
-        replace(rule, regions=None).decide(self)  # refuses another class now, not when it is first looked at
+        more: dict[str, Any] = {"review": review, "review_threshold": review_threshold, "rules": rules}
+        return self.decided_by(decision_rule(threshold, calibration, pixel_threshold, min_area, **more))
+
+    def decided_by(self, rule: DecisionRule) -> Prediction:
+        """The same result, decided on by a rule; errors as of :meth:`decide`."""
+        check_class(rule.calibration, self)  # now, not when it is first looked at
         return replace(self, rule=rule)
 
     @cached_property
@@ -146,8 +164,13 @@ class Prediction(Result):
 
     @property
     def verdict(self) -> Verdict | None:
-        """``normal`` or ``anomalous``; None where nothing decides, or there is no score."""
+        """``normal``, ``review`` or ``anomalous``; None where nothing decides, or there is no score."""
         return self.judgement.verdict
+
+    @property
+    def reason(self) -> str | None:
+        """Why, in words, where there is a verdict ``review`` or rules: ``region 2: area 14 mm2 > 5``."""
+        return self.judgement.reason
 
     @property
     def threshold(self) -> float | None:
@@ -184,7 +207,7 @@ class Prediction(Result):
 
     def keys(self) -> tuple[str, ...]:
         """The names that ``result[name]`` knows."""
-        return (*super().keys(), "verdict", "threshold", "p_value", "boxes", "mask")
+        return (*super().keys(), "verdict", "reason", "threshold", "p_value", "boxes", "mask")
 
     # To look at
 

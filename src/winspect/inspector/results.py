@@ -15,7 +15,7 @@ from winspect.errors import OutputError, WinspectError
 from winspect.inspector.prediction import Prediction, decision_rule
 from winspect.methods.result import Result
 from winspect.outputs.predictions import THUMBNAIL, View, write_predictions
-from winspect.outputs.rows import columns_of, messages_of, row_of, write_table
+from winspect.outputs.rows import Counts, columns_of, count_of_verdicts, messages_of, row_of, write_table
 from winspect.system.files import make_folder
 from winspect.system.installation import need
 
@@ -53,7 +53,8 @@ class Results(Sequence[Prediction]):
 
     def __repr__(self) -> str:
         verdicts = [result.verdict for result in self if result.verdict is not None]
-        anomalous = f"{verdicts.count('anomalous')} anomalous" if verdicts else "no verdicts"
+        counts = Counts(len(verdicts), verdicts.count("anomalous"), review=verdicts.count("review"))
+        anomalous = count_of_verdicts(counts) if verdicts else "no verdicts"
         return f"{type(self).__name__}({len(self)} pictures, {anomalous}, {len(self.failed)} failed)"
 
     def _with(self, results: Iterable[Result]) -> Results:
@@ -71,25 +72,33 @@ class Results(Sequence[Prediction]):
         calibration: Calibration | None = None,
         pixel_threshold: float | None = None,
         min_area: float | None = None,
+        review: float | None = None,
+        review_threshold: float | None = None,
+        rules: str | os.PathLike[str] | None = None,
     ) -> Results:
         """The same results, decided on anew: see :meth:`Prediction.decide`."""
-        decision_rule(threshold, calibration, pixel_threshold, min_area)  # also where there are no results
-        options: dict[str, Any] = {"pixel_threshold": pixel_threshold, "min_area": min_area}
-        return self._with(result.decide(threshold=threshold, calibration=calibration, **options) for result in self)
+        more: dict[str, Any] = {"review": review, "review_threshold": review_threshold, "rules": rules}
+        rule = decision_rule(threshold, calibration, pixel_threshold, min_area, **more)  # also without results
+        return self._with(result.decided_by(rule) for result in self)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         return (row_of(result.judgement) for result in self)
 
     def _table(self) -> tuple[tuple[str, ...], Iterator[dict[str, Any]]]:
         """The columns, but for the files of maps, and the rows with errors in words."""
-        columns = columns_of(with_p_values=any(result.judgement.is_calibrated for result in self))
+        judged = [result.judgement for result in self]
+        columns = columns_of(
+            with_p_values=any(each.is_calibrated for each in judged),
+            with_reasons=any(each.is_explained for each in judged),
+        )
         return tuple(name for name in columns if name != "map"), messages_of(self._rows())
 
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame``, a row for each picture; needs the extra ``tables``.
 
-        Columns of ``predictions.csv``: path, class, anomaly_score, verdict, threshold, error, warning, and p_value
-        with a calibration; numbers as float64. NaN, or None in text, is what there is not.
+        Columns of ``predictions.csv``: path, class, anomaly_score, verdict, threshold, error, warning, p_value with a
+        calibration, review_threshold and reason with a verdict ``review`` or rules; numbers as float64. NaN, or None in
+        text, is what there is not.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -97,7 +106,7 @@ class Results(Sequence[Prediction]):
         pandas = need("pandas", "tables", job="to_pandas")
         columns, rows = self._table()
         frame = pandas.DataFrame([[row.get(name) for name in columns] for row in rows], columns=list(columns))
-        numbers = [name for name in ("anomaly_score", "threshold", "p_value") if name in columns]
+        numbers = [name for name in ("anomaly_score", "threshold", "p_value", "review_threshold") if name in columns]
         return frame.astype(dict.fromkeys(numbers, "float64"))
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:

@@ -2,7 +2,8 @@
 
 Categories, images and annotations as in the COCO data format: boxes are [x, y, width, height] in pixels, and
 segmentations uncompressed run lengths, column by column, beginning with the pixels that are not part of the defect.
-An image also has the row's ``anomaly_score``, ``verdict`` and ``p_value``. Pictures that failed are left out.
+An image also has the row's ``anomaly_score``, ``verdict`` and ``p_value``, and its ``reason`` where rows have one.
+Pictures that failed are left out.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def write_coco(folder: Path) -> Path:
                     "width": mask.shape[1],
                     "height": mask.shape[0],
                     **{name: row.get(name) for name in ("anomaly_score", "verdict", "p_value")},
+                    **({"reason": row["reason"]} if "reason" in row else {}),
                 }
             )
             for region in _regions(mask):

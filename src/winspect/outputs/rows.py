@@ -35,10 +35,13 @@ COCO_FILE, REPORT_FILE = "defects.coco.json", "report.html"
 
 COLUMNS = ("path", "class", "anomaly_score", "verdict", "threshold", "map", "error", "warning")
 """Columns of ``predictions.csv``."""
+REASONS = ("review_threshold", "reason")
+"""Entries of rows, and further columns, where there is a verdict ``review`` or rules."""
 
 
 def row_of(judgement: Judgement, *, map_file: str | None = None) -> dict[str, Any]:
     """A judgement as a row; ``p_value`` is there where a calibration was asked, ``parts`` where scores were combined,
+    ``review_threshold`` and ``reason`` where there is a verdict ``review`` or rules,
     ``product`` where a product decides.
 
     Args:
@@ -56,6 +59,7 @@ def row_of(judgement: Judgement, *, map_file: str | None = None) -> dict[str, An
         "error": None if result.error is None else error_entry(result.error),
         "warning": result.warning,
         **({"p_value": judgement.p_value} if judgement.is_calibrated else {}),
+        **({name: getattr(judgement, name) for name in REASONS} if judgement.is_explained else {}),
         **({"parts": dict(result.parts)} if result.parts else {}),
         **({"product": asdict(judgement.product)} if judgement.product else {}),
     }
@@ -106,19 +110,30 @@ def remove_cut_line(path: Path) -> int:
 
 @dataclass
 class Counts:
-    """Numbers of rows: all, those with the verdict ``anomalous``, with an error, with a warning."""
+    """Numbers of rows: all, those with the verdict ``anomalous``, with an error, with a warning, to ``review``."""
 
     rows: int = 0
     anomalous: int = 0
     failed: int = 0
     warned: int = 0
+    review: int = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a row."""
         self.rows += 1
         self.anomalous += row.get("verdict") == "anomalous"
+        self.review += row.get("verdict") == "review"
         self.failed += row["error"] is not None
         self.warned += row.get("warning") is not None
+
+
+def count_of_verdicts(counts: Counts) -> str:
+    """Pictures with a verdict other than normal, in words.
+
+    >>> count_of_verdicts(Counts(rows=9, anomalous=2)), count_of_verdicts(Counts(rows=9, anomalous=2, review=1))
+    ('2 anomalous', '2 anomalous, 1 to review')
+    """
+    return f"{counts.anomalous:,} anomalous" + (f", {counts.review:,} to review" if counts.review else "")
 
 
 def count_of_warnings(number: int) -> str:
@@ -209,7 +224,7 @@ class Recorder:
                     raise output_error(self.folder / ROWS_FILE, close_error) from close_error
         if error is None:
             rows = (row for row, _ in read_rows(self.folder / ROWS_FILE))
-            columns = columns_of(with_p_values=self.rule.calibration is not None)
+            columns = columns_of(with_p_values=self.rule.calibration is not None, with_reasons=self.rule.is_explained)
             write_table(self.folder / TABLE_FILE, columns, messages_of(rows))
 
     def add(
@@ -252,9 +267,9 @@ class Recorder:
         self._is_whole = True
 
 
-def columns_of(*, with_p_values: bool) -> tuple[str, ...]:
+def columns_of(*, with_p_values: bool, with_reasons: bool = False) -> tuple[str, ...]:
     """Columns of a table of rows."""
-    return (*COLUMNS, "p_value") if with_p_values else COLUMNS
+    return (*COLUMNS, *(("p_value",) if with_p_values else ()), *(REASONS if with_reasons else ()))
 
 
 def messages_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

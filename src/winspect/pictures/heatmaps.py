@@ -27,6 +27,7 @@ HIGHEST_START = 0.5
 """Where colour starts at the latest on a scale of good samples alone."""
 
 # Of a strip below which no text can be read; and how many pixels of the picture's width one of its height is worth.
+_CAPTIONS = {"anomalous": (255, 150, 120), "review": (255, 214, 120)}  # colours of words, RGB
 _LEAST_WIDTH, _STRIP_SHARE, _LEAST_STRIP = 120, 16, 14
 
 
@@ -158,7 +159,7 @@ def _draw_strip(
     font = ImageFont.load_default(size=round(tall * 0.7))
     middle = top + tall / 2
     caption = " ".join(filter(None, (None if score is None else f"{score:.3f}", verdict)))
-    colour = (255, 150, 120) if verdict == "anomalous" else (235, 235, 235)
+    colour = _CAPTIONS.get(verdict or "", (235, 235, 235))
     draw.text((pad, middle), caption, fill=colour, font=font, anchor="lm")
     low, high = (f"{value:.2f}" for value in score_range)
     right = image.width - pad

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from winspect.calibration import Calibration, DecisionRule
+from winspect.calibration import Calibration, DecisionRule, Rules, Verdicts
 from winspect.calibration.judgement import chosen_regions
+from winspect.calibration.verdicts import check_above
 from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import ScoreRange, run_range
@@ -54,6 +55,8 @@ class Backend:
 
     def __init__(self, settings: ServiceSettings, spec: ModelSpec) -> None:
         self.settings, self.spec = settings, spec
+        self._verdicts, self._rules = settings.verdicts or Verdicts(), settings.rules or Rules()
+        self._rules.check(self._verdicts.mm_per_pixel)
         self._served = None if settings.classes is None else {class_key(name) for name in settings.classes}
         self.store = Store(
             settings.data, max_bytes=int(settings.max_store_mb * MEGABYTE), max_classes=settings.max_classes
@@ -89,6 +92,8 @@ class Backend:
                 raise ReferencesError(f"cannot use a reference picture: {name}: {error.reason}") from error
         if calibration is not None and class_key(calibration.class_name) != key:
             raise SettingsError(f"the calibration is for {calibration.class_name!r}, not for {key!r}")
+        if calibration is not None:
+            check_above(self._verdicts.review, calibration.max_false_alarms)
         if references:
             self.store.replace(key, "reference", [(clean_name(name), content) for name, content in references])
         if calibration is not None:
@@ -156,6 +161,8 @@ class Backend:
             judgement = rule.decide(answer.result)
         else:  # looking for regions takes milliseconds: not in the thread that answers everyone
             judgement = await asyncio.to_thread(rule.decide, answer.result)
+        if question.boxes == "none":  # looked for by rules alone
+            judgement = replace(judgement, defects=None)
         answer = replace(answer, judgement=judgement)
         if self.feedback is not None:
             await self.feedback.take(question, answer)
@@ -167,8 +174,12 @@ class Backend:
         """Rule for a result that was scored with these references."""
         calibration = self._calibrations.fitting(key, references)
         calibrated = None if calibration is None else calibration.regions
-        regions = chosen_regions(question.boxes, question.pixel_threshold, question.min_area, calibrated)
-        return DecisionRule(question.threshold, calibration, regions)
+        verdicts = _verdicts_of(question, self._verdicts, calibration)
+        decides = calibration is not None or verdicts.threshold is not None
+        rules = self._rules if decides else Rules()
+        boxes = None if rules and question.boxes == "none" else question.boxes  # rules are about defects
+        regions = chosen_regions(boxes, question.pixel_threshold, question.min_area, calibrated, ruled=bool(rules))
+        return DecisionRule(verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules)
 
     async def _ask(self, question: Question) -> Answer:
         """Queue a picture; a demanding one is decoded on its own before, so that no other waits for it."""
@@ -309,10 +320,14 @@ class Backend:
         key = await self._key_with(category_name, "good", "good pictures")
         await whole(asyncio.to_thread(self.store.replace, key, "good", ()))
 
-    async def start_calibration(self, category_name: str, max_false_alarms: float, *, force: bool = False) -> None:
+    async def start_calibration(
+        self, category_name: str, max_false_alarms: float, review: float | None = None, *, force: bool = False
+    ) -> None:
         """Score the stored good pictures in the background and keep the calibration; see :meth:`calibration`.
 
         Args:
+            review: of good pictures at most this share is to be ``review`` or ``anomalous``; None for what the settings
+                say, or two verdicts.
             force: keep it even where good pictures of the audit sample contradict the others.
 
         Raises:
@@ -321,7 +336,8 @@ class Backend:
         """
         key = self._key(category_name)
         self.fleet.check_ready()
-        await self._calibrations.start(key, max_false_alarms, force=force)
+        check_above(self._verdicts.review if review is None else review, max_false_alarms)
+        await self._calibrations.start(key, max_false_alarms, review, force=force)
 
     async def calibration(self, category_name: str) -> CalibrationState:
         """State of the calibration of a class."""
@@ -334,6 +350,14 @@ class Backend:
             UnknownClass: it has none.
         """
         await self._calibrations.delete(self._key(category_name))
+
+
+def _verdicts_of(question: Question, verdicts: Verdicts, calibration: Calibration | None) -> Verdicts:
+    """The levels of a question: its own thresholds, or those of the settings as far as the class has a calibration."""
+    if question.threshold is not None or question.review_threshold is not None:
+        levels: dict[str, Any] = {"threshold": question.threshold, "review_threshold": question.review_threshold}
+        return replace(verdicts, review=None, **levels)
+    return verdicts if calibration is not None else replace(verdicts, review=None)
 
 
 def _range_of(calibration: Calibration | None) -> ScoreRange | None:

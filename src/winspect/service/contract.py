@@ -67,7 +67,8 @@ class Question:
         picture: a file's bytes, or uint8 (height, width[, 3]), RGB; where it was decoded before, what the model takes.
         category_name: what the part is called.
         deadline: on :func:`time.monotonic`'s clock. ``asked``: when the question came, on the same.
-        threshold: scores from here on are anomalous, in place of the calibration's.
+        threshold: scores from here on are anomalous, in place of the calibration's. ``review_threshold``: beside it,
+            scores from here on are ``review``.
         overlay: also paint the heat map. ``maps``: False for scores alone where nothing but the score is needed; much
             less work for some recipes.
         boxes: which pictures get boxes of defects; None for ``anomalous`` where the calibration says which pixels are
@@ -89,6 +90,7 @@ class Question:
     pixel_threshold: float | None = None
     min_area: float | None = None
     zero_shot: bool = False
+    review_threshold: float | None = None
     rule: DecisionRule = field(default_factory=DecisionRule)
     score_range: ScoreRange | None = None
     asked: float = field(default_factory=time.monotonic)
@@ -184,7 +186,8 @@ class CalibrationState:
     Attributes:
         state: ``none``; ``running`` (``done`` of ``total`` pictures); ``ready``; ``stale``: made with other references
             or another model, and not used; ``failed``. ``message`` says why of the last two.
-        max_false_alarms: as asked for.
+        max_false_alarms: as asked for. ``review``: the rate of pictures to review, None for two verdicts;
+            ``review_threshold``: its score, of a calibration that is there.
         threshold, pictures, date: of a calibration that is there (``ready``, ``stale``).
         document: the same as the file of ``winspect calibrate``, for download.
     """
@@ -197,6 +200,8 @@ class CalibrationState:
     threshold: float | None = None
     pictures: int | None = None
     date: str | None = None
+    review: float | None = None
+    review_threshold: float | None = None
     document: dict[str, Any] | None = field(default=None, repr=False)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
+    from winspect.calibration import Rules, Verdicts
     from winspect.drift import DriftSettings
     from winspect.feedback import FeedbackSettings
 
@@ -39,6 +40,8 @@ class ServiceSettings:
         page: serve the web page at ``/``.
         drift: what is watched for drift; None for nothing.
         feedback: how answers of operators are taken; None for none, and no audit log.
+        verdicts, rules: what decides beside the calibration of a class, for every class; None for nothing. A threshold
+            in a request replaces the levels, not the rules.
         max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
         max_classes: classes that anything is stored of; and other names whose prompts are kept encoded: the one not
             asked for longest makes room for the next.
@@ -58,6 +61,8 @@ class ServiceSettings:
     page: bool = True
     drift: DriftSettings | None = None
     feedback: FeedbackSettings | None = None
+    verdicts: Verdicts | None = None
+    rules: Rules | None = None
     host: str = field(
         default="127.0.0.1", metadata=_network("ADDRESS", "where to listen (default: {}, this machine alone)")
     )

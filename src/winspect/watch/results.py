@@ -76,7 +76,8 @@ class WatchResults:
         stop: ends waiting for a place to write.
         rule: what decides.
         score_range: of the heat maps' colours; None stretches them to each picture.
-        maps: which pictures get a heat map: ``none``, ``anomalous`` or ``all``. frames: the same for a camera's frames.
+        maps: which pictures get a heat map: ``none``, ``anomalous`` (those to review too) or ``all``. frames: the same
+            for a camera's frames.
         keep_maps, keep_frames: the most of them on the disk.
         clock: gives the time in UTC. retry_s: pause between attempts to write.
 
@@ -168,7 +169,7 @@ class WatchResults:
         row = row_of(judgement)
         moment = self.clock()
         row.update(id=uuid4().hex, time=moment.isoformat(timespec="milliseconds"), **extra)
-        is_kept = {"none": False, "anomalous": row["verdict"] == "anomalous", "all": True}
+        is_kept = {"none": False, "anomalous": row["verdict"] in ("review", "anomalous"), "all": True}
         if is_kept[self.maps] and result.picture_rgb is not None and result.tile_maps is not None:
             name = f"{stamp(moment)}_{short_stem(result.path)}.png"
             row["map"] = self._save(MAPS_FOLDER, name, overlay_of(judgement, self.score_range))

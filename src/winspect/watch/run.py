@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winspect.errors import PictureError
-from winspect.outputs.rows import Counts, count_of_warnings
+from winspect.outputs.rows import Counts, count_of_verdicts, count_of_warnings
 from winspect.watch.camera import Camera, Frame, video_frames
 from winspect.watch.folder import Arrival, WatchedFolder
 from winspect.watch.results import StoppedError, WatchResults
@@ -103,7 +103,7 @@ class Status:
 
     def _counted(self) -> str:
         counts = self.counts
-        words = f"{counts.rows} pictures inspected, {counts.anomalous} anomalous, {counts.failed} failed"
+        words = f"{counts.rows} pictures inspected, {count_of_verdicts(counts)}, {counts.failed} failed"
         return words + count_of_warnings(counts.warned)
 
 

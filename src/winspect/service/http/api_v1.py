@@ -26,6 +26,7 @@ OneHash = Annotated[str | None, Query(description="Only the good sample of this 
 _FORM = "multipart/form-data"
 _SMALL_FORMS = (_FORM, "application/json", "application/x-www-form-urlencoded")
 _READ, _DELETED = openapi.errors(404, 422, 503), openapi.errors(403, 404, 422, 503, 507)
+_ASKED = {"threshold", "review_threshold", "overlay", "boxes", "pixel_threshold", "min_area", "zero_shot"}
 _STORED = openapi.errors(404, 503, 507, body=True)
 
 
@@ -43,7 +44,7 @@ def add_v1(app: FastAPI, backend: Backend, settings: ServiceSettings, metrics: M
     )
     async def predict(request: Request) -> Response:
         form: models.PredictForm = await _pictures_form(request, models.PredictForm, settings)
-        asked = form.model_dump(include={"threshold", "overlay", "boxes", "pixel_threshold", "min_area", "zero_shot"})
+        asked = form.model_dump(include=_ASKED)
         deadline = deadline_of(form.deadline_ms, 1e-3, settings)
         answers = await inspect_all(backend, metrics, form.pictures, form.class_name, deadline, maps=form.map, **asked)
         if form.overlay or form.map:  # megabytes to encode: not in the thread that answers everyone
@@ -132,7 +133,7 @@ def _add_calibrations(app: FastAPI, backend: Backend, settings: ServiceSettings)
     )
     async def start_calibration(request: Request) -> models.CalibrationAnswer:
         form: models.CalibrationForm = models.CalibrationForm.read(await read_form(request))
-        await backend.start_calibration(form.class_name, form.max_false_alarms, force=form.force)
+        await backend.start_calibration(form.class_name, form.max_false_alarms, form.review, force=form.force)
         return await calibration(form.class_name)
 
     @app.get("/v1/calibrations", tags=tags, summary="Where the calibration of a class stands", responses=_READ)

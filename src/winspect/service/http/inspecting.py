@@ -66,10 +66,11 @@ async def inspect_all(
     """
     questions = [Question(name, picture, class_name, deadline, **asked) for name, picture in pictures]
     first = questions[0]
-    if first.threshold is not None or first.pixel_threshold is not None:
+    if (first.threshold, first.review_threshold, first.pixel_threshold) != (None, None, None):
         low, high = (await backend.info())["score_range"]
         score_range = low, math.inf if high is None else high
         check_threshold(first.threshold, score_range)
+        check_threshold(first.review_threshold, score_range, "review_threshold")
         check_threshold(first.pixel_threshold, score_range, "pixel_threshold")
     tasks = [asyncio.ensure_future(_inspect(backend, question)) for question in questions]
     try:

@@ -85,7 +85,7 @@ class Metrics:
             registry.register(_DriftCollector(backend.drift))
         for reason in filter(None, (status.reject for status in STATUSES.values())):
             self._rejects.labels(reason)
-        for outcome in ("normal", "anomalous", "unjudged", "failed"):
+        for outcome in ("normal", "review", "anomalous", "unjudged", "failed"):
             self._pictures.labels(outcome)
 
     def exchange(self, exchange: Exchange, endpoint: str) -> None:

@@ -86,6 +86,9 @@ class PredictForm(Body):
     overlay: bool = Field(default=False, description="Also the heat map over the picture, as PNG.")
     map: bool = Field(default=False, description="Also the anomaly map, of at most a megapixel.")
     threshold: float | None = Field(default=None, description="Scores from here on are anomalous.")
+    review_threshold: float | None = Field(
+        default=None, description="Beside `threshold`, and below it: scores from here on are `review`."
+    )
     boxes: Literal["none", "anomalous", "all"] | None = Field(
         default=None,
         description="Which pictures get boxes of defects; all: also normal ones. Without it anomalous, where the class "
@@ -121,6 +124,13 @@ class CalibrationForm(Body):
         gt=0,
         lt=1,
         description="The share of good pictures that may be flagged; 1/k needs k - 1 pictures.",
+    )
+    review: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="The share of good pictures that may be `review` or `anomalous`, above `max_false_alarms`; without "
+        "it there are two verdicts.",
     )
     force: bool = Field(
         default=False, description="Also where good pictures of the audit sample contradict what the others promise."
@@ -183,8 +193,15 @@ class Row(Answer):
     anomaly_score: float | None = Field(
         ge=0, description="More is more anomalous; `score_range` of `GET /v1/model` says its range."
     )
-    verdict: Literal["normal", "anomalous"] | None = Field(description="null without a threshold.")
+    verdict: Literal["normal", "review", "anomalous"] | None = Field(
+        description="null without a threshold; `review` only where a rate or a threshold of review was given."
+    )
     threshold: float | None
+    review_threshold: float | None = Field(default=None, description="Where review begins; null for two verdicts.")
+    reason: str | None = Field(
+        default=None,
+        description="Why, where there is a verdict `review` or rules: `region 2: area 14 mm2 > 5`.",
+    )
     p_value: float | None = Field(description="null without a calibration; small is anomalous.")
     boxes: list[Annotated[list[int], Field(min_length=4, max_length=4)]] | None = Field(
         description="Defects as x0, y0, x1, y1 in pixels, the last two exclusive; null where none were looked for."
@@ -217,6 +234,8 @@ class Calibration(Answer):
     threshold: float | None
     pictures: int | None = Field(description="How many it was made from.")
     date: str | None
+    review: float | None = Field(default=None, description="The rate of pictures to review; null for two verdicts.")
+    review_threshold: float | None = None
 
 
 class CalibrationAnswer(Calibration):

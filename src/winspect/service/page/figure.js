@@ -135,7 +135,11 @@ function how(shots) {
   return `With ${count(shots, "reference")}`;
 }
 
-function thresholdText({ threshold, verdict }, isBeside) {
+function thresholdText({ threshold, review_threshold: review, verdict, reason }, isBeside) {
   if (verdict == null) return isBeside ? "For comparison." : rangeText();
+  if (reason) return `Reason: ${reason}.`;
+  if (review != null) {
+    return `Thresholds ${review.toFixed(3)} (review) and ${threshold.toFixed(3)}: the score stays below both.`;
+  }
   return `Threshold ${threshold.toFixed(3)}: the score ${verdict === "anomalous" ? "lies above" : "stays below"} it.`;
 }

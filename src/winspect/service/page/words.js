@@ -49,4 +49,4 @@ export function day(date) {
 }
 
 /** A verdict as a badge says it. */
-export const VERDICTS = { normal: "Normal", anomalous: "Anomalous" };
+export const VERDICTS = { normal: "Normal", review: "Review", anomalous: "Anomalous" };

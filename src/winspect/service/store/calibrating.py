@@ -229,11 +229,18 @@ class Calibrations:
             threshold=kept.calibration.threshold,
             pictures=kept.calibration.pictures,
             date=kept.calibration.date,
+            review=kept.calibration.review,
+            review_threshold=kept.calibration.review_threshold,
             document=kept.calibration.document(),
         )
 
-    async def start(self, category_name: str, max_false_alarms: float, *, force: bool = False) -> None:
-        """Calibrate in the background; ``force`` leaves the retest out.
+    async def start(
+        self, category_name: str, max_false_alarms: float, review: float | None = None, *, force: bool = False
+    ) -> None:
+        """Calibrate in the background, at the rates of :func:`winspect.inspector.calibrating.calibrate`.
+
+        Args:
+            force: leave the retest out.
 
         Raises:
             SettingsError: a rate out of range, too few pictures, or a calibration of this class is running.
@@ -243,17 +250,18 @@ class Calibrations:
         references, identity = self._fleet.references_of(category_name), await self._identity(category_name)
         if self.state(category_name).state == "running":
             raise SettingsError(f"a calibration of {category_name!r} is running; wait for it, or delete it")
-        state = CalibrationState("running", max_false_alarms=max_false_alarms, total=len(pictures))
+        state = CalibrationState("running", max_false_alarms=max_false_alarms, total=len(pictures), review=review)
         loop = asyncio.get_running_loop()
         job = Job(category_name, state, references, self._store, self._score, loop, identity)
         self._jobs[category_name] = job
-        job.task = loop.create_task(self._run(job, pictures, max_false_alarms, force))
+        job.task = loop.create_task(self._run(job, pictures, force))
 
-    async def _run(self, job: Job, pictures: Sequence[StoredPicture], rate: float, force: bool) -> None:
+    async def _run(self, job: Job, pictures: Sequence[StoredPicture], force: bool) -> None:
+        rates: dict[str, Any] = {"max_false_alarms": job.state.max_false_alarms, "review": job.state.review}
         try:
             async with self._turn:
                 job.has_begun = True
-                made = await asyncio.to_thread(calibrate, job, pictures, job.category_name, max_false_alarms=rate)
+                made = await asyncio.to_thread(calibrate, job, pictures, job.category_name, **rates)
                 if self._retest is not None and not force:
                     await asyncio.to_thread(self._retest, job.category_name, made, job.scores)
                 await asyncio.to_thread(self._store.set_document, job.category_name, made.document())

@@ -100,7 +100,7 @@ def test_new_takes_the_model_of_the_machine_and_names_it(cli, line, monkeypatch)
 def test_new_refuses_and_writes_nothing(cli, nut, arguments, words):
     refused = cli("product", "new", *arguments)
     assert refused.code == 2 and words in refused.err
-    assert not Path("b.toml").exists() and not Path("b.history.jsonl").exists()
+    assert not Path("b.toml").exists() and not Path("b.history").exists()
 
 
 def test_check_says_what_has_changed_update_records_it_and_the_history_keeps_it(cli, nut):
@@ -129,7 +129,7 @@ def test_check_says_what_has_changed_update_records_it_and_the_history_keeps_it(
 
 
 def test_show_history_without_one(cli, nut):
-    os.remove("nut.history.jsonl")
+    shutil.rmtree("nut.history")
     refused = cli("product", "show", "nut.toml", "--history")
     assert refused.code == 2 and "has no history beside it" in refused.err
     assert "ends at revision 0" in cli("product", "check", "nut.toml").out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from winspect.errors import OutputError, SettingsError
 from winspect.product.document import Product
 from winspect.product.file import load_product, problems, read_product
-from winspect.product.history import history_file, read_history
+from winspect.product.history import history_folder, read_history
 from winspect.product.recording import new_product, record
 
 ENTRIES = {
@@ -272,18 +271,40 @@ def test_a_change_that_was_cut_off_leaves_the_revision_before(product, monkeypat
     assert [entry.revision for entry in read_history(product.path)] == [1, 2, 3]
 
 
-def test_an_altered_history_is_named_at_its_line_and_never_written_over(product):
-    path = history_file(product.path)
-    with path.open("ab") as file:
-        file.write(b'{"time": "2026')
-    with pytest.raises(SettingsError, match="line 2 is no entry of a history"):
-        read_history(product.path)
-    edit(product.path, ("shots = 2", "shots = 1"))
-    with pytest.raises(SettingsError, match="line 2"):
+def history_file(product: Product) -> Path:
+    """The file that holds the lines of a history."""
+    (path,) = history_folder(product.path).rglob("audit-*.jsonl")
+    return path
+
+
+@pytest.mark.parametrize("damage", ["altered", "removed", "cut"])
+def test_a_damaged_history_is_named_at_its_line_and_never_written_over(product, damage):
+    for shots in (3, 4):
+        edit(product.path, (f"shots = {shots - 1}", f"shots = {shots}"))
         record(product.path, verb="test")
-    assert path.read_bytes().endswith(b'{"time": "2026')
-    assert json.loads(path.read_text().splitlines()[0])["revision"] == 1
-    assert any("line 2" in problem for problem in problems(read_product(product.path)))
+    path = history_file(product)
+    lines = path.read_bytes().splitlines(keepends=True)
+    if damage == "altered":
+        lines[1] = lines[1].replace(b'"verb":"test"', b'"verb":"none"')
+    else:
+        del lines[1 if damage == "removed" else 2]
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(SettingsError, match=r"audit-000001\.jsonl, line 2: "):
+        read_history(product.path)
+    edit(product.path, ("shots = 4", "shots = 5"))
+    with pytest.raises(SettingsError, match="restore the folder, or move it away"):
+        record(product.path, verb="test")
+    assert path.read_bytes().startswith(b"".join(lines))
+    assert any("audit-000001.jsonl" in problem for problem in problems(read_product(product.path)))
+    assert "shots = 5" in product.path.read_text() and "revision = 3" in product.path.read_text()
+
+
+def test_a_line_of_the_history_that_a_crash_cut_off_is_repaired_by_the_next_change(product):
+    with history_file(product).open("ab") as file:
+        file.write(b'{"n":2,"time":"2026')
+    edit(product.path, ("shots = 2", "shots = 1"))
+    assert record(product.path, verb="test")[0].revision == 2
+    assert [entry.revision for entry in read_history(product.path)] == [1, 2]
 
 
 def test_a_product_that_is_there_is_not_written_over(product):
@@ -312,6 +333,6 @@ def test_two_at_once_never_make_one_revision_twice(product):
         thread.start()
     for thread in threads:
         thread.join()
-    revisions = [entry.revision for entry in read_history(product.path)]
-    assert revisions == list(range(1, 8 - len(refused))) and load_product(product.path).revision == revisions[-1]
-    assert all("another winspect run is writing there" in message for message in refused)
+    assert refused == []
+    assert [entry.revision for entry in read_history(product.path)] == list(range(1, 8))
+    assert load_product(product.path).revision == 7

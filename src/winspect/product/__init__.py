@@ -6,5 +6,5 @@
 * ``history``: who changed what, and when.
 * ``packing``: a file to carry to the line, which inspects without torch.
 
-``m6.toml`` has its history beside it, in ``m6.history.jsonl``.
+``m6.toml`` has its history beside it, in the folder ``m6.history``.
 """

@@ -10,7 +10,7 @@ from winspect.methods.method import Method
 from winspect.methods.registry import default_recipe, get_method
 from winspect.methods.winclip.prompts import class_key
 from winspect.product.document import Product
-from winspect.product.history import Change, changes, history_file, read_history
+from winspect.product.history import Change, changes, history_folder, read_history
 from winspect.product.named_files import MOST_NAMED, changed_files, reference_files, update_command
 from winspect.system.toml_texts import read_toml
 from winspect.weights import HUB, LOCAL
@@ -110,7 +110,7 @@ def _history_problems(product: Product) -> list[str]:
     last = entries[-1].revision if entries else 0
     if last == product.revision:
         return []
-    where = history_file(product.path)
+    where = history_folder(product.path)
     if last < product.revision:
         return [f"{where} ends at revision {last}, the product is revision {product.revision}: restore the history"]
     return [

@@ -1,10 +1,12 @@
-"""The history of a product: a line of JSON for each revision, in a file beside the product that only grows."""
+"""The history of a product: a line for each revision, in a log beside the product that only grows.
+
+It is an audit log (:mod:`winspect.feedback.chain`) in a folder of its own: each line has the hash of the one before.
+"""
 
 from __future__ import annotations
 
 import getpass
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -12,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from winspect.errors import SettingsError
+from winspect.feedback.chain import AuditLog
+from winspect.feedback.verifying import verify
 from winspect.system.entries import entry
-from winspect.system.files import output_error
-from winspect.system.opening import read_text
 
-_ENDING = ".history.jsonl"
+EVENT = "product"
+_ENDING = ".history"
 _NOTHING = object()
 
 
@@ -59,6 +62,10 @@ class HistoryEntry:
     document: Mapping[str, Any]
     files: Mapping[str, str]
 
+    def line(self) -> dict[str, Any]:
+        """The entry, as the log has it."""
+        return {"event": EVENT, **asdict(self)}
+
     @classmethod
     def now(
         cls, verb: str, document: Mapping[str, Any], files: Mapping[str, str], before: HistoryEntry | None
@@ -74,69 +81,50 @@ class HistoryEntry:
         return cls(moment, user_name(), verb, document["revision"], found, document, files)
 
 
-def history_file(product: Path) -> Path:
-    """The file of a product's history."""
+def history_log(product: Path) -> AuditLog:
+    """The log of a product's history, in a folder beside it."""
+    return AuditLog(product.with_name(product.stem + _ENDING))
+
+
+def history_folder(product: Path) -> Path:
+    """The folder of a product's history."""
     return product.with_name(product.stem + _ENDING)
-
-
-def append(product: Path, latest: HistoryEntry) -> None:
-    """Add an entry; it is on the disk when this returns.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path = history_file(product)
-    line = (json.dumps(asdict(latest), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-    try:
-        with path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                file.write(line)
-                os.fsync(file.fileno())
-            except OSError:  # a full disk: no half of a line stays
-                file.truncate(size)
-                raise
-    except OSError as error:
-        raise output_error(path, error) from error
 
 
 def read_history(product: Path) -> list[HistoryEntry]:
     """The entries, oldest first; none where there is no history.
 
     Raises:
-        SettingsError: the file cannot be read, or a line was cut or changed; names the line.
+        SettingsError: the file cannot be read, or a line was altered, removed, inserted or cut; names the line.
     """
-    path = history_file(product)
-    try:
-        lines = read_text(path).removesuffix("\n").split("\n")
-    except FileNotFoundError:
+    folder = history_folder(product)
+    log = history_log(product)
+    if not log.is_there:
         return []
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot read the history ({error}); restore it, or move it away") from error
-    return [_read_line(path, number, line) for number, line in enumerate(lines, 1)]
-
-
-def _read_line(path: Path, number: int, line: str) -> HistoryEntry:
+    fix = "restore the folder, or move it away to begin a new history"
+    if problems := verify(folder).problems:
+        first = problems[0]
+        raise SettingsError(f"{folder}: {first.file}, line {first.line}: {first.message}; {fix}")
     try:
-        document = json.loads(line)
-        found = [
-            Change(entry(change, "key", str), change["before"], change["after"])
-            for change in entry(document, "changes", list)
-        ]
-        return HistoryEntry(
-            time=entry(document, "time", str),
-            user=entry(document, "user", str),
-            verb=entry(document, "verb", str),
-            revision=entry(document, "revision", int),
-            changes=tuple(found),
-            document=entry(document, "document", dict),
-            files=entry(document, "files", dict),
-        )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise SettingsError(
-            f"{path}: line {number} is no entry of a history ({error}): it was cut or changed; restore the file, or "
-            "move it away to begin a new history"
-        ) from error
+        return [_read(entry) for entry in log.new_entries() if entry["event"] == EVENT]
+    except (SettingsError, TypeError, KeyError) as error:
+        raise SettingsError(f"{folder}: no history of a product ({error}); {fix}") from error
+
+
+def _read(document: Mapping[str, Any]) -> HistoryEntry:
+    found = [
+        Change(entry(change, "key", str), change["before"], change["after"])
+        for change in entry(document, "changes", list)
+    ]
+    return HistoryEntry(
+        time=entry(document, "time", str),
+        user=entry(document, "user", str),
+        verb=entry(document, "verb", str),
+        revision=entry(document, "revision", int),
+        changes=tuple(found),
+        document=entry(document, "document", dict),
+        files=entry(document, "files", dict),
+    )
 
 
 def changes(

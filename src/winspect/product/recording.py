@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from winspect.errors import OutputError, SettingsError
+from winspect.feedback.chain import Writer
 from winspect.product.document import RECORD, SCHEMA, Product
 from winspect.product.file import read_product, same_name
-from winspect.product.history import Change, HistoryEntry, append, changes, history_file, read_history
+from winspect.product.history import Change, HistoryEntry, changes, history_folder, history_log, read_history
 from winspect.product.named_files import hashes, update_command
-from winspect.system.files import output_error, write_file
+from winspect.system.files import write_file
 from winspect.system.installation import need
 from winspect.system.opening import read_text
-from winspect.system.run_folder import FolderLock
 
 
 def new_product(path: Path, entries: Mapping[str, Any], *, verb: str) -> Product:
@@ -41,14 +40,16 @@ def new_product(path: Path, entries: Mapping[str, Any], *, verb: str) -> Product
         raise SettingsError("; ".join(found))
     files = hashes(product)
     tomlkit = _tomlkit()
-    with _locked(path):
-        if history_file(path).exists():
-            raise OutputError(f"{history_file(path)}: is there, of an earlier product; move it away, or choose a name")
+    if history_log(path).is_there:
+        raise OutputError(f"{history_folder(path)}: is there, of an earlier product; move it away, or choose a name")
+    with history_log(path).writing() as history:
+        if path.exists():
+            raise OutputError(f"{path}: was written by another command meanwhile")
         text = tomlkit.document()
         text.add(tomlkit.comment(f"A product of winspect. After an edit: {update_command(Path(path.name))}"))
         for name, value in product.document().items():
             text.add(name, value)
-        _write(product, text, HistoryEntry.now(verb, product.document(), files, None))
+        _write(product, text, HistoryEntry.now(verb, product.document(), files, None), history)
     return read_product(path)
 
 
@@ -66,7 +67,8 @@ def record(path: Path, *, verb: str, edit: Callable[[Any], None] = lambda text: 
         SettingsError, OutputError: as of :func:`new_product`; also for a history that cannot be read.
     """
     tomlkit = _tomlkit()
-    with _locked(path):
+    read_product(path)  # before a folder is made
+    with history_log(path).writing() as history:
         before = read_product(path)
         entries = read_history(path)
         try:
@@ -86,11 +88,11 @@ def record(path: Path, *, verb: str, edit: Callable[[Any], None] = lambda text: 
         if last is not None or before.record is not None:  # else written by hand, and recorded for the first time
             text["revision"] = 1 + max(product.revision, 0 if last is None else last.revision)
         product = Product.read(text.unwrap(), path)
-        _write(product, text, HistoryEntry.now(verb, product.document(), files, last))
+        _write(product, text, HistoryEntry.now(verb, product.document(), files, last), history)
     return read_product(path), found_changes
 
 
-def _write(product: Product, text: Any, entry: HistoryEntry) -> None:
+def _write(product: Product, text: Any, entry: HistoryEntry, history: Writer) -> None:
     """Append to the history, then write the file: no revision is without its entry, whenever this is cut off."""
     tomlkit = _tomlkit()
     table = tomlkit.table()
@@ -102,23 +104,8 @@ def _write(product: Product, text: Any, entry: HistoryEntry) -> None:
     table.add("files", files)
     text.pop(RECORD, None)
     text.add(RECORD, table)
-    append(product.path, entry)
+    history.append([entry.line()])
     write_file(product.path, tomlkit.dumps(text))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other commands from changing the product meanwhile."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(path.parent, error) from error
-    lock = FolderLock(path.with_name(f".{path.name}.lock"), str(path))
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _tomlkit() -> Any:

@@ -10,13 +10,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoints import SMALL
-from miniature import part, save
+from miniature import SIZE_WH, part, save
 
+from winspect.cli.decisions import drift_settings, feedback_settings
+from winspect.cli.deliveries import deliveries_of
 from winspect.cli.main import build_parser
 from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError
+from winspect.pictures.roi import Roi
+from winspect.product.document import Product
+from winspect.product.file import read_product
 
 WITHOUT_TORCH = """
 import sys
@@ -207,6 +213,82 @@ def test_other_verbs_take_what_is_theirs(nut):
     assert batched.reference == ["references/0.png", "references/1.png"]
     with pytest.raises(SettingsError, match="--class nut bolt: product 'nut' revision 1"):
         used("export", "--out", "bundle", "--product", "nut.toml", "--class", "nut", "bolt")
+
+
+# -- sections of other rooms
+
+
+@pytest.fixture
+def rim(line) -> Path:
+    """A mask of the parts' left half, white inside."""
+    mask = np.zeros((SIZE_WH[1], SIZE_WH[0]), np.uint8)
+    mask[:, : SIZE_WH[0] // 2] = 255
+    return save(line / "rim.png", mask)
+
+
+@pytest.fixture
+def sectioned(cli, line, rim) -> Path:
+    """A product with a region of interest, a drift alarm and an audit sample."""
+    sections = ("--roi", "rim.png", "--drift", "0.05", "--audit-rate", "0.1")
+    made = cli("product", "new", "nut.toml", "--class", "nut", "--model", "winspect-tiny", *sections)
+    assert made.code == 0, made.err
+    return line / "nut.toml"
+
+
+def test_a_region_of_interest_is_among_the_files_and_decides_like_the_model(cli, sectioned, rim):
+    roi = Roi.load(rim)
+    assert used("predict", "new", "--product", "nut.toml").roi == roi
+    assert "rim.png" in read_product(sectioned).record.files
+    used("predict", "new", "--product", "nut.toml", "--roi", "rim.png")
+    save(Path("other.png"), np.full((SIZE_WH[1], SIZE_WH[0]), 255, np.uint8))
+    refused = cli("predict", "new", "--product", "nut.toml", "--roi", "other.png")
+    assert (
+        refused.code == 2 and "--roi other.png: product 'nut' revision 1 (nut.toml) says 50.0% of 90x70" in refused.err
+    )
+    save(rim, np.full((SIZE_WH[1], SIZE_WH[0]), 255, np.uint8))
+    assert "rim.png has changed" in cli("predict", "new", "--product", "nut.toml").err
+    rim.unlink()
+    assert "rim.png: cannot be read" in cli("predict", "new", "--product", "nut.toml").err
+
+
+def test_a_product_without_a_region_of_interest_takes_none(cli, nut, rim):
+    refused = cli("predict", "new", "--product", "nut.toml", "--roi", "rim.png")
+    assert refused.code == 2 and "--roi rim.png: product 'nut' revision 1 (nut.toml) has none" in refused.err
+
+
+def test_a_packed_region_of_interest_needs_no_file(sectioned, rim):
+    document = read_product(sectioned).document(packed=True)
+    assert Product.read(document, Path("elsewhere/nut.winspect")).sections["roi"].roi == Roi.load(rim)
+    assert read_product(sectioned).document()["roi"] == {"file": "rim.png"}
+
+
+def test_drift_feedback_and_deliveries_of_a_watch(cli, sectioned, nut_deliveries):
+    args = used("watch", "in", "--out", "out", "--product", "nut.toml")
+    assert (drift_settings(args).rate, drift_settings(args).seed) == (0.05, 7)
+    assert feedback_settings(args).audit_rate == 0.1
+    (delivery,) = deliveries_of(args)
+    assert (delivery.kind, Path(delivery.secret_file)) == ("webhook", Path("secret.txt"))
+    for option, value, says in (("--drift", "0.2", "0.05"), ("--audit-rate", "0.3", "0.1")):
+        refused = cli("watch", "new", "--out", "out", "--product", "nut.toml", option, value)
+        assert refused.code == 2 and f"{option} {value}: product 'nut' revision 2 (nut.toml) says {says}" in refused.err
+    Path("other.toml").write_text('[[deliveries]]\nkind = "command"\ncommand = "true"\n')
+    refused = cli("watch", "new", "--out", "out", "--product", "nut.toml", "--deliver", "other.toml")
+    assert refused.code == 2 and "--deliver other.toml: product 'nut' revision 2 (nut.toml) says webhook" in refused.err
+
+
+@pytest.fixture
+def nut_deliveries(cli, sectioned) -> None:
+    """The product with a delivery and a seed of the drift alarm, written by hand."""
+    text = sectioned.read_text().replace("rate = 0.05", "rate = 0.05\nseed = 7")
+    delivery = '[[deliveries]]\nkind = "webhook"\nurl = "https://127.0.0.1/x"\nsecret_file = "secret.txt"\n\n[record]'
+    sectioned.write_text(text.replace("[record]", delivery))
+    done = cli("product", "check", "--update", "nut.toml")
+    assert done.code == 0, done.out
+
+
+def test_what_a_product_leaves_open_a_watch_may_choose(nut):
+    args = used("watch", "in", "--out", "out", "--product", "nut.toml", "--drift", "0.1", "--audit-rate", "0.2")
+    assert (drift_settings(args).rate, feedback_settings(args).audit_rate) == (0.1, 0.2)
 
 
 # -- calibrated, packed, carried

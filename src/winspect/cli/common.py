@@ -129,7 +129,8 @@ def model_options(
     if getattr(args, "roi", None) is not None:
         from winspect.pictures.roi import Roi
 
-        options["roi"] = Roi.load(args.roi)  # not its path, which workers elsewhere do not have
+        # Not its path, which workers elsewhere do not have.
+        options["roi"] = args.roi if isinstance(args.roi, Roi) else Roi.load(args.roi)
     if args.int8_pictures:
         options["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.settings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import DEFAULT_CLASS, check_recipe, given, load_predictor
 from winspect.cli.options import add_options
-from winspect.cli.product_options import mark_of
+from winspect.cli.product_options import mark_of, section_of
 from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def drift_settings(args: argparse.Namespace) -> DriftSettings | None:
     Raises:
         SettingsError: no probability.
     """
+    if (section := section_of(args, "drift")) is not None:
+        return section
     if getattr(args, "drift", None) is None:
         return None
     from winspect.drift import DriftSettings
@@ -137,6 +139,8 @@ def feedback_settings(args: argparse.Namespace) -> FeedbackSettings:
     Raises:
         SettingsError: no share.
     """
+    if (section := section_of(args, "feedback")) is not None:
+        return section
     from winspect.feedback import FeedbackSettings
 
     try:

@@ -82,7 +82,7 @@ def export_bundle(args: argparse.Namespace, out: Path) -> tuple[list[str], float
     if references:
         model.reference(references, categories[0], shots=args.shots, progress=True)
     calibrations = {} if calibration is None else {categories[0]: calibration}
-    products = {} if args.product_used is None else {categories[0]: args.product_used.document()}
+    products = {} if args.product_used is None else {categories[0]: args.product_used.document(packed=True)}
     shape_wh = _size_of(references[0]) if references and model.preprocess.aspect else None
     more: dict[str, Any] = {"calibrations": calibrations, "products": products, "picture_wh": shape_wh}
     return categories, export(model, categories, out, add=args.add, **more)

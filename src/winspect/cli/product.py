@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from winspect.product.document import Product
 
 _SCORING = ("--model", "--weights", "--recipe", "--set", "--prompts", "--precision", "--engine", "--bit-depth")
+_SECTIONS = ("--roi", "--drift", "--audit-rate")
 _RUNNING = ("--device", "--batch-size", "--json", "--verbose")
 
 
@@ -39,6 +40,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     of_class = ("--class", "--reference", "--shots", "--calibration")
     add_options(new, *of_class, category_name=called, reference=good, calibration=calibration)
     add_options(new.add_argument_group("model"), *_SCORING)
+    add_options(new.add_argument_group("sections"), *_SECTIONS)
     checking = actions.add_parser("check", help="compare a product and its files with what was recorded")
     _add_product(checking)
     add_option(checking, "--update", None, "record them as they are now, as a new revision")
@@ -124,6 +126,9 @@ def _entries(args: argparse.Namespace) -> dict[str, Any]:
             references=args.reference
             and _given(files=[relative(file, folder) for file in args.reference], shots=args.shots),
             calibration=args.calibration and {"file": relative(args.calibration, folder)},
+            roi=args.roi and {"file": relative(args.roi, folder)},
+            drift=args.drift and {"rate": args.drift},
+            feedback=args.audit_rate and {"audit_rate": args.audit_rate},
         ),
     }
 

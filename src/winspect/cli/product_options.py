@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from winspect.calibration.judgement import ProductRevision
     from winspect.product.document import Product
 
-_MODEL = ("model", "weights", "recipe", "settings", "precision", "engine", "prompts", "bit_depth")
-_FREE_WHERE_OPEN = ("precision", "engine")  # what a product leaves open, a run may choose
+_MODEL = ("model", "weights", "recipe", "settings", "precision", "engine", "prompts", "bit_depth", "roi")
+# What a product leaves open, a run may choose.
+_FREE_WHERE_OPEN = ("precision", "engine", "drift", "audit_rate", "deliver")
 _CLASS = ("category_name", "class_name", "categories", "classes")
 _DECIDING = ("threshold", "pixel_threshold")
 _FLAGS = {"settings": "--set", **dict.fromkeys(_CLASS, "--class")}
@@ -61,6 +62,12 @@ def mark_of(args: argparse.Namespace) -> ProductRevision | None:
     return None if product is None else product.mark
 
 
+def section_of(args: argparse.Namespace, name: str) -> Any:
+    """A section of the product that is used; None without it, or without a product."""
+    product: Product | None = getattr(args, "product_used", None)
+    return None if product is None else product.sections.get(name)
+
+
 def _use_packed(args: argparse.Namespace, place: Path) -> None:
     from winspect.product.packing import bundle_folder, packed_product
 
@@ -86,7 +93,8 @@ def _values(product: Product, *, packed: bool = False, calibrating: bool = False
     from winspect.product.named_files import model_name, prompts_file, reference_files, weights_file
 
     model, references = product.model, product.references
-    values: dict[str, Any] = {"model": model.name, **{name: getattr(model, name) for name in _MODEL[1:]}}
+    values: dict[str, Any] = {"model": model.name, **{name: getattr(model, name) for name in _MODEL[1:-1]}}
+    values |= _sections(product)
     values |= dict.fromkeys(_CLASS, product.class_name)
     values["shots"] = None if references is None else references.shots
     values["reference"] = None if references is None else list(references.files)
@@ -100,6 +108,19 @@ def _values(product: Product, *, packed: bool = False, calibrating: bool = False
     if not calibrating:
         values["calibration"] = None if product.calibration is None else product.place(product.calibration)
     return values
+
+
+def _sections(product: Product) -> dict[str, Any]:
+    """What the sections say of options."""
+    sections: Mapping[str, Any] = product.sections
+    roi, drift, feedback = (sections.get(name) for name in ("roi", "drift", "feedback"))
+    deliveries = sections.get("deliveries")
+    return {
+        "roi": None if roi is None else roi.roi,
+        "drift": None if drift is None else drift.rate,
+        "audit_rate": None if feedback is None else feedback.audit_rate,
+        "deliver": None if deliveries is None else deliveries.below(product.path.parent),
+    }
 
 
 class _Options:
@@ -159,6 +180,14 @@ def _is_same(name: str, given: Any, value: Any) -> bool:
         return given == value.rate
     if name in ("weights", "prompts", "calibration"):
         return given == value or os.path.realpath(given) == os.path.realpath(value)
+    if name == "roi":
+        from winspect.pictures.roi import Roi
+
+        return Roi.load(given) == value
+    if name == "deliver":
+        from winspect.delivery import read_deliveries
+
+        return read_deliveries(given) == value
     return given == value
 
 
@@ -167,4 +196,6 @@ def _words(value: Any) -> str:
         return " ".join(f"{name}={setting}" for name, setting in value.items())
     if isinstance(value, list | tuple):
         return " ".join(map(str, value[:3])) + (" ..." if len(value) > 3 else "")
-    return str(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):  # deliveries
+        return ", ".join(each.name for each in value)
+    return str(getattr(value, "words", value))

@@ -12,7 +12,7 @@ from typing import Any
 from winspect.calibration.judgement import ProductRevision
 from winspect.errors import ClassNameError, SettingsError
 from winspect.methods.winclip.prompts import check_class_name
-from winspect.product.sections import Section, read_sections, section_names
+from winspect.product.sections import Section, portable, read_sections, section_names
 
 SCHEMA = 1
 RECORD = "record"
@@ -168,8 +168,13 @@ class Product:
         text = json.dumps(self.document(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def document(self) -> dict[str, Any]:
-        """The entries of the file but for ``[record]``, as JSON has them."""
+    def document(self, *, packed: bool = False) -> dict[str, Any]:
+        """The entries of the file but for ``[record]``, as JSON has them.
+
+        Args:
+            packed: what lies in files of its own stands in it, where a section needs it.
+        """
+        sections = {name: portable(each) if packed else each.document() for name, each in self.sections.items()}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -178,7 +183,7 @@ class Product:
             "model": self.model.document(),
             **({} if self.references is None else {"references": self.references.document()}),
             **({} if self.calibration is None else {"calibration": {"file": self.calibration}}),
-            **{name: section.document() for name, section in self.sections.items()},
+            **sections,
         }
 
     @classmethod
@@ -207,7 +212,7 @@ class Product:
             model=ProductModel.read(_entry("", document, "model", dict)),
             references=None if references is None else ProductReferences.read(references),
             calibration=None if calibration is None else _entry("[calibration]", calibration, "file", str),
-            sections=read_sections(document),
+            sections=read_sections(document, path.parent),
             record=None if record is None else ProductRecord.read(record),
             path=path,
         )

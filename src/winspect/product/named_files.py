@@ -11,6 +11,7 @@ from winspect.errors import SettingsError, SourceError
 from winspect.methods.winclip.prompts import PROMPT_SETS
 from winspect.pictures.find import find_pictures
 from winspect.product.document import Product
+from winspect.product.sections import RoiSection
 from winspect.weights import LOCAL, SUFFIXES
 from winspect.weights.cache import hash_file, sha256_of
 
@@ -128,6 +129,9 @@ def _each(product: Product) -> Iterator[NamedFile]:
         yield NamedFile(relative(weights, folder), weights, "[model] weights", is_large=True)
     if (prompts := prompts_file(product)) is not None:
         yield NamedFile(relative(prompts, folder), prompts, "[model] prompts")
+    roi = product.sections.get("roi")
+    if isinstance(roi, RoiSection) and roi.file is not None:
+        yield NamedFile(relative(product.place(roi.file), folder), product.place(roi.file), "[roi] file")
     for path in reference_files(product):
         yield NamedFile(relative(path, folder), path, "[references] files")
     if product.calibration is not None:

@@ -47,7 +47,7 @@ def new_product(path: Path, entries: Mapping[str, Any], *, verb: str) -> Product
             raise OutputError(f"{path}: was written by another command meanwhile")
         text = tomlkit.document()
         text.add(tomlkit.comment(f"A product of winspect. After an edit: {update_command(Path(path.name))}"))
-        for name, value in product.document().items():
+        for name, value in {**document, "class": product.class_name}.items():
             text.add(name, value)
         _write(product, text, HistoryEntry.now(verb, product.document(), files, None), history)
     return read_product(path)

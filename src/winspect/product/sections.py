@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from winspect.delivery import Deliveries
 from winspect.drift.settings import DriftSettings
 from winspect.errors import SettingsError
 from winspect.feedback.settings import FeedbackSettings
+from winspect.pictures.roi import Roi
 
 
 class Section(Protocol):
@@ -18,28 +21,59 @@ class Section(Protocol):
         """The section as JSON and TOML have it."""
 
 
-READERS: Mapping[str, Callable[[Any], Section]] = {
-    "deliveries": Deliveries.read,
-    "drift": DriftSettings.read,
-    "feedback": FeedbackSettings.read,
+@dataclass(frozen=True)
+class RoiSection:
+    """The table ``[roi]``.
+
+    Attributes:
+        roi: the region of interest.
+        file: that it was read from, relative to the product's folder; None where the table holds it.
+    """
+
+    roi: Roi
+    file: str | None = None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], folder: Path) -> RoiSection:
+        """The table; a file in it lies below the product's folder. Errors as of :meth:`Roi.read`."""
+        file = document.get("file") if isinstance(document, Mapping) else None
+        if not isinstance(file, str):
+            return cls(Roi.read(document))
+        return cls(Roi.read({**document, "file": str(folder / file)}), file)
+
+    def document(self) -> dict[str, Any]:
+        """The table, as it was read."""
+        return self.roi.document() if self.file is None else {"file": self.file}
+
+
+READERS: Mapping[str, Callable[[Any, Path], Section]] = {
+    "roi": RoiSection.read,
+    "deliveries": lambda tables, _: Deliveries.read(tables),
+    "drift": lambda table, _: DriftSettings.read(table),
+    "feedback": lambda table, _: FeedbackSettings.read(table),
 }
-"""By the section's name in the file."""
+"""By the section's name in the file; the second argument is the product's folder."""
 
-_LATER = ("roi", "alignment", "verdict", "rules")
+_LATER = ("alignment", "verdict", "rules")
 
 
-def read_sections(document: Mapping[str, Any]) -> dict[str, Section]:
+def read_sections(document: Mapping[str, Any], folder: Path) -> dict[str, Section]:
     """The sections of a product's document, in the order of :data:`READERS`.
 
     Raises:
         SettingsError: as of the section's own reader; or a section that this release has no reader for.
     """
     for name in _LATER:
-        if name in document and name not in READERS:
+        if name in document:
             raise SettingsError(f"[{name}]: this release cannot read this section; leave it out, or upgrade winspect")
-    return {name: reader(document[name]) for name, reader in READERS.items() if name in document}
+    return {name: reader(document[name], folder) for name, reader in READERS.items() if name in document}
 
 
 def section_names() -> tuple[str, ...]:
     """Names of all sections, also of those that this release only knows by name."""
-    return tuple(dict.fromkeys((*READERS, *_LATER)))
+    return (*READERS, *_LATER)
+
+
+def portable(section: Section) -> Any:
+    """A section's document that needs no other file."""
+    return section.roi.document() if isinstance(section, RoiSection) else section.document()

@@ -37,7 +37,7 @@ def make_folder(path: Path) -> Path:
     Raises:
         OutputError: it cannot be made or written; names the reason and the fix.
     """
-    probe = path / f".winspect-{os.getpid()}"
+    probe = path / f".winspect-{os.getpid()}-{threading.get_native_id()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"winspect")

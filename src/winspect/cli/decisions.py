@@ -119,8 +119,6 @@ def drift_settings(args: argparse.Namespace) -> DriftSettings | None:
     Raises:
         SettingsError: no probability.
     """
-    if (section := section_of(args, "drift")) is not None:
-        return section
     if getattr(args, "drift", None) is None:
         return None
     from winspect.drift import DriftSettings

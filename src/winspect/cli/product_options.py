@@ -98,7 +98,6 @@ def _values(product: Product, *, packed: bool = False, calibrating: bool = False
     values |= dict.fromkeys(_CLASS, product.class_name)
     values["shots"] = None if references is None else references.shots
     values["reference"] = None if references is None else list(references.files)
-    values["drift"] = product.sections.get("drift")
     if packed:
         return values
     values["model"] = model_name(product)
@@ -117,7 +116,7 @@ def _sections(product: Product) -> dict[str, Any]:
     deliveries = sections.get("deliveries")
     return {
         "roi": None if roi is None else roi.roi,
-        "drift": None if drift is None else drift.rate,
+        "drift": drift,
         "audit_rate": None if feedback is None else feedback.audit_rate,
         "deliver": None if deliveries is None else deliveries.below(product.path.parent),
     }
@@ -198,4 +197,4 @@ def _words(value: Any) -> str:
         return " ".join(map(str, value[:3])) + (" ..." if len(value) > 3 else "")
     if isinstance(value, Sequence) and not isinstance(value, str):  # deliveries
         return ", ".join(each.name for each in value)
-    return str(getattr(value, "words", value))
+    return str(getattr(value, "words", getattr(value, "rate", value)))

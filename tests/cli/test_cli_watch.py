@@ -14,9 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 from checkpoints import SMALL
+from miniature import part, save
 
 from tests.watch.cameras import PASSWORD, mjpeg_camera
 from tests.watch.fakes import picture
+from winspect.calibration import Calibration
 from winspect.cli.main import main
 from winspect.drift.settings import WATCHED
 from winspect.system.installation import install_command
@@ -248,3 +250,27 @@ def test_a_bundle_brings_its_class_and_its_calibration(incoming, tmp_path, tiny_
     refused = watch(incoming, "--out", out, "--bundle", tiny_bundle, "--maps", "anomalous")
     assert refused.code == 2
     assert "needs --threshold or --calibration" in refused.err
+
+
+def test_what_was_watched_is_judged_and_joins_its_calibration(watch, capsys, incoming, tmp_path, small_checkpoint):
+    """From calibrating over watching and answering to the next calibration: nothing is scored twice."""
+    model = ("--model", SMALL, "--weights", str(small_checkpoint), "--device", "cpu", "--engine", "torch")
+    for number in range(13):
+        save((incoming if number >= 9 else tmp_path / "goods") / f"{number}.png", part(number, defective=False)[0])
+    before, after, out = tmp_path / "before.json", tmp_path / "after.json", tmp_path / "out"
+    rate = ("--max-false-alarms", "0.1")
+    assert main(["calibrate", str(tmp_path / "goods"), *rate, "--out", str(before), *model]) == 0
+    options = ("--calibration", before, "--audit-rate", "1", "--settle", "0.05", "--engine", "torch")
+    done = watch(incoming, "--out", out, *options, enough=lambda: len(rows_in(out)) == 4)
+    assert done.code == 0
+    for row in rows_in(out)[:3]:
+        assert main(["feedback", str(out), row["path"], "good", "--by", "anna"]) == 0
+    assert main(["feedback", str(out), rows_in(out)[3]["id"], "defective"]) == 0
+    capsys.readouterr()
+    assert main(["feedback", str(out), "--recalibrate", str(before), "--out", str(after), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["joined"], document["skipped"], document["defective"]["pictures"]) == (3, 0, 1)
+    made, was = Calibration.load(after), Calibration.load(before)
+    assert sorted([*was.scores, *(row["anomaly_score"] for row in rows_in(out)[:3])]) == list(made.scores)
+    assert made.pictures == len(made.map_maxima) == 12 and made.identity == was.identity
+    assert main(["feedback", str(out), "--verify"]) == 0

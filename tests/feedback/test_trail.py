@@ -102,3 +102,12 @@ def test_rows_of_a_run_that_was_killed_are_made_good(tmp_path):
     assert [entry["id"] for entry in entries(tmp_path)] == [each["id"] for each in rows]
     with AuditTrail(Feedback(tmp_path, FeedbackSettings(remember=1))) as taken:
         assert taken.missing(rows) == 0
+
+
+def test_a_change_of_the_product_is_written_down(tmp_path):
+    for product in (None, {"name": "m6", "revision": 1}, {"name": "m6", "revision": 1}, {"name": "m6", "revision": 2}):
+        with AuditTrail(Feedback(tmp_path), product=product) as taken:
+            taken.take(row(product=product))
+    changed = [entry["product"] for entry in entries(tmp_path, "change")]
+    assert changed == [{"name": "m6", "revision": 1}, {"name": "m6", "revision": 2}]
+    assert [entry.get("product") for entry in entries(tmp_path)][-1] == {"name": "m6", "revision": 2}

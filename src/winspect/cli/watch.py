@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from winspect.cli.decisions import (
 )
 from winspect.cli.deliveries import add_delivery_options, deliverer_of
 from winspect.cli.options import add_option, add_options, add_run_options
-from winspect.cli.product_options import use_product
+from winspect.cli.product_options import mark_of, use_product
 from winspect.errors import SettingsError
 from winspect.system.files import make_folder
 from winspect.system.terminal import printable, say
@@ -147,7 +148,8 @@ def _audit(args: argparse.Namespace, inspection: Inspection) -> Iterator[AuditTr
     from winspect.watch.rows import newest_rows
 
     identity = inspection.model.identity(inspection.class_option.get("category_name", DEFAULT_CLASS))
-    with AuditTrail(Feedback(args.out, feedback_settings(args)), identity=identity) as trail:
+    product = None if (mark := mark_of(args)) is None else asdict(mark)
+    with AuditTrail(Feedback(args.out, feedback_settings(args)), identity=identity, product=product) as trail:
         trail.missing(newest_rows(args.out))
         yield trail
 

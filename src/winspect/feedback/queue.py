@@ -35,17 +35,20 @@ class Queued:
 def doubt_of(picture: JudgedPicture) -> float:
     """How little a verdict is to be trusted: 1 at the threshold, towards 0 far from it; 0 without a threshold.
 
-    The distance is that of the score, as a share of the threshold: ``1 / (1 + |score - threshold| / |threshold|)``.
-    P-values would do for calibrations alone, and are all the same above the highest good score.
+    The distance is that of the score, as a share of the threshold: ``1 / (1 + |score - threshold| / |threshold|)``; of
+    two thresholds the nearer one counts. P-values would do for calibrations alone, and are all the same above the
+    highest good score.
 
     >>> at = dict(id="", n=1, time="", path="", class_name="", sha256=None, verdict=None, p_value=None)
     >>> [doubt_of(JudgedPicture(score=score, threshold=0.4, **at)) for score in (0.4, 0.2, 0.8)]
     [1.0, 0.6666666666666666, 0.5]
     """
-    if picture.score is None or picture.threshold is None:
-        return 0.0
-    distance = abs(picture.score - picture.threshold)
-    return 1.0 if distance == 0 else 1 / (1 + distance / max(abs(picture.threshold), 1e-12))
+    score, doubts = picture.score, [0.0]
+    for threshold in (picture.threshold, picture.review_threshold):
+        if score is not None and threshold is not None:
+            distance = abs(score - threshold)
+            doubts.append(1.0 if distance == 0 else 1 / (1 + distance / max(abs(threshold), 1e-12)))
+    return max(doubts)
 
 
 def review_queue(records: Records, *, class_name: str | None = None, most: int = 50) -> list[Queued]:

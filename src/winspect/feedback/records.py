@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from winspect.errors import AlreadyJudgedError, FeedbackError, UnknownPictureError
@@ -28,6 +28,7 @@ class JudgedPicture:
         peak: the largest value of its map, where that was looked at.
         run: digest of the identity that scored it.
         file: absolute path of the file that it is in; None for what is no file.
+        review_threshold: where the verdict ``review`` begins; None for two verdicts.
     """
 
     id: str
@@ -44,12 +45,13 @@ class JudgedPicture:
     peak: float | None = None
     run: str | None = None
     file: str | None = None
+    review_threshold: float | None = None
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> JudgedPicture:
         """The picture of an entry."""
-        names = ("id", "n", "time", "path", "sha256", "score", "verdict", "threshold", "p_value", "peak", "run", "file")
-        values: dict[str, Any] = {name: entry.get(name) for name in names}
+        others = [each.name for each in fields(cls) if each.name not in ("class_name", "is_drawn")]
+        values: dict[str, Any] = {name: entry.get(name) for name in others}
         return cls(**values, class_name=entry["class"], is_drawn=bool(entry.get("audit")))
 
     def document(self) -> dict[str, Any]:
@@ -92,7 +94,7 @@ class Records:
         references: where a picture went that became a good sample, by id.
         runs: identities by their digests, as documents.
         pooled: hashes of the pictures that a service has put among a class' good ones, by id.
-        last: picture of the log.
+        last: picture of the log. product: name and revision of the one that judged last; None for none.
         calibrations: digests of those that were made by feedback -> ids of the pictures that joined.
     """
 
@@ -103,6 +105,7 @@ class Records:
     calibrations: dict[str, tuple[str, ...]] = field(default_factory=dict)
     pooled: dict[str, str] = field(default_factory=dict)
     last: JudgedPicture | None = None
+    product: Mapping[str, Any] | None = None
     _kept: dict[str, JudgedPicture] = field(default_factory=dict)  # drawn or answered: never forgotten
     _recent: OrderedDict[str, JudgedPicture] = field(default_factory=OrderedDict)
 
@@ -141,6 +144,8 @@ class Records:
             self.references[entry["id"]] = entry["place"]
         elif entry.get("what") == "reference":  # taken back
             self.references.pop(entry["id"], None)
+        elif entry.get("what") == "product":
+            self.product = entry["product"]
         elif entry.get("what") == "pool" and entry.get("do") == "add":
             self.pooled[entry["id"]] = entry["sha256"]
         elif entry.get("what") == "pool":

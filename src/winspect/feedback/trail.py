@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 20_000
 """Pictures that wait for a disk that cannot be written; of further ones only the number is written down."""
 _RETRY_S, _REMINDER_S = 1.0, 60.0
-_COPIED = ("path", "class", "verdict", "threshold", "p_value", "product", "reason", "error")
+_COPIED = ("path", "class", "verdict", "threshold", "review_threshold", "p_value", "product", "reason", "error")
 
 
 def is_drawn(id: str, audit_rate: float) -> bool:
@@ -47,10 +47,13 @@ class AuditTrail:
     Args:
         feedback: where they go.
         identity: what scores, for recalibrations without scoring again; None where pictures are scored again for them.
+        product: name and revision of the product that judges; a change of it is written down.
     """
 
-    def __init__(self, feedback: Feedback, *, identity: Identity | None = None) -> None:
-        self.feedback = feedback
+    def __init__(
+        self, feedback: Feedback, *, identity: Identity | None = None, product: Mapping[str, Any] | None = None
+    ) -> None:
+        self.feedback, self._product = feedback, product
         self.lost = 0
         self._run = None if identity is None else _run_of(identity)
         self._waiting: deque[dict[str, Any]] = deque()
@@ -59,11 +62,11 @@ class AuditTrail:
         self._thread = threading.Thread(target=self._write, name="winspect-audit", daemon=True)
 
     def __enter__(self) -> AuditTrail:
-        if self._run is not None:
-            with self.feedback.records() as records:
-                is_known = self._run["run"] in records.runs
-            if not is_known:
+        with self.feedback.records() as records:
+            if self._run is not None and self._run["run"] not in records.runs:
                 self._put(self._run)
+            if self._product != records.product:
+                self._put({"event": "change", "what": "product", "product": self._product})
         self._thread.start()
         return self
 

@@ -26,6 +26,9 @@ from winspect.weights import TINY
 RECIPES: dict[str, dict[str, Any]] = {
     "memory": {"layer": "stem_8", "rotations": 0, "size": 240},
     "subspace": {"rotations": 2, "size": 240},
+    "fused": {},
+    "log": {},
+    "paper": {},
 }
 COUNTS, SEED = (3, 4, 8, 16), 777
 

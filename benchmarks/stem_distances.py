@@ -2,8 +2,8 @@
 
 Generated products that the model was not trained on, 12 good and 8 defective pictures of each; the first 1 or 4 good
 ones are references. A picture's score is the mean of the largest half percent of its patches' distances to the
-nearest of theirs: by cosine, as AnomalyDINO compares patches, or by Euclidean distance; of the stem's maps
-standardised by channel, as recipe `fused` sees them, or as they are. Prints image AUROC within a product.
+nearest of theirs: by cosine, as AnomalyDINO compares patches, or by Euclidean distance; of the stem's maps as they
+are, or standardised by channel. Prints image AUROC within a product.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def layers(pictures: np.ndarray, size: int, loaded: LoadedCLIP) -> dict[tuple[st
             embeddings = tower(torch.from_numpy(picture.tiles), Needs(layers=tuple(LEVELS)))
         for layer, level in LEVELS.items():
             vectors = embeddings.vectors(layer)
-            parts.setdefault((layer, "standardised"), []).append(vectors)
-            parts.setdefault((layer, "as it is"), []).append(vectors * deviations[level] + means[level])
+            parts.setdefault((layer, "standardised"), []).append((vectors - means[level]) / deviations[level])
+            parts.setdefault((layer, "as it is"), []).append(vectors)
     return {name: torch.cat(vectors) for name, vectors in parts.items()}
 
 

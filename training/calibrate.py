@@ -169,7 +169,9 @@ def main() -> None:
     for name in ("log_fusion", "fused"):
         print(json.dumps(config.get(name), indent=2))
     for table in tables:
-        print("| method | references | image AUROC, one product | all products | pixel AUROC |\n|---|---|---|---|---|")
+        whole = " whole pictures changed |" if "fused" in table else ""
+        print(f"| method | references | image AUROC, one product | all products |{whole} pixel AUROC |")
+        print("|---|---|---|---|---|" + "---|" * bool(whole))
         for method, by_shots in table.items():
             for shots, values in by_shots.items():
                 print(f"| {method} | {shots} | " + " | ".join(f"{value:.3f}" for value in values) + " |")

@@ -115,15 +115,11 @@ def standard_of(draw: Draw, settings: FusedSettings) -> np.ndarray:
     )
 
 
-def standardised(draw: Draw, settings: FusedSettings) -> np.ndarray:
-    """(pictures, 4)."""
+def soft_images(draw: Draw, settings: FusedSettings, values: np.ndarray | None = None) -> np.ndarray:
+    """(pictures,) of the draw's values, or of others (pictures, 4)."""
     standard = standard_of(draw, settings)
-    return (draw.values - standard[:, 0]) / standard[:, 1]
-
-
-def soft_images(draw: Draw, settings: FusedSettings) -> np.ndarray:
-    """(pictures,)."""
-    return np.logaddexp.reduce(standardised(draw, settings), axis=1)
+    values = draw.values if values is None else values
+    return np.logaddexp.reduce((values - standard[:, 0]) / standard[:, 1], axis=1)
 
 
 def soft_maps(draw: Draw, settings: FusedSettings) -> np.ndarray:
@@ -144,23 +140,28 @@ def _tensor(parts: Sequence[np.ndarray]) -> Tensor:
 
 
 def figures(lines: Sequence[ScoredLine], settings: FusedSettings) -> dict[str, dict[str, list[float]]]:
-    """method -> references -> image AUROC within a line, over all lines, and pixel AUROC within a picture."""
+    """method -> references -> image AUROC within a line, over all lines, and of pictures that were changed as a whole
+    within a line; and pixel AUROC within a picture."""
     found: dict[str, dict[str, list[float]]] = {}
     for samples in DRAWS:
         drawn = [(line, draw) for line in lines for draw in line.draws if draw.samples == samples]
         by_method = {
-            "fused": [soft_images(draw, settings) for _, draw in drawn],
-            **{f"fused: {part} alone": [draw.values[:, n] for _, draw in drawn] for n, part in enumerate(PARTS)},
+            "fused": [(soft_images(draw, settings), soft_images(draw, settings, draw.changed)) for _, draw in drawn],
+            "log": [(draw.log, draw.log_changed) for _, draw in drawn],
+            **{
+                f"fused: {part} alone": [(draw.values[:, n], draw.changed[:, n]) for _, draw in drawn]
+                for n, part in enumerate(PARTS)
+            },
         }
         for method, scores in by_method.items():
-            bad = [draw.defective for _, draw in drawn]
-            within = [auroc(own[is_bad], own[~is_bad]) for own, is_bad in zip(scores, bad, strict=True)]
-            pooled = auroc(
-                np.concatenate([own[is_bad] for own, is_bad in zip(scores, bad, strict=True)]),
-                np.concatenate([own[~is_bad] for own, is_bad in zip(scores, bad, strict=True)]),
-            )
+            good = [scored[~draw.defective] for (scored, _), (_, draw) in zip(scores, drawn, strict=True)]
+            bad = [scored[draw.defective] for (scored, _), (_, draw) in zip(scores, drawn, strict=True)]
+            within = [auroc(ours, others) for ours, others in zip(bad, good, strict=True)]
+            whole = [auroc(changed, others) for (_, changed), others in zip(scores, good, strict=True)]
+            pooled = auroc(np.concatenate(bad), np.concatenate(good))
             pixels = _pixel_auroc(drawn, settings) if method == "fused" else math.nan
-            found.setdefault(method, {})[str(samples)] = [float(np.mean(within)), pooled, pixels]
+            row = [float(np.mean(within)), pooled, float(np.mean(whole)), pixels]
+            found.setdefault(method, {})[str(samples)] = row
     return found
 
 

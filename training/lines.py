@@ -21,11 +21,13 @@ import torch
 from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
 
+from training.changes import change_whole
 from winspect.backbones.bundled import load_tiny
-from winspect.backbones.embeddings import Embeddings
+from winspect.backbones.embeddings import STEM, Embeddings
 from winspect.backbones.image_tower import ImageTower
 from winspect.methods.fused.method import Fused, fine_maps
-from winspect.methods.winclip.fusion import FusionSettings
+from winspect.methods.method import References
+from winspect.methods.winclip.fusion import FusionSettings, fused_sums
 from winspect.methods.winclip.recipes import RECIPES
 from winspect.weights.configs import read_bundled
 
@@ -46,6 +48,8 @@ class Draw:
         samples: number of references.
         left_out: (n, 4) values of references against the others; crowdings: (4,).
         values: (pictures, 4), good pictures first; defective: bool (pictures,).
+        changed: (pictures, 4) of good pictures that were changed as a whole.
+        log, log_changed: (pictures,) of both, what recipe ``log`` makes of them.
         maps: float16 (3, pictures, 56, 56), logarithms.
     """
 
@@ -54,6 +58,9 @@ class Draw:
     crowdings: np.ndarray
     values: np.ndarray
     defective: np.ndarray
+    changed: np.ndarray
+    log: np.ndarray
+    log_changed: np.ndarray
     maps: np.ndarray
 
 
@@ -94,10 +101,11 @@ def _scored(folder: Path, number: int) -> ScoredLine | None:
     except RuntimeError:
         return None
     tower, method = _model(folder)
-    pictures = np.concatenate([line.good_rgb, line.defective_rgb])
+    random = np.random.default_rng(FIRST_SEED + number)
+    changed = np.stack([change_whole(rgb, random) for rgb in line.good_rgb])
+    pictures = np.concatenate([line.good_rgb, line.defective_rgb, changed])
     with torch.inference_mode():
         everything = embedded(tower, method, pictures)
-        random = np.random.default_rng(FIRST_SEED + number)
         draws = [
             _draw(method, everything, sorted(random.choice(GOOD, samples, replace=False).tolist()))
             for samples, times in DRAWS.items()
@@ -126,13 +134,27 @@ def embedded(tower: ImageTower, method: Fused, pictures: np.ndarray) -> Embeddin
 def _draw(method: Fused, everything: Embeddings, shown: Sequence[int]) -> Draw:
     samples = [everything.rows(number, number + 1) for number in shown]
     known, rows = method.memories(samples)
-    tested = [number for number in range(len(everything.image)) if number not in shown]
-    values = method.values(everything.map(lambda array: array[tested]), known)
+    tested = [number for number in range(GOOD + DEFECTIVE) if number not in shown]
+    others = [GOOD + DEFECTIVE + number for number in range(GOOD) if number not in shown]
+    values, changed = (
+        method.values(everything.map(lambda array, which=which: array[which]), known) for which in (tested, others)
+    )
+    log, log_changed = (_log_sums(method, everything, known, which) for which in (tested, others))
     return Draw(
         samples=len(shown),
         left_out=method.left_out(samples, known, rows, range(len(shown))),
         crowdings=np.array(method.crowdings(samples)),
         values=values.tiles,
         defective=np.array(tested) >= GOOD,
+        changed=changed.tiles,
+        log=log,
+        log_changed=log_changed,
         maps=np.stack([maps.numpy() for maps in fine_maps(values)]).astype(np.float16),
     )
+
+
+def _log_sums(method: Fused, everything: Embeddings, known: References, which: Sequence[int]) -> np.ndarray:
+    some = everything.map(lambda array: array[which])
+    neutral = torch.full_like(some.patches[STEM][..., 0], 0.5)  # a zero-shot score of 0.5 adds nothing
+    sums, _ = fused_sums(some, neutral[:, 0, 0], neutral, known, method.weights, stride=method.recipe.stride)
+    return sums.numpy()

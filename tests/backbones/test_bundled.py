@@ -82,19 +82,15 @@ def test_layers_of_the_stem_at_any_size(bundled: torch.nn.Module, image_hw: tupl
         assert found.image.shape == (3, 128 if blocks_run else 0)
         assert tuple(found.patches) == layers
         assert found.grid_hw == (rows, columns)
-        start = 24
         for layer, level, factor, channels in (("stem_8", 0, 2, 40), ("stem_16", 1, 1, 112)):
-            mean, std = (vector[start : start + channels] for vector in (embed.stem_mean, embed.stem_std))
-            start += channels
             assert found.patches[layer].shape == (3, factor * rows, factor * columns, channels)
             for picture, maps in zip(found.patches[layer], raw, strict=True):
-                expected = (maps[level][0].permute(1, 2, 0) - mean) / std
-                torch.testing.assert_close(picture, expected, rtol=1e-4, atol=1e-4)
-    # Pooled to the grid of the patches: means of 2 x 2 vectors of stride 8, the stride-16 map as it is.
-    stem = found.patches["stem"]
+                torch.testing.assert_close(picture, maps[level][0].permute(1, 2, 0), rtol=1e-4, atol=1e-4)
+    # Pooled to the grid of the patches, means of 2 x 2 vectors of stride 8, the stride-16 map as it is; standardised.
+    stem = found.patches["stem"] * embed.stem_std + embed.stem_mean
     pooled = found.patches["stem_8"].unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).mean(dim=(2, 4))
-    torch.testing.assert_close(stem[..., 24:64], pooled, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(stem[..., 64:], found.patches["stem_16"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stem[..., 24:64], pooled, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(stem[..., 64:], found.patches["stem_16"], rtol=1e-4, atol=1e-3)
     assert found.patches["last"].isfinite().all()
 
 

@@ -11,13 +11,13 @@ import torch
 from winspect.backbones.embeddings import LAST, STEM, STEM_8, STEM_16, Embeddings
 from winspect.backbones.resizing import bicubic_weights
 from winspect.errors import ReferencesError, SettingsError
-from winspect.methods.fused.distances import crowding, largest_log, memory_of, nearest
+from winspect.methods.fused.distances import SMALLEST, crowding, largest_log, memory_of, nearest
 from winspect.methods.fused.method import PARTS, Fused, FusedSettings
 from winspect.methods.fused.standard import Prior, centre_and_scale
 from winspect.methods.method import CutPicture, References
 from winspect.methods.registry import get_method
 from winspect.methods.winclip.recipes import RECIPES
-from winspect.system.arrays import to_numpy
+from winspect.system.arrays import normalize, to_numpy
 
 PRIOR = Prior(mean=0.3, crowding=0.5, doubling=0.1, spread=0.2, strength=0.7, freedom=3.0)
 FITTED = FusedSettings(fine=PRIOR, coarse=PRIOR, trained=PRIOR, look=PRIOR, image_scale=0.5, map_scale=0.1)
@@ -50,7 +50,11 @@ def slow_nearest(picture: np.ndarray, goods: list[np.ndarray]) -> np.ndarray:
     width = picture.shape[-1]
     return np.array(
         [
-            min(math.sqrt(((q - r) ** 2).sum() / width) for good in goods for r in good.reshape(-1, width))
+            min(
+                1 - (q * r).sum() / math.sqrt((q * q).sum() * (r * r).sum())
+                for good in goods
+                for r in good.reshape(-1, width)
+            )
             for q in picture.reshape(-1, width)
         ]
     )
@@ -77,8 +81,8 @@ def test_values_equal_a_slow_twin():
     expected = [slow_top(slow_nearest(maps[3], list(maps[:3]))) for maps in (fine, coarse)]
     np.testing.assert_allclose(values.tiles[0, [0, 1]], expected, atol=1e-5)
     np.testing.assert_allclose(values.tiles[0, 3], slow_look(fine[3], list(fine[:3])), atol=1e-5)
-    flat = np.log(slow_nearest(fine[3], list(fine[:3])))
-    np.testing.assert_allclose(values.maps[0][0].numpy().ravel(), flat, atol=1e-5)
+    flat = slow_nearest(fine[3], list(fine[:3]))
+    np.testing.assert_allclose(np.exp(values.maps[0][0].numpy().ravel()), np.maximum(flat, SMALLEST), atol=1e-6)
 
 
 def test_centre_and_scale_worked_by_hand():
@@ -137,23 +141,27 @@ def test_a_sample_shown_twice_says_nothing():
     assert len(method.left_out(samples, known, rows, [0, 1])) == 0
 
 
+def turned(degrees: torch.Tensor) -> torch.Tensor:
+    """Unit vectors in a plane."""
+    return torch.stack([torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))], dim=1)
+
+
 def test_crowding_leaves_out_the_same_spot():
-    grid = torch.zeros(36, 2)
-    grid[:, 0] = torch.arange(36.0) // 6 * 10  # rows are 10 apart, patches of a row are equal
-    assert crowding(grid, (6, 6)) == pytest.approx(math.log(0.01))  # equal ones three columns away
-    column = torch.arange(6.0)[:, None]
-    assert crowding(column, (6, 1)) == pytest.approx(math.log(3.0))
+    grid = turned(torch.arange(36) // 6 * 10.0)  # rows are 10 degrees apart, patches of a row are equal
+    assert crowding(grid, (6, 6)) == pytest.approx(math.log(SMALLEST), abs=1e-3)  # equal ones three columns away
+    column = turned(torch.arange(6) * 10.0)
+    assert crowding(column, (6, 1)) == pytest.approx(math.log(1 - math.cos(math.radians(30))), abs=1e-5)
 
 
 def test_many_samples_are_thinned():
-    samples = [torch.randn(40, 3, generator=torch.Generator().manual_seed(n)) for n in range(5)]
+    samples = [normalize(torch.randn(40, 3, generator=torch.Generator().manual_seed(n))) for n in range(5)]
     memory, rows = memory_of(samples, 50)
-    assert memory.shape == (50, 4)
+    assert memory.shape == (50, 3)
     assert rows.sum() == 50
     whole, all_rows = memory_of(samples, 1000)
     assert all_rows.tolist() == [40] * 5
     assert (nearest(samples[0], memory) >= nearest(samples[0], whole)).all()
-    assert largest_log(nearest(samples[0], whole)) == pytest.approx(math.log(0.01), abs=1e-3)
+    assert largest_log(nearest(samples[0], whole)) == pytest.approx(math.log(SMALLEST), abs=1e-3)
 
 
 def test_vectors_that_are_no_numbers_are_refused():

@@ -143,8 +143,8 @@ class HybridPatchEmbed(nn.Module):
         return self.stem_layers(pixels, (STEM,))[STEM]
 
     def stem_layers(self, pixels: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
-        """Stem maps by layer, standardised: those of :meth:`stem_features`, and the stride-8 map (40 channels) and the
-        stride-16 map (112) as they are.
+        """Stem maps by layer: those of :meth:`stem_features`, and the stride-8 map (40 channels) and the stride-16 map
+        (112), neither standardised nor pooled.
 
         Args:
             pixels: ``(B, 3, H, W)``, normalised.
@@ -162,14 +162,11 @@ class HybridPatchEmbed(nn.Module):
         return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 
     def _layer(self, maps: Sequence[torch.Tensor], layer: str) -> torch.Tensor:
-        mean, std = self.stem_mean, self.stem_std
-        if layer == STEM:
-            grid_hw = _rows_and_columns(maps[-1])
-            features = torch.cat([F.adaptive_avg_pool2d(x, grid_hw) for x in maps], dim=1)
-        else:
-            level = _LEVEL_OF[layer]
-            features, mean, std = maps[level], mean.split(STEM_LEVELS)[level], std.split(STEM_LEVELS)[level]
-        return (features - mean[:, None, None]) / std[:, None, None]
+        if layer != STEM:
+            return maps[_LEVEL_OF[layer]]
+        grid_hw = _rows_and_columns(maps[-1])
+        features = torch.cat([F.adaptive_avg_pool2d(x, grid_hw) for x in maps], dim=1)
+        return (features - self.stem_mean[:, None, None]) / self.stem_std[:, None, None]
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """``(B, 176, rows, columns)`` stem maps to ``(B, width, rows, columns)``: the trained half of the patch

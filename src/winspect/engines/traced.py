@@ -25,7 +25,7 @@ from winspect.system.installation import install_command
 if TYPE_CHECKING:
     import openvino as ov
 
-TRACE_VERSION = 1
+TRACE_VERSION = 2
 """Part of every cached graph's key: raised when the same weights would give another graph."""
 OPSET = 20  # the first with Gelu
 _LARGEST_WITHIN = 1 << 30  # bytes of weights in an ONNX file: protobuf ends at two

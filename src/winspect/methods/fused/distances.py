@@ -1,7 +1,7 @@
 """Distances of a picture's stem maps to those of good samples, as logarithms. Arrays only.
 
-A patch's distance is sqrt(|q - r|^2 / C) to the nearest patch r of the good samples, C the width of the layer, whose
-channels are standardised. A picture's is the mean of its largest half percent.
+A patch's distance is one minus its largest cosine with a patch of the good samples. A picture's is the mean of its
+largest half percent.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from array_api_compat import array_namespace
 
 from winspect.methods.coreset import groups, thinned
 from winspect.methods.neighbours import largest_products
-from winspect.system.arrays import Array, like, mean_of_largest, squared_distances
+from winspect.system.arrays import Array, like, mean_of_largest
 
-SMALLEST = 0.01
+SMALLEST = 1e-3
 """The least distance: pictures that differ in nothing but how their file was compressed are closer."""
 TOP_SHARE = 0.005
 
@@ -28,12 +28,12 @@ def memory_of(samples: Sequence[Array], most: int) -> tuple[Array, np.ndarray]:
     """The memory of good samples' patches, thinned where they are too many.
 
     Args:
-        samples: of each its vectors, float32 (rows, width).
+        samples: of each its unit vectors, float32 (rows, width).
         most: rows to keep; of more, those that :func:`~winspect.methods.coreset.farthest_points` chooses among about
             32768 at a time.
 
     Returns:
-        The memory (rows, width + 1): vectors, and minus half of their squared lengths; and how many are each sample's.
+        The memory, unit vectors (rows, width); and how many are each sample's.
     """
     xp = array_namespace(samples[0])
     counts = np.array([len(vectors) for vectors in samples])
@@ -44,17 +44,12 @@ def memory_of(samples: Sequence[Array], most: int) -> tuple[Array, np.ndarray]:
         vectors, kept_rows = thinned(samples[group], fewer, seed=_SEED)
         kept.append(vectors)
         rows.append(kept_rows)
-    memory = xp.concat(kept)
-    return xp.concat([memory, -0.5 * xp.sum(memory * memory, axis=1, keepdims=True)], axis=1), np.concatenate(rows)
+    return xp.concat(kept), np.concatenate(rows)
 
 
 def nearest(vectors: Array, memory: Array) -> Array:
-    """Distance of each vector, float32 (n, width), to the nearest of a memory: (n,), at least :data:`SMALLEST`."""
-    xp = array_namespace(vectors)
-    # |q - r|^2 = |q|^2 - 2 (q r - |r|^2 / 2): the nearest has the largest inner product with (q, 1).
-    products = largest_products(xp.concat([vectors, xp.ones_like(vectors[:, :1])], axis=1), memory)
-    squares = xp.sum(vectors * vectors, axis=1) - 2 * products
-    return xp.sqrt(xp.clip(squares / vectors.shape[1], min=SMALLEST**2))
+    """Distance of each unit vector, float32 (n, width), to the nearest of a memory: (n,), at least :data:`SMALLEST`."""
+    return array_namespace(vectors).clip(1 - largest_products(vectors, memory), min=SMALLEST)
 
 
 def largest_log(distances: Array) -> float:
@@ -68,15 +63,15 @@ def crowding(vectors: Array, grid_hw: tuple[int, int]) -> float:
     Patches at most two rows and columns apart do not count: they show the same spot.
 
     Args:
-        vectors: float32 (rows * columns, width).
+        vectors: unit vectors, float32 (rows * columns, width).
         grid_hw: rows and columns.
     """
     xp = array_namespace(vectors)
-    squares = squared_distances(vectors, vectors)
+    cosines = vectors @ vectors.T
     rows, columns = (like(part, vectors) for part in _beside(grid_hw))
-    squares[rows, columns] = xp.inf
-    found = xp.min(squares, axis=1) / vectors.shape[1]
-    return largest_log(xp.sqrt(xp.clip(xp.where(xp.isinf(found), xp.zeros_like(found), found), min=SMALLEST**2)))
+    cosines[rows, columns] = -xp.inf
+    found = 1 - xp.max(cosines, axis=1)
+    return largest_log(xp.clip(xp.where(xp.isinf(found), xp.zeros_like(found), found), min=SMALLEST))
 
 
 def _beside(grid_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ from winspect.methods.upsampling import BILINEAR
 from winspect.methods.winclip.fusion import fused_sums, look
 from winspect.methods.winclip.log import Log
 from winspect.pictures.tiles import Preprocess
-from winspect.system.arrays import Array, like, merge, sigmoid, to_numpy
+from winspect.system.arrays import Array, like, merge, normalize, sigmoid, to_numpy
 
 PARTS = ("fine", "coarse", "trained", "look")
 _FUSED = "fused"
@@ -155,7 +155,7 @@ class Fused(Log):
         references = super().fit(trained)
         arrays, rows = dict(references.arrays), {}
         for layer, (name, most) in _MEMORIES.items():
-            vectors = [checked_vectors(merge(sample.vectors(layer)), number) for number, sample in enumerate(samples)]
+            vectors = [normalize(checked_vectors(merge(sample.vectors(layer)), n)) for n, sample in enumerate(samples)]
             arrays[name], rows[name] = memory_of(vectors, most)
         looks = [_look(sample) for sample in samples]
         arrays[_LOOKS] = array_namespace(looks[0]).concat(looks)
@@ -178,7 +178,7 @@ class Fused(Log):
         """The crowding that each part's prior goes by: the mean over the tiles; 0 for parts that have none."""
         found = []
         for layer in _MEMORIES:
-            maps = [tile for sample in samples for tile in checked_vectors(sample.patches[layer], 0)]
+            maps = [normalize(tile) for sample in samples for tile in checked_vectors(sample.patches[layer], 0)]
             each = [
                 crowding(array_namespace(tile).reshape(tile, (-1, tile.shape[-1])), tile.shape[:2]) for tile in maps
             ]
@@ -205,7 +205,7 @@ class Fused(Log):
         columns, maps = [], []
         for layer, (name, _) in _MEMORIES.items():
             patches = embeddings.patches[layer]
-            vectors = xp.astype(merge(embeddings.vectors(layer)), xp.float32)
+            vectors = normalize(xp.astype(merge(embeddings.vectors(layer)), xp.float32))
             distances = xp.reshape(nearest(vectors, references[name]), (len(patches), -1))
             columns.append(np.array([largest_log(tile) for tile in distances]))
             maps.append(xp.reshape(xp.log(distances), patches.shape[:3]))

@@ -24,7 +24,7 @@ from benchmarks.measuring import write_json
 from training.measure import auroc
 from winspect.backbones.embeddings import LAST, STEM, Embeddings
 from winspect.backbones.image_tower import ImageTower
-from winspect.backbones.open_clip_models import load
+from winspect.backbones.open_clip_models import LoadedCLIP, load
 from winspect.backbones.text_tower import TextTower
 from winspect.datasets.packaged import DEFECTIVE_FROM, open_textile, package_folder, read_cells
 from winspect.engines.torch_engine import TorchEngine
@@ -113,14 +113,17 @@ def encode(pictures: RealSet) -> Encoded:
         tile = torch.from_numpy(item.tiles)
         embeddings.append(engine.encode(tile, LOG.needs(few_shot=True, maps=True)))
         thumbnails.append(avg_pool2d(tile, 8).flatten(1))
-    text = TextEncoder(lambda: TextTower(loaded.model, loaded.tokenizer).eval(), PromptEnsemble(), None)(
-        pictures.class_name
-    )
-    return Encoded(Embeddings.concatenate(embeddings), torch.cat(thumbnails), text.raw)
+    return Encoded(Embeddings.concatenate(embeddings), torch.cat(thumbnails), class_text(loaded, pictures))
 
 
-def encode_for_fused(pictures: RealSet, device: torch.device) -> tuple[Fused, Embeddings]:
-    """Recipe ``fused``, and every picture embedded as it needs it: about 1 MB each."""
+def class_text(loaded: LoadedCLIP, pictures: RealSet) -> Tensor:
+    """The prompts of a set's class, (2, 128)."""
+    tower = TextTower(loaded.model, loaded.tokenizer).eval()
+    return TextEncoder(lambda: tower, PromptEnsemble(), None)(pictures.class_name).raw
+
+
+def encode_for_fused(pictures: RealSet, device: torch.device) -> tuple[Fused, Embeddings, Tensor]:
+    """Recipe ``fused``, every picture embedded as it needs it, about 1 MB each, and the text."""
     loaded = load(TINY)
     recipe: Any = get_method(FUSED)
     method = recipe.for_model(loaded.scoring, TINY)
@@ -130,7 +133,7 @@ def encode_for_fused(pictures: RealSet, device: torch.device) -> tuple[Fused, Em
         if isinstance(item, PictureError):
             raise item
         embeddings.append(engine.encode(torch.from_numpy(item.tiles), method.needs(few_shot=True, maps=True)))
-    return method, Embeddings.concatenate(embeddings)
+    return method, Embeddings.concatenate(embeddings), class_text(loaded, pictures)
 
 
 def fused_scores(method: Fused, embeddings: Embeddings, shots: Sequence[int]) -> Scores:
@@ -220,7 +223,10 @@ def measure(pictures: RealSet, draws: int, methods: Sequence[str], device: torch
         _add_draws(found, pictures, draws, lambda shots: few_shot(encoded, shots, zero, settings))
     if FUSED in methods:
         with torch.inference_mode():
-            method, embeddings = encode_for_fused(pictures, device)
+            method, embeddings, text = encode_for_fused(pictures, device)
+            zero = class_score(embeddings.image, text, temperature=read_bundled(BUNDLED_FOLDER)["temperature"])
+            figures = subset_aurocs(zero.cpu().numpy(), pictures)
+            found["zero-shot, resized twice"] = {"0": {subset: [value, 0.0] for subset, value in figures.items()}}
             _add_draws(found, pictures, draws, lambda shots: fused_scores(method, embeddings, shots))
     return {"pictures": len(pictures.paths), "defective": int(pictures.defective.sum()), "image_auroc": found}
 

@@ -16,7 +16,7 @@ from winspect.weights import TINY
 
 
 def tiny(**settings) -> WinCLIP:
-    return WinCLIP(TINY, device="cpu", settings=settings)
+    return WinCLIP(TINY, device="cpu", recipe="log", settings=settings)
 
 
 def expected(model: WinCLIP, picture, references, stride=1):

@@ -49,7 +49,7 @@ def default_recipe(model: str) -> str:
     ('paper', 'memory')
     """
     if model == TINY:
-        return "log"
+        return "fused"
     return "memory" if model.startswith(TIMM) else "paper"
 
 

@@ -216,7 +216,7 @@ class Classes(ABC):
             warnings: gets a line for each that decoding warned of.
         """
         needs = self.method.needs(few_shot=True, maps=True)
-        prepared = self._prepare(pictures, angles=self.method.angles)
+        prepared = self._prepare(pictures, self.preprocess, angles=self.method.angles)
         for item in progress_bar(prepared, "references", len(pictures), shown=progress):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
@@ -229,9 +229,19 @@ class Classes(ABC):
                 raise ReferencesError(f"cannot use a reference picture: {item.name}: {reason} the weights")
             yield sample
 
+    def preprocess_for(self, category_name: str = DEFAULT_CLASS, *, zero_shot: bool = False) -> Preprocess:
+        """How pictures of a class are resized to be scored: with good samples some methods see larger ones.
+
+        Args:
+            zero_shot: without the class's good samples.
+        """
+        few_shot = not zero_shot and class_key(category_name) in self._good
+        return self.preprocess if few_shot else self.method.zero_shot_preprocess(self.preprocess)
+
     def _prepare(
         self,
         pictures: Iterable[Picture],
+        preprocess: Preprocess,
         *,
         keep_rgb: bool = False,
         pace: Pace | None = None,
@@ -239,7 +249,7 @@ class Classes(ABC):
     ) -> Iterator[Prepared | PictureError]:
         options: dict[str, Any] = {"keep_rgb": keep_rgb, "pace": pace, "angles": angles}
         threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
-        return prepare_many(pictures, self.preprocess, self.cut, **options, **threads)
+        return prepare_many(pictures, preprocess, self.cut, **options, **threads)
 
     def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
         """The largest map value of each of the first good samples, scored with the others: what good pictures reach.

@@ -129,6 +129,10 @@ class Fused(Log):
         """See :class:`Method`; a square of 448 pixels."""
         return replace(preprocess, size=self.fitted.size)
 
+    def zero_shot_preprocess(self, preprocess: Preprocess) -> Preprocess:
+        """See :class:`Method`; a square of 240 pixels, as the transformer sees it."""
+        return replace(preprocess, size=self.fitted.tower_size)
+
     def needs(self, *, few_shot: bool, maps: bool) -> Needs:
         """See :class:`Method`; the stem sees the larger picture with good samples alone."""
         layers = (*_TRAINED, *_MEMORIES) if few_shot else ()

@@ -178,7 +178,7 @@ class Worker:
             for maps in (True, False):
                 self.model.prepare_engine(category_name, maps=maps)
         for maps in (True, False) if scored else ():
-            item = prepare(noise, self.model.preprocess, self.model.cut)
+            item = prepare(noise, self.model.preprocess_for(scored[0]), self.model.cut)
             self.model.predict_prepared([item], scored[0], maps=maps)
         return self._described()  # engines are made when first needed, and may have been replaced
 
@@ -192,11 +192,12 @@ class Worker:
     ) -> Ran | Callable[[], Ran]:
         """Score a batch of one key; where overlays are to be painted, what is left to do."""
         category_name, zero_shot, maps = questions[0].key
-        ready = [future.result() for future in futures if future.exception() is None]
+        prepared = [self._still_right(*pair) for pair in zip(questions, futures, strict=True)]
+        ready = [each for each in prepared if isinstance(each, tuple)]
         started = time.monotonic()
         references = () if zero_shot else self._shown.get(category_name, ())
         scored = iter(self._results([item for item, _ in ready], category_name, zero_shot, maps))
-        results = [_public(error) if (error := future.exception()) else next(scored) for future in futures]
+        results = [next(scored) if isinstance(each, tuple) else _public(each) for each in prepared]
         if ready:
             self._note_use(category_name)
         seconds = time.monotonic() - started
@@ -222,6 +223,21 @@ class Worker:
 
         return ran if any(question.overlay for question in questions) else ran()
 
+    def _still_right(self, question: Question, future: Future[_Prepared]) -> _Prepared | BaseException:
+        """The picture, prepared again where the class's good samples came or went since, or why it cannot be used."""
+        if (error := future.exception()) is not None:
+            return error
+        item, since = future.result()
+        preprocess = self.model.preprocess_for(question.category_name, zero_shot=question.zero_shot)
+        if preprocess.has_its_size((*item.tiles.shape[2:], item.tiles.shape[1])):
+            return item, since
+        if isinstance(question.picture, Prepared):
+            return ServiceError("the class's good samples changed while this picture was decoded: send it again")
+        try:
+            return self._prepare(question, demanding="refuse")
+        except PictureError as refusal:
+            return refusal
+
     def _note_use(self, category_name: str) -> None:
         """Drop the class not scored for longest, where there are too many; those with references stay, and ours."""
         if category_name in self._shown or category_name in self._warmed_up:
@@ -240,7 +256,7 @@ class Worker:
         try:
             item = prepare(
                 question.picture,
-                self.model.preprocess,
+                self.model.preprocess_for(question.category_name, zero_shot=question.zero_shot),
                 replace(self.model.cut, max_pixels=self.settings.max_pixels, measure=self.settings.drift is not None),
                 keep_rgb=question.overlay,
                 demanding=demanding,

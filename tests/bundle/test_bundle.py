@@ -487,6 +487,6 @@ def test_a_file_named_as_the_weights_in_the_working_directory(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WINSPECT_CACHE", str(tmp_path / "cache"))
     Path("tower.weights").write_bytes(b"somebody else's")
-    model = WinCLIP("winspect-tiny", device="cpu", engine="onnx", precision="fp32")
+    model = WinCLIP("winspect-tiny", device="cpu", engine="onnx", precision="fp32", recipe="log")
     assert export(model, ["textile"], tmp_path / "bundle") < 1e-5
     assert Path("tower.weights").read_bytes() == b"somebody else's"

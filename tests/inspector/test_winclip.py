@@ -410,11 +410,12 @@ def test_a_class_is_judged_elsewhere_as_here(new_model, pictures, monkeypatch, e
 
 
 def test_the_bundled_models_classes_too(textile, monkeypatch):
-    """Its references hold what the log fusion keeps."""
+    """Its references hold what recipe ``fused`` keeps."""
     model, other = (WinCLIP("winspect-tiny", device="cpu") for _ in range(2))
     model.reference(textile[-2:], "textile")
     state = taken(model, other, "textile", monkeypatch)
-    assert set(state.references.arrays) == {"patches", "windows_2", "windows_3", "stem", "crowding", "looks"}
+    of_log = {"patches", "windows_2", "windows_3", "stem", "crowding", "looks"}
+    assert set(state.references.arrays) == of_log | {"memory_8", "memory_16", "fine_looks", "standard"}
     assert_same(other.predict_many(textile[:3], "textile"), model.predict_many(textile[:3], "textile"))
     assert [shown.path for shown in other.references_of("textile")] == [str(path) for path in textile[-2:]]
 

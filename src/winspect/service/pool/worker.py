@@ -32,7 +32,7 @@ from winspect.pictures.decoding import Demanding
 from winspect.pictures.given import picture_given
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, heat_range, png_of, run_range
 from winspect.pictures.pool import default_workers
-from winspect.pictures.tiles import Prepared, prepare
+from winspect.pictures.tiles import Prepared, Preprocess, prepare
 from winspect.service.contract import Answer, Question, ServiceError
 from winspect.service.pool.batcher import Ran
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -228,8 +228,7 @@ class Worker:
         if (error := future.exception()) is not None:
             return error
         item, since = future.result()
-        preprocess = self.model.preprocess_for(question.category_name, zero_shot=question.zero_shot)
-        if preprocess.has_its_size((*item.tiles.shape[2:], item.tiles.shape[1])):
+        if self._seen_as(question).has_its_size((*item.tiles.shape[2:], item.tiles.shape[1])):
             return item, since
         if isinstance(question.picture, Prepared):
             return ServiceError("the class's good samples changed while this picture was decoded: send it again")
@@ -250,13 +249,19 @@ class Worker:
 
     # -- scoring
 
+    def _seen_as(self, question: Question) -> Preprocess:
+        """How the picture is resized; one that is only looked at, as a good sample is."""
+        if not question.category_name:
+            return self.model.preprocess
+        return self.model.preprocess_for(question.category_name, zero_shot=question.zero_shot)
+
     def _prepare(self, question: Question, demanding: Demanding = "elsewhere") -> _Prepared:
         if isinstance(question.picture, Prepared):
             return question.picture, time.monotonic()
         try:
             item = prepare(
                 question.picture,
-                self.model.preprocess_for(question.category_name, zero_shot=question.zero_shot),
+                self._seen_as(question),
                 replace(self.model.cut, max_pixels=self.settings.max_pixels, measure=self.settings.drift is not None),
                 keep_rgb=question.overlay,
                 demanding=demanding,

@@ -14,33 +14,39 @@ Written to results/drift.json:
   same where p-values are taken against the first 100 pictures for ever, which is what must not be done. All lines are
   computed at once by a twin of the package's code, which is compared with it first;
 * with drift, by the package's code: pictures from the beginning of the drift to the alarm, what gave it, how far off
-  the estimated beginning is, and how many pictures had been called anomalous before.
+  the estimated beginning is, and how many pictures had been called anomalous before;
+* what it costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from benchmarks.example_part import FAMILY, SEED
-from benchmarks.measuring import RESULTS, machine, write_json
+from benchmarks.measuring import RESULTS, machine, timed, write_json
 from training.generator.pair import make_line
 from winspect import WinCLIP
 from winspect.calibration.conformal import conformal_threshold
 from winspect.drift import DriftSettings
+from winspect.drift.alarm import DriftAlarm
 from winspect.drift.line import Line, LineState
 from winspect.drift.martingale import POWERS
 from winspect.drift.ranks import tie_breaker
 from winspect.drift.settings import SCORE, WATCHED
+from winspect.pictures.statistics import picture_statistics
 
 RATES = (0.5, 0.2, 0.1, 0.05, 0.01)
 FALSE_ALARMS = 0.01
@@ -301,6 +307,30 @@ def with_drift(inspected: Inspected, name: str, repetitions: int) -> dict[str, A
     }
 
 
+# -- what it costs
+
+
+def cost(pictures: int = 2000) -> dict[str, float]:
+    """Milliseconds of a core for each picture: its statistics, by its size, and taking them into account."""
+    rng = np.random.default_rng(0)
+    costs = {}
+    for size_wh in ((640, 480), (1024, 1024), (4000, 3000)):
+        image = Image.fromarray(rng.integers(0, 256, (*size_wh[::-1], 3), np.uint8))
+        _, seconds = timed(lambda image=image: [picture_statistics(image) for _ in range(20)], time.process_time)
+        costs[f"statistics_ms_{size_wh[0]}x{size_wh[1]}"] = 1e3 * seconds / 20
+    row = {"path": "part.png", "class": "nut", "anomaly_score": 0.0, "verdict": "normal", "error": None, "id": "0" * 32}
+    values = rng.normal(size=(pictures, len(WATCHED)))
+    with TemporaryDirectory() as folder, DriftAlarm(Path(folder)) as alarm:
+
+        def take_all() -> None:
+            for scored in values.tolist():
+                statistics = dict(zip(WATCHED, scored, strict=True))
+                alarm.take({**row, "anomaly_score": statistics.pop(SCORE)}, statistics)
+
+        costs["take_ms"] = 1e3 * timed(take_all, time.process_time)[1] / pictures
+    return costs
+
+
 def _spread(values: list[Any]) -> dict[str, float] | None:
     if not values:
         return None
@@ -334,6 +364,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "largest_difference_of_the_twin": difference,
         "rate_with_drift": DriftSettings().rate,
         "pictures_before_the_drift": BEFORE,
+        "cost": cost(),
         "with_drift": drifts,
         "without_drift": without_drift(inspected, args.lines, args.pictures, online_p_values),
         "fixed_reference_without_drift": without_drift(inspected, args.fixed_lines, args.pictures, fixed_p_values),
@@ -353,7 +384,11 @@ def main() -> int:
     )
     parser.add_argument("--repetitions", type=int, default=20, help="of each drift (default: %(default)s)")
     parser.add_argument("--json", type=Path, default=RESULTS / "drift.json", help="where to write figures")
+    parser.add_argument("--cost", action="store_true", help="measure the cost alone, and put it into the file")
     args = parser.parse_args()
+    if args.cost:
+        write_json(args.json, {**json.loads(args.json.read_text()), "cost": cost()})
+        return 0
     figures = measure(args)
     write_json(args.json, figures)
     for entry in figures["without_drift"]["alarms"]:

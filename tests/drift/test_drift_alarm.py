@@ -202,6 +202,14 @@ def test_what_cannot_be_kept_is_left_out_and_said(tmp_path, monkeypatch, caplog)
     alarm.close()
 
 
+def test_an_alarm_is_said_where_the_file_cannot_be_read_any_more(tmp_path, monkeypatch):
+    with DriftAlarm(tmp_path, TWO) as alarm:
+        feed(alarm, fading())
+        monkeypatch.setattr(alarm._file, "picture", _full_disk)
+        assert alarm.in_words().startswith("DRIFT: brightness falling, ")
+        assert alarm.documents()[0]["alarm"]["pictures"] == []
+
+
 def _full_disk(*_: object, **__: object) -> None:
     raise sqlite3.OperationalError("database or disk is full")
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from site_pages import blocks, text_of
 
 from winspect.drift import DriftSettings
+from winspect.drift.report import HELP
 from winspect.errors import SettingsError
+from winspect.pictures.statistics import STATISTICS
+from winspect.system.toml_texts import tomllib
 
 
 def test_what_is_written_reads_back():
@@ -38,3 +42,16 @@ def test_mistakes_are_named(document, named):
     with pytest.raises(SettingsError, match="drift: ") as refusal:
         DriftSettings.read(document)
     assert named in str(refusal.value)
+
+
+def test_the_page_s_table_is_read():
+    (block,) = [block for block in blocks("docs/line.md", "toml") if "[drift]" in block]
+    assert DriftSettings.read(tomllib.loads(block)["drift"]) == DriftSettings()
+    every = DriftSettings.read(tomllib.loads(block.replace("# ", ""))["drift"])
+    assert every == DriftSettings()
+
+
+def test_the_page_names_every_statistic_and_metric():
+    section = text_of("docs/line.md").split("\n## Drift\n")[1].split("\n## ")[0]
+    assert all(f"`{name}`" in section for name in STATISTICS)
+    assert all(f"`{name}`" in section or f"`...{name.removeprefix('winspect_drift')}`" in section for name in HELP)

@@ -119,7 +119,8 @@ class DriftAlarm:
         """Write the reports for the last time, and close the file."""
         with self._lock:
             self._report()
-            self._file.close()
+            with suppress(sqlite3.Error):
+                self._file.close()
 
     def take(
         self,
@@ -277,13 +278,18 @@ class DriftAlarm:
         }
 
     def _alarm(self, name: str, shown: int = MOST_SHOWN) -> dict[str, Any] | None:
-        """The alarm of a line: what moved, since when, noticed when, and the pictures that show it most."""
+        """The alarm of a line: what moved, since when, noticed when, and the pictures that show it most.
+
+        Where the file cannot be read now, the alarm is given without pictures.
+        """
         state = self._states[name].state
         crossing = state.crossing
         if crossing is None:
             return None
-        since, noticed = (self._file.picture(name, number) for number in (crossing.since, crossing.number))
-        farthest = self._file.farthest(name, crossing, shown) if shown else []
+        since, noticed, farthest = None, None, list[Seen]()
+        with suppress(sqlite3.Error):
+            since, noticed = (self._file.picture(name, number) for number in (crossing.since, crossing.number))
+            farthest = self._file.farthest(name, crossing, shown) if shown else []
         return {
             "statistic": crossing.statistic,
             "direction": crossing.direction,

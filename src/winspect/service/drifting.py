@@ -45,7 +45,7 @@ class ServiceDrift:
         """
         if question.zero_shot or answer.result.error is not None:
             return
-        row = row_of(answer.judgement)
+        row = {**row_of(answer.judgement), "id": answer.id}
         if question.threshold is not None:
             row["verdict"] = DecisionRule(calibration=calibration).verdicts_only().decide(answer.result).verdict
         identity = self._identity(answer.references, calibration)

@@ -13,6 +13,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
 _BLOCK = re.compile(r"^( *)```(\w+)?[^\n]*\n(.*?)^\1```", flags=re.MULTILINE | re.DOTALL)
+_SHIFT = 3
 _PART = ROOT / "examples" / "hex_nut"
 
 
@@ -65,7 +66,7 @@ def write_pictures(folder: Path, *, good: int) -> None:
     ``incoming``, which is empty.
 
     Args:
-        good: number of good pictures: the example part's, with other noise each.
+        good: number of good pictures: the example part's, shifted by a few pixels each.
     """
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "incoming").mkdir()
@@ -83,5 +84,8 @@ def write_pictures(folder: Path, *, good: int) -> None:
     random = np.random.default_rng(0)
     for number in range(good):
         original = originals[number % len(originals)]
-        noisy = original + random.integers(-3, 4, original.shape)
-        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(folder / "good" / f"{number:03}.png")
+        down, right = random.integers(0, 2 * _SHIFT + 1, 2)
+        shifted = np.pad(original, ((_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), mode="edge")
+        height, width, _ = original.shape
+        crop = shifted[down : down + height, right : right + width]
+        Image.fromarray(crop).save(folder / "good" / f"{number:03}.png")

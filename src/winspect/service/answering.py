@@ -195,8 +195,12 @@ class ServiceFeedback:
                 await asyncio.to_thread(self.kept.release, id)
             if content is not None:
                 name = f"{id[:8]}-{clean_name(picture.path)}"
-                await self._backend.set_references(picture.class_name, [(name, content)], add=True)
-                await self._note(picture, "reference", "add", by)
+                await self._note(picture, "reference", "add", by)  # first: what the log does not know nobody can undo
+                try:
+                    await self._backend.set_references(picture.class_name, [(name, content)], add=True)
+                except BaseException:
+                    await self._note(picture, "reference", "remove", by)
+                    raise
                 await self._calibrate_again(picture.class_name)
 
     async def undo(self, id: str, *, by: str | None) -> None:
@@ -254,6 +258,8 @@ class ServiceFeedback:
         for id, picture in pooled.items():
             if id not in joining:
                 await self._take_out(key, picture)
+            else:
+                self.kept.drop(id)  # left behind by a service that was killed
         for id, picture in joining.items():
             if id not in pooled:
                 try:

@@ -41,6 +41,7 @@ OTHER = {
     "prompts": PromptEnsemble(normal_states=("{}",)),
     "bit_depth": 12,
     "roi": "22.7% of 64x48 pixels, sha256 cb317aedd8ea9ec7",
+    "alignment": "euclidean, quality from 0.5",
     "class_name": "bolt",
     "references": SAMPLES[:1],
     "release": "0.0.9",

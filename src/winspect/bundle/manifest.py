@@ -40,6 +40,7 @@ class BundledClass:
         references: .npz of what is kept of the good samples; None for zero-shot.
         calibration: a file of ``winspect calibrate``; None without.
         samples: name and SHA-256 of each good sample.
+        alignment: how pictures are registered to the first; None for pictures as they are.
         product: document of the product that the class was exported of; None without.
     """
 
@@ -47,6 +48,7 @@ class BundledClass:
     references: str | None = None
     calibration: str | None = None
     samples: tuple[Fingerprint, ...] = ()
+    alignment: Mapping[str, Any] | None = None
     product: Mapping[str, Any] | None = None
 
     @property
@@ -98,6 +100,7 @@ class Manifest:
                     "references": bundled.references,
                     "calibration": bundled.calibration,
                     "shown": [sample.document() for sample in bundled.samples],
+                    **({} if bundled.alignment is None else {"alignment": dict(bundled.alignment)}),
                     **({} if bundled.product is None else {"product": bundled.product}),
                 }
                 for name, bundled in self.classes.items()
@@ -160,6 +163,7 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
             references=entries["references"],
             calibration=entries["calibration"],
             samples=tuple(map(Fingerprint.read, entries["shown"])),
+            alignment=entries.get("alignment"),
             product=entries.get("product"),
         )
         for name, entries in document["classes"].items()

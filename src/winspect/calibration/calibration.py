@@ -36,7 +36,7 @@ _DERIVED = ("pictures", "threshold", "pixel_threshold")
 _REVIEW = ("review", "review_threshold")
 _IDENTITY = (
     *("model", "weights_sha256", "activation", "recipe", "prompts_sha256", "precision", "engine", "device", "class"),
-    *("references", "bit_depth", "roi"),
+    *("references", "bit_depth", "roi", "alignment"),
 )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Finding = TypeVar("Finding", bound="DataclassInstance")
-LeftOutBecause = Literal["unreadable", "reference", "copy"]
+LeftOutBecause = Literal["unreadable", "reference", "copy", "not aligned"]
 
 
 @dataclass(frozen=True)

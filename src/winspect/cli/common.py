@@ -131,6 +131,8 @@ def model_options(
 
         # Not its path, which workers elsewhere do not have.
         options["roi"] = args.roi if isinstance(args.roi, Roi) else Roi.load(args.roi)
+    if getattr(args, "align", None) not in (None, "none"):
+        options["alignment"] = args.align
     if args.int8_pictures:
         options["int8_pictures"] = expand_references(args.int8_pictures, option="--int8-pictures")
     if args.settings:

@@ -68,6 +68,11 @@ _MODEL = {
     "--roi": _option(
         "FILE", "region of interest: a mask (PNG, white is inside), or polygons of LabelMe or COCO (JSON)"
     ),
+    "--align": _option(
+        "none|translation|euclidean|affine",
+        "register each picture to the first good sample of --reference before it is scored (default: none)",
+        choices=("none", "translation", "euclidean", "affine"),
+    ),
     "--precision": _option(
         "auto|fp32|bf16|fp16|int8",
         "precision of the image tower (default: the calibration's, or what `winspect precision` says, or fp32; auto: "

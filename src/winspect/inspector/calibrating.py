@@ -108,6 +108,10 @@ class _Usable:
             if result.error is not None:
                 self._leave_out(result.path, "unreadable", str(result.error))
                 continue
+            if result.alignment is not None and not result.alignment.aligned:  # never normal, whatever its score
+                message = f"{result.path}: not aligned (quality {result.alignment.quality:.2f})"
+                self._leave_out(result.path, "not aligned", message)
+                continue
             if result.warning is not None:
                 logger.warning("used for calibration, but %s: %s", result.path, result.warning)
             yield result

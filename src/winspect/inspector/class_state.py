@@ -17,6 +17,7 @@ from winspect.backbones.embeddings import Embeddings
 from winspect.engines.graph_cache import GraphCache
 from winspect.errors import ReferencesError, SettingsError
 from winspect.methods.method import CutPicture, References
+from winspect.pictures.alignment import Alignment
 from winspect.pictures.fingerprints import Copies, Fingerprint
 from winspect.system.arrays import to_numpy
 from winspect.system.opening import open_file, read_text
@@ -29,7 +30,7 @@ WORTH_KEEPING = 32
 LIMIT_BYTES = 4_000_000_000
 """All kept sets together; the ones not used for longest are removed first."""
 
-_REFERENCES, _WARNINGS = "references.npz", "warnings.json"
+_REFERENCES, _WARNINGS, _ALIGNMENT = "references.npz", "warnings.json", "alignment.json"
 _VERSION = 1
 
 
@@ -41,11 +42,13 @@ class ClassState:
         text: float32 (2, embedding); normal, anomalous; averaged as the method says.
         references: what is kept of the good samples; None for zero-shot.
         samples: names and hashes of the good samples, in order; none for zero-shot.
+        alignment: to the first good sample; None for pictures as they are.
     """
 
     text: np.ndarray
     references: References | None = None
     samples: tuple[Fingerprint, ...] = ()
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         text = self.text
@@ -64,10 +67,18 @@ class ClassState:
         np.save(folder / text, self.text)
         if self.references is not None and references is not None:
             self.references.save(folder / references)
-        return {"text": text, "references": references, "shown": [sample.document() for sample in self.samples]}
+        alignment = {} if self.alignment is None else {"alignment": self.alignment.document()}
+        shown = [sample.document() for sample in self.samples]
+        return {"text": text, "references": references, "shown": shown, **alignment}
 
     @classmethod
-    def read(cls, text: Path, references: Path | None, samples: tuple[Fingerprint, ...]) -> ClassState:
+    def read(
+        cls,
+        text: Path,
+        references: Path | None,
+        samples: tuple[Fingerprint, ...],
+        alignment: Mapping[str, Any] | None = None,
+    ) -> ClassState:
         """Read files of :meth:`save`; no pickled code is run.
 
         Raises:
@@ -77,7 +88,8 @@ class ClassState:
             array = np.load(file, allow_pickle=False)
         if array.dtype != np.float32 or array.ndim != 2 or len(array) != 2 or not np.isfinite(array).all():
             raise ValueError(f"{text.name} holds {array.dtype} {array.shape}, not two embeddings")
-        return cls(array, None if references is None else References.load(references), samples)
+        kept = None if references is None else References.load(references)
+        return cls(array, kept, samples, None if alignment is None else Alignment.read(alignment))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +128,13 @@ class Learned:
         references: what is kept of them.
         warnings: a line for each sample that decoding warned of, or that stands apart from the others.
         samples: the first of them, one by one; none where the set was read from the disk.
+        alignment: to the first of them; None for pictures as they are.
     """
 
     references: References
     warnings: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = ()
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +145,13 @@ class GoodSamples:
         references: what is kept of them.
         samples: their names and hashes, in order.
         find_levels: the largest map value of each of the first ones, scored with the others.
+        alignment: to the first of them; None for pictures as they are.
     """
 
     references: References
     samples: tuple[Fingerprint, ...]
     find_levels: Callable[[], tuple[float, ...]] = tuple
+    alignment: Alignment | None = None
 
     @cached_property
     def copies(self) -> Copies:
@@ -178,6 +194,8 @@ def learn_once(
             raise ReferencesError("a reference picture changed while it was read: start again when all are there")
         made[0].references.map(to_numpy).save(place / _REFERENCES)
         (place / _WARNINGS).write_text(json.dumps(made[0].warnings), encoding="utf-8")
+        if made[0].alignment is not None:
+            (place / _ALIGNMENT).write_text(json.dumps(made[0].alignment.document()), encoding="utf-8")
 
     cache = GraphCache(folder, json.dumps(made_by, sort_keys=True), limit_bytes=LIMIT_BYTES)
     try:
@@ -185,7 +203,10 @@ def learn_once(
         if made:
             return made[0]
         logger.info("reference set read from %s", place)
-        return Learned(References.load(place / _REFERENCES), tuple(json.loads(read_text(place / _WARNINGS))))
+        has_alignment = (place / _ALIGNMENT).is_file()
+        alignment = Alignment.read(json.loads(read_text(place / _ALIGNMENT))) if has_alignment else None
+        warnings = tuple(json.loads(read_text(place / _WARNINGS)))
+        return Learned(References.load(place / _REFERENCES), warnings, alignment=alignment)
     except OSError as error:
         if not made:
             raise

@@ -20,6 +20,8 @@ from winspect.methods.dropping import lowest_outside
 from winspect.methods.identity import Identity
 from winspect.methods.method import Method, References
 from winspect.methods.winclip.prompts import class_key
+from winspect.pictures.alignment import Aligned, Alignment
+from winspect.pictures.decoding import decoding
 from winspect.pictures.depth import check_bit_depth
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
 from winspect.pictures.given import pictures_given
@@ -51,6 +53,7 @@ class Classes(ABC):
         bit_depth: of the camera, where its values stand unscaled in 16 bits; None for values of the whole range.
         measure: also measure brightness, sharpness, ... of each picture: ``Result.statistics``. It changes no score.
         roi: the region of interest; None for whole pictures.
+        alignment: how pictures are registered to the first good sample of their class; None for pictures as they are.
     """
 
     engine: Any
@@ -65,8 +68,9 @@ class Classes(ABC):
         workers: int | None = None,
         bit_depth: int | None = None,
         roi: Roi | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
-        self._fork_guard, self.roi = ForkGuard(), roi
+        self._fork_guard, self.roi, self.alignment = ForkGuard(), roi, alignment
         self.measure = False
         self.plan, self.workers, self.bit_depth = plan, workers, check_bit_depth(bit_depth)
         self._texts: dict[str, Array] = {}
@@ -101,8 +105,16 @@ class Classes(ABC):
 
     @property
     def cut(self) -> Cut:
-        """How pictures are read and cut into tiles."""
+        """How pictures are read and cut into tiles; see :meth:`cut_of` where they are aligned."""
         return replace(self.method.cut, bit_depth=self.bit_depth, measure=self.measure, roi=self.roi)
+
+    def cut_of(self, category_name: str = DEFAULT_CLASS) -> Cut:
+        """How pictures of a class are read, aligned and cut."""
+        return replace(self.cut, alignment=self._alignment_of(category_name))
+
+    def _alignment_of(self, category_name: str) -> Alignment | None:
+        good = self._good.get(class_key(category_name))
+        return self.alignment if good is None else good.alignment
 
     def identity(self, category_name: str | None = None) -> Identity:
         """What decides the scores: of a class, with its good samples; of the model as such for None.
@@ -112,7 +124,9 @@ class Classes(ABC):
         """
         if category_name is None:
             return self._identity()
-        return self._identity().of_class(category_name, self.references_of(category_name))
+        alignment = self._alignment_of(category_name)
+        identity = self._identity().of_class(category_name, self.references_of(category_name))
+        return replace(identity, alignment=None if alignment is None else alignment.words)
 
     def describe(self) -> dict[str, Any]:
         """What decides the scores, for results files: model, weights, recipe, engine, precision, prompts."""
@@ -155,21 +169,39 @@ class Classes(ABC):
             )
         used = pictures[:shots]
         fingerprints = tuple(fingerprint(picture) for picture in used)
-        learned = self._learn(used, fingerprints, category_name, progress)
+        cut = replace(self.cut, alignment=self._aligning_to(used[0]))
+        learned = self._learn(used, fingerprints, category_name, progress, cut)
         for warning in learned.warnings:
             logger.warning("reference picture %s", warning)
 
         def find_levels() -> tuple[float, ...]:
-            samples = learned.samples or [*self._encode_samples(used[:_LEVEL_SAMPLES], progress=False)]
+            samples = learned.samples or [*self._encode_samples(used[:_LEVEL_SAMPLES], cut, progress=False)]
             text = self._class_text(category_name)
             return tuple(self._level(samples, number, text) for number in range(len(samples)))
 
         self.forget(category_name)
-        self._good[class_key(category_name)] = GoodSamples(learned.references, fingerprints, find_levels)
+        self._good[class_key(category_name)] = GoodSamples(
+            learned.references, fingerprints, find_levels, learned.alignment
+        )
         return len(used)
 
+    def _aligning_to(self, picture: Picture) -> Alignment | None:
+        """The alignment to a class's first good sample."""
+        if self.alignment is None:
+            return None
+        try:
+            with decoding(picture, bit_depth=self.bit_depth) as decoded:
+                return self.alignment.to(decoded.image)
+        except PictureError as error:
+            raise ReferencesError(f"cannot use a reference picture: {error}") from error
+
     def _learn(
-        self, pictures: Sequence[Picture], fingerprints: Sequence[Fingerprint], category_name: str, progress: bool
+        self,
+        pictures: Sequence[Picture],
+        fingerprints: Sequence[Fingerprint],
+        category_name: str,
+        progress: bool,
+        cut: Cut,
     ) -> Learned:
         """Encode good samples."""
         warnings: list[str] = []
@@ -186,7 +218,8 @@ class Classes(ABC):
                 left_out.extend(left_out_scores(self.method, waiting, self._class_text(category_name)))
             waiting.clear()
 
-        for sample in self._encode_samples(pictures, warnings, progress=progress):
+        aligned: list[Aligned] = []
+        for sample in self._encode_samples(pictures, cut, warnings, aligned, progress=progress):
             refusal = None if first else self.method.samples_refusal(len(pictures), sample.embeddings)
             if refusal is not None:
                 raise ReferencesError(f"{category_name!r}: {refusal}")
@@ -199,7 +232,8 @@ class Classes(ABC):
             fit_waiting()
         references = self.method.join(parts) if len(parts) > 1 else parts[0]
         warnings += warnings_of(names, left_out)
-        return Learned(references, tuple(warnings), tuple(first))
+        alignment = None if cut.alignment is None else cut.alignment.after(aligned[1:])
+        return Learned(references, tuple(warnings), tuple(first), alignment)
 
     def _fit(self, samples: Sequence[Embeddings], category_name: str) -> References:
         try:
@@ -208,20 +242,33 @@ class Classes(ABC):
             raise ReferencesError(f"{category_name!r}: {error}") from error
 
     def _encode_samples(
-        self, pictures: Sequence[Picture], warnings: list[str] | None = None, *, progress: bool
+        self,
+        pictures: Sequence[Picture],
+        cut: Cut,
+        warnings: list[str] | None = None,
+        aligned: list[Aligned] | None = None,
+        *,
+        progress: bool,
     ) -> Iterator[Sample]:
         """Each sample in turn.
 
         Args:
+            cut: how they are read, aligned and cut.
             warnings: gets a line for each that decoding warned of.
+            aligned: gets how each was registered.
         """
         needs = self.method.needs(few_shot=True, maps=True)
-        prepared = self._prepare(pictures, self.preprocess, angles=self.method.angles)
+        prepared = self._prepare(pictures, self.preprocess, cut, angles=self.method.angles)
         for item in progress_bar(prepared, "references", len(pictures), shown=progress):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
             if item.warning is not None and warnings is not None:
                 warnings.append(f"{item.name}: {item.warning}")
+            if item.alignment is not None and not item.alignment.aligned:
+                reason = f"not aligned to the first (quality {item.alignment.quality:.2f}): leave it out"
+                raise ReferencesError(f"cannot use a reference picture: {item.name}: {reason}, or choose another kind")
+            if aligned is not None and item.alignment is not None:
+                aligned.append(item.alignment)
             views = len(item.boxes) // len(set(item.boxes))
             sample = Sample(item.name, self._embed([item], needs), views, item.size_wh)
             if not sample.is_finite:
@@ -242,6 +289,7 @@ class Classes(ABC):
         self,
         pictures: Iterable[Picture],
         preprocess: Preprocess,
+        cut: Cut,
         *,
         keep_rgb: bool = False,
         pace: Pace | None = None,
@@ -249,7 +297,7 @@ class Classes(ABC):
     ) -> Iterator[Prepared | PictureError]:
         options: dict[str, Any] = {"keep_rgb": keep_rgb, "pace": pace, "angles": angles}
         threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
-        return prepare_many(pictures, preprocess, self.cut, **options, **threads)
+        return prepare_many(pictures, preprocess, cut, **options, **threads)
 
     def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
         """The largest map value of each of the first good samples, scored with the others: what good pictures reach.
@@ -291,7 +339,11 @@ class Classes(ABC):
         """
         text = to_numpy(self._class_text(category_name))
         good = self._good.get(class_key(category_name))
-        return ClassState(text) if good is None else ClassState(text, good.references.map(to_numpy), good.samples)
+        return (
+            ClassState(text)
+            if good is None
+            else ClassState(text, good.references.map(to_numpy), good.samples, good.alignment)
+        )
 
     def take(self, category_name: str, state: ClassState) -> None:
         """Score a class from now on as the predictor does that the state is of; nothing is encoded.
@@ -315,7 +367,8 @@ class Classes(ABC):
         self.forget(key)
         self._texts[self._text_key(category_name)] = self._on_device(state.text)
         if state.references is not None:
-            self._good[key] = GoodSamples(state.references.map(self._on_device), state.samples)
+            references = state.references.map(self._on_device)
+            self._good[key] = GoodSamples(references, state.samples, alignment=state.alignment)
 
     def prepare_class(self, category_name: str = DEFAULT_CLASS) -> None:
         """Encode the prompts of a class now (or read them from the cache) instead of at its first picture.

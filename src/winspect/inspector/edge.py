@@ -19,6 +19,7 @@ from winspect.inspector.classes import DEFAULT_CLASS
 from winspect.methods.identity import Identity
 from winspect.methods.method import PictureScores, References
 from winspect.methods.winclip.prompts import class_key
+from winspect.pictures.alignment import Alignment
 from winspect.pictures.roi import Roi
 from winspect.pictures.tiles import Cut, Prepared, Preprocess
 from winspect.system.arrays import Array
@@ -53,6 +54,8 @@ class EdgePredictor(Predictor):
             self.preprocess = Preprocess(**settings["tiles"])
             if (roi := settings["cut"].get("roi")) is not None:
                 self.roi = Roi.read(roi)
+            if (alignment := settings["cut"].get("alignment")) is not None:
+                self.alignment = Alignment.read(alignment)
             self._calibrations: dict[str, Calibration] = {}
             self._names: dict[str, str] = {}
             for name, bundled in manifest.classes.items():
@@ -63,7 +66,7 @@ class EdgePredictor(Predictor):
     def _load_class(self, folder: Path, name: str, bundled: BundledClass) -> None:
         references = None if bundled.references is None else folder / bundled.references
         self._names[class_key(name)] = name
-        self.take(name, ClassState.read(folder / bundled.text, references, bundled.samples))
+        self.take(name, ClassState.read(folder / bundled.text, references, bundled.samples, bundled.alignment))
         if bundled.calibration is not None:
             self._calibrations[class_key(name)] = Calibration.load(folder / bundled.calibration)
 

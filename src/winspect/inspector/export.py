@@ -161,7 +161,7 @@ def _write_model(model: WinCLIP, engine: CompiledEngine, folder: Path) -> None:
             save_openvino(openvino_trace(tokens, pixels, tokens.outputs), place)
         else:
             write_onnx_trace(tokens, pixels, tokens.outputs, place)
-    document = preprocessing_document(model.preprocess, model.cut)
+    document = preprocessing_document(model.preprocess, replace(model.cut, alignment=model.alignment))
     (folder / PREPROCESSING).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
@@ -208,6 +208,7 @@ def _write_class(model: WinCLIP, key: str, folder: Path, calibration: Calibratio
     bundled = BundledClass(text=f"{place}/{files['text']}")
     if state.references is not None:
         bundled = replace(bundled, references=f"{place}/{files['references']}", samples=state.samples)
+        bundled = replace(bundled, alignment=files.get("alignment"))
     if calibration is not None:
         calibration.save(folder / place / "calibration.json")
         bundled = replace(bundled, calibration=f"{place}/calibration.json")
@@ -241,7 +242,7 @@ def _largest_difference(
     differences = []
     for category in categories:
         pictures = _pictures_to_check(model, category)
-        picture_wh = model.cut.picture_wh or picture_wh
+        picture_wh = model.cut_of(category).picture_wh or picture_wh
         if picture_wh is not None:
             pictures = [np.asarray(Image.fromarray(picture).resize(picture_wh)) for picture in pictures]
         pairs = zip(bundle.predict_many(pictures, category), model.predict_many(pictures, category), strict=True)

@@ -14,6 +14,7 @@ from winspect.bundle.manifest import check_hash, damage, read_json
 from winspect.errors import BundleError, OutputError
 from winspect.inspector.class_state import ClassState
 from winspect.methods.identity import Identity, written_by
+from winspect.pictures.alignment import Alignment
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.pictures.roi import Roi
 from winspect.system.files import output_error, write_json
@@ -32,6 +33,7 @@ class SavedState:
         model, weights: as :class:`winspect.WinCLIP` takes them.
         classes: by the words they contribute to a prompt.
         roi: the region of interest; None for whole pictures.
+        alignment: how pictures are registered; None for pictures as they are.
     """
 
     identity: Identity
@@ -39,6 +41,7 @@ class SavedState:
     weights: str | None
     classes: Mapping[str, ClassState]
     roi: Roi | None = None
+    alignment: Alignment | None = None
 
     def check(self, identity: Identity) -> None:
         """Refuse a model that scores otherwise than the one that was saved.
@@ -72,12 +75,13 @@ def write_state(state: SavedState, folder: str | PathLike[str]) -> Path:
             name: saved.save(staging, f"{place:02d}") for place, (name, saved) in enumerate(state.classes.items())
         }
         roi = {} if state.roi is None else {"roi": state.roi.document()}
+        alignment = {} if state.alignment is None else {"alignment": state.alignment.document()}
         files = sorted(path.name for path in staging.iterdir())
         document = {
             "kind": KIND,
             "schema": SCHEMA,
             **state.identity.document(),
-            "load": {"model": state.model, "weights": state.weights, **roi},
+            "load": {"model": state.model, "weights": state.weights, **roi, **alignment},
             "classes": classes,
             "sha256": {name: hash_file(staging / name) for name in files},
         }
@@ -127,6 +131,7 @@ def read_state(folder: str | PathLike[str]) -> SavedState:
             weights=load["weights"],
             classes={name: _read_class(place, entry, hashes) for name, entry in document["classes"].items()},
             roi=Roi.read(load["roi"]) if "roi" in load else None,
+            alignment=Alignment.read(load["alignment"]) if "alignment" in load else None,
         )
     except BundleError:
         raise
@@ -139,4 +144,5 @@ def _read_class(folder: Path, entry: Mapping[str, Any], hashes: Mapping[str, str
     if unknown := sorted({text, *filter(None, [references])} - {*hashes}):
         raise ValueError(f"no hash of {', '.join(unknown)}")
     samples = tuple(map(Fingerprint.read, entry["shown"]))
-    return ClassState.read(folder / text, None if references is None else folder / references, samples)
+    place = None if references is None else folder / references
+    return ClassState.read(folder / text, place, samples, entry.get("alignment"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from winspect.errors import PictureError
+from winspect.errors import PictureError, ReferencesError
 from winspect.inspector.classes import DEFAULT_CLASS, Classes
 from winspect.methods.dropping import lowest_outside
 from winspect.methods.method import CutPicture, PictureScores, References
@@ -64,6 +64,11 @@ class Scoring(Classes):
         text = self._class_text(category_name)
         are_there = not zero_shot and class_key(category_name) in self._good
         self.method.check_good_samples(category_name, are_there=are_there)
+        if self.alignment is not None and not are_there:
+            raise ReferencesError(
+                f"alignment registers pictures to the first good sample, and {category_name!r} has none: show it some "
+                "(--reference, reference(), POST /v1/references), or leave alignment out"
+            )
         return text
 
     def _stream(

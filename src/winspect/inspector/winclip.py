@@ -31,9 +31,11 @@ from winspect.methods.method import CutPicture, Method
 from winspect.methods.registry import default_recipe, get_method
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.methods.winclip.recipes import Recipe
+from winspect.pictures.alignment import Alignment, Kind
 from winspect.pictures.fingerprints import Fingerprint, fingerprint
 from winspect.pictures.given import pictures_given
 from winspect.pictures.roi import Roi
+from winspect.pictures.tiles import Cut
 from winspect.system.installation import install_command
 from winspect.weights import DEFAULT_MODEL, cache_folder
 
@@ -82,6 +84,9 @@ class WinCLIP(Predictor):
             cameras do: they are scaled by its range, and larger values are refused. None for values of the whole range.
         roi: the region of interest, or a file of it: a mask (PNG), or polygons of LabelMe or COCO. What lies outside
             takes no part in scores, maps, calibrations or good samples. None for whole pictures.
+        alignment: pictures are registered to the first good sample of their class before they are scored:
+            ``translation``, ``euclidean`` (and a turn), ``affine``, or a full
+            :class:`~winspect.pictures.alignment.Alignment`. Needs OpenCV. None for pictures as they are.
         int8_pictures: at least 8 pictures of the parts to be inspected, to calibrate int8 on; None for a bundled set.
         cache_dir: where downloaded weights and text embeddings are kept; None for the user's cache folder.
 
@@ -107,6 +112,7 @@ class WinCLIP(Predictor):
         workers: int | None = None,
         bit_depth: int | None = None,
         roi: Roi | str | PathLike[str] | None = None,
+        alignment: Alignment | Kind | None = None,
         int8_pictures: Iterable[Picture] | None = None,
         cache_dir: str | PathLike[str] | None = None,
     ) -> None:
@@ -121,7 +127,8 @@ class WinCLIP(Predictor):
         method = get_method(recipe or default_recipe(model), settings)
         self.prompts = prompts if isinstance(prompts, PromptEnsemble) else PromptEnsemble.read(prompts)
         roi = roi if isinstance(roi, Roi | None) else Roi.load(roi)
-        super().__init__(plan=plan, workers=workers, bit_depth=bit_depth, roi=roi)
+        alignment = alignment if isinstance(alignment, Alignment | None) else Alignment(alignment)
+        super().__init__(plan=plan, workers=workers, bit_depth=bit_depth, roi=roi, alignment=alignment)
         self._source = model, weights, cache_dir
         tower = self._load(method)
         self._start(options, choice, tower)
@@ -197,7 +204,7 @@ class WinCLIP(Predictor):
         place = weights if weights is None or not Path(weights).is_file() else Path(weights).resolve()
         classes = {name: self.state_of(name) for name in self._good}
         weights = None if place is None else str(place)
-        return write_state(SavedState(self.identity(), model, weights, classes, self.roi), folder)
+        return write_state(SavedState(self.identity(), model, weights, classes, self.roi, self.alignment), folder)
 
     @classmethod
     def load(
@@ -246,6 +253,7 @@ class WinCLIP(Predictor):
             "prompts": made.prompts,
             "bit_depth": made.bit_depth,
             "roi": saved.roi,
+            "alignment": saved.alignment,
         }
         loaded = cls(saved.model, **{"weights": saved.weights, "precision": made.precision, **parts, **chosen})
         saved.check(loaded.identity())
@@ -255,7 +263,7 @@ class WinCLIP(Predictor):
 
     def _int8_tiles(self, pictures: Iterable[Picture]) -> np.ndarray:
         tiles = []
-        for item in self._prepare(pictures_given(pictures), self.preprocess):
+        for item in self._prepare(pictures_given(pictures), self.preprocess, self.cut):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot calibrate int8 on a picture: {item}") from item
             if item.warning is not None:
@@ -299,6 +307,7 @@ class WinCLIP(Predictor):
             device=self.device.type,
             bit_depth=self.bit_depth,
             roi=None if self.roi is None else self.roi.words,
+            alignment=None if self.alignment is None else self.alignment.words,
         )
 
     @property
@@ -317,14 +326,19 @@ class WinCLIP(Predictor):
         return class_key(category_name, underscores=self.method.underscores)
 
     def _learn(
-        self, pictures: Sequence[Picture], fingerprints: Sequence[Fingerprint], category_name: str, progress: bool
+        self,
+        pictures: Sequence[Picture],
+        fingerprints: Sequence[Fingerprint],
+        category_name: str,
+        progress: bool,
+        cut: Cut,
     ) -> Learned:
         """As :meth:`Predictor._learn`; a large set is encoded once, not at each start."""
         learned = learn_once(
             self._cache_folder / "references",
-            {**self.describe(), "preprocess": asdict(self.preprocess), "cut": self.cut.document()},
+            {**self.describe(), "preprocess": asdict(self.preprocess), "cut": cut.document()},
             fingerprints,
-            learn=lambda: super(WinCLIP, self)._learn(pictures, fingerprints, category_name, progress),
+            learn=lambda: super(WinCLIP, self)._learn(pictures, fingerprints, category_name, progress, cut),
             hash_again=lambda: [fingerprint(picture) for picture in pictures],
         )
         return replace(learned, references=learned.references.map(self._as_tensor))

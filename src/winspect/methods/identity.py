@@ -19,7 +19,7 @@ from winspect.system.entries import entry
 SINCE_LATER = ("activation",)
 """Entries that earlier releases did not write; they are compared only where both documents have them."""
 
-_NONE_WHERE_MISSING = ("bit_depth", "roi")
+_NONE_WHERE_MISSING = ("bit_depth", "roi", "alignment")
 _ROUNDING_ONLY = ("engine", "device")
 _LONGEST, _MOST_NAMES = 80, 4
 
@@ -42,6 +42,8 @@ class Identity:
         engine, precision, device: what runs the image tower, and the type of device it runs on.
         bit_depth: bits of a camera whose values stand unscaled in 16 bits; None for values of the whole range.
         roi: the region of interest in words, with its hash; None for whole pictures.
+        alignment: how pictures are registered in words, of a class with the hash of the first good sample; None for
+            pictures as they are.
         class_name: words of the class in prompts; None for the model as such.
         references: name and hash of each good sample of the class; none for zero-shot.
         release: of winspect.
@@ -59,6 +61,7 @@ class Identity:
     prompts_sha256: str = ""
     bit_depth: int | None = None
     roi: str | None = None
+    alignment: str | None = None
     class_name: str | None = None
     references: tuple[Fingerprint, ...] = ()
     release: str = field(default=__version__, compare=False)
@@ -93,6 +96,7 @@ class Identity:
             "device": self.device,
             "bit_depth": self.bit_depth,
             "roi": self.roi,
+            "alignment": self.alignment,
             "class": self.class_name,
         }
         if self.class_name is not None:
@@ -133,6 +137,7 @@ class Identity:
             prompts_sha256=entry(document, "prompts_sha256", str) if prompts is None else "",
             bit_depth=maybe("bit_depth", int),
             roi=maybe("roi", str),
+            alignment=maybe("alignment", str),
             class_name=class_name,
             references=() if class_name is None else tuple(map(Fingerprint.read, entry(document, "references", list))),
             release=maybe("winspect", str) or "unknown",

@@ -14,6 +14,7 @@ import numpy as np
 from winspect.errors import PictureError
 from winspect.methods.method import PictureScores
 from winspect.methods.upsampling import BILINEAR, Upsampling
+from winspect.pictures.alignment import IDENTITY, Aligned
 from winspect.pictures.roi import Roi
 from winspect.pictures.tiles import Prepared
 
@@ -70,6 +71,8 @@ class Result:
         statistics: brightness, sharpness, ... of the picture (:func:`winspect.pictures.statistics.picture_statistics`);
             None unless they were asked for.
         roi: the region of interest that it was scored with; None for the whole picture.
+        alignment: how the picture was registered to the reference; maps are brought back by it, while ``tile_maps`` and
+            ``tile_boxes`` lie as the reference does. None where it was not asked for.
     """
 
     path: str
@@ -87,6 +90,7 @@ class Result:
     score_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
     statistics: Mapping[str, float] | None = field(default=None, repr=False)
     roi: Roi | None = field(default=None, repr=False)
+    alignment: Aligned | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.error is None) == (self.anomaly_score is None):
@@ -108,15 +112,20 @@ class Result:
         """
         if self.tile_maps is None or self.size_wh is None:
             return None
+        whole = self._whole_map(self.size_wh)
         if self.inside is None:
-            return self._whole_map(self.size_wh)
+            return whole
         lowest = min(self.score_range[0], float(self.tile_maps.min()))  # of logarithms they are lower
-        return np.where(self.inside, self._whole_map(self.size_wh), np.float32(lowest))
+        whole = whole if self.alignment is None else self.alignment.back(whole, outside=lowest)
+        return np.where(self.inside, whole, np.float32(lowest))
 
     @property
     def inside(self) -> np.ndarray | None:
-        """Pixels inside of the region of interest: bool (height, width), read-only; None where all are."""
-        return None if self.roi is None or self.size_wh is None else self.roi.at(self.size_wh)
+        """Pixels inside of the region of interest, on the reference: bool (height, width); None where all are."""
+        if self.size_wh is None or (self.roi is None and (self.alignment is None or self.alignment.matrix == IDENTITY)):
+            return None
+        inside = np.ones(self.size_wh[::-1], bool) if self.roi is None else self.roi.at(self.size_wh)
+        return inside if self.alignment is None else self.alignment.back(inside, outside=0)
 
     def _whole_map(self, size_wh: tuple[int, int]) -> np.ndarray:
         width, height = size_wh
@@ -175,7 +184,8 @@ def shrunk(result: Result, size_wh: tuple[int, int]) -> Result:
     scales = [new / old for new, old in zip(size_wh, result.size_wh, strict=True)]
     boxes = tuple(_scaled(box, (*scales, *scales)) for box in result.tile_boxes)
     upsampling = result.upsampling.of_scaled_picture(math.sqrt(math.prod(scales)))
-    return replace(result, size_wh=size_wh, tile_boxes=boxes, upsampling=upsampling)
+    alignment = None if result.alignment is None else result.alignment.scaled(scales[0], scales[1])
+    return replace(result, size_wh=size_wh, tile_boxes=boxes, upsampling=upsampling, alignment=alignment)
 
 
 def _scaled(box: tuple[int, int, int, int], scales: tuple[float, ...]) -> tuple[int, int, int, int]:
@@ -214,6 +224,7 @@ def result_of(
         score_range=score_range,
         statistics=item.statistics,
         roi=item.roi,
+        alignment=item.alignment,
     )
 
 

@@ -61,6 +61,7 @@ def row_of(judgement: Judgement, *, map_file: str | None = None) -> dict[str, An
         **({"p_value": judgement.p_value} if judgement.is_calibrated else {}),
         **({name: getattr(judgement, name) for name in REASONS} if judgement.is_explained else {}),
         **({"parts": dict(result.parts)} if result.parts else {}),
+        **({"alignment": result.alignment.document()} if result.alignment else {}),
         **({"product": asdict(judgement.product)} if judgement.product else {}),
     }
 

@@ -12,20 +12,31 @@ class TileInside:
 
     Attributes:
         pixels: bool (height, width), read-only.
+        gaps: pixels that the picture does not show, after alignment, bool (height, width); None for none.
     """
 
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = _read_only(pixels)
+    def __init__(self, pixels: np.ndarray, gaps: np.ndarray | None = None) -> None:
+        self.pixels, self.gaps = _read_only(pixels), None if gaps is None else _read_only(gaps)
         self._grids: dict[tuple[int, int], np.ndarray] = {}
 
     def on(self, grid_hw: tuple[int, int]) -> np.ndarray:
-        """Cells of a grid over the tile with any pixel inside: bool (rows, columns), read-only."""
+        """Cells of a grid over the tile with any pixel inside and without gaps: bool (rows, columns), read-only.
+
+        Where gaps leave none, cells with any pixel inside that is no gap.
+        """
         if grid_hw not in self._grids:
-            self._grids[grid_hw] = _read_only(any_of_cells(self.pixels, grid_hw))
+            self._grids[grid_hw] = _read_only(self._cells(grid_hw))
         return self._grids[grid_hw]
 
-    def __reduce__(self) -> tuple[type, tuple[np.ndarray]]:
-        return type(self), (self.pixels,)
+    def _cells(self, grid_hw: tuple[int, int]) -> np.ndarray:
+        cells = any_of_cells(self.pixels, grid_hw)
+        if self.gaps is None:
+            return cells
+        whole = cells & ~any_of_cells(self.gaps, grid_hw)
+        return whole if whole.any() else any_of_cells(self.pixels & ~self.gaps, grid_hw)
+
+    def __reduce__(self) -> tuple[type, tuple[np.ndarray, np.ndarray | None]]:
+        return type(self), (self.pixels, self.gaps)
 
 
 Inside = tuple[TileInside, ...]

@@ -5,7 +5,7 @@ Decoding itself, and what becomes of 16-bit, alpha, palettes and so on, is descr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from winspect.errors import PictureError, SettingsError
+from winspect.pictures.alignment import Aligned, Alignment, too_little
 from winspect.pictures.decoding import MAX_PIXELS, Demanding, Source, decoding
 from winspect.pictures.given import source_name
 from winspect.pictures.inside import Inside, TileInside, any_of_cells
@@ -81,6 +82,7 @@ class Cut:
         max_pixels: refuse larger pictures before decoding.
         measure: also measure brightness, sharpness, ... of the picture as the camera gave it; changes no score.
         roi: what lies outside is filled with a constant colour, and tiles wholly outside are left out; None for all.
+        alignment: pictures are registered to a reference picture before they are cut; None for pictures as they are.
     """
 
     tiling: bool = False
@@ -89,11 +91,23 @@ class Cut:
     max_pixels: int = MAX_PIXELS
     measure: bool = False
     roi: Roi | None = None
+    alignment: Alignment | None = None
 
     @property
     def picture_wh(self) -> tuple[int, int] | None:
         """Width and height in pixels that pictures must have; None for any."""
-        return None if self.roi is None else self.roi.size_wh
+        if self.roi is not None:
+            return self.roi.size_wh
+        return None if self.alignment is None else self.alignment.size_wh
+
+    def aligned(self, name: str, image: Image.Image) -> tuple[Image.Image, np.ndarray | None, Aligned | None]:
+        """A picture as the reference lies; see :meth:`winspect.pictures.alignment.Alignment.align`."""
+        if self.alignment is None:
+            return image, None, None
+        moved, there, aligned = self.alignment.align(name, image)
+        if there is not None and self.roi is not None and too_little(self.roi.inside, there):
+            return image, None, Aligned(aligned.quality, False)
+        return moved, there, aligned
 
     def boxes(self, name: str, width: int, height: int) -> list[Box]:
         """The boxes of a picture, without those that lie wholly outside of the region of interest.
@@ -123,7 +137,9 @@ class Cut:
         """The JSON form, in bundles and in the keys of caches; without what changes no score."""
         depth = {} if self.bit_depth is None else {"bit_depth": self.bit_depth}
         roi = {} if self.roi is None else {"roi": self.roi.document()}
-        return {"recipe": "tiles" if self.tiling else "paper", "stride_fraction": self.stride_fraction, **depth, **roi}
+        alignment = {} if self.alignment is None else {"alignment": self.alignment.document()}
+        recipe = "tiles" if self.tiling else "paper"
+        return {"recipe": recipe, "stride_fraction": self.stride_fraction, **depth, **roi, **alignment}
 
 
 WHOLE = Cut()
@@ -264,6 +280,7 @@ class Prepared:
         statistics: see :func:`winspect.pictures.statistics.picture_statistics`; None unless they were asked for.
         inside: what of each tile lies inside of the region of interest; None where all does.
         roi: the region of interest, if there is one.
+        alignment: how it was registered; None where it was not asked for.
     """
 
     name: str
@@ -275,6 +292,7 @@ class Prepared:
     statistics: Mapping[str, float] | None = None
     inside: Inside | None = None
     roi: Roi | None = None
+    alignment: Aligned | None = None
 
     def __post_init__(self) -> None:
         if self.tiles.shape[:2] != (len(self.boxes), _CHANNELS):
@@ -308,22 +326,66 @@ def prepare(
         image = decoded.image
         statistics = picture_statistics(image) if cut.measure else None
         boxes = cut.boxes(name, image.width, image.height)
-        seen = image if cut.roi is None else cut.roi.filled(image, preprocess.neutral_rgb)
+        seen, there, aligned = cut.aligned(name, image)
+        seen = seen if cut.roi is None else cut.roi.filled(seen, preprocess.neutral_rgb)
         views = [seen, *(rotated(seen, angle) for angle in angles)]
         pixels = np.stack([preprocess.resize(view, box) for view in views for box in boxes])
-        inside = None if cut.roi is None else _inside(cut.roi, preprocess, tuple(boxes), tuple(angles))
+        inside = _inside_of(cut, preprocess, image.size, tuple(boxes), tuple(angles), there)
         rgb = np.array(image) if keep_rgb else None
     warning = joined(decoded.warning, blank_frame(_looked_at(pixels, inside)))
     tiles = preprocess.normalise(pixels)
-    return Prepared(name, image.size, boxes * len(views), tiles, rgb, warning, statistics, inside, cut.roi)
+    return Prepared(
+        name,
+        image.size,
+        boxes * len(views),
+        tiles,
+        rgb,
+        warning,
+        statistics=statistics,
+        inside=inside,
+        roi=cut.roi,
+        alignment=aligned,
+    )
+
+
+def _inside_of(
+    cut: Cut,
+    preprocess: Preprocess,
+    size_wh: tuple[int, int],
+    boxes: tuple[Box, ...],
+    angles: tuple[float, ...],
+    there: np.ndarray | None,
+) -> Inside | None:
+    """What lies inside of each tile of each view, without what the picture does not show; None where all does."""
+    if cut.roi is None and cut.alignment is None:
+        return None
+    inside = _inside(cut.roi, size_wh, preprocess, boxes, angles)
+    if there is None:
+        return inside
+    gaps = _cut_mask(~there, preprocess, boxes, angles)
+    return tuple(TileInside(tile.pixels, gap) for tile, gap in zip(inside, gaps, strict=True))
 
 
 @lru_cache(maxsize=64)
-def _inside(roi: Roi, preprocess: Preprocess, boxes: tuple[Box, ...], angles: tuple[float, ...]) -> Inside:
+def _inside(
+    roi: Roi | None,
+    size_wh: tuple[int, int],
+    preprocess: Preprocess,
+    boxes: tuple[Box, ...],
+    angles: tuple[float, ...],
+) -> Inside:
     """What lies inside of each tile of each view; the same for all pictures, so that patches are counted once."""
-    grey = Image.fromarray(np.repeat(roi.inside[:, :, None], _CHANNELS, axis=2).astype(np.uint8) * 255)
-    views = [roi.inside, *(np.asarray(rotated(grey, angle))[:, :, 0] > 0 for angle in angles)]
-    return tuple(TileInside(preprocess.inside(view[y0:y1, x0:x1])) for view in views for x0, y0, x1, y1 in boxes)
+    mask = np.ones(size_wh[::-1], bool) if roi is None else roi.inside
+    return tuple(map(TileInside, _cut_mask(mask, preprocess, boxes, angles)))
+
+
+def _cut_mask(
+    mask: np.ndarray, preprocess: Preprocess, boxes: Sequence[Box], angles: Sequence[float]
+) -> Iterator[np.ndarray]:
+    """A mask as the picture is cut: each tile of each view."""
+    grey = Image.fromarray(np.repeat(mask[:, :, None], _CHANNELS, axis=2).astype(np.uint8) * 255) if angles else None
+    views = [mask, *(np.asarray(rotated(grey, angle))[:, :, 0] > 0 for angle in angles if grey is not None)]
+    return (preprocess.inside(view[y0:y1, x0:x1]) for view in views for x0, y0, x1, y1 in boxes)
 
 
 def _looked_at(pixels: np.ndarray, inside: Inside | None) -> np.ndarray:

@@ -168,8 +168,6 @@ class Worker:
 
     def _warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
         """Build and run once what the first pictures of these classes need."""
-        width, height = self.model.cut.picture_wh or (_WARM_UP_SIDE, _WARM_UP_SIDE)
-        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         self._warmed_up = frozenset(classes)
         # The others are scored when they have good samples, which run the engine when they are shown.
         scored = [name for name in classes if self.model.method.zero_shot or name in self._shown]
@@ -178,7 +176,10 @@ class Worker:
             for maps in (True, False):
                 self.model.prepare_engine(category_name, maps=maps)
         for maps in (True, False) if scored else ():
-            item = prepare(noise, self.model.preprocess_for(scored[0]), self.model.cut)
+            cut = self.model.cut_of(scored[0])
+            width, height = cut.picture_wh or (_WARM_UP_SIDE, _WARM_UP_SIDE)
+            noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+            item = prepare(noise, self.model.preprocess_for(scored[0]), cut)
             self.model.predict_prepared([item], scored[0], maps=maps)
         return self._described()  # engines are made when first needed, and may have been replaced
 
@@ -262,7 +263,11 @@ class Worker:
             item = prepare(
                 question.picture,
                 self._seen_as(question),
-                replace(self.model.cut, max_pixels=self.settings.max_pixels, measure=self.settings.drift is not None),
+                replace(
+                    self.model.cut_of(question.category_name),
+                    max_pixels=self.settings.max_pixels,
+                    measure=self.settings.drift is not None,
+                ),
                 keep_rgb=question.overlay,
                 demanding=demanding,
             )

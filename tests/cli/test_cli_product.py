@@ -15,11 +15,12 @@ import pytest
 from checkpoints import SMALL
 from miniature import SIZE_WH, part, save
 
-from winspect.cli.decisions import drift_settings, feedback_settings
+from winspect.cli.decisions import drift_settings, feedback_settings, load_calibration, rule_of
 from winspect.cli.deliveries import deliveries_of
 from winspect.cli.main import build_parser
 from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError
+from winspect.methods.registry import default_recipe
 from winspect.pictures.roi import Roi
 from winspect.product.document import Product
 from winspect.product.file import read_product
@@ -85,7 +86,7 @@ def test_new_takes_the_model_of_the_machine_and_names_it(cli, line, monkeypatch)
     assert cli("product", "new", "here.toml", "--class", "nut", "--name", "PN 4711").code == 0
     monkeypatch.delenv("WINSPECT_MODEL")
     model = json.loads(cli("product", "show", "here.toml", "--json").out)["product"]["model"]
-    assert model == {"name": "winspect-tiny", "recipe": "log", "precision": "bf16"}
+    assert model == {"name": "winspect-tiny", "recipe": default_recipe("winspect-tiny"), "precision": "bf16"}
 
 
 @pytest.mark.parametrize(
@@ -284,6 +285,56 @@ def nut_deliveries(cli, sectioned) -> None:
     sectioned.write_text(text.replace("[record]", delivery))
     done = cli("product", "check", "--update", "nut.toml")
     assert done.code == 0, done.out
+
+
+RULES = """
+[verdict]
+mm_per_pixel = 0.1
+threshold = 0.6
+review_threshold = 0.4
+
+[[rules]]
+then = "ignore"
+area = "< 0.5 mm2"
+"""
+
+
+def test_verdicts_and_rules_are_written_into_the_product_and_decide(cli, line):
+    Path("rules.txt").write_text(RULES)
+    model = ("--class", "nut", "--model", "winspect-tiny")
+    assert cli("product", "new", "nut.toml", *model, "--rules", "rules.txt").code == 0
+    os.remove("rules.txt")
+    args = used("predict", "new", "--product", "nut.toml", "--pixel-threshold", "0.5", "--threshold", "0.6")
+    rule = rule_of(args, None)
+    assert (rule.threshold, rule.verdicts.review_threshold, rule.verdicts.mm_per_pixel) == (0.6, 0.4, 0.1)
+    assert len(rule.rules) == 1 and rule.product.name == "nut"
+    levels = (("--threshold", "0.5", "says 0.6"), ("--review-threshold", "0.3", "says 0.4"), ("--review", "0.1", "has"))
+    for option, value, says in levels:
+        refused = cli("predict", "new", "--product", "nut.toml", option, value)
+        assert refused.code == 2 and f"{option} {value}: product 'nut' revision 1 (nut.toml) {says}" in refused.err
+    Path("same.toml").write_text(RULES)
+    refused = cli("predict", "new", "--product", "nut.toml", "--rules", "same.toml", "--pixel-threshold", "2")
+    assert "--pixel-threshold" in refused.err  # the same rules are taken
+    Path("same.toml").write_text(RULES.replace("0.5 mm2", "0.7 mm2"))
+    refused = cli("predict", "new", "--product", "nut.toml", "--rules", "same.toml")
+    assert refused.code == 2 and "(nut.toml) says [verdict]" in refused.err and "1 of [[rules]]" in refused.err
+
+
+def test_a_product_with_a_calibration_can_ask_for_review(cli, calibrated):
+    text = calibrated.read_text()
+    calibrated.write_text(text.replace("[calibration]", "[verdict]\nreview = 0.3\n\n[calibration]"))
+    assert cli("product", "check", "--update", "nut.toml").code == 0
+    args = used("predict", "new", "--product", "nut.toml")
+    rule = rule_of(args, load_calibration(args))
+    assert rule.verdicts.review == 0.3 and rule.levels.review < rule.levels.anomalous
+    refused = cli("predict", "new", "--product", "nut.toml", "--review", "0.2")
+    assert refused.code == 2 and "--review 0.2: product 'nut' revision 3 (nut.toml) says 0.3" in refused.err
+
+
+def test_a_section_that_is_not_known_yet(cli, nut):
+    with nut.open("a") as file:
+        file.write('\n[alignmnt]\nkind = "affine"\n')
+    assert "got the unknown key 'alignmnt'" in cli("product", "check", "nut.toml").err
 
 
 def test_what_a_product_leaves_open_a_watch_may_choose(nut):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from winspect.product.document import Product
 
 _SCORING = ("--model", "--weights", "--recipe", "--set", "--prompts", "--precision", "--engine", "--bit-depth")
-_SECTIONS = ("--roi", "--drift", "--audit-rate")
+_SECTIONS = ("--roi", "--review", "--rules", "--drift", "--audit-rate")
+_LONGEST = 100
 _RUNNING = ("--device", "--batch-size", "--json", "--verbose")
 
 
@@ -127,10 +128,21 @@ def _entries(args: argparse.Namespace) -> dict[str, Any]:
             and _given(files=[relative(file, folder) for file in args.reference], shots=args.shots),
             calibration=args.calibration and {"file": relative(args.calibration, folder)},
             roi=args.roi and {"file": relative(args.roi, folder)},
+            **_verdicts(args),
             drift=args.drift and {"rate": args.drift},
             feedback=args.audit_rate and {"audit_rate": args.audit_rate},
         ),
     }
+
+
+def _verdicts(args: argparse.Namespace) -> dict[str, Any]:
+    """The sections ``[verdict]`` and ``[[rules]]``, which are written into the product."""
+    from winspect.calibration.rules_file import chosen_verdicts
+
+    verdicts, rules = chosen_verdicts(
+        args.rules, review=args.review, names=("--review", "threshold", "review_threshold")
+    )
+    return {"verdict": verdicts.document() or None, "rules": rules.document() or None}
 
 
 def _given(**entries: Any) -> dict[str, Any]:
@@ -194,25 +206,25 @@ def _any_product(path: Path) -> Product:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from winspect.cli.export import export_bundle
+    from winspect.cli import export
     from winspect.cli.product_options import use_product
     from winspect.product.packing import ENDING, pack_folder
 
-    left_to_product = ("model", "weights", "recipe", "settings", "precision", "prompts", "bit_depth", "categories")
-    for name in (*left_to_product, "reference", "shots", "calibration"):
-        setattr(args, name, None)
-    args.product, args.add = args.file, False
-    use_product(args)
-    product: Product = args.product_used
+    parser = argparse.ArgumentParser()
+    export.declare(parser)
+    exported = parser.parse_args(["--product", str(args.file), "--out", str(args.file)])
+    vars(exported).update({name: value for name, value in vars(args).items() if hasattr(exported, name)})
+    use_product(exported)
+    product: Product = exported.product_used
     default = args.file.with_name(f"{args.file.stem}-r{product.revision}{ENDING}")
     out = args.out or default
     if out.suffix != ENDING:
         raise SettingsError(f"--out {out}: a packed product ends in {ENDING}, as in {default.name}")
     with tempfile.TemporaryDirectory(prefix="winspect-") as folder:
-        _, difference = export_bundle(args, Path(folder) / "bundle")
+        _, difference = export.export_bundle(exported, Path(folder) / "bundle")
         size = pack_folder(Path(folder) / "bundle", out)
-    document = {"out": str(out), "engine": args.engine, "bytes": size, "largest_difference": difference}
-    what = f"{size / 1e6:.1f} MB for {args.engine}; scores within {difference:.1g} of the model's"
+    document = {"out": str(out), "engine": exported.engine, "bytes": size, "largest_difference": difference}
+    what = f"{size / 1e6:.1f} MB for {exported.engine}; scores within {difference:.1g} of the model's"
     print_result(args, {**_document(product), **document}, partial(show, f"{out}: {product.title}, {what}"))
     return Exit.DONE
 
@@ -229,5 +241,6 @@ def _lines(document: dict[str, Any], prefix: str = "") -> list[str]:
             lines += _lines(value, f"{prefix}{name}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
             lines.append(f"{prefix + name:27} {text}")
     return lines

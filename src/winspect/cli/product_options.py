@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _MODEL = ("model", "weights", "recipe", "settings", "precision", "engine", "prompts", "bit_depth", "roi")
 # What a product leaves open, a run may choose.
-_FREE_WHERE_OPEN = ("precision", "engine", "drift", "audit_rate", "deliver")
+_OF_SERVICE = ("review", "threshold", "review_threshold", "rules", "drift", "audit_rate", "deliver")
+_FREE_WHERE_OPEN = ("precision", "engine", "drift", "audit_rate", "deliver", "threshold")
 _CLASS = ("category_name", "class_name", "categories", "classes")
 _DECIDING = ("threshold", "pixel_threshold")
 _FLAGS = {"settings": "--set", **dict.fromkeys(_CLASS, "--class")}
@@ -54,6 +55,69 @@ def use_product(args: argparse.Namespace, *, model_only: bool = False, calibrati
         product = load_product(place)
         _Options(args, product).take(_values(product, calibrating=calibrating), model_only=model_only)
         args.product_used = product
+
+
+def use_products(args: argparse.Namespace) -> list[Product]:
+    """Take the options of a service from the products of ``--product``: a class each, scored by one model.
+
+    Returns:
+        The products; none where none is named.
+
+    Raises:
+        SettingsError: as of :func:`use_product`; or two products have one name or class, or need different models or
+            settings of the service.
+    """
+    args.product_used = None
+    if not args.product:
+        return []
+    from winspect.product.file import load_product
+    from winspect.product.packing import is_packed
+
+    products: list[Product] = []
+    for place in args.product:
+        if is_packed(place):
+            raise SettingsError(f"{place}: a packed product only inspects; a service needs the product's TOML file")
+        products.append(load_product(place))
+    first = products[0]
+    values = _values(first)
+    for number, other in enumerate(products[1:], 1):
+        _check_beside(products[:number], other, values, _values(other))
+    if args.reference or args.calibration:
+        name = "reference" if args.reference else "calibration"
+        raise SettingsError(f"--{name}: {first.title} ({first.path}) brings its own; leave --{name} out")
+    per_class = ("reference", "shots", "calibration", *_CLASS)
+    _Options(args, first).take({name: value for name, value in values.items() if name not in per_class})
+    names = [product.class_name for product in products]
+    if args.classes and _keys(args.classes) != _keys(names):
+        raise SettingsError(f"--class {' '.join(args.classes)}: the products serve {', '.join(names)}; leave it out")
+    args.classes, args.product_used = names, first
+    args.calibration = [product.place(product.calibration) for product in products if product.calibration is not None]
+    return products
+
+
+def _check_beside(
+    others: Sequence[Product], product: Product, values: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    """Refuse a product that one service cannot serve beside others."""
+    for other in others:
+        for what, first, second in (
+            ("name", other.name.casefold(), product.name.casefold()),
+            ("class", _keys([other.class_name]), _keys([product.class_name])),
+        ):
+            if first == second:
+                raise SettingsError(f"{other.path} and {product.path} have the same {what}: serve them apart")
+    for name in (*_MODEL, *_OF_SERVICE):
+        if values[name] != here[name]:
+            raise SettingsError(
+                f"{others[0].path} and {product.path} need different {name} ({_words(values[name])} and "
+                f"{_words(here[name])}): one service has one of them; serve them apart"
+            )
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    from winspect.methods.winclip.prompts import class_key
+
+    return sorted(map(class_key, names))
 
 
 def mark_of(args: argparse.Namespace) -> ProductRevision | None:
@@ -113,8 +177,16 @@ def _sections(product: Product) -> dict[str, Any]:
     """What the sections say of options."""
     sections: Mapping[str, Any] = product.sections
     roi, drift, feedback = (sections.get(name) for name in ("roi", "drift", "feedback"))
-    deliveries = sections.get("deliveries")
+    deliveries, verdict, rules = (sections.get(name) for name in ("deliveries", "verdict", "rules"))
+    levels = {name: getattr(verdict, name, None) for name in ("review", "threshold", "review_threshold")}
+    decides = None
+    if verdict is not None or rules is not None:
+        from winspect.calibration import Rules, Verdicts
+
+        decides = verdict or Verdicts(), rules or Rules()
     return {
+        **levels,
+        "rules": decides,
         "roi": None if roi is None else roi.roi,
         "drift": drift,
         "audit_rate": None if feedback is None else feedback.audit_rate,
@@ -130,14 +202,14 @@ class _Options:
 
     def take(self, values: Mapping[str, Any], *, model_only: bool = False) -> None:
         """Fill in what the product says, where nothing was given; refuse what was given and is something else."""
+        if values.get("calibration") is not None and not model_only:
+            for name in _DECIDING:
+                if getattr(self.args, name, None) is not None and values.get(name) is None:
+                    raise self._contradiction(name, getattr(self.args, name), f"[calibration] {values['calibration']}")
         names = [*_MODEL, *_CLASS] if model_only else list(values)
         for name in names:
             if hasattr(self.args, name):
                 self._take_one(name, values[name])
-        if values.get("calibration") is not None and not model_only:
-            for name in _DECIDING:
-                if getattr(self.args, name, None) is not None:
-                    raise self._contradiction(name, getattr(self.args, name), f"[calibration] {values['calibration']}")
 
     def _take_one(self, name: str, value: Any) -> None:
         given = getattr(self.args, name)
@@ -183,6 +255,10 @@ def _is_same(name: str, given: Any, value: Any) -> bool:
         from winspect.pictures.roi import Roi
 
         return Roi.load(given) == value
+    if name == "rules":
+        from winspect.calibration.rules_file import read_rules
+
+        return read_rules(given) == value
     if name == "deliver":
         from winspect.delivery import read_deliveries
 
@@ -191,9 +267,11 @@ def _is_same(name: str, given: Any, value: Any) -> bool:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, tuple):  # verdicts and rules
+        return f"[verdict] {_words(value[0].document())} and {len(value[1])} of [[rules]]"
     if isinstance(value, Mapping):
         return " ".join(f"{name}={setting}" for name, setting in value.items())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return " ".join(map(str, value[:3])) + (" ..." if len(value) > 3 else "")
     if isinstance(value, Sequence) and not isinstance(value, str):  # deliveries
         return ", ".join(each.name for each in value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from winspect.cli.common import Exit, check_recipe, expand_references, model_options
 from winspect.cli.decisions import drift_settings, feedback_settings
 from winspect.cli.options import add_model_options, add_options
+from winspect.cli.product_options import use_products
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.service.settings import ModelSpec, ServiceSettings
 from winspect.system.files import home_folder
@@ -25,6 +27,7 @@ from winspect.system.opening import read_bytes
 from winspect.system.terminal import say
 
 if TYPE_CHECKING:
+    from winspect.product.document import Product
     from winspect.service.backend import Backend
 
 _KINDS = {"int": int, "float": float, "str": str, "Path | None": Path}
@@ -39,6 +42,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help="serve this class, and no others; may be repeated (default: any)",
+    )
+    what.add_argument(
+        "--product",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="serve these products of `winspect product`, and no others: their class, good samples, calibration",
     )
     add_store_options(what)
     add_options(
@@ -109,12 +119,17 @@ def run(args: argparse.Namespace) -> int:
     need_extra("serving")
     from winspect.service.serving import serve
 
+    products = use_products(args)
+    if any("deliveries" in product.sections for product in products):
+        say("the deliveries of a product are those of winspect watch: this service delivers nothing")
     settings = settings_of(args)
     references = references_of(args)
     args.device = args.device or next(iter(args.devices or ()), None)  # each process has one of its own
     backend = backend_of(args, settings, devices=tuple(args.devices or ()))
     if references:
         backend.seed(args.classes[0], references)
+    for product in products:
+        seed_product(backend, product)
     serve(backend, settings, say=say, access_log=args.verbose)
     return Exit.DONE
 
@@ -184,6 +199,17 @@ def backend_of(args: argparse.Namespace, settings: ServiceSettings, devices: tup
     return backend
 
 
+def seed_product(backend: Backend, product: Product) -> None:
+    """Give a backend the good samples and the calibration of a product."""
+    from winspect.calibration import Calibration
+    from winspect.product.named_files import reference_files
+
+    shots = None if product.references is None else product.references.shots
+    references = _read(reference_files(product)[:shots])
+    calibration = None if product.calibration is None else Calibration.load(product.place(product.calibration))
+    backend.seed(product.class_name, references, calibration, product.mark)
+
+
 def references_of(args: argparse.Namespace) -> list[tuple[str, bytes]]:
     """Names and files of ``--reference``.
 
@@ -194,8 +220,12 @@ def references_of(args: argparse.Namespace) -> list[tuple[str, bytes]]:
         return []
     if len(args.classes or ()) != 1:
         raise ReferencesError("--reference needs exactly one --class, whose good samples they are")
+    return _read(expand_references(args.reference))
+
+
+def _read(paths: Sequence[Path]) -> list[tuple[str, bytes]]:
     pictures = []
-    for path in expand_references(args.reference):
+    for path in paths:
         try:
             pictures.append((path.name, read_bytes(path)))
         except OSError as error:

@@ -58,6 +58,7 @@ class Row:
         parts: scores that were combined into ``anomaly_score``, by recipe; None for most recipes.
         size: width and height in pixels. ``shots``: good samples it was compared with; 0 is zero-shot.
         map, overlay_png: where they were asked for.
+        product: name and revision of the product whose verdict it is; None without one.
         id: by which feedback refers to it; None for a picture that could not be used at all.
     """
 
@@ -78,6 +79,7 @@ class Row:
     id: str | None = None
     review_threshold: float | None = None
     reason: str | None = None
+    product: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from winspect.calibration import Rules, Verdicts
 from winspect.delivery import Deliveries
 from winspect.drift.settings import DriftSettings
 from winspect.errors import SettingsError
@@ -48,13 +49,15 @@ class RoiSection:
 
 READERS: Mapping[str, Callable[[Any, Path], Section]] = {
     "roi": RoiSection.read,
+    "verdict": lambda table, _: Verdicts.read(table),
+    "rules": lambda tables, _: Rules.read(tables),
     "deliveries": lambda tables, _: Deliveries.read(tables),
     "drift": lambda table, _: DriftSettings.read(table),
     "feedback": lambda table, _: FeedbackSettings.read(table),
 }
 """By the section's name in the file; the second argument is the product's folder."""
 
-_LATER = ("alignment", "verdict", "rules")
+_LATER = ("alignment",)
 
 
 def read_sections(document: Mapping[str, Any], folder: Path) -> dict[str, Section]:

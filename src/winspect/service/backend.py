@@ -7,13 +7,14 @@ that takes one raises ClassNameError for what is no class, and UnknownClass for 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from winspect.calibration import Calibration, DecisionRule, Rules, Verdicts
-from winspect.calibration.judgement import chosen_regions
+from winspect.calibration.judgement import ProductRevision, chosen_regions
 from winspect.calibration.verdicts import check_above
 from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
 from winspect.pictures.decoding import read_rgb
@@ -41,6 +42,15 @@ from winspect.service.store.store import Kind, Picture, Store
 _MOST_NAMED = 10
 
 
+@dataclass(frozen=True)
+class _Served:
+    """A product: what its class is scored with, as long as answers are the product's."""
+
+    revision: ProductRevision
+    references: frozenset[str]
+    calibration: Calibration | None
+
+
 class Backend:
     """The queue, the model processes and the store.
 
@@ -55,6 +65,7 @@ class Backend:
 
     def __init__(self, settings: ServiceSettings, spec: ModelSpec) -> None:
         self.settings, self.spec = settings, spec
+        self._products: dict[str, _Served] = {}
         self._verdicts, self._rules = settings.verdicts or Verdicts(), settings.rules or Rules()
         self._rules.check(self._verdicts.mm_per_pixel)
         self._served = None if settings.classes is None else {class_key(name) for name in settings.classes}
@@ -76,9 +87,16 @@ class Backend:
     # -- life
 
     def seed(
-        self, category_name: str, references: Sequence[Picture] = (), calibration: Calibration | None = None
+        self,
+        category_name: str,
+        references: Sequence[Picture] = (),
+        calibration: Calibration | None = None,
+        product: ProductRevision | None = None,
     ) -> None:
         """Put references (in place of those stored) and a calibration into the store, before :meth:`start`.
+
+        Args:
+            product: whose they are: what is stored and is not the product's makes room.
 
         Raises:
             ReferencesError: a picture cannot be used.
@@ -94,10 +112,15 @@ class Backend:
             raise SettingsError(f"the calibration is for {calibration.class_name!r}, not for {key!r}")
         if calibration is not None:
             check_above(self._verdicts.review, calibration.max_false_alarms)
-        if references:
+        if references or product is not None:
             self.store.replace(key, "reference", [(clean_name(name), content) for name, content in references])
         if calibration is not None:
             self._calibrations.give(key, calibration)
+        if product is not None:
+            hashes = frozenset(hashlib.sha256(content).hexdigest() for _, content in references)
+            self._products[key] = _Served(product, hashes, calibration)
+            if calibration is None:
+                self.store.set_document(key, None)
 
     async def start(self) -> None:
         """Start the processes; returns at once. The state is ``ready`` after load and warm-up."""
@@ -179,7 +202,19 @@ class Backend:
         rules = self._rules if decides else Rules()
         boxes = None if rules and question.boxes == "none" else question.boxes  # rules are about defects
         regions = chosen_regions(boxes, question.pixel_threshold, question.min_area, calibrated, ruled=bool(rules))
-        return DecisionRule(verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules)
+        product = self._product_of(question, key, references, calibration)
+        return DecisionRule(verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules, product=product)
+
+    def _product_of(
+        self, question: Question, key: str, references: tuple[str, ...], calibration: Calibration | None
+    ) -> ProductRevision | None:
+        """The product that an answer is of: none where somebody has changed what it says, or asks for another."""
+        served = self._products.get(key)
+        chosen = (question.threshold, question.review_threshold, question.pixel_threshold)
+        if served is None or any(value is not None for value in chosen):
+            return None
+        is_same = served.references == frozenset(references) and served.calibration == calibration
+        return served.revision if is_same else None
 
     async def _ask(self, question: Question) -> Answer:
         """Queue a picture; a demanding one is decoded on its own before, so that no other waits for it."""

@@ -184,6 +184,13 @@ class MapAnswer(Answer):
     )
 
 
+class ProductAnswer(Answer):
+    """A product."""
+
+    name: str
+    revision: int = Field(description="It rises with each recorded change.")
+
+
 class Row(Answer):
     """A picture's row."""
 
@@ -208,6 +215,11 @@ class Row(Answer):
     )
     error: ErrorBody | None
     warning: str | None = Field(description="What is suspicious about the picture: damaged, black, ...")
+    product: ProductAnswer | None = Field(
+        default=None,
+        description="Whose verdict this is; null without a product, and where its good samples, calibration or "
+        "threshold were changed here.",
+    )
     parts: dict[str, float] | None = Field(
         default=None, description="Scores that were combined into `anomaly_score`, by recipe; null for most recipes."
     )

@@ -27,8 +27,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "memory": {"layer": "stem_8", "rotations": 0, "size": 240},
     "subspace": {"rotations": 2, "size": 240},
     "fused": {},
-    "log": {},
-    "paper": {},
 }
 COUNTS, SEED = (3, 4, 8, 16), 777
 
@@ -62,7 +60,10 @@ def main() -> None:
     for recipe in args.recipes.split(","):
         model = WinCLIP(TINY, device="cpu", engine="torch", recipe=recipe, settings=RECIPES[recipe])
         lines = [
-            [list(model._encode_samples(list(rgb), progress=False)) for rgb in (line.good_rgb, line.defective_rgb)]
+            [
+                list(model._encode_samples(list(rgb), model.cut, progress=False))
+                for rgb in (line.good_rgb, line.defective_rgb)
+            ]
             for line in drawn
         ]
         for count in COUNTS:

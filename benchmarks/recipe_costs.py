@@ -40,7 +40,8 @@ class Case:
 
 
 CASES = (
-    Case(TINY, "log", references=False),
+    Case(TINY, "fused", references=False),
+    Case(TINY, "fused"),
     Case(TINY, "log"),
     Case(TINY, "memory", settings={"layer": "stem_8"}),
     Case(TINY, "subspace", settings={"size": 240}),

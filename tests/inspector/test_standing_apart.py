@@ -16,6 +16,7 @@ from winspect.weights import TINY
 RECIPES = {
     "memory": {"layer": "stem_8", "rotations": 2, "size": 96},
     "subspace": {"rotations": 2, "size": 96},
+    "fused": {},
 }
 WORDS = "stands apart from the other good samples"
 
@@ -53,7 +54,7 @@ def test_of_two_none_can_be_told_and_one_has_no_others(model, goods, tmp_path, c
 @pytest.mark.parametrize("recipe", ["memory", "subspace"])
 def test_each_is_scored_as_a_model_with_the_others_scores_it(goods, recipe):
     model = WinCLIP(TINY, device="cpu", engine="torch", recipe=recipe, settings=RECIPES[recipe])
-    samples = list(model._encode_samples(goods, progress=False))
+    samples = list(model._encode_samples(goods, model.cut, progress=False))
     found = left_out_scores(model.method, samples, model._class_text("part"))
     assert len(goods) - 1 <= module.OTHERS
     for number, picture in enumerate(goods):
@@ -70,7 +71,7 @@ def test_each_is_scored_as_a_model_with_the_others_scores_it(goods, recipe):
 
 def test_of_many_each_is_compared_with_a_few(goods, monkeypatch):
     model = WinCLIP(TINY, device="cpu", engine="torch", recipe="memory", settings=RECIPES["memory"])
-    samples = list(model._encode_samples(goods, progress=False))
+    samples = list(model._encode_samples(goods, model.cut, progress=False))
     monkeypatch.setattr(module, "OTHERS", 2)
     found = left_out_scores(model.method, samples, model._class_text("part"))
     ends = model.method.fit([samples[0].embeddings, samples[4].embeddings])

@@ -214,8 +214,7 @@ class Classes(ABC):
         def fit_waiting() -> None:
             parts.append(self._fit([sample.embeddings for sample in waiting], category_name))
             names.extend(sample.name for sample in waiting)
-            if self.method.joins:
-                left_out.extend(left_out_scores(self.method, waiting, self._class_text(category_name)))
+            left_out.extend(left_out_scores(self.method, waiting, self._class_text(category_name)))
             waiting.clear()
 
         aligned: list[Aligned] = []

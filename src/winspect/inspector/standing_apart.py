@@ -22,9 +22,6 @@ FEWEST = 3
 OTHERS = 8
 """Good samples that each is compared with, at most; spread evenly over the others."""
 
-LEARNT_AGAIN = 16
-"""Good samples that are compared, at most, where the others must be learnt again for each."""
-
 LEAST_SPREAD = 0.15
 """The least standard deviation of the logarithms of good samples' scores, as few of them may be alike by chance. Chosen
 on eight generated products, in sets of 3 to 16 good samples, of which none was warned of (``benchmarks.outliers``; what
@@ -37,26 +34,21 @@ _MOST_NAMED = 5
 def left_out_scores(method: Method, samples: Sequence[Sample], text: Array) -> list[float]:
     """The score of each sample's upright view with others as the good samples; NaN for one that is alone.
 
-    Of a method that cannot join what it keeps of good samples, and learns the others again for each, only the first
-    :data:`LEARNT_AGAIN` samples are compared; the rest is NaN.
+    Of a method that does not join what it keeps of good samples, what it says itself: it would learn all others again
+    for each.
     """
-    fits = [method.fit([sample.embeddings]) for sample in samples] if method.joins else None
-    count = len(samples) if method.joins else min(len(samples), LEARNT_AGAIN)
-    found = [_score(method, samples[:count], fits, number, text) for number in range(count)]
-    return found + [math.nan] * (len(samples) - count)
+    if not method.joins:
+        return method.left_out_scores([sample.embeddings for sample in samples])
+    fits = [method.fit([sample.embeddings]) for sample in samples]
+    return [_score(method, samples, fits, number, text) for number in range(len(samples))]
 
 
-def _score(
-    method: Method, samples: Sequence[Sample], fits: Sequence[References] | None, number: int, text: Array
-) -> float:
+def _score(method: Method, samples: Sequence[Sample], fits: Sequence[References], number: int, text: Array) -> float:
     others = np.delete(np.arange(len(samples)), number)
     if not len(others):
         return math.nan
-    places = others[np.linspace(0, len(others) - 1, min(len(others), OTHERS)).round().astype(int)]
-    if fits is None:
-        references = method.fit([samples[other].embeddings for other in places])
-    else:
-        references = method.join([fits[other] for other in places])
+    places = np.linspace(0, len(others) - 1, min(len(others), OTHERS)).round().astype(int)
+    references = method.join([fits[other] for other in others[places]])
     sample, picture = samples[number].upright()
     return method.score(sample, [picture], text=text, references=references, maps=False)[0].score
 

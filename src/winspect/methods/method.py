@@ -186,6 +186,14 @@ class Method(ABC):
         """
         raise NotImplementedError(f"recipe {self.name} keeps good samples of one call alone")
 
+    def left_out_scores(self, samples: Sequence[Embeddings]) -> list[float]:
+        """How far each good sample is from the others, more is farther; none where the method does not say.
+
+        A method that joins is asked by :mod:`winspect.inspector.standing_apart` itself. NaN for a sample that was not
+        compared.
+        """
+        return []
+
     def samples_refusal(self, count: int, sample: Embeddings) -> str | None:
         """Why so many good samples like this one are too many, asked before the others are encoded; None if not."""
         return None

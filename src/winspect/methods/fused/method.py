@@ -50,6 +50,7 @@ _LOOKS, _STANDARD = "fine_looks", "standard"
 _ANY = Prior()
 _LEFT_OUT = 8
 """Good samples that are compared with the others, at most; spread evenly over all."""
+_COMPARED = 16
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,29 @@ class Fused(Log):
             ReferencesError: a sample's vectors are not numbers.
         """
         known, rows = self.memories(samples)
-        standard = like(self._standard(samples, known, rows).astype(np.float32), known[_LOOKS])
-        return References({**known.arrays, _STANDARD: standard}, known.tiles)
+        some = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), _LEFT_OUT)).round().astype(int)).tolist()
+        left_out = self.left_out(samples, known, rows, some)
+        standard = self._standard(left_out, len(samples), self.crowdings([samples[one] for one in some]))
+        return References({**known.arrays, _STANDARD: like(standard.astype(np.float32), known[_LOOKS])}, known.tiles)
+
+    def left_out_scores(self, samples: Sequence[Embeddings]) -> list[float]:
+        """See :class:`Method`: exp(0.3 soft maximum), standardised by what the others say, of the first 16 samples.
+
+        With 0.3, half a unit of the soft maximum is the least spread that good samples are granted.
+        """
+        if len(samples) == 1:
+            return [math.nan]
+        known, rows = self.memories(samples)
+        first = range(min(len(samples), _COMPARED))
+        values = [self.left_out(samples, known, rows, [number]) for number in first]
+        crowdings = self.crowdings(samples[: len(first)])
+        scores = [math.nan] * len(samples)
+        for number in first:
+            others = np.concatenate([*values[:number], *values[number + 1 :]])
+            standard = self._standard(others, len(samples), crowdings)
+            if len(values[number]):
+                scores[number] = math.exp(0.3 * soft_images(values[number], standard).max())
+        return scores
 
     def memories(self, samples: Sequence[Embeddings]) -> tuple[References, Mapping[str, np.ndarray]]:
         """What is kept of good samples but for ``standard``; and of each memory, how many rows are each sample's."""
@@ -165,16 +187,13 @@ class Fused(Log):
         arrays[_LOOKS] = array_namespace(looks[0]).concat(looks)
         return References(arrays, references.tiles), rows
 
-    def _standard(self, samples: Sequence[Embeddings], known: References, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _standard(self, left_out: np.ndarray, samples: int, crowdings: Sequence[float]) -> np.ndarray:
         """Centre and scale of each part: (4, 2)."""
-        some = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), _LEFT_OUT)).round().astype(int)).tolist()
-        left_out, crowdings = self.left_out(samples, known, rows, some), self.crowdings([samples[one] for one in some])
+        priors = [getattr(self.fitted, part) for part in PARTS]
         return np.array(
             [
-                centre_and_scale(
-                    getattr(self.fitted, part), left_out[:, number], samples=len(samples), crowding=crowdings[number]
-                )
-                for number, part in enumerate(PARTS)
+                centre_and_scale(prior, left_out[:, number], samples=samples, crowding=crowdings[number])
+                for number, prior in enumerate(priors)
             ]
         )
 
@@ -236,14 +255,14 @@ class Fused(Log):
             return super().score(embeddings, pictures, text=text)
         fitted, standard = self.fitted, to_numpy(references[_STANDARD]).astype(np.float64)
         values = self.values(embeddings, references)
-        scores = sigmoid(fitted.image_scale * (soft_images(values, standard) - fitted.image_centre))
+        scores = sigmoid(fitted.image_scale * (soft_images(values.tiles, standard) - fitted.image_centre))
         found = sigmoid(fitted.map_scale * (soft_maps(values, standard) - fitted.map_centre))
         return [PictureScores(float(its.max()), to_numpy(maps)) for _, its, maps in split(pictures, scores, found)]
 
 
-def soft_images(values: Values, standard: np.ndarray) -> np.ndarray:
-    """The soft maximum of the standardised parts of each tile: (tiles,)."""
-    return np.logaddexp.reduce((values.tiles - standard[:, 0]) / standard[:, 1], axis=1)
+def soft_images(values: np.ndarray, standard: np.ndarray) -> np.ndarray:
+    """The soft maximum of the standardised parts (tiles, 4) of each tile: (tiles,)."""
+    return np.logaddexp.reduce((values - standard[:, 0]) / standard[:, 1], axis=1)
 
 
 def fine_maps(values: Values) -> list[Array]:

@@ -157,3 +157,13 @@ def test_a_bundle_aligns_alike(tmp_path):
     found, expected = (each.predict(moved(part(8), MOVE), "part") for each in (bundle, made))
     assert found.anomaly_score == pytest.approx(expected.anomaly_score, abs=1e-4)
     assert found.alignment == expected.alignment and found.alignment.aligned
+
+
+def test_what_is_not_aligned_is_never_normal(model):
+    noise = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
+    found = model.predict(noise, "part", threshold=2.0)
+    assert found.anomaly_score < 2 and found.verdict == "review"
+    assert found.judgement.reason.startswith("not aligned: quality ")
+    assert row_of(found.judgement)["reason"] == found.judgement.reason
+    assert model.predict(moved(part(8), MOVE), "part", threshold=2.0).verdict == "normal"
+    assert model.predict(noise, "part", threshold=0.0).verdict == "anomalous", "a graver verdict stays"

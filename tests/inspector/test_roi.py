@@ -47,6 +47,7 @@ def model_of(recipe, weights=None, roi=ROI, **settings):
 STEM = {"layer": "stem_8", "size": 96}
 RECIPES = {
     "log": (None, {}),
+    "fused": (None, {}),
     "paper": ("small", {}),
     "tiles": ("small", {}),
     "memory": (None, {**STEM, "rotations": 3}),

@@ -250,6 +250,8 @@ class DecisionRule:
             defects = regions.find(result, verdict)
         if self.is_explained:
             verdict, reason, defects = self._explained(result, verdict, levels, defects)
+        if verdict == "normal" and result.alignment is not None and not result.alignment.aligned:
+            verdict, reason = "review", f"not aligned: {result.alignment.reason}"
         return Judgement(
             result,
             verdict,
@@ -260,7 +262,7 @@ class DecisionRule:
             product=self.product,
             review_threshold=levels.review,
             reason=reason,
-            is_explained=self.is_explained,
+            is_explained=self.is_explained or result.alignment is not None,
         )
 
     def _verdict_of(self, score: float | None, levels: Levels) -> Verdict | None:

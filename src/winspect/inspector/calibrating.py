@@ -109,7 +109,7 @@ class _Usable:
                 self._leave_out(result.path, "unreadable", str(result.error))
                 continue
             if result.alignment is not None and not result.alignment.aligned:  # never normal, whatever its score
-                message = f"{result.path}: not aligned (quality {result.alignment.quality:.2f})"
+                message = f"{result.path}: not aligned: {result.alignment.reason}"
                 self._leave_out(result.path, "not aligned", message)
                 continue
             if result.warning is not None:

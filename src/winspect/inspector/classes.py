@@ -264,7 +264,7 @@ class Classes(ABC):
             if item.warning is not None and warnings is not None:
                 warnings.append(f"{item.name}: {item.warning}")
             if item.alignment is not None and not item.alignment.aligned:
-                reason = f"not aligned to the first (quality {item.alignment.quality:.2f}): leave it out"
+                reason = f"not aligned to the first ({item.alignment.reason}): leave it out"
                 raise ReferencesError(f"cannot use a reference picture: {item.name}: {reason}, or choose another kind")
             if aligned is not None and item.alignment is not None:
                 aligned.append(item.alignment)

@@ -43,11 +43,13 @@ class Aligned:
         quality: correlation over what picture and reference share, -1 to 1, 1 is best.
         aligned: whether the quality reaches the bound; else the picture was inspected as it is.
         matrix: the transform; the identity where nothing was moved.
+        reason: why it is not aligned; None where it is.
     """
 
     quality: float
     aligned: bool
     matrix: Matrix = IDENTITY
+    reason: str | None = None
 
     def document(self) -> dict[str, Any]:
         """As rows have it."""
@@ -158,7 +160,7 @@ class Alignment:
         enough = _ENOUGH if self.usual is None else max(self.bound, _NEARLY * self.usual)
         small, quality = register(grey_of(rgb), target, self.kind, enough=enough)
         if quality < self.bound:
-            return image, None, Aligned(quality, False)
+            return image, None, Aligned(quality, False, reason=f"quality {quality:.2f} < {self.bound:.2f}")
         scales = [small_side / side for small_side, side in zip(target.grey.shape[::-1], image.size, strict=True)]
         aligned = Aligned(quality, True, _matrix(small)).scaled(1 / scales[0], 1 / scales[1])
         if _farthest(aligned.matrix, image.size) < _STILL:

@@ -106,7 +106,8 @@ class Cut:
             return image, None, None
         moved, there, aligned = self.alignment.align(name, image)
         if there is not None and self.roi is not None and too_little(self.roi.inside, there):
-            return image, None, Aligned(aligned.quality, False)
+            reason = "too little of the region of interest is in the picture"
+            return image, None, Aligned(aligned.quality, False, reason=reason)
         return moved, there, aligned
 
     def boxes(self, name: str, width: int, height: int) -> list[Box]:

@@ -12,6 +12,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from winspect.methods.coreset import groups, thinned
+from winspect.methods.dropping import kept
 from winspect.methods.neighbours import largest_products
 from winspect.system.arrays import Array, like, mean_of_largest
 
@@ -57,7 +58,7 @@ def largest_log(distances: Array) -> float:
     return float(np.log(mean_of_largest(distances, TOP_SHARE)))
 
 
-def crowding(vectors: Array, grid_hw: tuple[int, int]) -> float:
+def crowding(vectors: Array, grid_hw: tuple[int, int], inside: np.ndarray | None = None) -> float:
     """How far a picture's patches are from each other, as :func:`largest_log` of their distances to the nearest.
 
     Patches at most two rows and columns apart do not count: they show the same spot.
@@ -65,12 +66,15 @@ def crowding(vectors: Array, grid_hw: tuple[int, int]) -> float:
     Args:
         vectors: unit vectors, float32 (rows * columns, width).
         grid_hw: rows and columns.
+        inside: bool (rows, columns), the patches that count; None for all.
     """
     xp = array_namespace(vectors)
     cosines = vectors @ vectors.T
+    if inside is not None:
+        cosines[:, like(~inside.ravel(), vectors)] = -xp.inf
     rows, columns = (like(part, vectors) for part in _beside(grid_hw))
     cosines[rows, columns] = -xp.inf
-    found = 1 - xp.max(cosines, axis=1)
+    found = kept(1 - xp.max(cosines, axis=1), inside)
     return largest_log(xp.clip(xp.where(xp.isinf(found), xp.zeros_like(found), found), min=SMALLEST))
 
 

@@ -32,15 +32,16 @@ from array_api_compat import array_namespace
 
 from winspect.backbones.embeddings import LAST, STEM, STEM_8, STEM_16, Embeddings, Needs
 from winspect.errors import SettingsError
+from winspect.methods.dropping import kept, kept_vectors, spread, upsampled, windows_inside
 from winspect.methods.fused.distances import SMALLEST, crowding, largest_log, look_logs, memory_of, nearest
 from winspect.methods.fused.standard import Prior, centre_and_scale
 from winspect.methods.method import CutPicture, PictureScores, References, split
 from winspect.methods.samples import checked_vectors
 from winspect.methods.upsampling import BILINEAR
-from winspect.methods.winclip.fusion import fused_sums, look
+from winspect.methods.winclip.fusion import fused_sums, largest_inside, look
 from winspect.methods.winclip.log import Log
 from winspect.pictures.tiles import Preprocess
-from winspect.system.arrays import Array, like, merge, normalize, sigmoid, to_numpy
+from winspect.system.arrays import Array, like, normalize, sigmoid, to_numpy
 
 PARTS = ("fine", "coarse", "trained", "look")
 _FUSED = "fused"
@@ -90,10 +91,12 @@ class Values:
     Attributes:
         tiles: (tiles, 4), a column for each of :data:`PARTS`.
         maps: (tiles, rows, columns) of each of the first three.
+        insides: bool, of each of these maps what lies inside of the region of interest; None where all does.
     """
 
     tiles: np.ndarray
     maps: tuple[Array, Array, Array]
+    insides: tuple[np.ndarray | None, ...] = (None, None, None)
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,11 @@ class Fused(Log):
         references = super().fit(trained)
         arrays, rows = dict(references.arrays), {}
         for layer, (name, most) in _MEMORIES.items():
-            vectors = [normalize(checked_vectors(merge(sample.vectors(layer)), n)) for n, sample in enumerate(samples)]
+            vectors = [normalize(checked_vectors(kept_vectors(each, layer), n)) for n, each in enumerate(samples)]
             arrays[name], rows[name] = memory_of(vectors, most)
         looks = [_look(sample) for sample in samples]
         arrays[_LOOKS] = array_namespace(looks[0]).concat(looks)
-        return References(arrays, references.tiles), rows
+        return References(arrays, references.tiles), {**rows, **_kept_rows(samples, self.recipe.stride)}
 
     def _standard(self, left_out: np.ndarray, samples: int, crowdings: Sequence[float]) -> np.ndarray:
         """Centre and scale of each part: (4, 2)."""
@@ -201,10 +204,12 @@ class Fused(Log):
         """The crowding that each part's prior goes by: the mean over the tiles; 0 for parts that have none."""
         found = []
         for layer in _MEMORIES:
-            maps = [normalize(tile) for sample in samples for tile in checked_vectors(sample.patches[layer], 0)]
-            each = [
-                crowding(array_namespace(tile).reshape(tile, (-1, tile.shape[-1])), tile.shape[:2]) for tile in maps
-            ]
+            each = []
+            for sample in samples:
+                vectors, insides = normalize(checked_vectors(sample.vectors(layer), 0)), sample.inside_of(layer)
+                for number, tile in enumerate(vectors):
+                    inside = None if insides is None else insides[number]
+                    each.append(crowding(tile, sample.patches[layer].shape[1:3], inside))
             found.append(float(np.mean(each)))
         return [*found, *[0.0] * (len(PARTS) - len(found))]
 
@@ -227,19 +232,21 @@ class Fused(Log):
         xp = array_namespace(embeddings.image)
         columns, maps = [], []
         for layer, (name, _) in _MEMORIES.items():
-            patches = embeddings.patches[layer]
-            vectors = normalize(xp.astype(merge(embeddings.vectors(layer)), xp.float32))
-            distances = xp.reshape(nearest(vectors, references[name]), (len(patches), -1))
-            columns.append(np.array([largest_log(tile) for tile in distances]))
-            maps.append(xp.reshape(xp.log(distances), patches.shape[:3]))
+            patches, inside = embeddings.patches[layer], embeddings.inside_of(layer)
+            vectors = normalize(xp.astype(kept_vectors(embeddings, layer), xp.float32))
+            distances = spread(nearest(vectors, references[name]), inside, SMALLEST)
+            distances = xp.reshape(distances, patches.shape[:3])
+            columns.append(np.array([_largest_log(tile, inside, number) for number, tile in enumerate(distances)]))
+            maps.append(xp.log(distances))
         # A zero-shot score of 0.5 adds nothing.
         neutral = xp.full_like(embeddings.patches[STEM][..., 0], 0.5)
         _, trained = fused_sums(
             embeddings, neutral[:, 0, 0], neutral, references, self.weights, stride=self.recipe.stride
         )
-        columns.append(to_numpy(xp.max(xp.reshape(trained, (len(trained), -1)), axis=1)))
+        insides = tuple(embeddings.inside_on((int(each.shape[1]), int(each.shape[2]))) for each in (*maps, trained))
+        columns.append(to_numpy(largest_inside(xp.reshape(trained, (len(trained), -1)), insides[-1])))
         columns.append(to_numpy(look_logs(_look(embeddings), references[_LOOKS])))
-        return Values(np.stack(columns, axis=1).astype(np.float64), (maps[0], maps[1], trained))
+        return Values(np.stack(columns, axis=1).astype(np.float64), (maps[0], maps[1], trained), insides)
 
     def score(
         self,
@@ -268,7 +275,8 @@ def soft_images(values: np.ndarray, standard: np.ndarray) -> np.ndarray:
 def fine_maps(values: Values) -> list[Array]:
     """The maps on the grid of the first, the finest: each (tiles, rows, columns)."""
     grid_hw = values.maps[0].shape[1:]
-    return [values.maps[0], *(BILINEAR(maps, grid_hw) for maps in values.maps[1:])]
+    coarse = zip(values.maps[1:], values.insides[1:], strict=True)
+    return [values.maps[0], *(upsampled(maps, inside, BILINEAR, grid_hw) for maps, inside in coarse)]
 
 
 def soft_maps(values: Values, standard: np.ndarray) -> Array:
@@ -283,7 +291,27 @@ def soft_maps(values: Values, standard: np.ndarray) -> Array:
 
 def _look(embeddings: Embeddings) -> Array:
     """Mean and deviation of each channel of the stride-8 map: float32 (tiles, 80)."""
-    return look(checked_vectors(embeddings.vectors(STEM_8), 0))
+    return look(checked_vectors(embeddings.vectors(STEM_8), 0), embeddings.inside_of(STEM_8))
+
+
+def _largest_log(distances: Array, insides: np.ndarray | None, number: int) -> float:
+    """:func:`.distances.largest_log` of what lies inside of a tile's distances (rows, columns)."""
+    flat = array_namespace(distances).reshape(distances, (-1,))
+    inside = flat if insides is None else kept(flat, insides[number])
+    return largest_log(inside) if len(inside) else math.log(SMALLEST)
+
+
+def _kept_rows(samples: Sequence[Embeddings], stride: int) -> dict[str, np.ndarray]:
+    """How many rows are each sample's in the arrays of the trained parts; empty where all have as many a tile."""
+    if samples[0].inside is None:
+        return {}
+    insides = [sample.inside_on(sample.grid_hw) for sample in samples]
+    patches = np.array([inside.sum() for inside in insides if inside is not None])
+    rows = dict.fromkeys(("patches", "stem", "crowding"), patches)
+    for scale in samples[0].windows:
+        windows = [windows_inside(inside, scale, stride) for inside in insides]
+        rows[f"windows_{scale}"] = np.array([each.sum() for each in windows if each is not None])
+    return rows
 
 
 def _without(known: References, rows: Mapping[str, np.ndarray], tiles: np.ndarray, sample: int) -> References:

@@ -55,6 +55,7 @@ def result_schema(*, arrays: bool) -> pa.Schema:
         pa.field("weights_sha256", pa.string(), nullable=False),
         pa.field("review_threshold", pa.float64()),
         pa.field("reason", pa.string()),
+        pa.field("product", pa.struct([("name", pa.string()), ("revision", pa.int64())])),
     ]
     if arrays:
         fields += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -85,8 +85,10 @@ class Shared:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """The columns of every row that name the model."""
-        return {"model": self.identity.model, "weights_sha256": self.identity.weights_sha256}
+        """The columns of every row that name the model, and the product, if there is one."""
+        product = self.inspection.rule.product
+        named = {} if product is None else {"product": asdict(product)}
+        return {"model": self.identity.model, "weights_sha256": self.identity.weights_sha256, **named}
 
 
 def make_shared(predictor: Predictor, inspection: Inspection) -> Shared:

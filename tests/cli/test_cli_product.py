@@ -21,6 +21,7 @@ from winspect.cli.main import build_parser
 from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError
 from winspect.methods.registry import default_recipe
+from winspect.pictures.alignment import Alignment
 from winspect.pictures.roi import Roi
 from winspect.product.document import Product
 from winspect.product.file import read_product
@@ -252,9 +253,22 @@ def test_a_region_of_interest_is_among_the_files_and_decides_like_the_model(cli,
     assert "rim.png: cannot be read" in cli("predict", "new", "--product", "nut.toml").err
 
 
+def test_alignment_is_the_products(cli, line):
+    made = cli("product", "new", "nut.toml", "--class", "nut", "--model", "winspect-tiny", "--align", "euclidean")
+    assert made.code == 0, made.err
+    assert used("predict", "new", "--product", "nut.toml").align == Alignment("euclidean")
+    used("predict", "new", "--product", "nut.toml", "--align", "euclidean")
+    for kind in ("affine", "none"):
+        refused = cli("predict", "new", "--product", "nut.toml", "--align", kind)
+        assert refused.code == 2 and f"--align {kind}: product 'nut' revision 1 (nut.toml) says " in refused.err
+
+
 def test_a_product_without_a_region_of_interest_takes_none(cli, nut, rim):
     refused = cli("predict", "new", "--product", "nut.toml", "--roi", "rim.png")
     assert refused.code == 2 and "--roi rim.png: product 'nut' revision 1 (nut.toml) has none" in refused.err
+    refused = cli("predict", "new", "--product", "nut.toml", "--align", "affine")
+    assert refused.code == 2 and "--align affine: product 'nut' revision 1 (nut.toml) has none" in refused.err
+    used("predict", "new", "--product", "nut.toml", "--align", "none")
 
 
 def test_a_packed_region_of_interest_needs_no_file(sectioned, rim):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from winspect.product.document import Product
 
 _SCORING = ("--model", "--weights", "--recipe", "--set", "--prompts", "--precision", "--engine", "--bit-depth")
-_SECTIONS = ("--roi", "--review", "--rules", "--drift", "--audit-rate")
+_SECTIONS = ("--roi", "--align", "--review", "--rules", "--drift", "--audit-rate")
 _LONGEST = 100
 _RUNNING = ("--device", "--batch-size", "--json", "--verbose")
 
@@ -128,6 +128,7 @@ def _entries(args: argparse.Namespace) -> dict[str, Any]:
             and _given(files=[relative(file, folder) for file in args.reference], shots=args.shots),
             calibration=args.calibration and {"file": relative(args.calibration, folder)},
             roi=args.roi and {"file": relative(args.roi, folder)},
+            alignment=None if args.align in (None, "none") else {"kind": args.align},
             **_verdicts(args),
             drift=args.drift and {"rate": args.drift},
             feedback=args.audit_rate and {"audit_rate": args.audit_rate},

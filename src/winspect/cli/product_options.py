@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from winspect.calibration.judgement import ProductRevision
     from winspect.product.document import Product
 
-_MODEL = ("model", "weights", "recipe", "settings", "precision", "engine", "prompts", "bit_depth", "roi")
+_SCORING = ("weights", "recipe", "settings", "precision", "engine", "prompts", "bit_depth")
+_MODEL = ("model", *_SCORING, "roi", "align")
 # What a product leaves open, a run may choose.
 _OF_SERVICE = ("review", "threshold", "review_threshold", "rules", "drift", "audit_rate", "deliver")
 _FREE_WHERE_OPEN = ("precision", "engine", "drift", "audit_rate", "deliver", "threshold")
@@ -157,7 +158,7 @@ def _values(product: Product, *, packed: bool = False, calibrating: bool = False
     from winspect.product.named_files import model_name, prompts_file, reference_files, weights_file
 
     model, references = product.model, product.references
-    values: dict[str, Any] = {"model": model.name, **{name: getattr(model, name) for name in _MODEL[1:-1]}}
+    values: dict[str, Any] = {"model": model.name, **{name: getattr(model, name) for name in _SCORING}}
     values |= _sections(product)
     values |= dict.fromkeys(_CLASS, product.class_name)
     values["shots"] = None if references is None else references.shots
@@ -188,6 +189,7 @@ def _sections(product: Product) -> dict[str, Any]:
         **levels,
         "rules": decides,
         "roi": None if roi is None else roi.roi,
+        "align": sections.get("alignment"),
         "drift": drift,
         "audit_rate": None if feedback is None else feedback.audit_rate,
         "deliver": None if deliveries is None else deliveries.below(product.path.parent),
@@ -213,7 +215,7 @@ class _Options:
 
     def _take_one(self, name: str, value: Any) -> None:
         given = getattr(self.args, name)
-        is_given = given is not None and given != []
+        is_given = given is not None and given != [] and not (given == "none" and value is None)
         if is_given and not (value is None and name in _FREE_WHERE_OPEN) and not _is_same(name, given, value):
             raise self._contradiction(name, given, value)
         if value is None or value == {}:
@@ -251,6 +253,8 @@ def _is_same(name: str, given: Any, value: Any) -> bool:
         return given == value.rate
     if name in ("weights", "prompts", "calibration"):
         return given == value or os.path.realpath(given) == os.path.realpath(value)
+    if name == "align":
+        return given == value.kind
     if name == "roi":
         from winspect.pictures.roi import Roi
 

@@ -12,7 +12,7 @@ from typing import Any
 from winspect.calibration.judgement import ProductRevision
 from winspect.errors import ClassNameError, SettingsError
 from winspect.methods.winclip.prompts import check_class_name
-from winspect.product.sections import Section, portable, read_sections, section_names
+from winspect.product.sections import READERS, Section, portable, read_sections
 
 SCHEMA = 1
 RECORD = "record"
@@ -196,7 +196,7 @@ class Product:
         schema = document.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):
             raise SettingsError(f"schema: got {schema!r}, this release reads {SCHEMA}; {_schema_fix(schema)}")
-        known = ("schema", "name", "revision", "class", "model", "references", "calibration", *section_names(), RECORD)
+        known = ("schema", "name", "revision", "class", "model", "references", "calibration", *READERS, RECORD)
         _check_keys("the product", document, known)
         revision = _entry("", document, "revision", int)
         if revision < 1:

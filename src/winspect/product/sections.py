@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from winspect.calibration import Rules, Verdicts
 from winspect.delivery import Deliveries
 from winspect.drift.settings import DriftSettings
-from winspect.errors import SettingsError
 from winspect.feedback.settings import FeedbackSettings
+from winspect.pictures.alignment import Alignment
 from winspect.pictures.roi import Roi
 
 
@@ -49,6 +49,7 @@ class RoiSection:
 
 READERS: Mapping[str, Callable[[Any, Path], Section]] = {
     "roi": RoiSection.read,
+    "alignment": lambda table, _: Alignment.read(table),
     "verdict": lambda table, _: Verdicts.read(table),
     "rules": lambda tables, _: Rules.read(tables),
     "deliveries": lambda tables, _: Deliveries.read(tables),
@@ -57,24 +58,14 @@ READERS: Mapping[str, Callable[[Any, Path], Section]] = {
 }
 """By the section's name in the file; the second argument is the product's folder."""
 
-_LATER = ("alignment",)
-
 
 def read_sections(document: Mapping[str, Any], folder: Path) -> dict[str, Section]:
     """The sections of a product's document, in the order of :data:`READERS`.
 
     Raises:
-        SettingsError: as of the section's own reader; or a section that this release has no reader for.
+        SettingsError: as of the section's own reader.
     """
-    for name in _LATER:
-        if name in document:
-            raise SettingsError(f"[{name}]: this release cannot read this section; leave it out, or upgrade winspect")
     return {name: reader(document[name], folder) for name, reader in READERS.items() if name in document}
-
-
-def section_names() -> tuple[str, ...]:
-    """Names of all sections, also of those that this release only knows by name."""
-    return (*READERS, *_LATER)
 
 
 def portable(section: Section) -> Any:

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from winspect.calibration import Calibration, DecisionRule, RegionRule, Rules, Verdicts
+from winspect.calibration.areas import AreaLevel, area_masks, area_peaks
 from winspect.calibration.judgement import chosen_regions, verdict_of
 from winspect.errors import PictureError, SettingsError
 from winspect.methods.identity import Identity
 from winspect.methods.registry import get_method
 from winspect.methods.result import Result
+from winspect.pictures.alignment import Aligned
+from winspect.pictures.roi import Area, Roi
 
 NINE = tuple(number / 10 for number in range(1, 10))
 IDENTITY = Identity("fake", "00", get_method("paper"), "torch", "fp32", "cpu", class_name="nut")
@@ -288,3 +291,105 @@ def test_the_document_names_what_decides():
     rule = ruled(SMALL, mm=0.5)
     assert rule.document()["rules"] == [SMALL]
     assert rule.document()["verdict"] == {"threshold": 0.8, "review_threshold": 0.5, "mm_per_pixel": 0.5}
+
+
+# -- areas of a region of interest, and alignment
+
+LEFT, RIGHT = ((0, 0), (40, 0), (40, 80), (0, 80)), ((40, 0), (80, 0), (80, 80), (40, 80))
+ROI = Roi((80, 80), (Area(LEFT, name="rim"), Area(RIGHT, name="face")))
+
+
+def spot(score: float, left: float, right: float) -> Result:
+    """A spot of 8 x 4 pixels in either half of a picture of 80 x 80."""
+    heat = np.full((80, 80), 0.01, np.float32)
+    heat[10:14, 10:18], heat[50:54, 60:68] = left, right
+    return Result("a.png", "nut", score, heat[None], ((0, 0, 80, 80),), (80, 80), roi=ROI)
+
+
+def strict(**thresholds: float) -> Roi:
+    return replace(ROI, areas=tuple(replace(area, threshold=thresholds.get(area.name)) for area in ROI.areas))
+
+
+@pytest.mark.parametrize(
+    ("roi", "picture", "expected"),
+    [
+        (strict(rim=0.3), spot(0.1, 0.35, 0.01), ("anomalous", 1, "rim: peak 0.35 > 0.3")),
+        (strict(rim=0.3), spot(0.1, 0.25, 0.35), ("normal", 0, None)),
+        # A part that bears more than the rest: what lies in it and not above its own threshold is no defect.
+        (strict(rim=0.95), spot(0.9, 0.9, 0.01), ("normal", 0, "1 region ignored: in rim peak 0.9 <= 0.95")),
+        (strict(rim=0.95), spot(0.9, 0.9, 0.8), ("anomalous", 1, "score 0.9 >= 0.8")),
+        (strict(rim=0.3, face=0.2), spot(0.1, 0.1, 0.25), ("anomalous", 1, "face: peak 0.25 > 0.2")),
+    ],
+)
+def test_thresholds_of_areas_by_hand(roi, picture, expected):
+    rule = DecisionRule(regions=RegionRule(0.5, 0.0), verdicts=PLAIN, roi=roi)
+    decided = rule.decide(picture)
+    assert (decided.verdict, len(decided.boxes), decided.reason) == expected
+    assert rule.verdicts_only().decide(picture).verdict == decided.verdict
+    assert rule.document()["areas"] == {area.name: area.threshold for area in roi.areas if area.threshold}
+
+
+def test_rules_of_a_part():
+    rule = DecisionRule(
+        regions=RegionRule(0.5, 0.0),
+        verdicts=PLAIN,
+        rules=Rules.read([{"roi": "face", "then": "ignore"}]),
+        roi=ROI,
+    )
+    assert rule.decide(spot(0.9, 0.01, 0.9)).reason == "1 region ignored: in face"
+    assert rule.decide(spot(0.9, 0.9, 0.01)).verdict == "anomalous"
+    with pytest.raises(SettingsError, match="roi: got 'bore', but its named parts are face, rim"):
+        replace(rule, rules=Rules.read([{"roi": "bore", "then": "ignore"}]))
+
+
+TWENTY = tuple(number / 20 for number in range(1, 20))
+
+
+def test_rates_of_areas_are_part_of_the_calibrations():
+    calibration = replace(CALIBRATION, scores=TWENTY, map_maxima=TWENTY, area_maxima={"rim": TWENTY, "face": TWENTY})
+    rule = DecisionRule(None, calibration, calibration.regions, verdicts=Verdicts(0.5, roi={"rim": 0.05}), roi=ROI)
+    # Of 19 scores 0.05 allows 1 above, the 0.15 that are left 3, and 0.5 less 0.05 of review 9.
+    assert rule.areas == [AreaLevel("rim", 0.95)]
+    assert (rule.levels.anomalous, rule.levels.review) == (0.85, 0.55)
+    assert rule.decide(spot(0.1, 0.96, 0.01)).reason == "rim: peak 0.96 > 0.95"
+    assert rule.verdicts_only().decide(spot(0.1, 0.96, 0.01)).verdict == "anomalous"
+    assert Calibration.read(json.loads(json.dumps(calibration.document()))) == calibration
+    for verdicts, words in (
+        (Verdicts(roi={"rim": 0.2}), "got rates of 0.2 together, need less than"),
+        (Verdicts(roi={"bore": 0.05}), "verdict: roi: got 'bore', but its named parts"),
+        (Verdicts(roi={"rim": 0.01}), "need at least 99"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            DecisionRule(None, calibration, calibration.regions, verdicts=verdicts, roi=ROI)
+    with pytest.raises(SettingsError, match="knows nothing of this area: calibrate again"):
+        DecisionRule(None, CALIBRATION, CALIBRATION.regions, verdicts=Verdicts(roi={"rim": 0.1}), roi=ROI)
+    with pytest.raises(SettingsError, match="got a rate without a calibration"):
+        DecisionRule(0.5, None, RegionRule(0.5), verdicts=Verdicts(roi={"rim": 0.1}), roi=ROI)
+
+
+def test_peaks_of_areas_by_hand():
+    assert area_peaks(spot(0.1, 0.5, 0.25)) == {"rim": 0.5, "face": 0.25}
+    assert area_peaks(replace(spot(0.1, 0.5, 0.25), roi=None)) == {}
+
+
+def test_a_picture_that_is_not_aligned_is_never_normal():
+    off = Aligned(0.25, False)
+    shifted = replace(result(0.1), alignment=off)
+    decided = DecisionRule(0.5).decide(shifted)
+    assert (decided.verdict, decided.is_explained) == ("review", True)
+    assert decided.reason.startswith("not aligned: ")
+    assert DecisionRule(0.5).decide(replace(result(0.9), alignment=off)).verdict == "anomalous"
+    assert DecisionRule().decide(shifted).verdict is None  # nothing decides
+    ignoring = ruled({"area": "> 0 px", "then": "ignore"})
+    assert ignoring.decide(replace(spots(0.9, 0.9), alignment=off)).verdict == "review"
+    assert DecisionRule(0.5).decide(replace(result(0.1), alignment=Aligned(0.9, True))).verdict == "normal"
+
+
+def test_areas_move_with_the_part():
+    """Shifted by 40 pixels to the right, the rim lies where the face was."""
+    moved = Aligned(0.9, True, ((1.0, 0.0, 40.0), (0.0, 1.0, 0.0)))
+    small = replace(spot(0.1, 0.5, 0.25), alignment=moved)
+    masks = area_masks(ROI, small)
+    assert masks["rim"][:, 40:].all()
+    assert not masks["rim"][:, :40].any()
+    assert not masks["face"].any()

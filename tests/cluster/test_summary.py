@@ -77,6 +77,7 @@ def test_a_summary_by_hand(tmp_path):
         "judged": 3,
         "failed": 3,
         "anomalous": 1,
+        "review": 0,
         "normal": 2,
         "warned": 0,
         "shards": 2,
@@ -135,7 +136,8 @@ def test_without_a_threshold_there_are_no_verdicts(tmp_path):
 def test_where_all_failed_there_are_no_scores(tmp_path):
     summary = summary_of(tmp_path, [row(0, name="a", error=LOST), row(1, name="b", error=LOST)])
     assert summary["scores"] is None and summary["failed"] == 2
-    assert summary["classes"]["b"] == {"judged": 0, "failed": 1, "anomalous": None, "normal": None, "scores": None}
+    undecided = {"anomalous": None, "review": None, "normal": None, "scores": None}
+    assert summary["classes"]["b"] == {"judged": 0, "failed": 1, **undecided}
 
 
 def test_an_unfinished_run_is_summed_up_too(tmp_path):

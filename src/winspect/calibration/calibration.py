@@ -52,6 +52,8 @@ class Calibration:
         left_out: pictures that were given and not used.
         held_out, defective: results on further labelled pictures, if there were any.
         date: ISO 8601, UTC.
+        area_maxima: the largest value of each picture's map in the named areas of the region of interest, ascending;
+            empty without such areas, and when calibrated on scores alone.
         review: at most this share of new good pictures is ``review`` or ``anomalous``; None for two verdicts. Another
             rate can be asked for later: see :meth:`decide`.
 
@@ -69,6 +71,7 @@ class Calibration:
     held_out: HeldOut | None = None
     defective: Defective | None = None
     review: float | None = None
+    area_maxima: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.identity.class_name is None:
@@ -76,6 +79,10 @@ class Calibration:
         _check_scores("scores", self.scores)
         check_enough(len(self.scores), self.max_false_alarms)
         check_above(self.review, self.max_false_alarms)
+        for name, maxima in self.area_maxima.items():
+            _check_scores(f"area_maxima: {name}", maxima)
+            if len(maxima) != len(self.scores):
+                raise SettingsError(f"got {len(maxima)} area_maxima of {name!r} for {len(self.scores)} scores")
         if self.map_maxima is not None:
             _check_scores("map_maxima", self.map_maxima)
             if len(self.map_maxima) != len(self.scores):
@@ -229,6 +236,11 @@ class Calibration:
             "left_out": [asdict(left_out) for left_out in self.left_out],
             "scores": list(self.scores),
             "map_maxima": None if self.map_maxima is None else list(self.map_maxima),
+            **(
+                {"area_maxima": {name: [*maxima] for name, maxima in self.area_maxima.items()}}
+                if self.area_maxima
+                else {}
+            ),
         }
 
     @classmethod
@@ -261,6 +273,10 @@ class Calibration:
             held_out=maybe(HeldOut, "held_out"),
             defective=maybe(Defective, "defective"),
             review=entry(document, "review", float) if "review" in document else None,
+            area_maxima={
+                name: tuple(entry(document["area_maxima"], name, list))
+                for name in (entry(document, "area_maxima", dict) if "area_maxima" in document else ())
+            },
         )
         for name in (*_DERIVED, *(_REVIEW if "review" in document else ())):
             if entry(document, name, object) != (value := getattr(calibration, name)):

@@ -13,7 +13,13 @@ The promise of a calibration, for new good pictures of the same line: at most ``
 * Rules that raise look at defects whose peak lies above the pixel threshold. Of good pictures at most the rate of that
   threshold has any such place, whatever rules say of it. So they take half of ``max_false_alarms``: one half finds the
   pixel threshold, the other the threshold of scores, and by the union bound their sum is kept.
-* Thresholds that somebody chose (of scores, of pixels) are outside the promise, and so are pictures not aligned.
+* An area of the region of interest with a rate of its own has the conformal threshold of that rate, found on the
+  largest map value of each good picture in it. Its rate, too, is taken from ``max_false_alarms``.
+* Thresholds that somebody chose (of scores, of pixels, of an area) are outside the promise, and so are pictures that
+  were not aligned.
+
+An area with a threshold of its own decides on itself: above it a picture is ``anomalous`` whatever rules say, and a
+defect whose highest place lies in it and not above it is ignored, unless it has met a rule.
 """
 
 from __future__ import annotations
@@ -24,9 +30,10 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
+from winspect.calibration.areas import AreaLevel, area_names, chosen_levels, with_levels
 from winspect.calibration.conformal import check_rate, conformal_threshold
 from winspect.calibration.regions import RegionRule
-from winspect.calibration.rules import Rules
+from winspect.calibration.rules import Rules, check_part
 from winspect.calibration.ruling import only, rule_on
 from winspect.calibration.verdicts import Verdict, Verdicts, check_above
 from winspect.errors import SettingsError
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
     from winspect.calibration.calibration import Calibration
     from winspect.calibration.defects import Defects
     from winspect.methods.result import Result
+    from winspect.pictures.roi import Roi
 
 Boxes = Literal["none", "anomalous", "all"]
 
@@ -154,6 +162,7 @@ class DecisionRule:
         anomalous_at: whether a score at ``threshold`` is anomalous, or only what lies above it.
         verdicts: where review begins, and the scale of lengths; its threshold is ``threshold``.
         rules: on defects.
+        roi: region of interest, whose areas have names and thresholds; None for whole pictures.
         product: whose rule this is; None for no product's.
 
     Raises:
@@ -166,6 +175,7 @@ class DecisionRule:
     anomalous_at: bool = True
     verdicts: Verdicts = field(default_factory=Verdicts)
     rules: Rules = field(default_factory=Rules)
+    roi: Roi | None = None
     product: ProductRevision | None = None
 
     def __post_init__(self) -> None:
@@ -181,21 +191,22 @@ class DecisionRule:
         self._check_rules()
 
     def _check_rules(self) -> None:
-        if not self.rules:
-            return
-        self.rules.check(self.verdicts.mm_per_pixel)
+        names = area_names(self.roi)
+        self.rules.check(self.verdicts.mm_per_pixel, names)
+        for name in self.verdicts.roi:
+            check_part("verdict", name, names)
         if self.threshold is None and self.calibration is None:
-            raise SettingsError("rules: need a calibration or a threshold: they decide on what no rule is met by")
-        if self.regions is None:
+            if self.rules or self.verdicts.roi:
+                raise SettingsError("rules: need a calibration or a threshold: they decide on what no rule is met by")
+            return
+        if self.regions is None and needs_defects(self.verdicts, self.rules, self.roi):
+            raise SettingsError("rules: need the defects of pictures: leave out boxes none")
+        if self.rules.raises and self.regions is not None and self.regions.pixel_threshold is None:
             raise SettingsError(
-                "rules: need the defects of pictures: leave out boxes none, and calibrate with maps, not scores alone"
+                "rules: raises needs a pixel threshold, or a calibration made with maps: defects of a normal picture "
+                "are what lies above it"
             )
-        if self.rules.raises and self.regions.pixel_threshold is None:
-            raise SettingsError(
-                "rules: raises needs a pixel threshold, or a calibration made with maps: defects of a "
-                "normal picture are what lies above it"
-            )
-        _ = self.levels, self._regions  # too few pictures for the halves of the rate are an error now
+        _ = self.levels, self._regions, self.areas  # too few pictures for a share of the rate are an error now
 
     @property
     def levels(self) -> Levels:
@@ -206,18 +217,51 @@ class DecisionRule:
             return Levels()
         rate, scores = check_rate(self.calibration.max_false_alarms), self.calibration.scores
         review = self.calibration.review if self.verdicts.review is None else self.verdicts.review
-        taken = self._rate_of_rules
+        taken = self._rate_of_areas + self._rate_of_rules
         level = None if review is None else conformal_threshold(scores, check_rate(review, "review") - taken)
         return Levels(conformal_threshold(scores, rate - taken), level)
 
     @property
+    def areas(self) -> list[AreaLevel]:
+        """Thresholds of areas' own: those that somebody chose, and those of a rate, by the calibration."""
+        if self.threshold is None and self.calibration is None:
+            return []
+        return [
+            *chosen_levels(self.roi),
+            *(AreaLevel(name, self._area_threshold(name, rate)) for name, rate in self.verdicts.roi.items()),
+        ]
+
+    def _area_threshold(self, name: str, rate: float) -> float:
+        calibration = self.calibration
+        if calibration is None or self.threshold is not None:
+            raise SettingsError(f"verdict: roi: {name}: got a rate without a calibration that keeps it; give one")
+        if name not in calibration.area_maxima:
+            raise SettingsError(
+                f"verdict: roi: {name}: the calibration knows nothing of this area: calibrate again with this region "
+                "of interest, and with maps"
+            )
+        return conformal_threshold(calibration.area_maxima[name], rate)
+
+    @property
+    def _rate_of_areas(self) -> Fraction:
+        """The share of ``max_false_alarms`` that areas with rates of their own take."""
+        taken = sum((check_rate(rate) for rate in self.verdicts.roi.values()), Fraction(0))
+        if self.calibration is not None and taken >= check_rate(self.calibration.max_false_alarms):
+            raise SettingsError(
+                f"verdict: roi: got rates of {float(taken):g} together, need less than the calibration's "
+                f"max_false_alarms ({self.calibration.max_false_alarms:g}), of which they are a part"
+            )
+        return taken
+
+    @property
     def _rate_of_rules(self) -> Fraction:
-        """The share of ``max_false_alarms`` that rules which raise take from the score."""
+        """The share of ``max_false_alarms`` that rules which raise take: half of what areas leave."""
         calibration, regions = self.calibration, self.regions
         if not self.rules.raises or calibration is None or regions is None:
             return Fraction(0)
         is_calibrated = regions.pixel_threshold == calibration.pixel_threshold
-        return check_rate(calibration.max_false_alarms) / 2 if is_calibrated else Fraction(0)
+        left = check_rate(calibration.max_false_alarms) - self._rate_of_areas
+        return left / 2 if is_calibrated else Fraction(0)
 
     @property
     def _regions(self) -> RegionRule | None:
@@ -232,7 +276,7 @@ class DecisionRule:
     @property
     def is_explained(self) -> bool:
         """Whether judgements have reasons: where there is more than one threshold."""
-        return self.levels.review is not None or bool(self.rules)
+        return self.levels.review is not None or bool(self.rules) or bool(self.areas)
 
     def decide(self, result: Result) -> Judgement:
         """Decide on a result. That the model is the calibration's is :meth:`Calibration.check_model`'s to check.
@@ -246,12 +290,11 @@ class DecisionRule:
             check_class(self.calibration, result)
             p_value = None if score is None else self.calibration.p_value(score)
         verdict = self._verdict_of(score, levels)
-        if regions is not None:
+        is_explained = self.is_explained or result.alignment is not None
+        if verdict is not None and is_explained:
+            verdict, reason, defects = self._explained(result, verdict, levels)
+        elif regions is not None:
             defects = regions.find(result, verdict)
-        if self.is_explained:
-            verdict, reason, defects = self._explained(result, verdict, levels, defects)
-        if verdict == "normal" and result.alignment is not None and not result.alignment.aligned:
-            verdict, reason = "review", f"not aligned: {result.alignment.reason}"
         return Judgement(
             result,
             verdict,
@@ -262,7 +305,7 @@ class DecisionRule:
             product=self.product,
             review_threshold=levels.review,
             reason=reason,
-            is_explained=self.is_explained or result.alignment is not None,
+            is_explained=is_explained,
         )
 
     def _verdict_of(self, score: float | None, levels: Levels) -> Verdict | None:
@@ -275,38 +318,42 @@ class DecisionRule:
         return self.anomalous_at and self.threshold is not None
 
     def _explained(
-        self, result: Result, verdict: Verdict | None, levels: Levels, defects: Defects | None
-    ) -> tuple[Verdict | None, str | None, Defects | None]:
-        """The verdict by score and rules, its reason, and the defects that are left."""
-        if verdict is None:
-            return None, None, defects
-        level = levels.anomalous if verdict == "anomalous" else levels.review
+        self, result: Result, verdict: Verdict, levels: Levels
+    ) -> tuple[Verdict, str | None, Defects | None]:
+        """The verdict by score, rules, areas and alignment, its reason, and the defects that are left."""
         reason = None
         if verdict != "normal":
+            level = levels.anomalous if verdict == "anomalous" else levels.review
             reason = f"score {result.anomaly_score:.4g} {'>=' if self._at else '>'} {level:.4g}"
-        if not self.rules or defects is None or not defects.boxes:
-            return verdict, reason, defects
-        return self._ruled(result, verdict, reason, defects)
-
-    def _ruled(
-        self, result: Result, verdict: Verdict, reason: str | None, defects: Defects
-    ) -> tuple[Verdict, str | None, Defects]:
-        assert self._regions is not None and self.regions is not None  # it has defects
-        ruling = rule_on(result, verdict, defects, self.rules, self.verdicts.mm_per_pixel, self._regions)
-        is_boxed = ruling.verdict != "normal" or self.regions.pictures == "all"
-        return ruling.verdict, ruling.reason or reason, only(defects, ruling.kept if is_boxed else ())
+        defects = None
+        if (regions := self._regions) is not None and self.regions is not None:
+            ruling = rule_on(result, verdict, regions, self.rules, self.verdicts.mm_per_pixel, self.areas, self.roi)
+            verdict, reason, defects = ruling.verdict, ruling.reason or reason, ruling.defects
+        if verdict == "normal" and result.alignment is not None and not result.alignment.aligned:
+            verdict, reason = "review", f"not aligned: {result.alignment.reason}"
+        if defects is not None and verdict == "normal" and self.regions is not None and self.regions.pictures != "all":
+            defects = only(defects, ())
+        return verdict, reason, defects
 
     def verdicts_only(self) -> DecisionRule:
         """The rule of the same verdicts without p-values: small enough to travel with each picture.
 
         It looks for defects only where rules ask about them.
         """
-        levels, regions = self.levels, self._regions if self.rules else None
+        levels, regions = self.levels, self._regions if self.rules or self.areas else None
         if regions is not None and self.regions is not None:
             regions = replace(regions, pictures=self.regions.pictures)
         review = levels.review if levels.review != levels.anomalous else None  # no score lies between
         verdicts = Verdicts(None, levels.anomalous, review, self.verdicts.mm_per_pixel)
-        return DecisionRule(levels.anomalous, None, regions, self._at, verdicts=verdicts, rules=self.rules)
+        return DecisionRule(
+            levels.anomalous,
+            None,
+            regions,
+            self._at,
+            verdicts=verdicts,
+            rules=self.rules,
+            roi=with_levels(self.roi, self.areas),
+        )
 
     def heat_range(
         self, good_levels: Callable[[], Sequence[float]], limits: ScoreRange = UNIT_RANGE
@@ -334,7 +381,8 @@ class DecisionRule:
         }
         boxes = None if self.regions is None else asdict(self.regions)
         product = {} if self.product is None else {"product": asdict(self.product)}
-        more = {"verdict": self.verdicts.document(), "rules": self.rules.document()}
+        more: dict[str, Any] = {"verdict": self.verdicts.document(), "rules": self.rules.document()}
+        more["areas"] = {level.name: level.threshold for level in self.areas}
         used = {name: value for name, value in more.items() if value and value != {"threshold": self.threshold}}
         return {"threshold": self.threshold, "calibration": calibration, "boxes": boxes, **used, **product}
 
@@ -345,6 +393,11 @@ def check_class(calibration: Calibration | None, result: Result) -> None:
         raise SettingsError(
             f"{result.path}: scored as {result.category_name!r}, but the calibration is for {calibration.class_name!r}"
         )
+
+
+def needs_defects(verdicts: Verdicts, rules: Rules, roi: Roi | None) -> bool:
+    """Whether verdicts depend on the defects of pictures, and not on their scores alone."""
+    return bool(rules or verdicts.roi or chosen_levels(roi))
 
 
 def chosen_regions(

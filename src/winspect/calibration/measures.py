@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,12 @@ class Measured:
     parts: frozenset[str] = frozenset()
 
 
-def measure(defects: Defects, heat: np.ndarray) -> tuple[Measured, ...]:
+def measure(defects: Defects, heat: np.ndarray, parts: Mapping[str, np.ndarray] | None = None) -> tuple[Measured, ...]:
     """Measure the defects of a picture, in the order of their boxes.
 
     Args:
         heat: float (rows, columns), the map on the grid of ``defects.cells``.
+        parts: masks of areas of the region of interest by name, bool on the same grid.
     """
     labels, count = label_regions(defects.cells)
     xs, ys = (cell_edges(*sides) for sides in zip(defects.cells.shape[::-1], defects.size_wh, strict=True))
@@ -52,6 +54,7 @@ def measure(defects: Defects, heat: np.ndarray) -> tuple[Measured, ...]:
                 longer / shorter,
                 float(heat[row, column]),
                 (float(xs[column] + xs[column + 1]) / 2, float(ys[row] + ys[row + 1]) / 2),
+                frozenset(name for name, mask in (parts or {}).items() if mask[row, column]),
             )
         )
     return tuple(measured)

@@ -21,7 +21,7 @@ than a tenth of a patch, which are tips of something else, are dropped.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -68,40 +68,63 @@ class RegionRule:
         if self.min_area is not None and not 0 <= self.min_area < math.inf:
             raise SettingsError(f"min_area: got {self.min_area}, need a number of pixels, such as 50")
 
-    def find(self, result: Result, verdict: str | None) -> Defects | None:
+    def find(
+        self, result: Result, verdict: str | None, areas: Sequence[tuple[np.ndarray, float]] = ()
+    ) -> Defects | None:
         """The regions of a result; None where it has no map.
 
         Args:
             verdict: on the picture; None where nothing decides.
+            areas: masks, bool (height, width) of :func:`working_size`, with a threshold of their own each: what lies
+                highest in one and above that is a region in any picture, however small.
         """
         if result.tile_maps is None or result.size_wh is None:
             return None
         small = shrunk(result, working_size(result))
-        if verdict == "normal" and self.pictures != "all":
+        if verdict == "normal" and self.pictures != "all" and not areas:
             width, height = working_size(result)
             return regions_of(np.zeros((height, width), bool), result.size_wh)
-        return regions_of(self._cells(small, result, is_anomalous=verdict in ("review", "anomalous")), result.size_wh)
+        flagged = verdict in ("review", "anomalous")
+        searched = flagged or verdict is None or self.pictures == "all"
+        return regions_of(self._cells(small, result, areas, is_anomalous=flagged, is_searched=searched), result.size_wh)
 
-    def _cells(self, small: Result, result: Result, *, is_anomalous: bool) -> np.ndarray:
+    def _cells(
+        self,
+        small: Result,
+        result: Result,
+        areas: Sequence[tuple[np.ndarray, float]],
+        *,
+        is_anomalous: bool,
+        is_searched: bool,
+    ) -> np.ndarray:
         """The places of all regions: bool (rows, columns) of the smaller picture."""
-        assert small.tile_maps is not None and small.size_wh is not None and result.size_wh is not None
-        heat, odds = _map(small), _map(replace(small, tile_maps=_logs(small)))
+        heat = _map(small)
+        above = np.zeros(heat.shape, bool)
+        if self.pixel_threshold is not None and is_searched:
+            above = heat > self.pixel_threshold
+        in_areas = [each for mask, threshold in areas if (each := mask & (heat > threshold)).any()]
+        cells = np.zeros(heat.shape, bool)
+        if not (is_anomalous or above.any() or in_areas):
+            return cells
+        odds = _map(replace(small, tile_maps=_logs(small)))
         if small.inside is not None:
             odds = np.where(small.inside, odds, -np.inf)
-        least = _LEAST_PATCH * math.prod(_patch(result)) if self.min_area is None else self.min_area
-        least *= math.prod(small.size_wh) / math.prod(result.size_wh)
         highest = _highest(odds)
-        above = np.zeros(heat.shape, bool)
-        if self.pixel_threshold is not None:
-            above = (heat > self.pixel_threshold) & _beside(odds, highest)
-        cells = np.zeros(heat.shape, bool)
-        for place in _peaks(odds, above, highest if is_anomalous else None):
+        for place in _peaks(odds, above & _beside(odds, highest), highest if is_anomalous else None):
             region = _around(odds, place, _patch(small))
             if (_grown(region, 1, 1) & cells).any():  # a shoulder of a region that is there
                 continue
-            if region.sum() >= least or (is_anomalous and place == highest):
+            if region.sum() >= self._least(small, result) or (is_anomalous and place == highest):
                 cells |= region
+        for each in in_areas:
+            cells |= _around(odds, _highest(np.where(each, odds, -np.inf)), _patch(small))
         return cells
+
+    def _least(self, small: Result, result: Result) -> float:
+        """The area of the smallest region that counts, in pixels of the smaller picture."""
+        assert small.size_wh is not None and result.size_wh is not None
+        least = _LEAST_PATCH * math.prod(_patch(result)) if self.min_area is None else self.min_area
+        return least * math.prod(small.size_wh) / math.prod(result.size_wh)
 
 
 def working_size(result: Result) -> tuple[int, int]:

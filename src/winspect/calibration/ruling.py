@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from winspect.calibration.areas import AreaLevel, area_masks, peaks_of
 from winspect.calibration.defects import Defects, label_regions, regions_of
 from winspect.calibration.measures import Measured, measure
 from winspect.calibration.regions import RegionRule, working_size
@@ -17,49 +18,89 @@ from winspect.methods.result import shrunk
 
 if TYPE_CHECKING:
     from winspect.methods.result import Result
+    from winspect.pictures.roi import Roi
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """What rules make of a picture.
+    """What rules and areas make of a picture.
 
     Attributes:
-        verdict: on the picture: the gravest of its defects that are not ignored.
-        reason: in words, where a rule decided; None where the score did. Regions are numbered from 1, as their boxes
-            are, without those ignored.
-        kept: numbers, from 0, of the defects that are not ignored.
+        verdict: on the picture: the gravest of its defects that are not ignored, and of its areas.
+        reason: in words, where a rule or an area decided; None where the score did. Regions are numbered from 1, as
+            their boxes are, without those ignored.
+        defects: those that are not ignored; None where there is no map.
     """
 
     verdict: Verdict
     reason: str | None
-    kept: tuple[int, ...]
+    defects: Defects | None
 
 
 def rule_on(
     result: Result,
     verdict: Verdict,
-    defects: Defects,
+    regions: RegionRule,
     rules: Rules,
     mm_per_pixel: float | None,
-    regions: RegionRule,
+    areas: Sequence[AreaLevel] = (),
+    roi: Roi | None = None,
 ) -> Ruling:
-    """Ask the rules about the defects of a picture.
+    """Find the defects of a picture, and ask rules and areas about them.
 
     Args:
         verdict: by the score.
-        defects: at least one.
-        regions: how they were found: only what peaks above its pixel threshold can raise a verdict.
+        regions: which defects are looked for: only what peaks above its pixel threshold can raise a verdict.
+        areas: thresholds of areas of ``roi``.
     """
-    heat = shrunk(result, working_size(result)).anomaly_map
-    assert heat is not None  # it has defects
-    measured = measure(defects, heat)
-    ruled = rules.apply(measured, mm_per_pixel)
-    kept = tuple(number for number, each in enumerate(ruled) if each is None or each.then != "ignore")
+    if result.tile_maps is None or not (rules or areas):
+        return Ruling(verdict, None, regions.find(result, verdict))
+    small = shrunk(result, working_size(result))
+    masks, heat = area_masks(roi, small), small.anomaly_map
+    assert heat is not None  # it has maps
+    peaks = peaks_of(heat, masks)
+    alarms = [level for level in areas if peaks[level.name] > level.threshold]
+    defects = regions.find(result, verdict, [(masks[level.name], level.threshold) for level in areas])
+    assert defects is not None  # it has maps
+    ruling = _on_defects(verdict, defects, measure(defects, heat, masks), rules, mm_per_pixel, areas, regions)
+    if not alarms:
+        return ruling
+    first = alarms[0]
+    reason = f"{first.name}: peak {peaks[first.name]:.3g} > {first.threshold:.3g}"
+    return Ruling("anomalous", reason, ruling.defects)
+
+
+def _on_defects(
+    verdict: Verdict,
+    defects: Defects,
+    measured: Sequence[Measured],
+    rules: Rules,
+    mm_per_pixel: float | None,
+    areas: Sequence[AreaLevel],
+    regions: RegionRule,
+) -> Ruling:
+    """The verdict by the defects alone; that of the score where there are none."""
+    if not measured:
+        return Ruling(verdict, None, defects)
+    ruled = [
+        each or _by_area(defect, areas)
+        for each, defect in zip(rules.apply(measured, mm_per_pixel), measured, strict=True)
+    ]
+    kept = [number for number, each in enumerate(ruled) if each is None or each.then != "ignore"]
     if not kept:
-        return Ruling("normal", _ignored(ruled), kept)
+        return Ruling("normal", None if verdict == "normal" else _ignored(ruled), only(defects, kept))
     verdicts = [_verdict_on(measured[number], ruled[number], verdict, regions.pixel_threshold) for number in kept]
     decided = gravest(*verdicts)
-    return Ruling(decided, None if decided == "normal" else _reason([ruled[k] for k in kept], verdicts, decided), kept)
+    reason = None if decided == "normal" else _reason([ruled[number] for number in kept], verdicts, decided)
+    return Ruling(decided, reason, only(defects, kept))
+
+
+def _by_area(defect: Measured, areas: Sequence[AreaLevel]) -> Ruled | None:
+    """What the area says in which a defect lies: ignored, where it is not above the area's own threshold."""
+    there = [level for level in areas if level.name in defect.parts]
+    if not there or any(defect.peak > level.threshold for level in there):
+        return None
+    return Ruled("ignore", False, f"in {there[0].name} peak {defect.peak:.3g} <= {there[0].threshold:.3g}")
 
 
 def _reason(ruled: Sequence[Ruled | None], verdicts: Sequence[Verdict], decided: Verdict) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from winspect.feedback import FeedbackSettings
     from winspect.inspector.base import Predictor
     from winspect.pictures.heatmaps import ScoreRange
+    from winspect.pictures.roi import Roi
 
 
 def add_decision_options(parser: argparse.ArgumentParser, **helps: str) -> None:
@@ -67,22 +68,38 @@ def load_calibration(args: argparse.Namespace) -> Calibration | None:
     return calibration
 
 
-def rule_of(args: argparse.Namespace, calibration: Calibration | None) -> DecisionRule:
+def rule_of(args: argparse.Namespace, calibration: Calibration | None, roi: Roi | None = None) -> DecisionRule:
     """What decides by the options.
+
+    Args:
+        roi: of the model; None for that of the options.
 
     Raises:
         SettingsError: a value out of range.
     """
-    from winspect.calibration.judgement import DecisionRule, chosen_regions
+    from winspect.calibration.judgement import DecisionRule, chosen_regions, needs_defects
 
     calibrated = None if calibration is None else calibration.regions
     verdicts, rules = verdicts_of(args)
+    roi = _roi_of(args) if roi is None else roi
+    decides = calibration is not None or verdicts.threshold is not None
+    ruled = bool(rules) or (decides and needs_defects(verdicts, rules, roi))
     if verdicts.review is not None and calibration is None:
         raise SettingsError(
             "--review needs --calibration FILE, whose scores keep the rate; beside --threshold use --review-threshold"
         )
-    regions = chosen_regions(args.boxes, args.pixel_threshold, args.min_area, calibrated, ruled=bool(rules))
-    return DecisionRule(verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules, product=mark_of(args))
+    regions = chosen_regions(args.boxes, args.pixel_threshold, args.min_area, calibrated, ruled=ruled)
+    return DecisionRule(
+        verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules, roi=roi, product=mark_of(args)
+    )
+
+
+def _roi_of(args: argparse.Namespace) -> Roi | None:
+    if args.roi is None:
+        return None
+    from winspect.pictures.roi import Roi
+
+    return args.roi if isinstance(args.roi, Roi) else Roi.load(args.roi)
 
 
 def verdicts_of(args: argparse.Namespace) -> tuple[Verdicts, Rules]:
@@ -195,7 +212,7 @@ def load_inspection(args: argparse.Namespace, references: list[Path], calibratio
     if calibration is not None:
         calibration.check_model(model, args.category_name)
     check_regions(args, calibration)
-    return Inspection(model, rule_of(args, calibration), class_option, references)
+    return Inspection(model, rule_of(args, calibration, model.roi), class_option, references)
 
 
 def _bundled(args: argparse.Namespace, model: Predictor) -> Calibration | None:

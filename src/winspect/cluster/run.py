@@ -131,7 +131,13 @@ def batch(
         references=[os.path.abspath(path) for path in references],
         shots=shots,
         rule=DecisionRule(
-            threshold, calibration, regions, verdicts=verdicts or Verdicts(), rules=rules or Rules(), product=product
+            threshold,
+            calibration,
+            regions,
+            verdicts=verdicts or Verdicts(),
+            rules=rules or Rules(),
+            roi=model.get("roi"),
+            product=product,
         ),
         arrays=maps in ("arrays", "both"),
         overlays=(place if is_uri(place) else os.path.abspath(place)) if maps in ("overlays", "both") else None,

@@ -128,6 +128,7 @@ class Predictor(Scoring):
         for name, value in scores.items():
             check_threshold(value, self.method.score_range, name)
         more: dict[str, Any] = {"review": review, "review_threshold": review_threshold, "rules": rules}
+        more["roi"] = self.roi
         rule = decision_rule(threshold, calibration, pixel_threshold, **more)
         if calibration is not None:
             calibration.check_model(self, category_name)

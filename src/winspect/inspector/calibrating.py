@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect._version import __version__
 from winspect.calibration import Calibration, Defective, HeldOut, LeftOut
+from winspect.calibration.areas import area_peaks
 from winspect.calibration.conformal import check_enough, check_rate
 from winspect.calibration.findings import LeftOutBecause
 from winspect.calibration.regions import map_peak
@@ -69,11 +71,13 @@ def calibrate(
     good, further, bad = (list(pictures_given(given, bgr=bgr)) for given in (pictures, held_out, defective))
     check_enough(len(good), max_false_alarms)
     usable = _Usable(model, category_name, progress)
-    scores, maxima = [], []
+    scores, maxima, in_areas = [], [], defaultdict[str, list[float]](list)
     for result in usable.results(good, "good", maps=maps):
         scores.append(_score(result))
         if maps:
             maxima.append(map_peak(result))
+            for name, peak in area_peaks(result).items():
+                in_areas[name].append(peak)
     references = sum(left_out.because == "reference" for left_out in usable.left_out)
     check_enough(len(scores), max_false_alarms, references=references)
     scores.sort()
@@ -88,6 +92,7 @@ def calibrate(
         held_out=HeldOut.of(further_scores, scores, max_false_alarms) if further else None,
         defective=Defective.of(bad_scores, scores, max_false_alarms) if bad else None,
         review=None if review is None else float(review),
+        area_maxima={name: tuple(sorted(peaks)) for name, peaks in in_areas.items()},
     )
 
 

@@ -34,6 +34,7 @@ from winspect.system.installation import need
 
 if TYPE_CHECKING:
     from winspect.calibration import Calibration
+    from winspect.pictures.roi import Roi
 
 _FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -74,6 +75,7 @@ def decision_rule(
     review: float | None = None,
     review_threshold: float | None = None,
     rules: str | os.PathLike[str] | None = None,
+    roi: Roi | None = None,
 ) -> DecisionRule:
     """What decides on pictures: a calibration, or thresholds that somebody chose, and a file of rules.
 
@@ -89,7 +91,7 @@ def decision_rule(
     verdicts, listed = chosen_verdicts(rules, review=review, threshold=threshold, review_threshold=review_threshold)
     decides = decides or verdicts.threshold is not None
     regions = chosen_regions("anomalous" if decides else None, pixel_threshold, min_area, calibrated)
-    return DecisionRule(threshold, calibration, regions, verdicts=verdicts, rules=listed)
+    return DecisionRule(threshold, calibration, regions, verdicts=verdicts, rules=listed, roi=roi)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,6 +152,7 @@ class Prediction(Result):
             SettingsError: a value out of range, or a calibration for another class.
         """
         more: dict[str, Any] = {"review": review, "review_threshold": review_threshold, "rules": rules}
+        more["roi"] = self.roi
         return self.decided_by(decision_rule(threshold, calibration, pixel_threshold, min_area, **more))
 
     def decided_by(self, rule: DecisionRule) -> Prediction:

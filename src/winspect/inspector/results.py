@@ -78,6 +78,7 @@ class Results(Sequence[Prediction]):
     ) -> Results:
         """The same results, decided on anew: see :meth:`Prediction.decide`."""
         more: dict[str, Any] = {"review": review, "review_threshold": review_threshold, "rules": rules}
+        more["roi"] = next((result.roi for result in self), None)
         rule = decision_rule(threshold, calibration, pixel_threshold, min_area, **more)  # also without results
         return self._with(result.decided_by(rule) for result in self)
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from winspect.calibration import Calibration, DecisionRule, Rules, Verdicts
-from winspect.calibration.judgement import ProductRevision, chosen_regions
+from winspect.calibration.areas import area_names
+from winspect.calibration.judgement import ProductRevision, chosen_regions, needs_defects
 from winspect.calibration.verdicts import check_above
 from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
 from winspect.pictures.decoding import read_rgb
@@ -67,7 +68,7 @@ class Backend:
         self.settings, self.spec = settings, spec
         self._products: dict[str, _Served] = {}
         self._verdicts, self._rules = settings.verdicts or Verdicts(), settings.rules or Rules()
-        self._rules.check(self._verdicts.mm_per_pixel)
+        self._rules.check(self._verdicts.mm_per_pixel, area_names(spec.options.get("roi")))
         self._served = None if settings.classes is None else {class_key(name) for name in settings.classes}
         self.store = Store(
             settings.data, max_bytes=int(settings.max_store_mb * MEGABYTE), max_classes=settings.max_classes
@@ -199,11 +200,14 @@ class Backend:
         calibrated = None if calibration is None else calibration.regions
         verdicts = _verdicts_of(question, self._verdicts, calibration)
         decides = calibration is not None or verdicts.threshold is not None
-        rules = self._rules if decides else Rules()
-        boxes = None if rules and question.boxes == "none" else question.boxes  # rules are about defects
-        regions = chosen_regions(boxes, question.pixel_threshold, question.min_area, calibrated, ruled=bool(rules))
+        rules, roi = self._rules if decides else Rules(), self.spec.options.get("roi")
+        ruled = decides and needs_defects(verdicts, rules, roi)
+        boxes = None if ruled and question.boxes == "none" else question.boxes
+        regions = chosen_regions(boxes, question.pixel_threshold, question.min_area, calibrated, ruled=ruled)
         product = self._product_of(question, key, references, calibration)
-        return DecisionRule(verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules, product=product)
+        return DecisionRule(
+            verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules, roi=roi, product=product
+        )
 
     def _product_of(
         self, question: Question, key: str, references: tuple[str, ...], calibration: Calibration | None
@@ -391,8 +395,8 @@ def _verdicts_of(question: Question, verdicts: Verdicts, calibration: Calibratio
     """The levels of a question: its own thresholds, or those of the settings as far as the class has a calibration."""
     if question.threshold is not None or question.review_threshold is not None:
         levels: dict[str, Any] = {"threshold": question.threshold, "review_threshold": question.review_threshold}
-        return replace(verdicts, review=None, **levels)
-    return verdicts if calibration is not None else replace(verdicts, review=None)
+        return replace(verdicts, review=None, roi={}, **levels)
+    return verdicts if calibration is not None else replace(verdicts, review=None, roi={})
 
 
 def _range_of(calibration: Calibration | None) -> ScoreRange | None:

@@ -16,7 +16,7 @@ ANSWERS: tuple[str, ...] = get_args(Verdict)
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JudgedPicture:
     """A picture as the model judged it; entry ``picture`` of the log.
 
@@ -50,14 +50,16 @@ class JudgedPicture:
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> JudgedPicture:
         """The picture of an entry."""
-        others = [each.name for each in fields(cls) if each.name not in ("class_name", "is_drawn")]
-        values: dict[str, Any] = {name: entry.get(name) for name in others}
+        values: dict[str, Any] = {name: entry.get(name) for name in _ENTRIES}
         return cls(**values, class_name=entry["class"], is_drawn=bool(entry.get("audit")))
 
     def document(self) -> dict[str, Any]:
         """The picture as ``--json`` and ``GET /v1/review`` have it."""
         names = ("id", "time", "path", "sha256", "score", "verdict", "threshold", "p_value")
         return {**{name: getattr(self, name) for name in names}, "class": self.class_name, "audit": self.is_drawn}
+
+
+_ENTRIES = tuple(each.name for each in fields(JudgedPicture) if each.name not in ("class_name", "is_drawn"))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
+from site_pages import text_of
 
 from benchmarks.drift import (
     BEFORE,
@@ -20,6 +22,7 @@ from benchmarks.drift import (
     with_drift,
     without_drift,
 )
+from benchmarks.measuring import RESULTS
 from tests.drift.oracle_drift import capital, fixed_reference_p_values, p_values
 from winspect.drift.settings import WATCHED
 
@@ -73,3 +76,18 @@ def test_pictures_are_changed_as_said():
     assert DRIFTS["focus"].change(rgb, 1.0).std() < rgb.std()
     assert [DRIFTS["lamp"].stage(pictures) for pictures in (0, 50, 10_000)] == [0, 0.5, 8]
     assert DRIFTS["push"].stage(1) == 36
+
+
+def test_the_committed_figures_hold_what_was_asked_for_and_the_page_has_them():
+    figures = json.loads((RESULTS / "drift.json").read_text())
+    without, page = figures["without_drift"], text_of("docs/line.md")
+    assert without["lines"] >= 200 and without["pictures_each"] >= 100_000
+    assert all(entry["share"] <= entry["asked"] for entry in without["alarms"])
+    assert any(entry["share"] > entry["asked"] for entry in figures["fixed_reference_without_drift"]["alarms"])
+    assert set(figures["with_drift"]) == set(DRIFTS)
+    for entry in figures["with_drift"].values():
+        assert entry["found"] == entry["lines"] == 20
+        delay = "{median:.0f} ({least:.0f} to {most:.0f})".format(**entry["delay"])
+        assert f"| {entry['what']} | {delay} |" in page
+    shares = " | ".join(f"{entry['share']:g}" for entry in without["alarms"])
+    assert f"| lines with an alarm | {shares} |" in page

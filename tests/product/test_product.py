@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from site_pages import blocks, text_of
 
 from winspect.errors import OutputError, SettingsError
-from winspect.product.document import Product
+from winspect.methods.registry import default_recipe
+from winspect.product.document import Product, ProductModel
 from winspect.product.file import load_product, problems, read_product
 from winspect.product.history import history_folder, read_history
 from winspect.product.recording import new_product, record
+from winspect.product.sections import READERS
+from winspect.system.toml_texts import tomllib
 
 ENTRIES = {
     "name": "M6 nut",
@@ -336,3 +341,17 @@ def test_two_at_once_never_make_one_revision_twice(product):
     assert refused == []
     assert [entry.revision for entry in read_history(product.path)] == list(range(1, 8))
     assert load_product(product.path).revision == 7
+
+
+# -- the page
+
+
+def test_the_page_of_the_line_shows_a_product():
+    (block,) = [block for block in blocks("docs/line.md", "toml") if "schema = 1" in block]
+    product = Product.read(tomllib.loads(block), Path("nut.toml"))
+    assert (product.name, product.revision, product.model.recipe) == ("PN 4711", 2, default_recipe("winspect-tiny"))
+    text = text_of("docs/line.md").split("\n## Product\n")[1].split("\n## ")[0]
+    for section in READERS:
+        assert f"`[{section}]`" in text or f"`[[{section}]]`" in text
+    for entry in fields(ProductModel):
+        assert f"`{entry.name}`" in text or f"\n{entry.name} = " in text

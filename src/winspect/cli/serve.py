@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     from winspect.service.serving import serve
 
     products = use_products(args)
-    if any("deliveries" in product.sections for product in products):
+    if not hasattr(args, "deliver") and any("deliveries" in product.sections for product in products):
         say("the deliveries of a product are those of winspect watch: this service delivers nothing")
     settings = settings_of(args)
     references = references_of(args)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from winspect.backbones.embeddings import LAST, LAST_NORM, Needs, block
+from winspect.backbones.embeddings import LAST, LAST_NORM, WHOLE, Needs, block
 from winspect.backbones.image_tower import Block, ImageTower
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError, SettingsError
@@ -241,6 +241,19 @@ def test_all_layers_together_are_those_of_single_passes(clip):
             alone = tower(pixels, Needs(layers=(layer,)))
             torch.testing.assert_close(together.patches[layer], alone.patches[layer], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(together.patches[LAST], together.patches[block(3)], rtol=0, atol=0)
+
+
+def test_the_whole_is_the_image_at_the_tiles_size(clip):
+    tower = ImageTower(clip.visual)
+    side, small = 5 * tower.patch, 3 * tower.patch
+    pixels = torch.randn(2, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        both = tower(pixels, Needs((2,), 1, (WHOLE,), tower_size=small))
+        image, shrunk = (tower(pixels, Needs(tower_size=size)).image for size in (None, small))
+        same = tower(pixels, Needs(layers=(WHOLE,)))
+    torch.testing.assert_close(both.patches[WHOLE], image[:, None, None], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(both.image, shrunk, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(same.patches[WHOLE], image[:, None, None], rtol=1e-12, atol=1e-12)
 
 
 def test_blocks_behind_the_last_one_needed_do_not_run(clip):

@@ -10,7 +10,7 @@ import timm_models
 import torch
 
 from tests.engines.towers import make_pixels, make_visual
-from winspect.backbones.embeddings import LAST, LAST_NORM, STEM, STEM_8, STEM_16, Needs, block
+from winspect.backbones.embeddings import LAST, LAST_NORM, STEM, STEM_8, STEM_16, WHOLE, Needs, block
 from winspect.backbones.image_tower import ImageTower
 from winspect.backbones.loading import load_tower
 from winspect.backbones.timm_tower import TimmTower
@@ -90,6 +90,7 @@ def test_a_clip_at_any_size_with_blocks_and_windows(engine_of, engine):
         ((3, 4), Needs((2,), 1, (block(1), LAST, block(3), LAST_NORM))),
         ((3, 4), Needs((2,), 1, (LAST,))),  # the packed graph
         ((6, 6), Needs(layers=(block(2),))),
+        ((6, 6), Needs((2,), 1, (WHOLE,), tower_size=48)),
     ):
         assert_equal_to_the_tower(ours, tower, pixels_of(tower, patches_hw, 2), needs)
 
@@ -100,6 +101,7 @@ def test_the_bundled_model_at_other_sizes(engine_of, engine):
     ours = engine_of(engine, tower)
     assert_equal_to_the_tower(ours, tower, pixels_of(tower, (6, 9), 2), Needs(layers=(STEM_8, STEM_16)))
     assert_equal_to_the_tower(ours, tower, pixels_of(tower, (7, 6), 1), Needs((2,), 1, (STEM, LAST_NORM, STEM_8)))
+    assert_equal_to_the_tower(ours, tower, pixels_of(tower, (6, 6), 1), Needs((2,), 1, (WHOLE,), tower_size=64))
 
 
 def test_models_that_pool_first_give_their_last_layer_twice(engine_of):

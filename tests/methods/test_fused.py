@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from winspect.backbones.embeddings import LAST, STEM, STEM_8, STEM_16, Embeddings
+from winspect.backbones.embeddings import LAST, STEM, STEM_8, STEM_16, WHOLE, Embeddings
 from winspect.backbones.resizing import bicubic_weights
 from winspect.errors import ReferencesError, SettingsError
 from winspect.methods.fused.distances import SMALLEST, crowding, largest_log, memory_of, nearest
@@ -183,8 +184,35 @@ def test_what_was_fitted_travels():
     assert set(References(method.fit(rows_of(made(2), 2)).arrays).arrays) == method.kept
 
 
-def test_zero_shot_needs_no_larger_picture():
-    assert get_method("fused").needs(few_shot=False, maps=True).layers == ()
+def test_zero_shot_is_the_mean_logit_of_both_sizes():
+    everything, random = made(3), torch.Generator().manual_seed(1)
+    text, whole = (torch.randn(*shape, generator=random) for shape in ((2, 6), (3, 1, 1, 6)))
+    embeddings = replace(everything, patches={WHOLE: whole})
+    method = replace(get_method("fused"), fitted=FITTED)
+    found = method.score(embeddings, [CutPicture(1)] * 3, text=text)
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / math.sqrt((a @ a) * (b @ b)))
+
+    def logit(vector: np.ndarray) -> float:
+        return (cosine(vector, anomalous) - cosine(vector, normal)) / 0.07
+
+    normal, anomalous = text.double().numpy()
+    for number, scored in enumerate(found):
+        vectors = (everything.image[number].double().numpy(), whole[number, 0, 0].double().numpy())
+        chance = 1 / (1 + math.exp(-sum(map(logit, vectors)) / 2))
+        assert scored.score == pytest.approx(chance, abs=1e-5)
+        # The corner patch lies in the first window of either scale alone.
+        corner = [
+            chance,
+            *(1 / (1 + math.exp(-logit(w[number, 0].double().numpy()))) for w in everything.windows.values()),
+        ]
+        assert scored.tile_maps[0, 0, 0] == pytest.approx(3 / sum(1 / value for value in corner), abs=1e-5)
+
+
+def test_zero_shot_sees_the_larger_picture_by_its_class_token_alone():
+    assert get_method("fused").needs(few_shot=False, maps=True).layers == (WHOLE,)
+    assert WHOLE not in get_method("fused").needs(few_shot=True, maps=True).layers
 
 
 @pytest.mark.parametrize(("length", "count"), [(448, 240), (7, 3), (3, 7)])

@@ -23,6 +23,8 @@ STEM = "stem"
 model, on the grid of its patches."""
 STEM_8, STEM_16 = "stem_8", "stem_16"
 """Its maps of strides 8 and 16, each on its own grid: a vector for 8 x 8 or 16 x 16 pixels."""
+WHOLE = "whole"
+"""The image embedding of the tile itself, whatever the transformer sees: a grid of a single vector."""
 
 STEMS = (STEM, STEM_8, STEM_16)
 """The layers in front of the transformer."""
@@ -60,7 +62,8 @@ class Needs:
         layers: names of the layers whose patch vectors are needed, such as :data:`LAST`, :data:`LAST_NORM`,
             :data:`STEM`, ``block(9)``; a backbone says which it has.
         tower_size: side in pixels of the square that the transformer sees, its tokens, windows and the layers that are
-            not :data:`STEM_8` or :data:`STEM_16`; a tile of another size is resized to it. None for the tile as it is.
+            not :data:`STEM_8`, :data:`STEM_16` or :data:`WHOLE`; a tile of another size is resized to it. None for the
+            tile as it is.
     """
 
     scales: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
 
-from winspect.backbones.embeddings import FINE, LAST, LAST_NORM, STEM, STEMS, Embeddings, Needs, block
+from winspect.backbones.embeddings import FINE, LAST, LAST_NORM, STEM, STEMS, WHOLE, Embeddings, Needs, block
 from winspect.backbones.resizing import bicubic_weights
 from winspect.backbones.windows import window_indices
 from winspect.errors import ArchitectureError, SettingsError
@@ -206,7 +206,7 @@ class ImageTower(nn.Module):
     def layers(self) -> tuple[str, ...]:
         """Layers whose patch vectors it gives, by the names of :class:`~winspect.backbones.embeddings.Needs`."""
         stems = STEMS if hasattr(self.conv1, "stem_layers") else ()
-        return (LAST, LAST_NORM, *(block(number + 1) for number in range(self.depth)), *stems)
+        return (LAST, LAST_NORM, WHOLE, *(block(number + 1) for number in range(self.depth)), *stems)
 
     def check(self, needs: Needs) -> None:
         """Refuse what the tower cannot give.
@@ -239,7 +239,8 @@ class ImageTower(nn.Module):
             SettingsError: the sides are no multiples of the patch.
         """
         seen_hw = needs.seen_hw(image_hw)
-        self._positions(grid_of(seen_hw, self.patch))
+        for size in {seen_hw, image_hw} if WHOLE in needs.layers else {seen_hw}:
+            self._positions(grid_of(size, self.patch))
         for sides in zip(image_hw, seen_hw, strict=True):
             self._weights(*sides)
 
@@ -306,7 +307,7 @@ class ImageTower(nn.Module):
         grid_of(pixels.shape[2:], self.patch)  # refuses other sides
         seen_hw = needs.seen_hw((int(pixels.shape[2]), int(pixels.shape[3])))
         grid_hw = grid_of(seen_hw, self.patch)
-        runs_blocks = needs.blocks(self.depth) > 0
+        runs_blocks, tile = needs.blocks(self.depth) > 0, pixels
         stems = [layer for layer in STEMS if layer in needs.layers or (layer == STEM and runs_blocks)]
         if seen_hw == pixels.shape[2:]:
             stem = self._stem_maps(pixels, stems)
@@ -328,7 +329,16 @@ class ImageTower(nn.Module):
                 scale: self.window_embeddings(tokens, scale, needs.stride, grid_hw=grid_hw, projected=projected)
                 for scale in needs.scales
             }
+        if WHOLE in needs.layers:
+            whole = image if seen_hw == tile.shape[2:] else self._whole(tile)
+            known[WHOLE] = whole[:, None, None]
         return Embeddings(image, windows, {layer: known[layer] for layer in needs.layers}, grid_hw)
+
+    def _whole(self, tile: Tensor) -> Tensor:
+        """The image embedding (batch, embedding) of pictures as they are."""
+        tokens, _ = self.tokens(tile)
+        first: Any = self.blocks[0]
+        return self._through_blocks(tokens, Needs(), first.project(tokens))[0]
 
     def _stem_maps(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Maps of the stem's layers (batch, channels, rows, columns)."""

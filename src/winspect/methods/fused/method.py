@@ -17,6 +17,9 @@ Each becomes z = (value - centre) / scale (:mod:`.standard`), and the score is t
 
 A map is the same for each patch, of the first three, on the stride-8 grid. Priors and scales are fitted on generated
 products (``training/calibrate.py``).
+
+Without good samples it is WinCLIP, but that the class token sees the picture at 448 pixels, too, where a small defect
+is one; its score is that of the mean of both logits.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from winspect.backbones.embeddings import LAST, STEM, STEM_8, STEM_16, Embeddings, Needs
+from winspect.backbones.embeddings import LAST, STEM, STEM_8, STEM_16, WHOLE, Embeddings, Needs
 from winspect.errors import SettingsError
 from winspect.methods.dropping import kept, kept_vectors, spread, upsampled, windows_inside
 from winspect.methods.fused.distances import SMALLEST, crowding, largest_log, look_logs, memory_of, nearest
@@ -40,6 +43,7 @@ from winspect.methods.samples import checked_vectors
 from winspect.methods.upsampling import BILINEAR
 from winspect.methods.winclip.fusion import fused_sums, largest_inside, look
 from winspect.methods.winclip.log import Log
+from winspect.methods.winclip.scoring import class_logit, class_score, zero_shot_map
 from winspect.pictures.tiles import Preprocess
 from winspect.system.arrays import Array, like, normalize, sigmoid, to_numpy
 
@@ -101,7 +105,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Fused(Log):
-    """Scores each tile; the score of a picture with good samples is the largest of its tiles'. Zero-shot as WinCLIP.
+    """Scores each tile; the score of a picture with good samples is the largest of its tiles'.
 
     References are those of :class:`~winspect.methods.winclip.log.Log`; ``memory_8``, ``memory_16``, see
     :func:`.distances.memory_of`, of at most 32768 and 16384 rows, which ten and twenty pictures of one tile fill;
@@ -138,8 +142,8 @@ class Fused(Log):
         return replace(preprocess, size=self.fitted.tower_size)
 
     def needs(self, *, few_shot: bool, maps: bool) -> Needs:
-        """See :class:`Method`; the stem sees the larger picture with good samples alone."""
-        layers = (*_TRAINED, *_MEMORIES) if few_shot else ()
+        """See :class:`Method`; of the larger picture the stem's maps, or without good samples its class token."""
+        layers = (*_TRAINED, *_MEMORIES) if few_shot else (WHOLE,)
         return Needs(self.recipe.scales, self.recipe.stride, layers, tower_size=self.fitted.tower_size)
 
     @property
@@ -247,6 +251,17 @@ class Fused(Log):
         columns.append(to_numpy(largest_inside(xp.reshape(trained, (len(trained), -1)), insides[-1])))
         columns.append(to_numpy(look_logs(_look(embeddings), references[_LOOKS])))
         return Values(np.stack(columns, axis=1).astype(np.float64), (maps[0], maps[1], trained), insides)
+
+    def zero_shot_maps(self, embeddings: Embeddings, text: Array) -> tuple[Array, Array]:
+        """Zero-shot scores (tiles,) and maps (tiles, rows, columns), 0 to 1: of both sizes, windows of the smaller."""
+        temperature = self.recipe.temperature
+        both = (embeddings.image, embeddings.patches[WHOLE][:, 0, 0])
+        small, large = (class_logit(vectors, text, temperature=temperature) for vectors in both)
+        scores = sigmoid((small + large) / 2)
+        windows = {
+            scale: class_score(vectors, text, temperature=temperature) for scale, vectors in embeddings.windows.items()
+        }
+        return scores, zero_shot_map(scores, windows, embeddings.grid_hw, stride=self.recipe.stride)
 
     def score(
         self,

@@ -30,9 +30,14 @@ def class_score(embeddings: Array, text: Array, *, temperature: float) -> Array:
     Returns:
         float (...), 0 to 1, 1 is most anomalous.
     """
-    cosines = normalize(embeddings) @ normalize(text).T
     # The softmax of two logits is the logistic function of their difference.
-    return sigmoid((cosines[..., 1] - cosines[..., 0]) / temperature)
+    return sigmoid(class_logit(embeddings, text, temperature=temperature))
+
+
+def class_logit(embeddings: Array, text: Array, *, temperature: float) -> Array:
+    """The logit of :func:`class_score`, of the same arguments: float (...), above 0 is anomalous."""
+    cosines = normalize(embeddings) @ normalize(text).T
+    return (cosines[..., 1] - cosines[..., 0]) / temperature
 
 
 def zero_shot_map(

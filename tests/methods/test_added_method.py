@@ -47,7 +47,7 @@ def test_it_is_written_in_under_40_lines():
 
 def test_predict_by_hand(model):
     def patches(picture):
-        tiles = next(model._prepare([picture], model.preprocess)).tiles
+        tiles = next(model._prepare([picture], model.cut)).tiles
         vectors = model._encode(tiles, model.method.needs(few_shot=True, maps=True)).vectors("last")[0].numpy()
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 

@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from winspect.cli.common import Exit, check_recipe, good_samples, load_model, model_options, print_result
+from winspect.cli.common import Exit, check_recipe, good_samples, load_model, print_result
 from winspect.cli.decisions import load_calibration
 from winspect.cli.options import add_option, add_options, add_run_options
 from winspect.cli.product_options import use_product
 from winspect.errors import SettingsError
 from winspect.system.terminal import show
-from winspect.weights import DEFAULT_MODEL
 
 ENGINES = ("openvino", "onnx")
 
@@ -76,12 +75,8 @@ def export_bundle(args: argparse.Namespace, out: Path) -> tuple[list[str], float
             "others with --add"
         )
     references = good_samples(args)
-    from winspect.inspector.export import export
-    from winspect.methods.registry import default_recipe
-
-    if not references and calibration is None and args.recipe is None:
-        args.recipe = default_recipe(model_options(args).get("model", DEFAULT_MODEL), few_shot=False)
     check_recipe(args, calibration, alone_in="an edge bundle", scored_as=categories[0])
+    from winspect.inspector.export import export
 
     model = load_model(args, calibration)
     if references:

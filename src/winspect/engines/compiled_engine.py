@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from winspect.backbones.embeddings import FINE, STEM, Embeddings, Needs
+from winspect.backbones.embeddings import STEM, Embeddings, Needs
 from winspect.backbones.loading import Tower
 from winspect.engines.base import Engine, is_out_of_memory
 from winspect.engines.compiled import Graph
@@ -80,29 +80,23 @@ class CompiledEngine(Engine):
         """Run batches through a graph of its own that keeps the times of its operators."""
 
     def is_traced(self, needs: Needs) -> bool:
-        """Whether the tiles to come go through a graph that takes pixels, not tokens."""
-        return not has_packed_graph(self.tower, needs, self._tile_hw(needs))
-
-    def _tile_hw(self, needs: Needs) -> tuple[int, int]:
-        """Height and width of the tiles to come: where the transformer alone sees them, they come at its size."""
-        return self.image_hw if {*FINE} & {*needs.layers} else needs.seen_hw(self.image_hw)
+        """Whether tiles of :attr:`image_hw` go through a graph that takes pixels, not tokens."""
+        return not has_packed_graph(self.tower, needs, self.image_hw)
 
     def save_tower(self, folder: Path, needs: Needs) -> None:
-        """Write the graph of one tile, for an edge bundle; see :meth:`_save` for its name."""
-        traced = Trace(needs, self._tile_hw(needs), 1)
+        """Write the graph of one tile of :attr:`image_hw`, for an edge bundle; see :meth:`_save` for its name."""
+        traced = Trace(needs, self.image_hw, 1)
         self._save(
             traced if self.is_traced(needs) else Layout.of(self.tower.grid_hw, needs, batch=1).with_patches(), folder
         )
 
     def prepare(self, needs: Needs) -> None:
-        """Build now what :meth:`encode` would build for its first tiles, if they are of the size expected."""
+        """Build now what :meth:`encode` would build for its first tiles, if they are of :attr:`image_hw`."""
         try:
             with self._one_at_a_time, torch.inference_mode():
                 tiles = self.tiles_per_pass(needs)
                 self._graph(
-                    self._trace(tiles, needs, self._tile_hw(needs))
-                    if self.is_traced(needs)
-                    else self._layout(tiles, needs)
+                    self._trace(tiles, needs, self.image_hw) if self.is_traced(needs) else self._layout(tiles, needs)
                 )
         except Exception as error:
             if not is_out_of_memory(error):  # encode() goes on with fewer tiles
@@ -111,7 +105,7 @@ class CompiledEngine(Engine):
     def tiles_per_pass(self, needs: Needs) -> int:
         """Tiles per graph where there are enough of them."""
         if self.is_traced(needs):
-            return self._traced_batch(needs, self._tile_hw(needs))
+            return self._traced_batch(needs, self.image_hw)
         return min(self.batch_size, self._windowed_batch if needs.scales else self.batch_size)
 
     def timings(self, tiles: Tensor, needs: Needs) -> list[OperatorTime]:

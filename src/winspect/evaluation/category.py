@@ -221,8 +221,7 @@ def score_part(model: WinCLIP, part: Part, advance: Callable[[], object]) -> dic
         All that is kept of it, as JSON: figures, the reasons for those that are null, alarm, references, pictures that
         failed, a row per picture, curves, and seconds.
     """
-    seen_as = model.preprocess if part.drawn.references else model.method.zero_shot_preprocess(model.preprocess)
-    measuring, alarm = Measuring(part, side=seen_as.size), None
+    measuring, alarm = Measuring(part, side=model.preprocess.size), None
     paths = [item.path for item in part.drawn.tested]
     try:
         if part.drawn.references:

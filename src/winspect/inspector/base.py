@@ -153,8 +153,8 @@ class Predictor(Scoring):
 
     def _predict_one(self, given: Iterable[Picture], category_name: str, keep_pictures: bool) -> Iterator[Result]:
         (picture,) = given
-        seen_as, cut = self.preprocess_for(category_name), self.cut_of(category_name)
-        item = prepare(picture, seen_as, cut, keep_rgb=keep_pictures)
+        cut = self.cut_of(category_name)
+        item = prepare(picture, self.preprocess, cut, keep_rgb=keep_pictures)
         (result,) = self.predict_prepared([item], category_name)
         if result.error is not None:
             raise result.error
@@ -202,8 +202,8 @@ class Predictor(Scoring):
             return results_of(self._comparing(list(given), category_name, self.method, keep_pictures=keep_pictures))
         pace = Pace(given)
         copies, seen = self._copies(category_name), deque[str | None]()
-        seen_as, cut = self.preprocess_for(category_name), self.cut_of(category_name)
-        prepared = self._prepare(_noting(given, copies, seen), seen_as, cut, keep_rgb=keep_pictures, pace=pace)
+        cut = self.cut_of(category_name)
+        prepared = self._prepare(_noting(given, copies, seen), cut, keep_rgb=keep_pictures, pace=pace)
         return _with_warnings(self._stream(prepared, category_name, text, maps, pace), seen)
 
     def _copies(self, category_name: str) -> Copies:
@@ -251,8 +251,8 @@ class Predictor(Scoring):
     ) -> Callable[[], Compared]:
         """What compares the pictures, once it is known that they are enough."""
         needs = method.needs(few_shot=False, maps=True)
-        seen_as, cut = self.preprocess_for(category_name), self.cut_of(category_name)
-        prepared = self._prepare(pictures, seen_as, cut, keep_rgb=keep_pictures)
+        cut = self.cut_of(category_name)
+        prepared = self._prepare(pictures, cut, keep_rgb=keep_pictures)
         return partial(
             compare,
             method.batch(len(pictures)),

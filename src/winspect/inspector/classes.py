@@ -257,7 +257,7 @@ class Classes(ABC):
             aligned: gets how each was registered.
         """
         needs = self.method.needs(few_shot=True, maps=True)
-        prepared = self._prepare(pictures, self.preprocess, cut, angles=self.method.angles)
+        prepared = self._prepare(pictures, cut, angles=self.method.angles)
         for item in progress_bar(prepared, "references", len(pictures), shown=progress):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot use a reference picture: {item}") from item
@@ -275,19 +275,9 @@ class Classes(ABC):
                 raise ReferencesError(f"cannot use a reference picture: {item.name}: {reason} the weights")
             yield sample
 
-    def preprocess_for(self, category_name: str = DEFAULT_CLASS, *, zero_shot: bool = False) -> Preprocess:
-        """How pictures of a class are resized to be scored: with good samples some methods see larger ones.
-
-        Args:
-            zero_shot: without the class's good samples.
-        """
-        few_shot = not zero_shot and class_key(category_name) in self._good
-        return self.preprocess if few_shot else self.method.zero_shot_preprocess(self.preprocess)
-
     def _prepare(
         self,
         pictures: Iterable[Picture],
-        preprocess: Preprocess,
         cut: Cut,
         *,
         keep_rgb: bool = False,
@@ -296,7 +286,7 @@ class Classes(ABC):
     ) -> Iterator[Prepared | PictureError]:
         options: dict[str, Any] = {"keep_rgb": keep_rgb, "pace": pace, "angles": angles}
         threads = {"workers": 1, "ahead": 1} if self.plan == "serial" else {"workers": self.workers}
-        return prepare_many(pictures, preprocess, cut, **options, **threads)
+        return prepare_many(pictures, self.preprocess, cut, **options, **threads)
 
     def good_levels(self, category_name: str = DEFAULT_CLASS) -> tuple[float, ...]:
         """The largest map value of each of the first good samples, scored with the others: what good pictures reach.

@@ -15,7 +15,6 @@ from winspect.calibration import Calibration
 from winspect.errors import BundleError, PictureError
 from winspect.inspector.base import Predictor
 from winspect.inspector.class_state import ClassState
-from winspect.inspector.classes import DEFAULT_CLASS
 from winspect.methods.identity import Identity
 from winspect.methods.method import PictureScores, References
 from winspect.methods.winclip.prompts import class_key
@@ -69,10 +68,6 @@ class EdgePredictor(Predictor):
         self.take(name, ClassState.read(folder / bundled.text, references, bundled.samples, bundled.alignment))
         if bundled.calibration is not None:
             self._calibrations[class_key(name)] = Calibration.load(folder / bundled.calibration)
-
-    def preprocess_for(self, category_name: str = DEFAULT_CLASS, *, zero_shot: bool = False) -> Preprocess:
-        """The one size of the bundle's graph."""
-        return self.preprocess
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from winspect.engines.compiled import save_openvino
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.gate.pictures import gate_pictures
 from winspect.engines.traced import openvino_trace, write_onnx_trace
-from winspect.errors import BundleError, EngineError, OutputError, SettingsError
+from winspect.errors import BundleError, EngineError, OutputError
 from winspect.inspector.edge import EdgePredictor, preprocessing_document
 from winspect.inspector.saving import put_in_place
 from winspect.inspector.winclip import WinCLIP
@@ -81,8 +81,6 @@ def export(
         )
     for category, calibration in (calibrations or {}).items():
         calibration.check_model(model, category)
-    for category in categories:
-        _check_size(model, category)
     picture_wh = picture_wh if model.preprocess.aspect else None
     target = Path(out)
     _check_target(target, add)
@@ -125,15 +123,6 @@ def export(
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
     return largest
-
-
-def _check_size(model: WinCLIP, category: str) -> None:
-    """Refuse a class that is scored at another size than that of the bundle's graph."""
-    if model.preprocess_for(category) != model.preprocess:
-        raise SettingsError(
-            f"{category}: a bundle of recipe {model.method.name} needs good samples of every class (--reference); for "
-            "classes without, recipe log gives the same scores"
-        )
 
 
 def _check_target(target: Path, add: bool) -> None:

@@ -263,7 +263,7 @@ class WinCLIP(Predictor):
 
     def _int8_tiles(self, pictures: Iterable[Picture]) -> np.ndarray:
         tiles = []
-        for item in self._prepare(pictures_given(pictures), self.preprocess, self.cut):
+        for item in self._prepare(pictures_given(pictures), self.cut):
             if isinstance(item, PictureError):
                 raise ReferencesError(f"cannot calibrate int8 on a picture: {item}") from item
             if item.warning is not None:

@@ -143,10 +143,6 @@ class Method(ABC):
         """
         return preprocess
 
-    def zero_shot_preprocess(self, preprocess: Preprocess) -> Preprocess:
-        """The same for pictures of a class without good samples, from what :meth:`preprocess` gave."""
-        return preprocess
-
     def angles(self, sample: int) -> Sequence[float]:
         """Degrees by which a good sample, counted from 0, is also rotated, beside its upright view."""
         return ()

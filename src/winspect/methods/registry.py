@@ -42,17 +42,14 @@ METHODS: dict[str, Callable[..., Method]] = {
 """Name to constructor, whose keywords are the settings. A program may add its own before it makes or loads a model."""
 
 
-def default_recipe(model: str, *, few_shot: bool = True) -> str:
+def default_recipe(model: str) -> str:
     """The recipe that a model is used with where none is named: one that it can do, and does well.
-
-    Args:
-        few_shot: False where no class will have good samples.
 
     >>> default_recipe("ViT-B-16-plus-240"), default_recipe("timm/vit_small_patch14_dinov2.lvd142m")
     ('paper', 'memory')
     """
     if model == TINY:
-        return "fused" if few_shot else "log"  # the same without good samples, in a smaller graph
+        return "fused"
     return "memory" if model.startswith(TIMM) else "paper"
 
 

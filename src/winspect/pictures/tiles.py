@@ -234,7 +234,7 @@ class Preprocess:
         Raises:
             SettingsError: another dtype or shape.
         """
-        if pixels.dtype != np.uint8 or not self.has_its_size(pixels.shape[-3:]):
+        if pixels.dtype != np.uint8 or not self._has_its_size(pixels.shape[-3:]):
             got = f"got dtype {pixels.dtype}, shape {pixels.shape}"
             raise SettingsError(f"{got}, need uint8 (..., {self.size}, {self.size}, 3): resize with these settings")
         batch, (height, width) = pixels.shape[:-3], pixels.shape[-3:-1]
@@ -250,8 +250,7 @@ class Preprocess:
             tile /= std
         return tiles
 
-    def has_its_size(self, shape: tuple[int, ...]) -> bool:
-        """Whether pixels (height, width, 3) are what :meth:`resize` gives for some picture."""
+    def _has_its_size(self, shape: tuple[int, ...]) -> bool:
         if len(shape) != _CHANNELS or shape[-1] != _CHANNELS:
             return False
         if not self.aspect:

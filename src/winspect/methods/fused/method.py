@@ -137,10 +137,6 @@ class Fused(Log):
         """See :class:`Method`; a square of 448 pixels."""
         return replace(preprocess, size=self.fitted.size)
 
-    def zero_shot_preprocess(self, preprocess: Preprocess) -> Preprocess:
-        """See :class:`Method`; a square of 240 pixels, as the transformer sees it."""
-        return replace(preprocess, size=self.fitted.tower_size)
-
     def needs(self, *, few_shot: bool, maps: bool) -> Needs:
         """See :class:`Method`; of the larger picture the stem's maps, or without good samples its class token."""
         layers = (*_TRAINED, *_MEMORIES) if few_shot else (WHOLE,)

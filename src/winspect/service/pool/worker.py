@@ -32,7 +32,7 @@ from winspect.pictures.decoding import Demanding
 from winspect.pictures.given import picture_given
 from winspect.pictures.heatmaps import UNIT_RANGE, ScoreRange, heat_range, png_of, run_range
 from winspect.pictures.pool import default_workers
-from winspect.pictures.tiles import Prepared, Preprocess, prepare
+from winspect.pictures.tiles import Prepared, prepare
 from winspect.service.contract import Answer, Question, ServiceError
 from winspect.service.pool.batcher import Ran
 from winspect.service.settings import ModelSpec, ServiceSettings
@@ -179,7 +179,7 @@ class Worker:
             cut = self.model.cut_of(scored[0])
             width, height = cut.picture_wh or (_WARM_UP_SIDE, _WARM_UP_SIDE)
             noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-            item = prepare(noise, self.model.preprocess_for(scored[0]), cut)
+            item = prepare(noise, self.model.preprocess, cut)
             self.model.predict_prepared([item], scored[0], maps=maps)
         return self._described()  # engines are made when first needed, and may have been replaced
 
@@ -193,12 +193,11 @@ class Worker:
     ) -> Ran | Callable[[], Ran]:
         """Score a batch of one key; where overlays are to be painted, what is left to do."""
         category_name, zero_shot, maps = questions[0].key
-        prepared = [self._still_right(*pair) for pair in zip(questions, futures, strict=True)]
-        ready = [each for each in prepared if isinstance(each, tuple)]
+        ready = [future.result() for future in futures if future.exception() is None]
         started = time.monotonic()
         references = () if zero_shot else self._shown.get(category_name, ())
         scored = iter(self._results([item for item, _ in ready], category_name, zero_shot, maps))
-        results = [next(scored) if isinstance(each, tuple) else _public(each) for each in prepared]
+        results = [_public(error) if (error := future.exception()) else next(scored) for future in futures]
         if ready:
             self._note_use(category_name)
         seconds = time.monotonic() - started
@@ -224,20 +223,6 @@ class Worker:
 
         return ran if any(question.overlay for question in questions) else ran()
 
-    def _still_right(self, question: Question, future: Future[_Prepared]) -> _Prepared | BaseException:
-        """The picture, prepared again where the class's good samples came or went since, or why it cannot be used."""
-        if (error := future.exception()) is not None:
-            return error
-        item, since = future.result()
-        if self._seen_as(question).has_its_size((*item.tiles.shape[2:], item.tiles.shape[1])):
-            return item, since
-        if isinstance(question.picture, Prepared):
-            return ServiceError("the class's good samples changed while this picture was decoded: send it again")
-        try:
-            return self._prepare(question, demanding="refuse")
-        except PictureError as refusal:
-            return refusal
-
     def _note_use(self, category_name: str) -> None:
         """Drop the class not scored for longest, where there are too many; those with references stay, and ours."""
         if category_name in self._shown or category_name in self._warmed_up:
@@ -250,19 +235,13 @@ class Worker:
 
     # -- scoring
 
-    def _seen_as(self, question: Question) -> Preprocess:
-        """How the picture is resized; one that is only looked at, as a good sample is."""
-        if not question.category_name:
-            return self.model.preprocess
-        return self.model.preprocess_for(question.category_name, zero_shot=question.zero_shot)
-
     def _prepare(self, question: Question, demanding: Demanding = "elsewhere") -> _Prepared:
         if isinstance(question.picture, Prepared):
             return question.picture, time.monotonic()
         try:
             item = prepare(
                 question.picture,
-                self._seen_as(question),
+                self.model.preprocess,
                 replace(
                     self.model.cut_of(question.category_name),
                     max_pixels=self.settings.max_pixels,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,12 @@ def encode_for_fused(pictures: RealSet, device: torch.device) -> tuple[Fused, Em
     method = recipe.for_model(loaded.scoring, TINY)
     engine = TorchEngine(ImageTower(loaded.model.visual).eval(), device)
     embeddings = []
+    needs = method.needs(few_shot=True, maps=True)
+    needs = replace(needs, layers=(*needs.layers, *method.needs(few_shot=False, maps=True).layers))
     for item in prepare_many(pictures.paths, method.preprocess(loaded.preprocess, 16)):
         if isinstance(item, PictureError):
             raise item
-        embeddings.append(engine.encode(torch.from_numpy(item.tiles), method.needs(few_shot=True, maps=True)))
+        embeddings.append(engine.encode(torch.from_numpy(item.tiles), needs))
     return method, Embeddings.concatenate(embeddings), class_text(loaded, pictures)
 
 
@@ -214,8 +216,8 @@ def measure(pictures: RealSet, draws: int, methods: Sequence[str], device: torch
         encoded = encode(pictures)
         zero = zero_shot(encoded, config["temperature"])
         for name, scores in {
-            "zero-shot": zero[0],
-            "zero-shot, largest of the map": zero[1].flatten(1).amax(dim=1),
+            "zero-shot at 240 pixels": zero[0],
+            "zero-shot at 240 pixels, largest of the map": zero[1].flatten(1).amax(dim=1),
             "baseline: local deviation": local_deviation(encoded.embeddings.vectors(STEM)),
         }.items():
             figures = subset_aurocs(scores.numpy(), pictures)
@@ -224,9 +226,9 @@ def measure(pictures: RealSet, draws: int, methods: Sequence[str], device: torch
     if FUSED in methods:
         with torch.inference_mode():
             method, embeddings, text = encode_for_fused(pictures, device)
-            zero = class_score(embeddings.image, text, temperature=read_bundled(BUNDLED_FOLDER)["temperature"])
+            zero, _ = method.zero_shot_maps(embeddings, text)
             figures = subset_aurocs(zero.cpu().numpy(), pictures)
-            found["zero-shot, resized twice"] = {"0": {subset: [value, 0.0] for subset, value in figures.items()}}
+            found["fused, zero-shot"] = {"0": {subset: [value, 0.0] for subset, value in figures.items()}}
             _add_draws(found, pictures, draws, lambda shots: fused_scores(method, embeddings, shots))
     return {"pictures": len(pictures.paths), "defective": int(pictures.defective.sum()), "image_auroc": found}
 

@@ -238,15 +238,13 @@ class Worker:
     def _prepare(self, question: Question, demanding: Demanding = "elsewhere") -> _Prepared:
         if isinstance(question.picture, Prepared):
             return question.picture, time.monotonic()
+        # One that is only looked at has no class.
+        cut = self.model.cut_of(question.category_name) if question.category_name else self.model.cut
         try:
             item = prepare(
                 question.picture,
                 self.model.preprocess,
-                replace(
-                    self.model.cut_of(question.category_name),
-                    max_pixels=self.settings.max_pixels,
-                    measure=self.settings.drift is not None,
-                ),
+                replace(cut, max_pixels=self.settings.max_pixels, measure=self.settings.drift is not None),
                 keep_rgb=question.overlay,
                 demanding=demanding,
             )

@@ -8,8 +8,8 @@ to the first of four good samples. Measured are
   more than a twentieth of its side off, and always for a picture of another product, for noise and for a blank picture.
   Own pictures that are moved farther than promised are among them, as far as they are registered wrongly.
 
-The products look like no turned one of themselves: where one does, a registration that is off by such a turn cannot be
-told from a right one, nor does it need to be.
+The products look like no turned or shifted one of themselves: where one does, as product `connector`, a registration
+that is off by such a turn cannot be told from a right one.
 """
 
 from __future__ import annotations
@@ -31,19 +31,8 @@ from winspect.metrics import auroc
 from winspect.pictures.alignment import Aligned, Alignment
 
 FAMILIES = (
-    *(
-        "bracket",
-        "circuit_board",
-        "chip",
-        "transistor",
-        "connector",
-        "label",
-        "door_key",
-        "keypad",
-        "battery",
-        "capsule",
-    ),
-    *("led_lamp", "blister_pack"),
+    *("bracket", "circuit_board", "chip", "transistor", "moulded_part", "label"),
+    *("door_key", "keypad", "battery", "capsule", "led_lamp", "blister_pack"),
 )
 SEED, REFERENCES, KIND = 3, 4, "euclidean"
 SHIFT, TURN, OFF = 0.2, 30.0, 0.05
@@ -133,6 +122,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pictures", type=int, default=8, help="good and defective pictures of each product")
+    parser.add_argument("--products", type=int, default=len(FAMILIES), help="whose image AUROC is measured")
     parser.add_argument("--registrations-only", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -151,7 +141,7 @@ def main() -> None:
     }
     print(json.dumps(document["registrations"]), flush=True)
     if not args.registrations_only:
-        aurocs = {family: image_aurocs(lines[family], args.pictures) for family in FAMILIES}
+        aurocs = {family: image_aurocs(lines[family], args.pictures) for family in FAMILIES[: args.products]}
         means = {name: float(np.mean([each[name] for each in aurocs.values()])) for name in aurocs[FAMILIES[0]]}
         document |= {"image_auroc": means, "image_auroc_by_product": aurocs}
         print(json.dumps(means))

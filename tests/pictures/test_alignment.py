@@ -100,7 +100,7 @@ def test_another_part_noise_or_nothing_is_not_aligned(seed):
 
 def test_good_samples_raise_the_bound():
     alignment = Alignment().after([Aligned(0.9, True), Aligned(0.95, True)])
-    assert alignment.bound == pytest.approx(0.72)
+    assert alignment.bound == pytest.approx(0.765)
     assert Alignment(min_quality=0.6).after([Aligned(0.9, True)]).bound == 0.6
     assert Alignment().after([Aligned(0.1, True)]).bound == 0.3
     assert Alignment().after([]).bound == 0.5

@@ -4,7 +4,7 @@ A transform is a matrix (2, 3) from the reference's coordinates to the picture's
 left pixel at (0.5, 0.5). A picture that is not registered well enough is inspected as it is, and says so.
 
 How well pictures of a part can be registered differs from part to part, and the good samples say it: unless it is set,
-the bound is four fifths of the lowest quality among them.
+the bound is 85 % of the lowest quality among them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 _KEYS = ("kind", "min_quality", "size", "target", "usual")
 _STILL = 0.1  # pixels: below it nothing is moved
-_SHARE, _LEAST, _UNKNOWN = 0.8, 0.3, 0.5  # of the lowest quality among the good samples; the least bound; without any
+_SHARE, _LEAST, _UNKNOWN = 0.85, 0.3, 0.5  # of the lowest quality among the good samples; the least bound; without any
 _NEARLY, _ENOUGH = 0.95, 0.8  # of that quality; where it is not known: better registrations are not looked for
 
 
@@ -87,7 +87,7 @@ class Alignment:
     Attributes:
         kind: the transform: ``translation``, ``euclidean`` (and a turn), or ``affine``.
         min_quality: correlation over what both show, 0 to 1; a picture below it is not aligned, and never normal. None
-            for four fifths of :attr:`usual`, at least 0.3; or 0.5 where that is not known.
+            for 85 % of :attr:`usual`, at least 0.3; or 0.5 where that is not known.
         size_wh: width and height of the reference picture; None where it is not known yet.
         target: the reference picture, small and grey, as a PNG; None where it is not known yet.
         usual: the lowest quality among the other good samples; None without any.

@@ -11,7 +11,7 @@ Coordinates are in pixels, the centre of the upper left pixel at (0.5, 0.5), so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,7 @@ _BEST = 3
 _FEATURES, _FEWEST_MATCHES = 400, 8
 _WITHIN = 3.0  # pixels: RANSAC
 _STEPS = ((0.5, 20), (1.0, 12))  # scale, iterations
+_MORE = ((1.0, 60),)  # of the best, where it is not good enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +98,10 @@ def register(grey: np.ndarray, target: Target, kind: str, *, enough: float) -> t
         if found > quality:
             best, quality = refined, found
         if quality >= enough:
-            break
-    return best, quality
+            return best, quality
+    refined = _refined(best, grey, target, kind, _MORE)
+    found = quality_of(refined, flat, target)
+    return (refined, found) if found > quality else (best, quality)
 
 
 def warped(rgb: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,7 +207,9 @@ def _best_shift(
     return float(values.max()), wrapped
 
 
-def _refined(matrix: np.ndarray, grey: np.ndarray, target: Target, kind: str) -> np.ndarray:
+def _refined(
+    matrix: np.ndarray, grey: np.ndarray, target: Target, kind: str, steps: Sequence[tuple[float, int]] = _STEPS
+) -> np.ndarray:
     """The transform of the highest correlation near another one."""
     cv2 = _cv2()
     motion = {
@@ -212,7 +217,7 @@ def _refined(matrix: np.ndarray, grey: np.ndarray, target: Target, kind: str) ->
         "euclidean": cv2.MOTION_EUCLIDEAN,
         "affine": cv2.MOTION_AFFINE,
     }[kind]
-    for scale, iterations in _STEPS:
+    for scale, iterations in steps:
         scaled = matrix * [1, 1, scale]
         criteria = cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, iterations, 1e-4
         first, second = _scaled(target.grey, scale), _scaled(grey, scale)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winspect.calibration.defects import regions_of
 from winspect.calibration.measures import measure, smallest_rectangle
 from winspect.calibration.rules import Condition, Rules
+from winspect.calibration.rules_file import chosen_verdicts, read_rules
 from winspect.calibration.verdicts import Verdicts, gravest
 from winspect.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DUST = {"name": "dust", "area": "< 5 mm2", "then": "ignore"}
 
@@ -150,6 +160,7 @@ def test_measures_by_hand():
     assert stair.peak_xy == (25.0, 25.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=12))
 def test_the_smallest_rectangle_against_all_angles(cells):
     """Oracle: widths at many angles; none is smaller, and some angle comes near."""
@@ -169,3 +180,41 @@ def test_words_of_a_condition():
     assert Condition("area", ">", 5.0, "mm2").in_words(14.0) == "area 14 mm2 > 5"
     assert Condition("area", ">=", 5000.0, "px").in_words(12345.6) == "area 12346 px >= 5000"
     assert not any(Condition("peak", sign, 0.5).holds(float("nan")) for sign in ("<", "<=", ">", ">="))
+
+
+def test_the_page_reads_as_it_is_written():
+    """The TOML of docs/line.md."""
+    section = (Path(__file__).parents[2] / "docs" / "line.md").read_text().split("\n## Verdicts and rules\n")[1]
+    blocks = re.findall(r"```toml\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    rules = Rules.read(tomllib.loads(blocks[0])["rules"])
+    assert [rule.then for rule in rules] == ["ignore", "anomalous", "review"]
+    rules.check(Verdicts.read(tomllib.loads(blocks[0])["verdict"]).mm_per_pixel, ["rim"])
+    assert Verdicts.read(tomllib.loads(blocks[1])["verdict"]).roi == {"rim": 0.002}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rule = []", "got the unknown key 'rule'; known are verdict, rules"),
+        ("", "got no rules"),
+        ("[[rules]\n", "not TOML"),
+        ('rules = [{ area = "> 1 px" }]', "rules: 1: got no then"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, message):
+    file = tmp_path / "rules.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=rf"rules\.toml: .*{message}"):
+        read_rules(file)
+    with pytest.raises(SettingsError, match="nowhere"):
+        read_rules(tmp_path / "nowhere.toml")
+
+
+def test_what_a_caller_says_beside_a_file(tmp_path):
+    file = tmp_path / "rules.toml"
+    file.write_text("verdict = { review = 0.05, mm_per_pixel = 0.1 }")
+    assert chosen_verdicts(file, review=0.05) == (Verdicts(0.05, mm_per_pixel=0.1), Rules())
+    with pytest.raises(SettingsError, match=r"review: got 0.1, but \[verdict\] of the rules says 0.05"):
+        chosen_verdicts(file, review=0.1)
+    with pytest.raises(SettingsError, match="a rate that a calibration keeps, beside threshold"):
+        chosen_verdicts(file, threshold=0.5)

@@ -82,7 +82,8 @@ def test_the_commands_run_as_written(tmp_path):
     newest = rows[-1]
     assert said[-3:] == [newest["verdict"], str(pictures), "the end"]
     assert {row["class"] for row in rows} == {"nut"}
-    written = [json.loads(line) for path in (tmp_path / "results").glob("predictions-*.jsonl") for line in path.open()]
+    days = sorted((tmp_path / "results").glob("predictions-*.jsonl"))
+    written = [json.loads(line) for path in days for line in path.read_text().splitlines()]
     assert [row["id"] for row in rows] == [row["id"] for row in written]
 
 

@@ -57,6 +57,7 @@ class FakeBackend:
         self.settings, self.restarts = settings, 0
         self.feedback = None
         self.drift = None
+        self.deliverer = None
         self.batcher = SimpleNamespace(on_batch=lambda size, seconds, error: None)
         self.now = "loading"
         self.is_ready = asyncio.Event()
@@ -101,6 +102,9 @@ class FakeBackend:
 
     def check_class(self, category_name):
         self.key_of(category_name)
+
+    async def deliver(self, rows):
+        pass
 
     async def predict(self, question):
         key = self.key_of(question.category_name)

@@ -27,12 +27,12 @@ def deliveries_of(args: argparse.Namespace) -> Deliveries:
     """
     from winspect.delivery import CommandSettings, Deliveries, read_deliveries
 
-    given = args.deliver
+    given, command_line = getattr(args, "deliver", None), getattr(args, "on_anomaly", None)
     deliveries = given if isinstance(given, Deliveries) else read_deliveries(given) if given else Deliveries()
-    if args.on_anomaly is None:
+    if command_line is None:
         return deliveries
     try:
-        command = CommandSettings(name="on-anomaly", command=args.on_anomaly, verdicts=("anomalous",))
+        command = CommandSettings(name="on-anomaly", command=command_line, verdicts=("anomalous",))
     except SettingsError as error:
         raise SettingsError(f"--on-anomaly: {error}") from error
     return Deliveries((*deliveries, command))

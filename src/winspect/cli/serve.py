@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from winspect.cli.common import Exit, check_recipe, expand_references, model_options
 from winspect.cli.decisions import drift_settings, feedback_settings
+from winspect.cli.deliveries import add_delivery_options, deliveries_of
 from winspect.cli.options import add_model_options, add_options
 from winspect.cli.product_options import use_products
 from winspect.errors import MissingExtraError, ReferencesError
@@ -62,6 +63,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take answers of operators, and keep an audit log and pictures to review in --data; so does --audit-rate",
     )
+    add_delivery_options(parser.add_argument_group("results to the machine beside"))
     network = parser.add_argument_group("network")
     _add_settings(network)
     network.add_argument(
@@ -175,6 +177,7 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
             "data": args.data or data_folder(),
             "refuse_stale": not args.allow_stale,
             "drift": drift_settings(args),
+            "deliveries": deliveries_of(args),
             "feedback": feedback_settings(args) if args.feedback or args.audit_rate is not None else None,
         }
     )

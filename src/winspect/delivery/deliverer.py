@@ -71,6 +71,14 @@ class Deliverer:
         self.unspooled = self.lost = 0
 
     def __enter__(self) -> Deliverer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Open the spool, and begin to deliver; errors as of the class."""
         path = make_folder(self.folder) / SPOOL_FILE
         begin_at = self._results.ends() if self._results is not None else ()
         with ExitStack() as entered:
@@ -85,9 +93,9 @@ class Deliverer:
             self._entered = entered.pop_all()
         for pump in self._pumps:
             pump.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Deliver what can be delivered in a few seconds, and end; the rest waits for the next start."""
         with self._entered:
             self._catch_up()
             for pump in self._pumps:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from winspect.calibration import Calibration, DecisionRule, Rules, Verdicts
 from winspect.calibration.areas import area_names
 from winspect.calibration.judgement import ProductRevision, chosen_regions, needs_defects
 from winspect.calibration.verdicts import check_above
+from winspect.delivery.deliverer import Deliverer
 from winspect.errors import DemandingPictureError, PictureError, ReferencesError, SettingsError
 from winspect.pictures.decoding import read_rgb
 from winspect.pictures.heatmaps import ScoreRange, run_range
@@ -77,6 +78,7 @@ class Backend:
         self.drift = None if settings.drift is None else ServiceDrift(settings, lambda: self.fleet.described)
         self.fleet = Fleet(settings, spec, self.store, self.batcher, self._check_calibrations)
         self.feedback = None if settings.feedback is None else ServiceFeedback(self, settings.feedback)
+        self.deliverer = Deliverer(settings.deliveries, settings.data) if settings.deliveries else None
         self._calibrations = Calibrations(
             self.store,
             self._score_good,
@@ -125,6 +127,8 @@ class Backend:
 
     async def start(self) -> None:
         """Start the processes; returns at once. The state is ``ready`` after load and warm-up."""
+        if self.deliverer is not None:
+            await asyncio.to_thread(self.deliverer.start)
         self.fleet.start()
 
     async def wait_ready(self) -> None:
@@ -146,7 +150,15 @@ class Backend:
             await asyncio.to_thread(self.feedback.close)
         if self.drift is not None:
             await asyncio.to_thread(self.drift.close)
+        if self.deliverer is not None:
+            await asyncio.to_thread(self.deliverer.close)
         self.store.close()
+
+    async def deliver(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Hand rows over to the deliveries; they are on the disk afterwards, where there is space."""
+        if self.deliverer is not None:
+            for row in rows:
+                await asyncio.to_thread(self.deliverer.take, row)
 
     async def _check_calibrations(self, classes: Sequence[str]) -> None:
         await self._calibrations.check_all([key for key in classes if self._served is None or key in self._served])

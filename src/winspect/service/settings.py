@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from winspect.errors import SettingsError
 
 if TYPE_CHECKING:
     from winspect.calibration import Rules, Verdicts
+    from winspect.delivery import DeliverySettings
     from winspect.drift import DriftSettings
     from winspect.feedback import FeedbackSettings
 
@@ -42,6 +43,7 @@ class ServiceSettings:
         feedback: how answers of operators are taken; None for none, and no audit log.
         verdicts, rules: what decides beside the calibration of a class, for every class; None for nothing. A threshold
             in a request replaces the levels, not the rules.
+        deliveries: where rows are delivered to.
         max_references: of one class. ``max_good_pictures``: of one class, to calibrate with.
         max_classes: classes that anything is stored of; and other names whose prompts are kept encoded: the one not
             asked for longest makes room for the next.
@@ -60,6 +62,7 @@ class ServiceSettings:
     refuse_stale: bool = False
     page: bool = True
     drift: DriftSettings | None = None
+    deliveries: Sequence[DeliverySettings] = ()
     feedback: FeedbackSettings | None = None
     verdicts: Verdicts | None = None
     rules: Rules | None = None

@@ -7,6 +7,7 @@ import base64
 import math
 import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +82,9 @@ async def inspect_all(
         await asyncio.gather(*tasks, return_exceptions=True)
     for answer in answers:
         metrics.answered(answer)
+    if backend.deliverer is not None:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        await backend.deliver([{**row_with_p_value(answer), "id": answer.id, "time": now} for answer in answers])
     if len(answers) == 1 and answers[0].result.error is not None:
         raise answers[0].result.error
     return answers

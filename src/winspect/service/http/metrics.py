@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -17,6 +17,7 @@ from winspect.service.http.guard import Exchange
 from winspect.service.http.refusals import STATUSES
 
 if TYPE_CHECKING:
+    from winspect.delivery.deliverer import Deliverer
     from winspect.service.backend import Backend
     from winspect.service.drifting import ServiceDrift
 
@@ -41,6 +42,41 @@ class _DriftCollector(Collector):
             for label, number in value.items() if isinstance(value, dict) else [(None, value)]:
                 family.add_metric([] if label is None else [label], number)
             yield family
+
+
+class _DeliveryCollector(Collector):
+    """Metrics of the deliveries, a label each: their names, which are few."""
+
+    def __init__(self, deliverer: Deliverer) -> None:
+        self._deliverer = deliverer
+
+    def describe(self) -> Iterator[Metric]:
+        """The names, without figures."""
+        return iter(self._families())
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of now."""
+        waiting, well, rows, unspooled, lost = self._families()
+        for status in self._deliverer.status():
+            waiting.add_metric([status.name], status.waiting)
+            well.add_metric([status.name], not status.trouble)
+            for outcome in ("delivered", "refused", "dropped"):
+                rows.add_metric([status.name, outcome], getattr(status, outcome))
+        unspooled.add_metric([], self._deliverer.unspooled)
+        lost.add_metric([], self._deliverer.lost)
+        return iter((waiting, well, rows, unspooled, lost))
+
+    @staticmethod
+    def _families() -> tuple[Any, ...]:
+        return (
+            GaugeMetricFamily("winspect_delivery_waiting", "Rows not yet delivered.", labels=["delivery"]),
+            GaugeMetricFamily("winspect_delivery_well", "1 when rows are taken, else 0.", labels=["delivery"]),
+            CounterMetricFamily(
+                "winspect_delivery_rows", "Rows by what became of them.", labels=["delivery", "outcome"]
+            ),
+            GaugeMetricFamily("winspect_delivery_unspooled", "Rows that wait for space on the disk."),
+            CounterMetricFamily("winspect_delivery_lost", "Rows given up, as neither disk nor memory had space."),
+        )
 
 
 class Metrics:
@@ -81,6 +117,8 @@ class Metrics:
             waiting.set_function(lambda: feedback.trail.waiting)
             lost = Gauge("winspect_audit_lost", "Pictures missing in the audit log.", registry=registry)
             lost.set_function(lambda: feedback.trail.lost)
+        if backend.deliverer is not None:
+            registry.register(_DeliveryCollector(backend.deliverer))
         if backend.drift is not None:
             registry.register(_DriftCollector(backend.drift))
         for reason in filter(None, (status.reject for status in STATUSES.values())):

@@ -42,7 +42,15 @@ def test_no_cell_is_a_formula_and_its_text_comes_back(value):
     assert text_of_cell(cell(value)) == printable(value)
 
 
-@pytest.mark.parametrize("value", [-0.5, 0, None, True, "a=b", "C:/parts/1.png", "1-2.png"])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_no_cell_is_a_formula_where_semicolons_separate(formula):
+    text = f"a;{formula};b"
+    pieces = cell(text).split(";")
+    assert pieces[0] == "a" and pieces[1].startswith("'") and pieces[2] == "b"
+    assert text_of_cell(cell(text)) == printable(text)
+
+
+@pytest.mark.parametrize("value", ["a;b;c", ";", "a; b.png", -0.5, 0, None, True, "a=b", "C:/parts/1.png", "1-2.png"])
 def test_other_cells_stay_as_they_are(value):
     assert cell(value) is value or cell(value) == value
 
@@ -101,6 +109,13 @@ def test_every_line_for_people_passes_the_one_function():
         and path.parts[-2:] != ("cli", "weights.py")  # paths for scripts
     ]
     assert not past
+
+
+def test_a_byte_order_mark_is_there_only_when_asked_for(tmp_path):
+    results = winspect.Results([Result("Prüfling.png", "nut", anomaly_score=0.25)])
+    plain = results.to_csv(tmp_path / "plain.csv").read_bytes()
+    assert plain.startswith(b"path,")
+    assert results.to_csv(tmp_path / "bom.csv", with_bom=True).read_bytes() == b"\xef\xbb\xbf" + plain
 
 
 def test_tables_hold_no_formula(tmp_path):

@@ -26,6 +26,7 @@ from winspect.datasets.trees import Tree, left_out_by, left_out_of, open_tree
 from winspect.errors import PictureError, SettingsError, SourceError
 from winspect.pictures.decoding import decode
 from winspect.system.files import make_folder
+from winspect.system.terminal import cell
 
 KINDS = ("visa", "mvtec", *PACKAGES)
 LINKS = ("copy", "hard")
@@ -203,8 +204,10 @@ def _write_manifest(dataset: Dataset, jobs: Sequence[Job], out: Path) -> None:
             ("image", "category", "split", "label", "defect_type", *(("probability", "kind") if cells else ()))
         )
         for job, item in zip(jobs, dataset.items, strict=True):
-            row = (job.target, item.category, item.split, item.label, item.defect_type)
-            writer.writerow((*row, *extra.get(item.path, ())))
+            texts = map(cell, (item.category, item.split, item.label, item.defect_type))
+            # A path that a spreadsheet would take for a formula is the same file with its folder in front.
+            image = job.target if cell(job.target) == job.target else f"./{job.target}"
+            writer.writerow((image, *texts, *extra.get(item.path, ())))
 
 
 def _verify(dataset: Dataset, summary: Summary, progress: bool) -> None:

@@ -110,16 +110,19 @@ class Results(Sequence[Prediction]):
         numbers = [name for name in ("anomaly_score", "threshold", "p_value", "review_threshold") if name in columns]
         return frame.astype(dict.fromkeys(numbers, "float64"))
 
-    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+    def to_csv(self, path: str | os.PathLike[str], *, with_bom: bool = False) -> Path:
         """Write the same table as CSV, atomically, in UTF-8; folders are made.
 
         A spreadsheet takes no cell for a formula: see :func:`winspect.system.terminal.cell`.
+
+        Args:
+            with_bom: begin with a byte order mark, by which Excel knows UTF-8 when a double click opens the file.
 
         Raises:
             OutputError: a folder, or a place that cannot be written.
         """
         target = _file(path, "scores.csv")
-        write_table(target, *self._table())
+        write_table(target, *self._table(), with_bom=with_bom)
         return target
 
     def report(self, path: str | os.PathLike[str], *, title: str = "Predictions") -> Path:

@@ -278,8 +278,13 @@ def messages_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     return ({**row, "error": row["error"] and row["error"]["message"]} for row in rows)
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, atomically; see :func:`winspect.system.terminal.cell`.
+def write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, with_bom: bool = False
+) -> None:
+    """Write rows as CSV, atomically, in UTF-8; see :func:`winspect.system.terminal.cell`.
+
+    Args:
+        with_bom: begin with a byte order mark, by which Excel knows UTF-8 when a double click opens the file.
 
     Raises:
         OutputError: the file cannot be written.
@@ -287,7 +292,9 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
     with (
         replacing(path) as temporary,
         # File names may hold bytes that are not UTF-8; what Python makes of them is written as escapes.
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        temporary.open(
+            "w", encoding="utf-8-sig" if with_bom else "utf-8", errors="backslashreplace", newline=""
+        ) as file,
     ):
         table = csv.writer(file)
         table.writerow(columns)

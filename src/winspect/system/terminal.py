@@ -45,21 +45,23 @@ def printable(text: object) -> str:
 
 def cell(value: Any) -> Any:
     """Make a value safe for a CSV cell. Text that a spreadsheet would take for a formula gets an apostrophe in
-    front, and so does text that begins with one: a reader drops the first. Control characters are escaped. Numbers stay
-    numbers.
+    front, and so does text that begins with one: a reader drops the first. So does what follows a semicolon: where the
+    system separates lists by semicolons, a spreadsheet begins a cell there. Control characters are escaped. Numbers
+    stay numbers.
 
-    >>> cell("=1+1"), cell("a.png"), cell(-0.5), cell(None)
-    ("'=1+1", 'a.png', -0.5, None)
+    >>> cell("=1+1"), cell("a.png"), cell("a;=1+1"), cell(-0.5), cell(None)
+    ("'=1+1", 'a.png', "a;'=1+1", -0.5, None)
     """
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if value.lstrip(" ").startswith(_FORMULA) else text
+    return ";".join(map(_piece, value.split(";"))) if isinstance(value, str) else value
+
+
+def _piece(text: str) -> str:
+    return f"'{printable(text)}" if text.lstrip(" ").startswith(_FORMULA) else printable(text)
 
 
 def text_of_cell(cell_text: str) -> str:
     """Undo :func:`cell`, but for what it escaped."""
-    return cell_text.removeprefix("'")
+    return ";".join(piece.removeprefix("'") for piece in cell_text.split(";"))
 
 
 def say(message: object) -> None:

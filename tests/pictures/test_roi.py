@@ -260,3 +260,13 @@ def test_a_blank_part_is_warned_of_whatever_lies_outside():
     picture[roi.inside] = 0
     assert "black picture" in prepare(picture, Preprocess(32), Cut(roi=roi)).warning
     assert prepare(picture, Preprocess(32), WHOLE).warning is None
+
+
+def test_the_section_of_the_page_is_read():
+    from site_pages import blocks
+
+    from winspect.system.toml_texts import tomllib
+
+    (block,) = [block for block in blocks("docs/line.md", "toml") if "[roi]" in block]
+    roi = Roi.read(tomllib.loads(block)["roi"])
+    assert roi.inside.sum() == 560 * 420 - 40 * 40

@@ -22,6 +22,7 @@ from PIL import Image
 
 from winspect import WinCLIP
 from winspect.cli.main import main
+from winspect.inspector.base import Predictor
 from winspect.outputs.rows import COLUMNS, Recorder
 from winspect.pictures.heatmaps import heat_overlay, run_range
 from winspect.system.files import replacing
@@ -79,13 +80,13 @@ def rows_in(folder: Path) -> list[dict]:
 
 def interrupt_after(monkeypatch, count: int, signal_error: type[BaseException] = KeyboardInterrupt) -> None:
     """Ctrl-C arrives when ``count`` pictures have been judged."""
-    whole = WinCLIP.predict_many
+    whole = Predictor.predict_many
 
     def interrupted(*arguments, **options):
         yield from itertools.islice(whole(*arguments, **options), count)
         raise signal_error
 
-    monkeypatch.setattr(WinCLIP, "predict_many", interrupted)
+    monkeypatch.setattr(Predictor, "predict_many", interrupted)
 
 
 @pytest.fixture
@@ -470,10 +471,11 @@ def test_precision_int8_without_nncf(cli, parts, monkeypatch):
 
 
 @pytest.fixture
-def broken_openvino(monkeypatch):
+def broken_openvino(monkeypatch, tmp_path):
     def fails(*_):
         raise RuntimeError("Check 'shape' failed")
 
+    monkeypatch.setenv("WINSPECT_CACHE", str(tmp_path / "cache"))  # no graphs of earlier starts
     monkeypatch.setattr("winspect.engines.openvino_engine.OpenVINOEngine._model", fails)
 
 

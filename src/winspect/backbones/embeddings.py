@@ -82,6 +82,11 @@ class Needs:
         numbers = (0 if layer in STEMS else block_number(layer) or depth for layer in self.layers)
         return max(numbers)
 
+    def gives(self, other: Needs) -> bool:
+        """Whether what serves these needs serves the other's."""
+        is_same = (self.stride, self.tower_size) == (other.stride, other.tower_size)
+        return is_same and other.scales in ((), self.scales) and {*other.layers} <= {*self.layers}
+
     def check_grid(self, grid_hw: tuple[int, int]) -> None:
         """Refuse windows that do not fit a grid of patches.
 

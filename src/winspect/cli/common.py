@@ -203,9 +203,11 @@ def check_bundle_alone(args: argparse.Namespace) -> None:
 
 
 def load_predictor(args: argparse.Namespace, calibration: Calibration | None = None) -> Predictor:
-    """Load the model that the options describe (see :func:`load_model`), or the bundle they name."""
+    """Load the model that the options describe, without torch where that will do, or the bundle they name."""
     if args.bundle is None:
-        return load_model(args, calibration)
+        from winspect.inspector.starting import load
+
+        return load(model_options(args, calibrations=[] if calibration is None else [calibration]))
     check_bundle_alone(args)
     from winspect.inspector.edge import load_bundle
 

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import io
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ VERBS = (
     *("evaluate", "benchmark", "profile", "compare", "prepare", "weights", "precision", "doctor", "completion"),
 )
 """Verbs in the order of the help; each is a module of its name, whose docstring is its help."""
+
+_SLOW_TO_END = ("torch", "openvino")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +48,33 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns its exit code."""
+    """Run a command line; returns its exit code. Without arguments it is the program's own, and the program ends."""
+    code = run(arguments)
+    if arguments is None and {*_SLOW_TO_END} & {*sys.modules}:
+        _end(code)
+    return code
+
+
+def _end(code: int) -> None:
+    """End the process as the interpreter does, but for taking its modules apart, which takes a second.
+
+    Returns where output cannot be flushed: the interpreter's own end says so.
+    """
+    import atexit
+    import threading
+
+    getattr(threading, "_shutdown")()  # noqa: B009  (waits for threads, and ends pools: not in typeshed)
+    getattr(atexit, "_run_exitfuncs")()  # noqa: B009
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(code)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, and turn errors into messages; returns its exit code."""
     open_streams()
     args = build_parser().parse_args(arguments)
     log_to_stderr(logging.INFO if getattr(args, "verbose", False) else logging.WARNING)

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         pictures = without_own_maps(pictures, args.out)
     references = good_samples(args)
     # What follows imports torch, which takes seconds: mistakes in the call have been reported before.
+    from winspect.inspector.starting import keep
     from winspect.outputs.coco import write_coco
     from winspect.outputs.predictions import check_report, report_run
     from winspect.outputs.rows import Recorder, row_of, still_to_do
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
                 write_coco(args.out)
             if args.report:
                 report_run(args.out, model=model.describe(), bit_depth=model.bit_depth)
+    keep(model, **class_option)
     return printer.exit_code
 
 

@@ -98,6 +98,7 @@ def _add_watch_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
+    from winspect.inspector.starting import keep
     from winspect.watch.camera import public_name
     from winspect.watch.results import WatchResults
     from winspect.watch.rows import ResultsFiles
@@ -123,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
         _audit(args, inspection) as audit,
     ):
         inspection.model.prepare_engine(**inspection.class_option, maps=results.needs["maps"])
+        keep(inspection.model, **inspection.class_option)
         results.describe(public_name(source), inspection.document())
         status = Status(say, every_s=args.report)
         status.troubles.append(audit.trouble)

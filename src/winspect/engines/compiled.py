@@ -19,6 +19,9 @@ Graph = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """A compiled graph of one input, float32: to its outputs by name, arrays of its own or views that the next call
 overwrites."""
 
+TOKENS, TOWER = "tokens.xml", "tower.xml"
+"""Files of OpenVINO's graphs: pixels to tokens, and tokens, or pixels, to embeddings."""
+
 OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """What OpenVINO calls a precision; int8 is in the graph itself, and this is for the rest of it."""
 

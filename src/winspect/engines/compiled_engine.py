@@ -85,10 +85,13 @@ class CompiledEngine(Engine):
 
     def save_tower(self, folder: Path, needs: Needs) -> None:
         """Write the graph of one tile of :attr:`image_hw`, for an edge bundle; see :meth:`_save` for its name."""
-        traced = Trace(needs, self.image_hw, 1)
-        self._save(
-            traced if self.is_traced(needs) else Layout.of(self.tower.grid_hw, needs, batch=1).with_patches(), folder
-        )
+        self._save(self.plan_of_one(needs), folder)
+
+    def plan_of_one(self, needs: Needs) -> Layout | Trace:
+        """What a graph of one tile of :attr:`image_hw` embeds that serves all calls with these needs, or less."""
+        if self.is_traced(needs):
+            return Trace(needs, self.image_hw, 1)
+        return Layout.of(self.tower.grid_hw, needs, batch=1).with_patches()
 
     def prepare(self, needs: Needs) -> None:
         """Build now what :meth:`encode` would build for its first tiles, if they are of :attr:`image_hw`."""

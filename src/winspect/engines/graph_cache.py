@@ -72,6 +72,11 @@ class GraphCache:
         self._prune(keep=place)
         return place
 
+    def find(self, key: Mapping[str, Any]) -> Path | None:
+        """The folder of a key, its files verified; None where it is missing or was damaged."""
+        place = self.folder / name_of({**key, "weights": self.identity})
+        return place if _is_whole(place) else None
+
     def _prune(self, keep: Path) -> None:
         with suppress(OSError):
             for half in self.folder.glob(f"{_MAKING}*"):

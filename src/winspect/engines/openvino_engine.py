@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,29 @@ import numpy as np
 import openvino as ov
 import torch
 
+from winspect.backbones.embeddings import Needs
 from winspect.backbones.loading import Tower
-from winspect.engines.compiled import OPENVINO_HINTS, Graph, OpenVINOGraph, openvino_core, save_openvino
+from winspect.engines.compiled import (
+    OPENVINO_HINTS,
+    TOKENS,
+    TOWER,
+    Graph,
+    OpenVINOGraph,
+    openvino_core,
+    save_openvino,
+)
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_operators import openvino_model
 from winspect.engines.small_weights import shrink_weights
 from winspect.engines.timing import OperatorTime, openvino_fused, openvino_times
 from winspect.engines.tower_graph import GRAPH_VERSION, Layout
-from winspect.engines.traced import TRACE_VERSION, Trace, TracedTower, openvino_trace
-from winspect.errors import DeviceError
+from winspect.engines.traced import TRACE_VERSION, Trace, TracedTokens, TracedTower, openvino_trace
+from winspect.errors import DeviceError, EngineError
 from winspect.system.memory import page_out
 from winspect.system.opening import read_bytes
 
-_COMPILED, _TRACED = "tower.blob", "tower.xml"
+_COMPILED = "tower.blob"
 
 
 class OpenVINOEngine(CompiledEngine):
@@ -62,8 +71,9 @@ class OpenVINOEngine(CompiledEngine):
         self.openvino_device = check_openvino_device(device)
         hint = OPENVINO_HINTS[precision]
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        self.threads = threads or torch.get_num_threads()
         if device == "CPU":
-            self._options["INFERENCE_NUM_THREADS"] = threads or torch.get_num_threads()
+            self._options["INFERENCE_NUM_THREADS"] = self.threads
 
     def _model(self, plan: Layout | Trace) -> ov.Model:
         """A graph before it is compiled."""
@@ -72,9 +82,12 @@ class OpenVINOEngine(CompiledEngine):
             return openvino_model(tower, plan)
         if self._cache is None:
             return self._traced_model(plan)
-        key = {"kind": "openvino traced", "graph": TRACE_VERSION, "trace": plan.key, "openvino": ov.__version__}
-        folder = self._cache.get(key, lambda made: save_openvino(self._traced_model(plan), made / _TRACED))
-        return openvino_core().read_model(folder / _TRACED)
+        key = self._traced_key(plan)
+        folder = self._cache.get(key, lambda made: save_openvino(self._traced_model(plan), made / TOWER))
+        return openvino_core().read_model(folder / TOWER)
+
+    def _traced_key(self, trace: Trace) -> dict[str, Any]:
+        return {"kind": "openvino traced", "graph": TRACE_VERSION, "trace": trace.key, "openvino": ov.__version__}
 
     def _traced_model(self, trace: Trace) -> ov.Model:
         traced = TracedTower(self.tower, trace).eval()
@@ -85,6 +98,33 @@ class OpenVINOEngine(CompiledEngine):
         if isinstance(plan, Trace):
             shrink_weights(model)
         save_openvino(model, folder / "tower.xml")
+
+    def keep(self, needs: Needs) -> Mapping[str, Any]:
+        """Keep the graphs of one tile in the cache, for starts without torch.
+
+        Returns:
+            Their key: :meth:`GraphCache.find` gives their folder, with ``tokens.xml``, where they begin behind the
+            patch embedding, and ``tower.xml``.
+
+        Raises:
+            OSError, RuntimeError: a graph cannot be made or written.
+        """
+        cache, plan = self._cache, self.plan_of_one(needs)
+        if cache is None:
+            raise EngineError(f"engine {self.name} has no cache")
+        if isinstance(plan, Trace):
+            self._model(plan)  # which keeps it
+            return self._traced_key(plan)
+        key = {"kind": "openvino kept", "graph": GRAPH_VERSION, "layout": plan.key, "openvino": ov.__version__}
+        tower: Any = self.tower
+
+        def make(folder: Path) -> None:
+            tokens = TracedTokens(tower).eval()
+            save_openvino(openvino_trace(tokens, torch.zeros(1, 3, *tower.image_hw), tokens.outputs), folder / TOKENS)
+            save_openvino(self._model(plan), folder / TOWER)
+
+        cache.get(key, make)
+        return key
 
     def _build(self, plan: Layout | Trace) -> Graph:
         if self._cache is None or self.openvino_device == "CPU":

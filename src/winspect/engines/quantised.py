@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
-from openvino import opset13 as op
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -27,7 +26,8 @@ from winspect.backbones.loading import Tower
 from winspect.engines.compiled import openvino_core, save_openvino
 from winspect.engines.graph_cache import GraphCache
 from winspect.engines.openvino_engine import OpenVINOEngine
-from winspect.engines.tower_graph import GRAPH_VERSION, IMAGE, PATCHES, Layout
+from winspect.engines.subgraphs import without_windows
+from winspect.engines.tower_graph import GRAPH_VERSION, Layout
 from winspect.engines.traced import TRACE_VERSION, Trace
 from winspect.errors import MissingExtraError, ReferencesError
 from winspect.system.installation import install_command
@@ -109,7 +109,7 @@ class QuantisedEngine(OpenVINOEngine):
             plan = replace(plan, patches=True, norm=LAST_NORM in self._needs.layers)
             if not plan.scales and self._needs.scales:
                 whole = replace(plan, scales=self._needs.scales, stride=self._needs.stride)
-                return without_windows(self._model(whole), plan)
+                return without_windows(self._model(whole), plan.batch * plan.tokens)
             key = {"kind": "int8", "graph": GRAPH_VERSION, "layout": plan.key, **key}
         folder = self._quantised.get(key, lambda made: self._quantise(plan, made))
         return openvino_core().read_model(folder / "tower.xml")
@@ -144,35 +144,6 @@ class QuantisedEngine(OpenVINOEngine):
 def _passes(needs: Needs) -> list[Needs]:
     """What one call runs: the pictures alone, then their windows where they are needed."""
     return list(dict.fromkeys([replace(needs, scales=()), needs]))
-
-
-def without_windows(model: ov.Model, layout: Layout) -> ov.Model:
-    """What a tower's graph with windows computes of the pictures alone: the same constants, the other rows left out.
-
-    The pictures are the first part wherever rows are joined or split (:mod:`winspect.engines.tower_graph`).
-
-    Args:
-        model: of a layout with windows; it is taken apart.
-        layout: without them.
-    """
-    for node in model.get_ordered_ops():
-        kind = node.get_type_name()
-        if kind in ("Concat", "VariadicSplit"):
-            node.output(0).replace(node.input_value(0))
-        elif kind == "Gather" and (rows := _constant(node.input_value(1))) is not None:
-            kept_rows = op.constant(rows[rows < layout.batch * layout.tokens])
-            node.input(1).replace_source_output(kept_rows.output(0))
-    kept = [result for result in model.get_results() if {IMAGE, PATCHES} & result.output(0).get_tensor().get_names()]
-    pictures = ov.Model(kept, model.get_parameters(), model.get_friendly_name())
-    pictures.validate_nodes_and_infer_types()
-    return pictures
-
-
-def _constant(value: Any) -> np.ndarray | None:
-    node = value.get_node()
-    return (
-        node.get_data() if node.get_type_name() == "Constant" and value.get_partial_shape().rank.get_length() else None
-    )
 
 
 def _nncf() -> Any:

@@ -94,6 +94,23 @@ class TracedTower(nn.Module):
         return tuple(given[name] for name in self.outputs)
 
 
+class TracedTokens(nn.Module):
+    """Pixels to tokens behind ln_pre, and stem features where the tower has them."""
+
+    def __init__(self, tower: ImageTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        tokens, stem = self.tower.tokens(pixels)
+        return tokens if stem is None else (tokens, stem)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what it gives."""
+        return ["tokens", "stem"] if hasattr(self.tower.conv1, "stem_features") else ["tokens"]
+
+
 def layer_outputs(tower: Tower, needs: Needs) -> dict[str, str]:
     """The output that each layer is: layers that are the same have one, as graphs may merge equal outputs."""
     same = {block(tower.depth): LAST}

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
-from winspect.backbones.image_tower import ImageTower, grid_of
+from winspect.backbones.image_tower import grid_of
 from winspect.bundle.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
 from winspect.calibration import Calibration
 from winspect.engines.compiled import save_openvino
 from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.gate.pictures import gate_pictures
-from winspect.engines.traced import openvino_trace, write_onnx_trace
+from winspect.engines.traced import TracedTokens, openvino_trace, write_onnx_trace
 from winspect.errors import BundleError, EngineError, OutputError
 from winspect.inspector.edge import EdgePredictor, preprocessing_document
 from winspect.inspector.saving import put_in_place
@@ -144,7 +143,7 @@ def _write_model(model: WinCLIP, engine: CompiledEngine, folder: Path) -> None:
     engine.save_tower(folder / "graphs", needs)
     if not engine.is_traced(needs):
         tower: Any = engine.tower
-        tokens, place = _Tokens(tower).eval(), folder / GRAPHS[engine.name][0]
+        tokens, place = TracedTokens(tower).eval(), folder / GRAPHS[engine.name][0]
         pixels = torch.zeros(1, 3, *tower.image_hw)
         if engine.name == "openvino":
             save_openvino(openvino_trace(tokens, pixels, tokens.outputs), place)
@@ -152,23 +151,6 @@ def _write_model(model: WinCLIP, engine: CompiledEngine, folder: Path) -> None:
             write_onnx_trace(tokens, pixels, tokens.outputs, place)
     document = preprocessing_document(model.preprocess, replace(model.cut, alignment=model.alignment))
     (folder / PREPROCESSING).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-class _Tokens(nn.Module):
-    """Pixels to tokens behind ln_pre, and stem features where the tower has them."""
-
-    def __init__(self, tower: ImageTower) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        tokens, stem = self.tower.tokens(pixels)
-        return tokens if stem is None else (tokens, stem)
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of what it gives."""
-        return ["tokens", "stem"] if hasattr(self.tower.conv1, "stem_features") else ["tokens"]
 
 
 def _write_classes(

@@ -1,24 +1,30 @@
-"""Class names to text embeddings: from memory, from disk, or from a text tower that is loaded for it."""
+"""Class names to text embeddings: from memory, from disk, or from a text tower that is loaded for it.
+
+Imports torch only where a text tower is loaded.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
 
-from winspect.backbones.text_tower import TextTower
+from winspect.errors import WeightsCorruptError
 from winspect.methods.winclip.prompts import PromptEnsemble
 from winspect.system.files import replacing_in_cache
-from winspect.system.memory import trim_heap
 from winspect.system.opening import open_file
 from winspect.weights.cache import name_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from winspect.backbones.text_tower import TextTower
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +41,19 @@ class ClassText:
         normalised: the same shape; each embedding L2-normalised, averaged, normalised again (recipe ``tiles``).
     """
 
-    raw: Tensor
-    normalised: Tensor
+    raw: np.ndarray
+    normalised: np.ndarray
 
     @classmethod
     def average(cls, normal: Tensor, anomalous: Tensor) -> ClassText:
         """Average prompt embeddings, float (prompts, embedding), of the two sides."""
+        import torch
+        from torch.nn.functional import normalize
+
         sides = (normal, anomalous)
-        return cls(
-            raw=torch.stack([side.mean(dim=0) for side in sides]),
-            normalised=torch.stack([normalize(normalize(side, dim=-1).mean(dim=0), dim=-1) for side in sides]),
-        )
+        raw = torch.stack([side.mean(dim=0) for side in sides])
+        normalised = torch.stack([normalize(normalize(side, dim=-1).mean(dim=0), dim=-1) for side in sides])
+        return cls(raw=raw.numpy(), normalised=normalised.numpy())
 
 
 class TextCache:
@@ -68,7 +76,7 @@ class TextCache:
         """The embeddings in a file, or None when it is not there or not whole (it is written anew then)."""
         try:
             with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-                raw, normalised = (torch.from_numpy(arrays[name]) for name in ("raw", "normalised"))
+                raw, normalised = arrays["raw"], arrays["normalised"]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile) as error:
@@ -82,7 +90,7 @@ class TextCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing_in_cache(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, raw=text.raw.numpy(), normalised=text.normalised.numpy())
+                np.savez(file, raw=text.raw, normalised=text.normalised)
         except OSError as error:
             logger.warning("%s: cannot keep text embeddings (%s); they are encoded anew next time", self.folder, error)
 
@@ -126,9 +134,32 @@ class TextEncoder:
         path = self.cache.path(normal, anomalous) if self.cache else None
         text = self.cache.read(path) if self.cache and path else None
         if text is None:
+            from winspect.system.memory import trim_heap
+
             embeddings = self.load_tower()(normal + anomalous)
             trim_heap()  # of the tower, which is not kept
             text = ClassText.average(embeddings[: len(normal)], embeddings[len(normal) :])
             if self.cache and path:
                 self.cache.write(path, text)
         return text
+
+
+def load_text_tower(
+    model: str, weights: str | PathLike[str] | None, cache_dir: str | PathLike[str] | None, *, sha256: str
+) -> TextTower:
+    """Load the text tower alone. It is not kept: its weights are half of the model's, and a class is encoded once.
+
+    Args:
+        model, weights, cache_dir: as of :class:`winspect.WinCLIP`.
+        sha256: of the weights in use.
+
+    Raises:
+        WeightsCorruptError: the weights have changed meanwhile.
+    """
+    from winspect.backbones.open_clip_models import load
+    from winspect.backbones.text_tower import TextTower
+
+    again = load(model, weights, cache_dir=cache_dir, offline=True)
+    if again.sha256 != sha256:
+        raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
+    return TextTower(again.model, again.tokenizer).eval()

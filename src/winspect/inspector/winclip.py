@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,9 @@ from winspect.errors import (
     PictureError,
     ReferencesError,
     SettingsError,
-    WeightsCorruptError,
 )
-from winspect.inspector.base import DEFAULT_CLASS, Picture, Predictor
-from winspect.inspector.class_state import Learned, learn_once
+from winspect.inspector.base import DEFAULT_CLASS, Picture
+from winspect.inspector.prompted import Prompted
 from winspect.methods.batch_method import BatchMethod
 from winspect.methods.identity import Identity
 from winspect.methods.method import CutPicture, Method
@@ -32,10 +31,8 @@ from winspect.methods.registry import default_recipe, get_method
 from winspect.methods.winclip.prompts import PromptEnsemble, class_key
 from winspect.methods.winclip.recipes import Recipe
 from winspect.pictures.alignment import Alignment, Kind
-from winspect.pictures.fingerprints import Fingerprint, fingerprint
 from winspect.pictures.given import pictures_given
 from winspect.pictures.roi import Roi
-from winspect.pictures.tiles import Cut
 from winspect.system.installation import install_command
 from winspect.weights import DEFAULT_MODEL, cache_folder
 
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from winspect.backbones.loading import Tower
-    from winspect.backbones.text_tower import TextTower
     from winspect.engines.base import Engine
     from winspect.engines.choice import Choice
     from winspect.engines.gate import GateScores
@@ -54,7 +50,7 @@ __all__ = ["DEFAULT_CLASS", "Picture", "WinCLIP"]
 logger = logging.getLogger(__name__)
 
 
-class WinCLIP(Predictor):
+class WinCLIP(Prompted):
     """Zero-shot and few-shot anomaly detection with a frozen CLIP.
 
     Args:
@@ -122,6 +118,7 @@ class WinCLIP(Predictor):
         check_count("workers", workers)
         options = EngineOptions(engine, precision, device, plan, graphs, gate, batch_size, int8_pictures)
         choice = choose_here(options)
+        self.reasons = choice.reasons
         for reason in choice.reasons:
             logger.info("%s", reason)
         method = get_method(recipe or default_recipe(model), settings)
@@ -136,12 +133,11 @@ class WinCLIP(Predictor):
     def _load(self, method: Method) -> Tower:
         """Load the weights, and give the method what they say of it; returns the image tower."""
         from winspect.backbones.loading import load_tower
-        from winspect.inspector.text_encoder import TextCache, TextEncoder
 
         model, weights, cache_dir = self._source
         loaded = load_tower(model, weights, cache_dir=cache_dir)
         self.model, self.weights_sha256 = loaded.name, loaded.sha256
-        self.weights, self.activation = loaded.tag, loaded.activation
+        self.weights, self.activation, self.remarks = loaded.tag, loaded.activation, loaded.remarks
         for remark in loaded.remarks:
             logger.warning("%s", remark)
         tower = loaded.tower
@@ -157,20 +153,8 @@ class WinCLIP(Predictor):
         # One file can serve two architectures that differ in their activation alone: OpenAI's QuickGELU or GELU.
         self._weights_key = f"{self.weights_sha256}/{self.model}/{self.activation}"
         self._cache_folder = cache_folder(cache_dir)
-        texts = TextCache(self._cache_folder / "text", self._weights_key)
-        self._text = TextEncoder(self._load_text_tower, self.prompts, texts, underscores=self.method.underscores)
+        self._read_texts(self._weights_key)
         return tower
-
-    def _load_text_tower(self) -> TextTower:
-        """Loaded again, not kept: its weights are half of the model's, and a class is encoded once."""
-        from winspect.backbones.open_clip_models import load
-        from winspect.backbones.text_tower import TextTower
-
-        model, weights, cache_dir = self._source
-        again = load(model, weights, cache_dir=cache_dir, offline=True)
-        if again.sha256 != self.weights_sha256:
-            raise WeightsCorruptError(f"{again.path}: the weights have changed while they were in use; start again")
-        return TextTower(again.model, again.tokenizer).eval()
 
     def _start(self, options: EngineOptions, choice: Choice, tower: Tower) -> None:
         from winspect.engines.starter import Starter
@@ -277,7 +261,7 @@ class WinCLIP(Predictor):
         from winspect.engines.gate import GateScores, good_pictures
 
         needs = self.method.needs(few_shot=not self.method.zero_shot, maps=True)
-        text = self._averaged_text(DEFAULT_CLASS) if self.method.reads_text else torch.zeros(2, 0)
+        text = torch.from_numpy(self._averaged_text(DEFAULT_CLASS)) if self.method.reads_text else torch.zeros(2, 0)
         references = None
         if not self.method.zero_shot:
             goods = [torch.from_numpy(self.preprocess(picture)[None]) for picture in good_pictures()]
@@ -317,51 +301,24 @@ class WinCLIP(Predictor):
 
     def prepare_engine(self, category_name: str = DEFAULT_CLASS, *, maps: bool = True) -> None:
         """See :meth:`Predictor.prepare_engine`; an engine that was not asked for by name may be replaced."""
+        few_shot = class_key(category_name) in self._good
+        self.prepare_needs(self.method.needs(few_shot=few_shot, maps=maps))
+
+    def prepare_needs(self, needs: Needs) -> None:
+        """:meth:`prepare_engine` for what is needed of the tower."""
+        self._fork_guard.check()
         try:
-            super().prepare_engine(category_name, maps=maps)
+            self.engine.prepare(needs)
         except EngineBuildError as error:
             self.engine = self._starter.fall_back(error)
 
-    def _text_key(self, category_name: str) -> str:
-        return class_key(category_name, underscores=self.method.underscores)
-
-    def _learn(
-        self,
-        pictures: Sequence[Picture],
-        fingerprints: Sequence[Fingerprint],
-        category_name: str,
-        progress: bool,
-        cut: Cut,
-    ) -> Learned:
-        """As :meth:`Predictor._learn`; a large set is encoded once, not at each start."""
-        learned = learn_once(
-            self._cache_folder / "references",
-            {**self.describe(), "preprocess": asdict(self.preprocess), "cut": cut.document()},
-            fingerprints,
-            learn=lambda: super(WinCLIP, self)._learn(pictures, fingerprints, category_name, progress, cut),
-            hash_again=lambda: [fingerprint(picture) for picture in pictures],
-        )
-        return replace(learned, references=learned.references.map(self._as_tensor))
-
-    def _as_tensor(self, array: Any) -> torch.Tensor:
-        return self._on_device(array) if isinstance(array, np.ndarray) else array
-
     def _encode_text(self, category_name: str) -> torch.Tensor:
-        return self._averaged_text(category_name).to(self.device)
-
-    def drop_class(self, category_name: str = DEFAULT_CLASS) -> None:
-        """See :meth:`Predictor.drop_class`."""
-        super().drop_class(category_name)
-        self._text.drop(category_name)
+        return self._on_device(self._averaged_text(category_name))
 
     def _on_device(self, array: np.ndarray) -> torch.Tensor:
         import torch
 
         return torch.tensor(array, device=self.device)  # a copy: the array may be read-only, or shared with others
-
-    def _averaged_text(self, category_name: str) -> torch.Tensor:
-        text = self._text(category_name)
-        return text.raw if self.method.text_average == "raw" else text.normalised
 
     def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
         import torch

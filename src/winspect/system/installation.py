@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from winspect.errors import MissingExtraError
 
@@ -67,6 +66,8 @@ def _origin() -> tuple[Path | None, str | None]:
     url = document.get("url")
     if not isinstance(url, str):
         return None, None
+    from urllib.request import url2pathname  # slow to import, and only a message needs it
+
     if url.startswith("file:") and not (place := Path(url2pathname(urlsplit(url).path))).exists():
         return None, None  # an archive that was removed after the installation
     if document.get("dir_info", {}).get("editable"):

@@ -49,10 +49,10 @@ _Prepared = tuple[Prepared, float]
 
 def load_model(spec: ModelSpec, device: str | None) -> Any:
     """The predictor that a specification describes, on one of its devices."""
-    from winspect.inspector.winclip import WinCLIP
+    from winspect.inspector.starting import load
 
     place = {} if device is None else {"device": device}
-    model = WinCLIP(**{**spec.options, **place})
+    model = load({**spec.options, **place})
     model.method.check_alone("a service")
     return model
 
@@ -168,6 +168,8 @@ class Worker:
 
     def _warm_up(self, classes: Sequence[str]) -> dict[str, Any]:
         """Build and run once what the first pictures of these classes need."""
+        from winspect.inspector.starting import keep
+
         self._warmed_up = frozenset(classes)
         # The others are scored when they have good samples, which run the engine when they are shown.
         scored = [name for name in classes if self.model.method.zero_shot or name in self._shown]
@@ -175,6 +177,7 @@ class Worker:
             self.model.prepare_class(category_name)
             for maps in (True, False):
                 self.model.prepare_engine(category_name, maps=maps)
+            keep(self.model, category_name)
         for maps in (True, False) if scored else ():
             cut = self.model.cut_of(scored[0])
             width, height = cut.picture_wh or (_WARM_UP_SIDE, _WARM_UP_SIDE)

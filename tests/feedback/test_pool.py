@@ -188,3 +188,10 @@ def test_a_retest_of_pictures_that_joined_holds_them_out_again():
     assert (retest.pictures, retest.alarms) == (2, 1)
     assert retest_of([], made) is None
     assert retest_of(list(made.scores[:20]), made) is None  # too few are left
+
+
+def test_a_calibration_with_areas_of_its_own_is_refused(tmp_path):
+    base = calibration([each / 20 for each in range(20)])
+    areas = dataclasses.replace(base, area_maxima={"rim": base.scores})
+    with pytest.raises(SettingsError, match="thresholds for areas of its own"):
+        recalibrate(feedback_of(tmp_path, RUN), areas)

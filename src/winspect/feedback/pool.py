@@ -167,8 +167,13 @@ def recalibrated(
 
     Raises:
         FeedbackError: nothing joins; or a picture that joined before is no longer good.
-        SettingsError: too few pictures for the rate.
+        SettingsError: too few pictures for the rate; or the calibration has areas with thresholds of their own.
     """
+    if calibration.area_maxima:
+        raise SettingsError(
+            "this calibration has thresholds for areas of its own, which judged pictures are not logged with: calibrate "
+            "again, with the pictures of `winspect feedback DIR --pool` among the good ones"
+        )
     earlier = () if fresh else records.calibrations.get(digest_of(calibration), ())
     _check_earlier(earlier, records)
     pool, fits = pool_of(records, calibration.class_name), _fitting(calibration, records)

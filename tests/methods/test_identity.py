@@ -259,3 +259,10 @@ def test_paths_of_references_are_not_compared_beside_their_hashes():
 def test_long_values_are_cut():
     assert brief({"a": [1, None]}) == '{"a": [1, null]}'
     assert brief("a" * 100) == "..."
+
+
+def test_an_alignment_of_a_model_as_such_is_that_of_its_classes():
+    of_class = replace(NUT, alignment="euclidean, to sha256 0123, quality from 0.7")
+    assert not of_class.differences(replace(NUT, alignment="euclidean"))
+    for other in ("affine", "euclidean, to sha256 4567, quality from 0.7", None):
+        assert [each.name for each in of_class.differences(replace(NUT, alignment=other))] == ["alignment"]

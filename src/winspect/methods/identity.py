@@ -13,6 +13,7 @@ from winspect.errors import ClassNameError, SettingsError
 from winspect.methods.method import Method
 from winspect.methods.registry import all_settings, method_of
 from winspect.methods.winclip.prompts import PromptEnsemble, check_class_name, class_key
+from winspect.pictures.alignment import TO
 from winspect.pictures.fingerprints import Fingerprint
 from winspect.system.entries import entry
 
@@ -156,6 +157,10 @@ class Identity:
             identity.entries() | ({"class": class_key(identity.class_name)} if identity.class_name else {})
             for identity in (self, other)
         )
+        if all("alignment" in entries for entries in (first, second)):
+            sides = first["alignment"], second["alignment"]
+            if sum(TO in words for words in sides) == 1:  # of a model as such: it has no good sample
+                first["alignment"], second["alignment"] = (words.split(TO)[0] for words in sides)
         unsaid = ({*first} ^ {*second}) - {*_NONE_WHERE_MISSING}
         rounding = _ROUNDING_ONLY if self.precision == other.precision == "fp32" else ()
         return [

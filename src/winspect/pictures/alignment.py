@@ -29,6 +29,8 @@ Kind = Literal["translation", "euclidean", "affine"]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+TO = ", to sha256 "
+"""What stands in :attr:`Alignment.words` before the reference, where there is one."""
 _KEYS = ("kind", "min_quality", "size", "target", "usual")
 _STILL = 0.1  # pixels: below it nothing is moved
 _SHARE, _LEAST, _UNKNOWN = 0.85, 0.3, 0.5  # of the lowest quality among the good samples; the least bound; without any
@@ -135,8 +137,10 @@ class Alignment:
     @property
     def words(self) -> str:
         """Kind, bound and the start of the reference's hash, for identities and messages."""
-        words = f"{self.kind}, quality from {self.bound:.3g}"
-        return words if self.target is None else f"{words}, to sha256 {hashlib.sha256(self.target).hexdigest()[:16]}"
+        words = self.kind if self.min_quality is None else f"{self.kind} of quality {self.min_quality:g}"
+        if self.target is None:
+            return words
+        return f"{words}{TO}{hashlib.sha256(self.target).hexdigest()[:16]}, quality from {self.bound:.3g}"
 
     def align(self, name: str, image: Image.Image) -> tuple[Image.Image, np.ndarray | None, Aligned]:
         """Register a picture, RGB.

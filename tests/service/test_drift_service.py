@@ -122,3 +122,10 @@ def test_where_nothing_is_watched_it_says_how_to(tmp_path):
 def test_an_unknown_line_is_refused(tmp_path):
     with Running(tmp_path, spec(), drift=DriftSettings()) as own, pytest.raises(UnknownClass, match="'other'"):
         own.ask(own.backend.drift.reset("other"))
+
+
+def test_an_answer_is_given_where_the_service_ends_under_it(tmp_path):
+    with Running(tmp_path, spec(), drift=DriftSettings()) as own:
+        own.backend.drift._thread.shutdown()
+        assert own.predict(grey(102)).result.anomaly_score == pytest.approx(0.2)
+        assert own.ask(own.backend.drift.documents()) == []

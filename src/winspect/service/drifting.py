@@ -50,7 +50,11 @@ class ServiceDrift:
             row["verdict"] = DecisionRule(calibration=calibration).verdicts_only().decide(answer.result).verdict
         identity = self._identity(answer.references, calibration)
         job = partial(self._alarm.take, row, answer.result.statistics, identity=identity)
-        await asyncio.get_running_loop().run_in_executor(self._thread, job)
+        try:
+            taking = asyncio.get_running_loop().run_in_executor(self._thread, job)
+        except RuntimeError:  # the service has ended under this answer, which is given all the same
+            return
+        await taking
 
     def _identity(self, references: tuple[str, ...], calibration: Calibration | None) -> str:
         described = self._described() or {}

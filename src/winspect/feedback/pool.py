@@ -171,8 +171,8 @@ def recalibrated(
     """
     if calibration.area_maxima:
         raise SettingsError(
-            "this calibration has thresholds for areas of its own, which judged pictures are not logged with: calibrate "
-            "again, with the pictures of `winspect feedback DIR --pool` among the good ones"
+            "this calibration has thresholds for areas of its own, which judged pictures are not logged with: "
+            "calibrate again, with the pictures of `winspect feedback DIR --pool` among the good ones"
         )
     earlier = () if fresh else records.calibrations.get(digest_of(calibration), ())
     _check_earlier(earlier, records)

@@ -47,7 +47,7 @@ class PageBackend(FakeBackend):
         self.good[key] = sorted(set(self.good[key]))  # copies count once
         return len(self.good[key])
 
-    async def start_calibration(self, category_name, max_false_alarms):
+    async def start_calibration(self, category_name, max_false_alarms, review=None, *, force=False):
         await super().start_calibration(category_name, max_false_alarms)
         self.under_way = CalibrationState("running", max_false_alarms=max_false_alarms, done=3, total=12)
         asyncio.get_running_loop().call_later(0.5, setattr, self, "under_way", None)

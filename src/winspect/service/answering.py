@@ -241,7 +241,7 @@ class ServiceFeedback:
         """Calibrate a class again whose references have changed, where it was calibrated."""
         state = await self._backend.calibration(key)
         if state.state in ("ready", "stale") and state.max_false_alarms is not None:
-            await self._backend.start_calibration(key, state.max_false_alarms)
+            await self._backend.start_calibration(key, state.max_false_alarms, state.review)
 
     async def _note(self, picture: JudgedPicture, what: str, do: str, by: str | None) -> None:
         change = {"event": "change", "what": what, "do": do, "id": picture.id, "sha256": picture.sha256, "by": by}

@@ -199,7 +199,9 @@ class DecisionRule:
             if self.rules or self.verdicts.roi:
                 raise SettingsError("rules: need a calibration or a threshold: they decide on what no rule is met by")
             return
-        if self.regions is None and needs_defects(self.verdicts, self.rules, self.roi):
+        if not needs_defects(self.verdicts, self.rules, self.roi):
+            return
+        if self.regions is None:
             raise SettingsError("rules: need the defects of pictures: leave out boxes none")
         if self.rules.raises and self.regions is not None and self.regions.pixel_threshold is None:
             raise SettingsError(

@@ -25,6 +25,7 @@ from winspect.evaluation.results import open_run
 
 EARLIER = Path(__file__).parent / "fixtures" / "earlier_release"
 MODEL = ("--model", "winspect-tiny", "--device", "cpu", "--engine", "torch", "--precision", "fp32")
+RECIPE = ("--recipe", "log")  # that release's default
 GOOD, BAD = "examples/hex_nut/test/good/1.jpg", "examples/hex_nut/test/defective/1.jpg"
 SAMPLES = ("examples/hex_nut/train/good/1.jpg", "examples/hex_nut/train/good/2.jpg")
 FEW_SHOT = ("--class", "hex nut", "--reference", *SAMPLES)
@@ -58,7 +59,7 @@ def cli(capsys, process_as_before, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return WinCLIP("winspect-tiny", device="cpu", engine="torch", precision="fp32")
+    return WinCLIP("winspect-tiny", device="cpu", engine="torch", precision="fp32", recipe="log")
 
 
 def document(path: Path) -> dict:
@@ -181,7 +182,7 @@ def test_predictions_of_another_release_are_refused_with_both(cli, earlier):
 
 def evaluate(cli, out):
     data = ("--dataset", "mvtec", "--root", "examples", "--categories", "hex_nut", "--shots", "2")
-    return cli("evaluate", *data, *MODEL, "--out", out, "--no-report")
+    return cli("evaluate", *data, *MODEL, *RECIPE, "--out", out, "--no-report")
 
 
 def test_an_evaluation_goes_on_with_its_categories(cli, earlier):

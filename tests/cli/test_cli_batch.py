@@ -18,6 +18,7 @@ SUMMARY = {
     "failed": 2,
     "warned": 0,
     "anomalous": 1_998,
+    "review": 0,
     "normal": 10_000,
     "scores": {"min": 0.125, "0.5": 0.25, "max": 0.75},
     "shards": 47,
@@ -76,7 +77,7 @@ def test_text(cli, called):
 
 
 def test_text_where_nothing_was_decided_or_done(cli, called):
-    nothing = {"failed": 0, "anomalous": None, "normal": None, "scores": None, "errors": {}, "judged_now": 0}
+    nothing = {"failed": 0, "anomalous": None, "review": None, "normal": None, "scores": None, "errors": {}, "judged_now": 0}
     called.summary = {**SUMMARY, **nothing, "pictures_per_s": None, "slowest_stage": None, "stages": {}}
     done = cli("parts", "--out", "results")
     assert done.code == 0

@@ -177,7 +177,7 @@ def test_a_bundle_judges_by_its_calibration(cli, pictures, tmp_path, recipe):
     assert beyond.code == 0, beyond.err
     assert all(row["threshold"] == 1.5 for row in json.loads(beyond.out)["results"])
     refused = cli("predict", pictures / "news", "--bundle", bundle, "--threshold", "-1")
-    assert refused.code == 2 and "scores of this recipe" in refused.err
+    assert refused.code == 2 and "need a score" in refused.err
 
 
 def test_figures_report_and_comparison_of_scores_beyond_1(cli, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from winspect.errors import BundleError, PictureError
 from winspect.inspector.base import Predictor
 from winspect.inspector.class_state import ClassState
 from winspect.methods.identity import Identity
-from winspect.methods.method import PictureScores, References
+from winspect.methods.method import Method, PictureScores, References
 from winspect.methods.winclip.prompts import class_key
 from winspect.pictures.alignment import Alignment
 from winspect.pictures.roi import Roi
@@ -33,6 +34,15 @@ def load_bundle(folder: str | PathLike[str]) -> EdgePredictor:
     """
     place = Path(folder)
     return EdgePredictor(place, Manifest.read(place))
+
+
+def graph_needs(method: Method, *, zero_shot: bool) -> Needs:
+    """What a bundle's graph gives: for classes with good samples, and with ``zero_shot`` for those without beside."""
+    needs = method.needs(few_shot=True, maps=True)
+    if not zero_shot:
+        return needs
+    more = [layer for layer in method.needs(few_shot=False, maps=True).layers if layer not in needs.layers]
+    return replace(needs, layers=(*needs.layers, *more))
 
 
 class EdgePredictor(Predictor):
@@ -59,8 +69,9 @@ class EdgePredictor(Predictor):
             self._names: dict[str, str] = {}
             for name, bundled in manifest.classes.items():
                 self._load_class(folder, name, bundled)
-            needs = self.method.needs(few_shot=True, maps=True)
-            self.engine = EdgeEngine(folder, manifest, needs)
+            zero_shot = any(bundled.references is None for bundled in manifest.classes.values())
+            self._needs = graph_needs(self.method, zero_shot=zero_shot)
+            self.engine = EdgeEngine(folder, manifest, self._needs)
 
     def _load_class(self, folder: Path, name: str, bundled: BundledClass) -> None:
         references = None if bundled.references is None else folder / bundled.references
@@ -98,6 +109,10 @@ class EdgePredictor(Predictor):
         return super()._comparable(item, references)
 
     def _encode(self, tiles: np.ndarray, needs: Needs) -> Embeddings:
+        if not {*needs.layers} <= {*self._needs.layers}:
+            raise BundleError(
+                f"{self._folder}: exported for classes with good samples alone: show this one some, or export it anew"
+            )
         with refusing_damage(self._folder):
             return self.engine.encode(tiles, needs)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from winspect.backbones.embeddings import Needs
 from winspect.backbones.image_tower import grid_of
 from winspect.bundle.manifest import GRAPHS, MANIFEST, PREPROCESSING, BundledClass, Manifest
 from winspect.calibration import Calibration
@@ -24,7 +25,7 @@ from winspect.engines.compiled_engine import CompiledEngine
 from winspect.engines.gate.pictures import gate_pictures
 from winspect.engines.traced import TracedTokens, openvino_trace, write_onnx_trace
 from winspect.errors import BundleError, EngineError, OutputError
-from winspect.inspector.edge import EdgePredictor, preprocessing_document
+from winspect.inspector.edge import EdgePredictor, graph_needs, preprocessing_document
 from winspect.inspector.saving import put_in_place
 from winspect.inspector.winclip import WinCLIP
 from winspect.methods.method import CutPicture
@@ -88,9 +89,17 @@ def export(
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         classes: dict[str, BundledClass] = {}
+        zero_shot = any(not model.references_of(category) for category in categories)
+        needs = graph_needs(model.method, zero_shot=zero_shot)
         if add:
             earlier = Manifest.read(target)
             _check_same_model(earlier, model)
+            was_zero_shot = any(bundled.references is None for bundled in earlier.classes.values())
+            if not was_zero_shot and needs != graph_needs(model.method, zero_shot=False):
+                raise BundleError(
+                    f"{target}: exported for classes with good samples alone: give --reference, or export it anew with "
+                    "all its classes"
+                )
             shutil.copytree(target, staging, dirs_exist_ok=True)
             classes |= earlier.classes
             if earlier.traced_hw is not None:  # its graph has one shape
@@ -99,11 +108,10 @@ def export(
         else:
             if picture_wh is not None:
                 engine.image_hw = _tile_hw(model, picture_wh)
-            _write_model(model, engine, staging)
+            _write_model(model, engine, needs, staging)
         _write_classes(model, categories, calibrations or {}, staging, classes)
         for category, document in (products or {}).items():
             _give_product(classes, category, document)
-        needs = model.method.needs(few_shot=True, maps=True)
         traced_hw = engine.image_hw if engine.is_traced(needs) else None
         grid_hw = model.grid_hw if traced_hw is None else grid_of(needs.seen_hw(traced_hw), engine.tower.patch)
         manifest = Manifest(model.identity(), model.method.scoring, grid_hw, classes, sha256={}, traced_hw=traced_hw)
@@ -137,8 +145,7 @@ def _check_same_model(earlier: Manifest, model: WinCLIP) -> None:
         raise BundleError(f"the bundle was exported from something else ({words}); export it anew with all its classes")
 
 
-def _write_model(model: WinCLIP, engine: CompiledEngine, folder: Path) -> None:
-    needs = model.method.needs(few_shot=True, maps=True)
+def _write_model(model: WinCLIP, engine: CompiledEngine, needs: Needs, folder: Path) -> None:
     (folder / "graphs").mkdir()
     engine.save_tower(folder / "graphs", needs)
     if not engine.is_traced(needs):

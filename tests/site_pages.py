@@ -81,10 +81,9 @@ def write_pictures(folder: Path, *, good: int) -> None:
             (folder / "parts" / "hex_nut" / name / f"{split}{path.name}").write_bytes(path.read_bytes())
     (folder / "good").mkdir()
     originals = [np.asarray(Image.open(path)) for path in sorted(_PART.glob("*/good/*.jpg"))]
-    random = np.random.default_rng(0)
     for number in range(good):
         original = originals[number % len(originals)]
-        down, right = random.integers(0, 2 * _SHIFT + 1, 2)
+        down, right = divmod(number // len(originals), 2 * _SHIFT + 1)
         shifted = np.pad(original, ((_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), mode="edge")
         height, width, _ = original.shape
         crop = shifted[down : down + height, right : right + width]

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 import winspect.cluster
+from winspect.calibration.rules import Rules
+from winspect.calibration.verdicts import Verdicts
 from winspect.cli.main import main
 from winspect.cluster import run
 
@@ -77,7 +79,15 @@ def test_text(cli, called):
 
 
 def test_text_where_nothing_was_decided_or_done(cli, called):
-    nothing = {"failed": 0, "anomalous": None, "review": None, "normal": None, "scores": None, "errors": {}, "judged_now": 0}
+    nothing = {
+        "failed": 0,
+        "anomalous": None,
+        "review": None,
+        "normal": None,
+        "scores": None,
+        "errors": {},
+        "judged_now": 0,
+    }
     called.summary = {**SUMMARY, **nothing, "pictures_per_s": None, "slowest_stage": None, "stages": {}}
     done = cli("parts", "--out", "results")
     assert done.code == 0
@@ -131,7 +141,8 @@ def test_what_is_not_given_is_the_librarys(cli, called, monkeypatch):
     cli("parts", "more", "--out", "results")
     assert called.arguments == (["parts", "more"], "results")
     given = {name for name, value in called.options.items() if value not in (None, False, [])}
-    assert given == {"device", "maps", "progress"}
+    assert given == {"device", "maps", "progress", "rules", "verdicts"}
+    assert (called.options["rules"], called.options["verdicts"]) == (Rules(), Verdicts())
     assert (called.options["device"], called.options["maps"]) == ("auto", "none")
 
 
@@ -152,6 +163,8 @@ def test_what_is_given_is_passed_on(cli, called, textile):
         "shots": 1,
         "threshold": 0.25,
         "calibration": None,
+        "rules": Rules(),
+        "verdicts": Verdicts(threshold=0.25),
         "product": None,
         "regions": None,
         "stretch": False,

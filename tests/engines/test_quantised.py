@@ -206,13 +206,13 @@ def test_pictures_for_int8_without_int8(new_model):
 
 
 def test_the_bundled_model_on_the_command_line(tmp_path, capfd, monkeypatch):
-    """Calibrated on the bundled pictures, it passes the gate; stdout is JSON alone, down to the file descriptor."""
+    """Calibrated on the bundled pictures, recipe log passes the gate; stdout is JSON alone, down to the descriptor."""
     Image.fromarray(pictures(1)[0]).save(tmp_path / "part.png")
     monkeypatch.setenv("WINSPECT_CACHE", str(tmp_path / "cache"))
     handlers, level = logging.root.handlers[:], logging.root.level
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        model = ["--model", "winspect-tiny", "--precision", "int8", "--device", "cpu", "--json"]
+        model = ["--model", "winspect-tiny", "--recipe", "log", "--precision", "int8", "--device", "cpu", "--json"]
         code = main(["predict", str(tmp_path / "part.png"), *model])
     finally:
         logging.captureWarnings(False)

@@ -22,7 +22,8 @@ def document() -> dict[str, Any]:
     from winspect.service.http.app import create_app
     from winspect.service.settings import ServiceSettings
 
-    backend: Any = SimpleNamespace(batcher=SimpleNamespace(on_batch=None), status=SimpleNamespace(state="ready"))
+    off = {"feedback": None, "drift": None, "deliverer": None}
+    backend: Any = SimpleNamespace(batcher=SimpleNamespace(on_batch=None), status=SimpleNamespace(state="ready"), **off)
     return create_app(backend, ServiceSettings(Path("data"))).openapi()
 
 

@@ -83,6 +83,12 @@ def vocabulary_read_once():
         yield
 
 
+@pytest.fixture(autouse=True)
+def log_level_as_usual():
+    """Whatever a command line set it to in a fixture of a whole module."""
+    logging.getLogger().setLevel(logging.WARNING)
+
+
 @pytest.fixture
 def process_as_before():
     """Put logging and signals, which the command line sets up for a whole process, back after the test."""

@@ -177,7 +177,7 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
             "data": args.data or data_folder(),
             "refuse_stale": not args.allow_stale,
             "drift": drift_settings(args),
-            "deliveries": deliveries_of(args),
+            "deliveries": deliveries_of(args).items,
             "feedback": feedback_settings(args) if args.feedback or args.audit_rate is not None else None,
         }
     )

@@ -33,6 +33,7 @@ REAL_TIME = frozenset(
         *("service/test_backend.py", "service/test_demanding.py", "service/test_processes.py", "service/test_serve.py"),
         "service/test_guard.py",  # clients that stand still on real sockets
         *("service/test_page.py", "service/test_page_learning.py"),  # a browser
+        *("delivery/test_mqtt.py", "delivery/test_opcua.py", "delivery/test_page.py"),  # brokers, servers
         "watch/test_camera.py",  # streams of 50 frames a second
     }
 )

@@ -66,7 +66,7 @@ def test_the_commands_run_as_written(tmp_path):
                 until(lambda: listens(1883), 60)
             if step is listener:
                 until(lambda: "client_connected" in (tmp_path / "broker.log").read_text(), 60)
-                time.sleep(1)  # it subscribes
+                time.sleep(3)  # it subscribes
         pictures = len(list((tmp_path / "incoming").iterdir())) or len(list((tmp_path / "new").iterdir()))
         arrived = until(lambda: lines(tmp_path / "arrived.jsonl", pictures), 120)
         print(reading, "echo the end", file=shell.stdin, flush=True)

@@ -34,7 +34,7 @@ FAMILIES = (
     *("bracket", "circuit_board", "chip", "transistor", "moulded_part", "label"),
     *("door_key", "keypad", "battery", "capsule", "led_lamp", "blister_pack"),
 )
-SEED, REFERENCES, KIND = 3, 4, "euclidean"
+SEED, REFERENCES, KIND = 11, 4, "euclidean"
 SHIFT, TURN, OFF = 0.2, 30.0, 0.05
 RESULTS = Path(__file__).parent / "results" / "alignment.json"
 

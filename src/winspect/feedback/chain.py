@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from winspect.errors import OutputError
-from winspect.system.files import make_folder, output_error, replacing_in_cache
+from winspect.system.files import append_line, make_folder, output_error, replacing_in_cache
 from winspect.system.run_folder import FolderLock
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class AuditLog:
             head = Head(head.n + 1, hash_of(lines[-1]))
         content = b"".join(line + b"\n" for line in lines)
         try:
-            _write_through(path, size, content)
+            append_line(path, content)
         except OSError as error:
             self._end = None
             raise output_error(path, error) from error
@@ -236,27 +236,6 @@ def _number_of(lines: Sequence[bytes], known: Head | None) -> int:
         if (entry := entry_of(line)) is not None:
             return int(entry["n"]) + behind
     return 0 if known is None else known.n
-
-
-def _write_through(path: Path, size: int, content: bytes) -> None:
-    """Write behind ``size`` bytes; where that fails, the file is as it was."""
-    is_new = not path.exists()
-    with path.open("ab", buffering=0) as file:
-        try:
-            rest = content
-            while rest:  # where the disk gets full in the middle, the system takes some, and complains at the next call
-                rest = rest[os.write(file.fileno(), rest) :]
-            os.fsync(file.fileno())
-        except BaseException:
-            file.truncate(size)
-            raise
-    if is_new:
-        with suppress(OSError):  # make its name last; not every system lets a folder be opened
-            opened = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(opened)
-            finally:
-                os.close(opened)
 
 
 def _remove_cut_line(path: Path) -> int:

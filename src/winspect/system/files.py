@@ -89,7 +89,9 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> int:
-    """Write a line through to the disk, at the end of a file; where that fails, the file is as it was before.
+    """Write one line or several through to the disk, at the end of a file; where that fails, the file is as it was.
+
+    The name of a new file lasts, too, where the system lets a folder be opened.
 
     Returns:
         The byte at which it begins.
@@ -98,6 +100,7 @@ def append_line(path: Path, line: bytes) -> int:
         OSError: what the system says; the same line can be tried again.
     """
     # Opened for each line: a file that was moved away or deleted meanwhile must not swallow what follows.
+    is_new = not path.exists()
     with path.open("ab", buffering=0) as file:
         start = file.seek(0, os.SEEK_END)
         try:
@@ -108,6 +111,13 @@ def append_line(path: Path, line: bytes) -> int:
         except BaseException:
             file.truncate(start)
             raise
+    if is_new:
+        with suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     return start
 
 

@@ -7,7 +7,6 @@ the files of stations in different places agree.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -60,10 +59,7 @@ def append_row(folder: Path, row: dict[str, Any], moment: datetime) -> Position:
     """
     line = line_of(row)
     path = folder / f"predictions-{moment:%Y-%m-%d}.jsonl"
-    is_new = not path.exists()
     start = append_line(path, line)
-    if is_new:
-        _sync_folder(folder)
     return Position(path.name, start + len(line))
 
 
@@ -107,13 +103,3 @@ class ResultsFiles:
     def behind(self, known: dict[str, int]) -> Iterator[tuple[dict[str, Any], Position]]:
         """See :func:`rows_behind`."""
         return rows_behind(self.folder, known)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name last; not every system lets a folder be opened."""
-    with suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

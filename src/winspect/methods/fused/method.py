@@ -43,7 +43,7 @@ from winspect.methods.samples import checked_vectors
 from winspect.methods.upsampling import BILINEAR
 from winspect.methods.winclip.fusion import fused_sums, largest_inside, look
 from winspect.methods.winclip.log import Log
-from winspect.methods.winclip.scoring import class_logit, class_score, zero_shot_map
+from winspect.methods.winclip.scoring import class_logit
 from winspect.pictures.tiles import Preprocess
 from winspect.system.arrays import Array, like, normalize, sigmoid, to_numpy
 
@@ -250,16 +250,11 @@ class Fused(Log):
         columns.append(to_numpy(look_logs(_look(embeddings), references[_LOOKS])))
         return Values(np.stack(columns, axis=1).astype(np.float64), (maps[0], maps[1], trained), insides)
 
-    def zero_shot_maps(self, embeddings: Embeddings, text: Array) -> tuple[Array, Array]:
-        """Zero-shot scores (tiles,) and maps (tiles, rows, columns), 0 to 1: of both sizes, windows of the smaller."""
-        temperature = self.recipe.temperature
+    def _zero_shot_scores(self, embeddings: Embeddings, text: Array) -> Array:
+        """Zero-shot scores (tiles,), 0 to 1: of both sizes."""
         both = (embeddings.image, embeddings.patches[WHOLE][:, 0, 0])
-        small, large = (class_logit(vectors, text, temperature=temperature) for vectors in both)
-        scores = sigmoid((small + large) / 2)
-        windows = {
-            scale: class_score(vectors, text, temperature=temperature) for scale, vectors in embeddings.windows.items()
-        }
-        return scores, zero_shot_map(scores, windows, embeddings.grid_hw, stride=self.recipe.stride)
+        small, large = (class_logit(vectors, text, temperature=self.recipe.temperature) for vectors in both)
+        return sigmoid((small + large) / 2)
 
     def score(
         self,

@@ -104,13 +104,16 @@ class Paper(Method):
 
     def zero_shot_maps(self, embeddings: Embeddings, text: Array) -> tuple[Array, Array]:
         """Zero-shot scores (tiles,) and maps (tiles, rows, columns), 0 to 1."""
-
-        def score(vectors: Array) -> Array:
-            return class_score(vectors, text, temperature=self.recipe.temperature)
-
-        scores = score(embeddings.image)
-        windows = {scale: score(vectors) for scale, vectors in embeddings.windows.items()}
+        temperature = self.recipe.temperature
+        scores = self._zero_shot_scores(embeddings, text)
+        windows = {
+            scale: class_score(vectors, text, temperature=temperature) for scale, vectors in embeddings.windows.items()
+        }
         return scores, zero_shot_map(scores, windows, embeddings.grid_hw, stride=self.recipe.stride)
+
+    def _zero_shot_scores(self, embeddings: Embeddings, text: Array) -> Array:
+        """Zero-shot scores (tiles,), 0 to 1."""
+        return class_score(embeddings.image, text, temperature=self.recipe.temperature)
 
     def _associations(self, embeddings: Embeddings, references: References, pictures: Sequence[CutPicture]) -> Array:
         """Association maps (tiles, rows, columns), every tile against all tiles of the references."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from winspect.inspector.base import Predictor
     from winspect.inspector.winclip import WinCLIP
     from winspect.methods.method import Method
+    from winspect.pictures.roi import Roi
 
 DEFAULT_CLASS = "object"
 
@@ -113,6 +114,17 @@ def parse_settings(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def roi_of(args: argparse.Namespace) -> Roi | None:
+    """The region of interest of ``--roi``, whose file is read once, or of a product."""
+    if getattr(args, "roi", None) is None:
+        return None
+    from winspect.pictures.roi import Roi
+
+    if not isinstance(args.roi, Roi):
+        args.roi = Roi.load(args.roi)
+    return args.roi
+
+
 def model_options(
     args: argparse.Namespace, *, defaults: bool = True, calibrations: Iterable[Calibration] = ()
 ) -> dict[str, Any]:
@@ -126,11 +138,8 @@ def model_options(
         SettingsError: two calibrations were made differently.
     """
     options = given(args, *MODEL_KEYWORDS)
-    if getattr(args, "roi", None) is not None:
-        from winspect.pictures.roi import Roi
-
-        # Not its path, which workers elsewhere do not have.
-        options["roi"] = args.roi if isinstance(args.roi, Roi) else Roi.load(args.roi)
+    if (roi := roi_of(args)) is not None:
+        options["roi"] = roi  # not its path, which workers elsewhere do not have
     if getattr(args, "align", None) not in (None, "none"):
         options["alignment"] = args.align
     if args.int8_pictures:

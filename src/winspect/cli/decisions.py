@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winspect.cli.common import DEFAULT_CLASS, check_recipe, given, load_predictor
+from winspect.cli.common import DEFAULT_CLASS, check_recipe, given, load_predictor, roi_of
 from winspect.cli.options import add_options
 from winspect.cli.product_options import mark_of, section_of
 from winspect.errors import SettingsError
@@ -81,7 +81,7 @@ def rule_of(args: argparse.Namespace, calibration: Calibration | None, roi: Roi 
 
     calibrated = None if calibration is None else calibration.regions
     verdicts, rules = verdicts_of(args)
-    roi = _roi_of(args) if roi is None else roi
+    roi = roi_of(args) if roi is None else roi
     decides = calibration is not None or verdicts.threshold is not None
     ruled = bool(rules) or (decides and needs_defects(verdicts, rules, roi))
     if verdicts.review is not None and calibration is None:
@@ -92,14 +92,6 @@ def rule_of(args: argparse.Namespace, calibration: Calibration | None, roi: Roi 
     return DecisionRule(
         verdicts.threshold, calibration, regions, verdicts=verdicts, rules=rules, roi=roi, product=mark_of(args)
     )
-
-
-def _roi_of(args: argparse.Namespace) -> Roi | None:
-    if args.roi is None:
-        return None
-    from winspect.pictures.roi import Roi
-
-    return args.roi if isinstance(args.roi, Roi) else Roi.load(args.roi)
 
 
 def verdicts_of(args: argparse.Namespace) -> tuple[Verdicts, Rules]:

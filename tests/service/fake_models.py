@@ -70,9 +70,6 @@ class Fake:
     def cut_of(self, category_name):
         return self.cut
 
-    def preprocess_for(self, category_name, *, zero_shot=False):
-        return self.preprocess
-
     def prepare_class(self, category_name):
         self.note("class", category_name)
 

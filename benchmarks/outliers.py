@@ -48,6 +48,13 @@ def sets(lines: list[Any], count: int, draws: int) -> Iterator[tuple[str, list[A
                 yield kind, [*good[:odd], sample, *good[odd + 1 :]], odd
 
 
+def scores_of(model: WinCLIP, samples: list[Any]) -> list[float]:
+    """How far each sample is from the others."""
+    if model.method.joins:
+        return left_out_scores(model.method, samples, model._class_text("part"))
+    return model.method.learn([sample.embeddings for sample in samples])[1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
@@ -69,7 +76,7 @@ def main() -> None:
         for count in COUNTS:
             by_kind: dict[str, list[bool]] = {}
             for kind, samples, odd in sets(lines, count, args.draws):
-                found = standing_apart(left_out_scores(model.method, samples, model._class_text("part")))
+                found = standing_apart(scores_of(model, samples))
                 by_kind.setdefault(kind, []).append(bool(found) if odd is None else odd in found)
                 if odd is not None:
                     by_kind.setdefault(f"{kind}, a good one beside", []).append(bool({*found} - {odd}))

@@ -212,9 +212,12 @@ class Classes(ABC):
         left_out: list[float] = []
 
         def fit_waiting() -> None:
-            parts.append(self._fit([sample.embeddings for sample in waiting], category_name))
+            references, apart = self._fit([sample.embeddings for sample in waiting], category_name)
+            if self.method.joins:
+                apart = left_out_scores(self.method, waiting, self._class_text(category_name))
+            parts.append(references)
             names.extend(sample.name for sample in waiting)
-            left_out.extend(left_out_scores(self.method, waiting, self._class_text(category_name)))
+            left_out.extend(apart)
             waiting.clear()
 
         aligned: list[Aligned] = []
@@ -234,9 +237,9 @@ class Classes(ABC):
         alignment = None if cut.alignment is None else cut.alignment.after(aligned[1:])
         return Learned(references, tuple(warnings), tuple(first), alignment)
 
-    def _fit(self, samples: Sequence[Embeddings], category_name: str) -> References:
+    def _fit(self, samples: Sequence[Embeddings], category_name: str) -> tuple[References, list[float]]:
         try:
-            return self.method.fit(samples)
+            return self.method.learn(samples)
         except ReferencesError as error:
             raise ReferencesError(f"{category_name!r}: {error}") from error
 

@@ -34,11 +34,10 @@ _MOST_NAMED = 5
 def left_out_scores(method: Method, samples: Sequence[Sample], text: Array) -> list[float]:
     """The score of each sample's upright view with others as the good samples; NaN for one that is alone.
 
-    Of a method that does not join what it keeps of good samples, what it says itself: it would learn all others again
-    for each.
+    Args:
+        method: one that joins what it keeps of good samples: others would learn all others again for each, and say
+            themselves what they can (:meth:`~winspect.methods.method.Method.learn`).
     """
-    if not method.joins:
-        return method.left_out_scores([sample.embeddings for sample in samples])
     fits = [method.fit([sample.embeddings]) for sample in samples]
     return [_score(method, samples, fits, number, text) for number in range(len(samples))]
 
@@ -61,7 +60,7 @@ def standing_apart(scores: Sequence[float]) -> list[int]:
     are next to nothing, say nothing.
 
     Args:
-        scores: of :func:`left_out_scores`.
+        scores: of :func:`left_out_scores`, or of the method itself.
     """
     found = np.array(scores, np.float64)
     usable = np.flatnonzero(found > _COPY * np.nanmax(found, initial=0))

@@ -174,6 +174,14 @@ class Method(ABC):
             ReferencesError: the samples do not fit together.
         """
 
+    def learn(self, samples: Sequence[Embeddings]) -> tuple[References, list[float]]:
+        """:meth:`fit`, and how far each good sample is from the others, more is farther; none where it does not say.
+
+        A method that joins is asked by :mod:`winspect.inspector.standing_apart` itself. NaN for a sample that was not
+        compared.
+        """
+        return self.fit(samples), []
+
     def join(self, parts: Sequence[References]) -> References:
         """What is kept of the good samples of several calls of :meth:`fit`, in order; where :attr:`joins` alone.
 
@@ -181,14 +189,6 @@ class Method(ABC):
             ReferencesError: it is more than the method allows.
         """
         raise NotImplementedError(f"recipe {self.name} keeps good samples of one call alone")
-
-    def left_out_scores(self, samples: Sequence[Embeddings]) -> list[float]:
-        """How far each good sample is from the others, more is farther; none where the method does not say.
-
-        A method that joins is asked by :mod:`winspect.inspector.standing_apart` itself. NaN for a sample that was not
-        compared.
-        """
-        return []
 
     def samples_refusal(self, count: int, sample: Embeddings) -> str | None:
         """Why so many good samples like this one are too many, asked before the others are encoded; None if not."""

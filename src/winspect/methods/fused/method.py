@@ -153,32 +153,35 @@ class Fused(Log):
         Raises:
             ReferencesError: a sample's vectors are not numbers.
         """
-        known, rows = self.memories(samples)
-        some = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), _LEFT_OUT)).round().astype(int)).tolist()
-        left_out = self.left_out(samples, known, rows, some)
-        standard = self._standard(left_out, len(samples), self.crowdings([samples[one] for one in some]))
-        return References({**known.arrays, _STANDARD: like(standard.astype(np.float32), known[_LOOKS])}, known.tiles)
+        return self._learn(samples, compared=0)[0]
 
-    def left_out_scores(self, samples: Sequence[Embeddings]) -> list[float]:
+    def learn(self, samples: Sequence[Embeddings]) -> tuple[References, list[float]]:
         """See :class:`Method`: exp(0.1 soft maximum), standardised by what the others say, of the first 16 samples.
 
         With 0.1, one and a half units of the soft maximum are the least spread that good samples are granted: on 29
         generated lines, in sets of 4 and 8, one set in thirty was warned of falsely, and half of the defective pictures
         were named.
         """
-        if len(samples) == 1:
-            return [math.nan]
+        return self._learn(samples, compared=_COMPARED)
+
+    def _learn(self, samples: Sequence[Embeddings], *, compared: int) -> tuple[References, list[float]]:
         known, rows = self.memories(samples)
-        first = range(min(len(samples), _COMPARED))
-        values = [self.left_out(samples, known, rows, [number]) for number in first]
-        crowdings = self.crowdings(samples[: len(first)])
-        scores = [math.nan] * len(samples)
+        count = len(samples)
+        some = np.unique(np.linspace(0, count - 1, min(count, _LEFT_OUT)).round().astype(int)).tolist()
+        first = list(range(min(count, compared) if count > 1 else 0))
+        values = {number: self.left_out(samples, known, rows, [number]) for number in sorted({*some, *first})}
+        crowdings = self.crowdings([samples[number] for number in some])
+        standard = self._standard(np.concatenate([values[number] for number in some]), count, crowdings)
+        arrays = {**known.arrays, _STANDARD: like(standard.astype(np.float32), known[_LOOKS])}
+        if first and first != some:
+            crowdings = self.crowdings(samples[: len(first)])
+        scores = [math.nan] * count
         for number in first:
-            others = np.concatenate([*values[:number], *values[number + 1 :]])
-            standard = self._standard(others, len(samples), crowdings)
+            others = np.concatenate([values[other] for other in first if other != number])
             if len(values[number]):
-                scores[number] = math.exp(0.1 * soft_images(values[number], standard).max())
-        return scores
+                soft = soft_images(values[number], self._standard(others, count, crowdings))
+                scores[number] = math.exp(0.1 * soft.max())
+        return References(arrays, known.tiles), scores
 
     def memories(self, samples: Sequence[Embeddings]) -> tuple[References, Mapping[str, np.ndarray]]:
         """What is kept of good samples but for ``standard``; and of each memory, how many rows are each sample's."""
